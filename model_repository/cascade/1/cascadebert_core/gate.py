@@ -1,0 +1,60 @@
+"""The confidence gate: which rows a stage may answer.
+
+A row exits iff its confidence, the largest softmax probability, is *strictly* above its
+threshold (CascadeBERT, Li et al., EMNLP Findings 2021). All arithmetic is float32, so that a
+confidence that a caller read from a response can be sent back as a threshold and ties exactly.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+# The last stage's threshold: every finite confidence is above it, and NaN is above nothing.
+ALWAYS_EXIT = np.float32(-1.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What a stage made of n rows.
+
+    Attributes:
+        probabilities: float32 of shape (n, n_labels); NaN where a logit was not finite.
+        confidence: float32 of shape (n,), the largest probability; NaN likewise.
+        exits: bool of shape (n,), whether the row is answered here.
+    """
+
+    probabilities: NDArray[np.float32]
+    confidence: NDArray[np.float32]
+    exits: NDArray[np.bool_]
+
+
+def decide(
+    logits: NDArray[np.float32], temperature: float, thresholds: NDArray[np.float32] | np.float32
+) -> Decision:
+    """Gate n rows.
+
+    Args:
+        logits: shape (n, n_labels), in the policy's label order.
+        temperature: the logits are divided by it (Guo et al., ICML 2017).
+        thresholds: one for all rows, or of shape (n,).
+
+    Returns:
+        The decision; rows with a NaN or infinite logit never exit.
+    """
+    scaled = np.divide(logits, temperature, dtype=np.float32)
+    probabilities = softmax(scaled)
+    # A logit of minus infinity alone would still give a confident, finite softmax.
+    probabilities[~np.isfinite(logits).all(axis=1)] = np.nan
+    confidence = probabilities.max(axis=1)
+    return Decision(probabilities, confidence, confidence > thresholds)
+
+
+def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Softmax over the last axis in float32, shifted by the maximum so that nothing overflows."""
+    logits = np.asarray(logits, dtype=np.float32)
+    with np.errstate(invalid="ignore", over="ignore"):  # infinities are the caller's to mask
+        exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
+        return exponentials / exponentials.sum(axis=-1, keepdims=True)

@@ -1,0 +1,70 @@
+"""The text tensors of a request, checked and decoded."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from numpy.typing import NDArray
+
+from . import contract
+from .errors import InvalidArgument
+from .tokenization import Text
+
+
+def texts_from_tensors(
+    text: NDArray[Any] | None, pair: NDArray[Any] | None, takes_pairs: bool | None
+) -> list[Text]:
+    """Decode the rows of a request; messages name rows, never what stands in them.
+
+    Args:
+        text: TEXT, bytes of shape (n, 1); None where the request lacks it.
+        pair: TEXT_PAIR, likewise.
+        takes_pairs: what the policy says of the task; None allows both.
+
+    Raises:
+        InvalidArgument: a tensor is missing, has another type or shape, or holds a row that is
+            empty or not UTF-8; a pair for a single-sentence task, or the reverse.
+    """
+    if text is None:
+        raise InvalidArgument(f"{contract.TEXT} is missing")
+    if pair is None and takes_pairs:
+        raise InvalidArgument(
+            f"{contract.TEXT_PAIR} is missing: this cascade classifies pairs of texts"
+        )
+    if pair is not None and takes_pairs is False:
+        raise InvalidArgument(
+            f"{contract.TEXT_PAIR} was given: this cascade classifies single texts"
+        )
+    texts = _strings(text, contract.TEXT)
+    if pair is None:
+        return list(texts)
+    pairs = _strings(pair, contract.TEXT_PAIR)
+    if len(pairs) != len(texts):
+        raise InvalidArgument(
+            f"{contract.TEXT} has {len(texts)} rows and {contract.TEXT_PAIR} {len(pairs)}: "
+            "give one pair for every text"
+        )
+    return list(zip(texts, pairs, strict=True))
+
+
+def _strings(tensor: NDArray[Any], name: str) -> list[str]:
+    if tensor.dtype.kind not in "OS" or tensor.ndim != 2 or tensor.shape[1] != 1:
+        raise InvalidArgument(
+            f"{name} has type {tensor.dtype} and shape {list(tensor.shape)}: "
+            "send BYTES of shape [rows, 1]"
+        )
+    if not len(tensor):
+        raise InvalidArgument(f"{name} has no rows: send at least one")
+    return [_string(value, name, row) for row, value in enumerate(tensor[:, 0])]
+
+
+def _string(value: object, name: str, row: int) -> str:
+    try:
+        string = value.decode() if isinstance(value, bytes) else str(value)
+    except UnicodeDecodeError as exc:
+        raise InvalidArgument(
+            f"{name} row {row} is not UTF-8 (byte {exc.start}): encode the text as UTF-8"
+        ) from None  # the exception's own text quotes the bytes
+    if not string or string.isspace():
+        raise InvalidArgument(f"{name} row {row} is empty: leave such rows out")
+    return string

@@ -1,0 +1,119 @@
+"""A request on its way through the stages, and its rows."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .route import Route
+from .tokenization import EncodedRow, Text
+
+
+@dataclass(slots=True)
+class Row:
+    """One row of a job, with the tokens of the stage that saw it last.
+
+    Attributes:
+        tokenizer: name of the tokenizer that made `encoded`; None before the first stage.
+        max_length: the length that `encoded` was truncated to.
+    """
+
+    job: Job
+    index: int
+    text: Text
+    encoded: EncodedRow | None = None
+    tokenizer: str | None = None
+    max_length: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """A request: its rows, where they exited, and whom to tell when the last one is decided.
+
+    Rows are decided by different threads; `settle` and `fail` may be called from any of them,
+    and exactly one call ends the job.
+
+    Attributes:
+        texts: at least one row.
+        route: the way through the stages.
+        n_labels: columns of `probabilities`.
+        deadline_s: on the clock of `time.monotonic`; None when the caller set none.
+        on_end: called once, from the thread that ends the job; None while the thread that made
+            the job collects the result itself.
+        probabilities, confidence, exit_stage: float32 (n, n_labels), float32 (n,), int32 (n,).
+        error: why the job failed, or None.
+    """
+
+    texts: Sequence[Text]
+    route: Route
+    n_labels: int
+    deadline_s: float | None = None
+    on_end: Callable[[Job], None] | None = None
+    probabilities: NDArray[np.float32] = field(init=False)
+    confidence: NDArray[np.float32] = field(init=False)
+    exit_stage: NDArray[np.int32] = field(init=False)
+    error: Exception | None = None
+    _pending: int = field(init=False)
+    _lock: threading.Lock = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        n = len(self.texts)
+        self.probabilities = np.zeros((n, self.n_labels), dtype=np.float32)
+        self.confidence = np.zeros(n, dtype=np.float32)
+        self.exit_stage = np.full(n, -1, dtype=np.int32)
+        self._pending = n
+        self._lock = threading.Lock()
+
+    def rows(self) -> list[Row]:
+        """The rows in order, not yet tokenised."""
+        return [Row(self, index, text) for index, text in enumerate(self.texts)]
+
+    @property
+    def ended(self) -> bool:
+        """Whether every row is decided, or the job has failed."""
+        return self._pending == 0
+
+    def expired(self) -> bool:
+        """Whether the caller has stopped waiting."""
+        return self.deadline_s is not None and time.monotonic() > self.deadline_s
+
+    def settle(
+        self,
+        indices: NDArray[np.intp],
+        probabilities: NDArray[np.float32],
+        confidence: NDArray[np.float32],
+        stage: int,
+    ) -> None:
+        """Decide rows: they exit at `stage`.
+
+        Args:
+            indices: int of shape (k,), rows of this job that are not decided yet.
+            probabilities: float32 of shape (k, n_labels).
+            confidence: float32 of shape (k,).
+            stage: 0-based.
+        """
+        with self._lock:
+            if self._pending == 0:  # failed meanwhile, by another of its rows
+                return
+            self.probabilities[indices] = probabilities
+            self.confidence[indices] = confidence
+            self.exit_stage[indices] = stage
+            self._pending -= len(indices)
+            ended = self._pending == 0
+        if ended and self.on_end is not None:
+            self.on_end(self)
+
+    def fail(self, error: Exception) -> None:
+        """End the job with an error; a job that has ended keeps its answer."""
+        with self._lock:
+            if self._pending == 0:
+                return
+            self._pending = 0
+            self.error = error
+        if self.on_end is not None:
+            self.on_end(self)

@@ -1,0 +1,328 @@
+"""The policy of a cascade: its stages, thresholds and labels, read once at load.
+
+policy.json is the switch of a deployment, so it is validated whole before anything is served,
+and every complaint names the key, the value and what is allowed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+from .contract import ATTENTION_MASK, INPUT_IDS, STAGE_INPUTS
+from .errors import PolicyError
+
+SCHEMA_VERSION = 1
+
+_MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+# A tokenizer's name becomes a folder below the version folder, so it may not climb out of it.
+_TOKENIZER_NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
+
+
+@dataclass(frozen=True, slots=True)
+class StagePolicy:
+    """One stage: which model runs it, what the model takes, and when its rows exit.
+
+    Attributes:
+        model: Triton model that returns the stage's logits.
+        version: the model's version, pinned so that a reload cannot change an answer.
+        tokenizer: folder below `tokenizers/`.
+        max_length: tokens, special ones included; longer texts are truncated.
+        max_batch_size: rows in one call of the stage.
+        buckets: padded lengths in tokens, ascending; the last one is `max_length`.
+        inputs: tensors that the model takes, a subset of `contract.STAGE_INPUTS`.
+        temperature: logits are divided by it before the softmax.
+        threshold: the default operating point's; None at the last stage.
+        label_indices: `label_indices[i]` is where the policy's label i stands in the logits.
+    """
+
+    model: str
+    version: int
+    tokenizer: str
+    max_length: int
+    max_batch_size: int
+    buckets: tuple[int, ...]
+    inputs: tuple[str, ...]
+    temperature: float
+    threshold: float | None
+    label_indices: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """A whole cascade, small stage first.
+
+    Attributes:
+        stages: at least one; the last one always answers.
+        labels: names in the order of the PROBABILITIES output.
+        pair: whether the task takes text pairs; None when nobody said.
+        operating_points: named thresholds, one for every stage but the last.
+        default_operating_point: the one that a request without parameters gets.
+        certificate: what was promised when the thresholds were chosen, or None.
+    """
+
+    labels: tuple[str, ...]
+    pair: bool | None
+    stages: tuple[StagePolicy, ...]
+    operating_points: dict[str, tuple[float, ...]]
+    default_operating_point: str
+    certificate: dict[str, Any] | None = None
+
+    @property
+    def id(self) -> str:
+        """The sha256 of the canonical JSON without the id itself, in hex."""
+        return hashlib.sha256(_canonical_json(_fields(self)).encode()).hexdigest()
+
+    @property
+    def thresholds(self) -> tuple[float, ...]:
+        """The default operating point's thresholds, one for every stage but the last."""
+        return self.operating_points[self.default_operating_point]
+
+    def with_thresholds(self, thresholds: tuple[float, ...], name: str = "default") -> Policy:
+        """A policy that serves these thresholds as its one operating point."""
+        last = (None,) * (len(self.stages) - len(thresholds))
+        stages = tuple(
+            replace(stage, threshold=threshold)
+            for stage, threshold in zip(self.stages, (*thresholds, *last), strict=True)
+        )
+        return replace(
+            self,
+            stages=stages,
+            operating_points={name: thresholds},
+            default_operating_point=name,
+            certificate=None,
+        )
+
+
+def policy_to_json(policy: Policy) -> str:
+    """The text of policy.json, with the id, for people to read."""
+    fields = _fields(policy)
+    head = {"schema_version": fields.pop("schema_version"), "id": policy.id}
+    return json.dumps({**head, **fields}, indent=2, ensure_ascii=False) + "\n"
+
+
+def policy_from_file(path: Path) -> Policy:
+    """Read, validate and verify a policy.json.
+
+    Raises:
+        PolicyError: the file is missing, is not JSON, or does not describe a cascade.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as exc:
+        raise PolicyError(
+            f"{path} does not exist: publish a cascade here first (`cascadebert build`)"
+        ) from exc
+    except (OSError, UnicodeDecodeError) as exc:
+        raise PolicyError(f"{path} cannot be read: {exc}") from exc
+    return policy_from_json(text)
+
+
+def policy_from_json(text: str) -> Policy:
+    """Parse and validate the text of a policy.json.
+
+    Raises:
+        PolicyError: with the key, its value and what is allowed.
+    """
+    try:
+        raw = json.loads(text)
+    except ValueError as exc:
+        raise PolicyError(f"policy.json is not JSON: {exc}") from exc
+    top = _Keys(raw, "policy")
+    version = top.take("schema_version")
+    if version != SCHEMA_VERSION:
+        raise PolicyError(
+            f"policy.schema_version is {version!r} and this reader knows {SCHEMA_VERSION}: "
+            "publish the cascade again with the version that serves it"
+        )
+    claimed = top.string("id")
+    labels = top.strings("labels")
+    pair = top.take("pair")
+    if pair is not None and not isinstance(pair, bool):
+        raise PolicyError(f"policy.pair is {pair!r}: give true, false or null")
+    stages = top.objects("stages")
+    policy = Policy(
+        labels=labels,
+        pair=pair,
+        stages=tuple(
+            _stage(keys, n_labels=len(labels), last=index == len(stages) - 1)
+            for index, keys in enumerate(stages)
+        ),
+        operating_points=_operating_points(top.take("operating_points"), len(stages) - 1),
+        default_operating_point=top.string("default_operating_point"),
+        certificate=top.take("certificate"),
+    )
+    top.finish()
+    _validate_whole(policy)
+    if claimed != policy.id:
+        raise PolicyError(
+            f"policy.id is {claimed!r} and the content hashes to {policy.id!r}: the file was "
+            "edited by hand; publish the cascade again"
+        )
+    return policy
+
+
+def _validate_whole(policy: Policy) -> None:
+    """What no single key shows."""
+    if len(policy.labels) < 2 or len(set(policy.labels)) != len(policy.labels):
+        raise PolicyError(f"policy.labels is {list(policy.labels)}: give two or more distinct ones")
+    if policy.certificate is not None and not isinstance(policy.certificate, dict):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise PolicyError(f"policy.certificate is {policy.certificate!r}: give an object or null")
+    default = policy.default_operating_point
+    if default not in policy.operating_points:
+        raise PolicyError(
+            f"policy.default_operating_point is {default!r}: it is not one of "
+            f"{sorted(policy.operating_points)}"
+        )
+    of_stages = tuple(stage.threshold for stage in policy.stages[:-1])
+    if of_stages != policy.thresholds:
+        raise PolicyError(
+            f"the stages' thresholds {list(of_stages)} are not those of the default operating "
+            f"point {default!r}, {list(policy.thresholds)}"
+        )
+
+
+def _stage(keys: _Keys, *, n_labels: int, last: bool) -> StagePolicy:
+    stage = StagePolicy(
+        model=keys.string("model", _MODEL_NAME),
+        version=keys.integer("version", minimum=1),
+        tokenizer=keys.string("tokenizer", _TOKENIZER_NAME),
+        max_length=keys.integer("max_length", minimum=3),
+        max_batch_size=keys.integer("max_batch_size", minimum=1),
+        buckets=keys.integers("buckets"),
+        inputs=keys.strings("inputs"),
+        temperature=keys.number("temperature"),
+        threshold=keys.number("threshold", null=True),
+        label_indices=keys.integers("label_indices"),
+    )
+    keys.finish()
+    where = keys.where
+    if list(stage.buckets) != sorted(set(stage.buckets)) or not stage.buckets:
+        raise PolicyError(f"{where}.buckets is {list(stage.buckets)}: give ascending lengths")
+    if stage.buckets[0] < 1 or stage.buckets[-1] != stage.max_length:
+        raise PolicyError(
+            f"{where}.buckets is {list(stage.buckets)}: the last one must be "
+            f"max_length = {stage.max_length}, and none below 1"
+        )
+    if not {INPUT_IDS, ATTENTION_MASK} <= set(stage.inputs) <= set(STAGE_INPUTS):
+        raise PolicyError(
+            f"{where}.inputs is {list(stage.inputs)}: give {INPUT_IDS} and {ATTENTION_MASK}, "
+            f"and others only of {list(STAGE_INPUTS)}"
+        )
+    if not stage.temperature > 0:
+        raise PolicyError(f"{where}.temperature is {stage.temperature}: give a number above 0")
+    if sorted(stage.label_indices) != list(range(n_labels)):
+        raise PolicyError(
+            f"{where}.label_indices is {list(stage.label_indices)}: give each of "
+            f"0 to {n_labels - 1} once"
+        )
+    if last and stage.threshold is not None:
+        raise PolicyError(f"{where}.threshold is {stage.threshold}: the last stage always answers")
+    if not last:
+        if stage.threshold is None:
+            raise PolicyError(f"{where}.threshold is null: only the last stage has none")
+        check_threshold(stage.threshold, f"{where}.threshold")
+    return stage
+
+
+def check_threshold(value: float, where: str) -> None:
+    """Refuse a threshold that no confidence can be compared with.
+
+    Raises:
+        PolicyError: `value` is NaN or lies outside [0, 1].
+    """
+    if not 0.0 <= value <= 1.0:  # false for NaN too
+        raise PolicyError(f"{where} is {value}: give a number from 0 to 1")
+
+
+def _operating_points(raw: Any, n_thresholds: int) -> dict[str, tuple[float, ...]]:
+    if not isinstance(raw, dict) or not raw:
+        raise PolicyError(f"policy.operating_points is {raw!r}: give an object of named thresholds")
+    points: dict[str, tuple[float, ...]] = {}
+    for name, values in cast("dict[str, Any]", raw).items():
+        where = f"policy.operating_points.{name}"
+        if not isinstance(values, list) or len(cast("list[Any]", values)) != n_thresholds:
+            raise PolicyError(f"{where} is {values!r}: give {n_thresholds} thresholds")
+        thresholds = tuple(_number(value, where) for value in cast("list[Any]", values))
+        for threshold in thresholds:
+            check_threshold(threshold, where)
+        points[name] = thresholds
+    return points
+
+
+def _fields(policy: Policy) -> dict[str, Any]:
+    """The JSON object without the id; key order is for people, the hash sorts."""
+    return {"schema_version": SCHEMA_VERSION, **asdict(policy)}
+
+
+def _canonical_json(fields: dict[str, Any]) -> str:
+    return json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def _number(value: Any, where: str) -> float:
+    # bool is an int in Python; as a threshold it is a mistake.
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise PolicyError(f"{where} is {value!r}: give a finite number")
+    return float(value)
+
+
+class _Keys:
+    """The keys of one JSON object, each taken once with its type checked."""
+
+    def __init__(self, raw: Any, where: str) -> None:
+        if not isinstance(raw, dict):
+            raise PolicyError(f"{where} is {raw!r}: give a JSON object")
+        self._left: dict[str, Any] = dict(cast("dict[str, Any]", raw))
+        self.where = where
+
+    def take(self, key: str) -> Any:
+        if key not in self._left:
+            raise PolicyError(f"{self.where}.{key} is missing")
+        return self._left.pop(key)
+
+    def finish(self) -> None:
+        if self._left:
+            raise PolicyError(f"{self.where} has unknown keys {sorted(self._left)}")
+
+    def string(self, key: str, pattern: re.Pattern[str] | None = None) -> str:
+        value = self.take(key)
+        if not isinstance(value, str) or not value:
+            raise PolicyError(f"{self.where}.{key} is {value!r}: give a string")
+        if pattern is not None and not pattern.fullmatch(value):
+            raise PolicyError(f"{self.where}.{key} is {value!r}: it must match {pattern.pattern}")
+        return value
+
+    def integer(self, key: str, *, minimum: int) -> int:
+        value = self.take(key)
+        if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
+            raise PolicyError(f"{self.where}.{key} is {value!r}: give an integer >= {minimum}")
+        return value
+
+    def number(self, key: str, *, null: bool = False) -> Any:
+        value = self.take(key)
+        return None if null and value is None else _number(value, f"{self.where}.{key}")
+
+    def strings(self, key: str) -> tuple[str, ...]:
+        return self._list(key, str, "strings")
+
+    def integers(self, key: str) -> tuple[int, ...]:
+        return self._list(key, int, "integers")
+
+    def objects(self, key: str) -> list[_Keys]:
+        values = self._list(key, dict, "objects")
+        return [_Keys(value, f"{self.where}.{key}[{i}]") for i, value in enumerate(values)]
+
+    def _list(self, key: str, kind: type[Any], noun: str) -> tuple[Any, ...]:
+        value = self.take(key)
+        if (
+            not isinstance(value, list)
+            or not value
+            or any(type(item) is not kind for item in cast("list[Any]", value))
+        ):
+            raise PolicyError(f"{self.where}.{key} is {value!r}: give a list of {noun}")
+        return tuple(cast("list[Any]", value))

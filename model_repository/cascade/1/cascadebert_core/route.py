@@ -1,0 +1,109 @@
+"""The way of one request through the stages, chosen by the policy and the caller."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from . import contract
+from .errors import InvalidArgument
+from .gate import ALWAYS_EXIT
+from .policy import Policy
+
+# Keys that Triton and its clients put among the parameters for themselves.
+_FOREIGN = ("sequence_", "triton_", "binary_data_output", "priority", "timeout", "headers")
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """From which stage on a request runs, and when its rows exit.
+
+    Attributes:
+        first: the stage that sees the rows first.
+        thresholds: one for every stage of the policy; the last stage of the route, which must
+            answer, has `gate.ALWAYS_EXIT`.
+        last: the stage that must answer.
+    """
+
+    first: int
+    thresholds: tuple[np.float32, ...]
+    last: int
+
+
+def route_from_thresholds(thresholds: tuple[float, ...]) -> Route:
+    """A route through all stages with these thresholds, one for every stage but the last."""
+    values = (*(np.float32(threshold) for threshold in thresholds), ALWAYS_EXIT)
+    return Route(first=0, thresholds=values, last=len(thresholds))
+
+
+class Router:
+    """Turns request parameters into routes; those of the operating points are made once."""
+
+    def __init__(self, policy: Policy) -> None:
+        self._n_stages = len(policy.stages)
+        self._points = {
+            name: route_from_thresholds(thresholds)
+            for name, thresholds in policy.operating_points.items()
+        }
+        self.default = self._points[policy.default_operating_point]
+
+    def route_from_parameters(self, parameters: Mapping[str, object]) -> Route:
+        """The route that a request's parameters ask for; the default one where they say nothing.
+
+        Raises:
+            InvalidArgument: an unknown parameter, more than one of the three, or a value that
+                this policy cannot serve.
+        """
+        own = {k: v for k, v in parameters.items() if not k.startswith(_FOREIGN)}
+        if not own:
+            return self.default
+        unknown = sorted(set(own) - set(contract.ROUTE_PARAMETERS))
+        if unknown:
+            raise InvalidArgument(
+                f"unknown request parameter {unknown[0]!r}: give one of "
+                f"{', '.join(contract.ROUTE_PARAMETERS)}, or none"
+            )
+        if len(own) > 1:
+            raise InvalidArgument(
+                f"request parameters {', '.join(sorted(own))} exclude each other: give one of them"
+            )
+        ((name, value),) = own.items()
+        if name == contract.OPERATING_POINT:
+            return self._at_operating_point(value)
+        if name == contract.THRESHOLD:
+            return self._at_threshold(value)
+        return self._at_stage(value)
+
+    def _at_operating_point(self, value: object) -> Route:
+        route = self._points.get(value) if isinstance(value, str) else None
+        if route is None:
+            raise InvalidArgument(
+                f"unknown operating point {value!r}: this policy has "
+                f"{', '.join(sorted(self._points))}"
+            )
+        return route
+
+    def _at_threshold(self, value: object) -> Route:
+        if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+            raise InvalidArgument(f"threshold is {value!r}: give a number from 0 to 1")
+        try:
+            threshold = float(value)
+        except (ValueError, OverflowError) as exc:
+            raise InvalidArgument(f"threshold is {value!r}: give a number from 0 to 1") from exc
+        if math.isnan(threshold) or not 0.0 <= threshold <= 1.0:
+            raise InvalidArgument(f"threshold is {value!r}: give a number from 0 to 1")
+        return route_from_thresholds((threshold,) * (self._n_stages - 1))
+
+    def _at_stage(self, value: object) -> Route:
+        # Triton's HTTP endpoint may hand an integer on as a string or as a double.
+        text = str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+        if isinstance(value, bool) or not text.isdecimal() or int(text) >= self._n_stages:
+            raise InvalidArgument(
+                f"stage is {value!r}: give an integer from 0 to {self._n_stages - 1}"
+            )
+        stage = int(text)
+        thresholds = (ALWAYS_EXIT,) * self._n_stages
+        return Route(first=stage, thresholds=thresholds, last=stage)

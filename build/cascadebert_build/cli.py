@@ -1,0 +1,62 @@
+"""The command line: `cascadebert COMMAND`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+
+from cascadebert_client.cli import add_classify_parser, add_status_parser
+from cascadebert_core.errors import PolicyError
+
+from .commands import add_build_parsers, add_demo_parser, add_serve_parser, add_train_parser
+from .errors import BuildError
+
+_EPILOG = """\
+typical use:
+  cascadebert build cascade.toml     checkpoints to a Triton model repository
+  cascadebert serve                  that repository, on this machine
+  cascadebert classify "some text"   an answer from the server
+
+exit codes: 0 done, 1 a check failed, 2 wrong use or bad input
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of all commands; each sets `run`, a function of the parsed arguments."""
+    top = argparse.ArgumentParser(
+        prog="cascadebert",
+        description="Serve a text classifier as a cascade of BERT-family models in Triton.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    top.add_argument("--version", action="version", version=version("cascadebert"))
+    commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    add_build_parsers(commands)
+    add_train_parser(commands)
+    add_serve_parser(commands)
+    add_classify_parser(commands)
+    add_status_parser(commands)
+    add_demo_parser(commands)
+    return top
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; errors that people can mend are one message on stderr."""
+    args = parser().parse_args(argv)
+    try:
+        return int(args.run(args))
+    except BuildError as exc:
+        sys.stderr.write(f"cascadebert: {exc}\n")
+        return exc.exit_code
+    except PolicyError as exc:
+        sys.stderr.write(f"cascadebert: {exc}\n")
+        return 2
+    except KeyboardInterrupt:
+        sys.stderr.write("\ncascadebert: interrupted\n")
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

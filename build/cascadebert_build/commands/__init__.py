@@ -1,0 +1,8 @@
+"""The commands of the build package, one module each; importing them is cheap."""
+
+from .build import add_build_parsers
+from .demo import add_demo_parser
+from .serve import add_serve_parser
+from .train import add_train_parser
+
+__all__ = ["add_build_parsers", "add_demo_parser", "add_serve_parser", "add_train_parser"]

@@ -1,0 +1,187 @@
+"""`export`, `verify`, `tune`, `publish`, `build` and `evaluate`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from cascadebert_core.policy import Policy, check_threshold
+
+from ..config import CascadeConfig, DataConfig, MemberConfig, config_from_file
+from ..errors import UsageError
+from ..evaluate import evaluate
+from ..simulate import Outcome
+from ..steps import Steps
+from ..workspace import workspace_of, write_text
+
+
+def add_build_parsers(commands: Any) -> None:
+    """Add the commands that take a cascade.toml."""
+    export = _parser(commands, "export", _export, "checkpoints to ONNX")
+    verify = _parser(commands, "verify", _verify, "exported files against their checkpoints")
+    for one in (export, verify):
+        one.add_argument("--member", metavar="NAME", help="this member only")
+    tune = _parser(commands, "tune", _tune, "thresholds from held-out rows")
+    tune.add_argument(
+        "--max-deferral-rate",
+        type=float,
+        metavar="RATE",
+        help="largest share of the rows that a stage may defer (default: [tune] of cascade.toml)",
+    )
+    publish = _parser(commands, "publish", _publish, "verified members to a model repository")
+    build = _parser(commands, "build", _build, "all of it: export, verify, tune, publish")
+    for one in (publish, build):
+        add_repository_argument(one)
+    _add_evaluate_parser(commands)
+
+
+def add_repository_argument(parser: argparse.ArgumentParser) -> None:
+    """Add --model-repository."""
+    parser.add_argument(
+        "--model-repository",
+        type=Path,
+        default=Path("model_repository"),
+        metavar="DIR",
+        help="Triton model repository (default: %(default)s)",
+    )
+
+
+def _parser(commands: Any, name: str, run: Any, summary: str) -> argparse.ArgumentParser:
+    parser = commands.add_parser(name, help=summary, description=summary)
+    parser.set_defaults(run=run)
+    parser.add_argument("config", type=Path, metavar="cascade.toml")
+    parser.add_argument(
+        "--work-dir", type=Path, metavar="DIR", help="default: work/<cascade> beside cascade.toml"
+    )
+    parser.add_argument("--force", action="store_true", help="do anew what is up to date")
+    parser.add_argument("--json", action="store_true", help="the result as JSON on stdout")
+    return parser
+
+
+def _add_evaluate_parser(commands: Any) -> None:
+    parser = _parser(commands, "evaluate", _evaluate, "the cascade offline: accuracy and deferral")
+    parser.add_argument(
+        "--data", metavar="FILE", help="other rows than cascade.toml's, same columns"
+    )
+    parser.add_argument(
+        "--threshold",
+        type=float,
+        metavar="T",
+        help="for every stage that may defer (default: the tuned ones)",
+    )
+    parser.add_argument(
+        "--predictions", type=Path, metavar="OUT.jsonl", help="write the answer for every row"
+    )
+
+
+def _steps(args: argparse.Namespace) -> Steps:
+    config = config_from_file(args.config)
+    return Steps(config, workspace_of(config, args.work_dir), args.force)
+
+
+def _members(args: argparse.Namespace, config: CascadeConfig) -> Sequence[MemberConfig]:
+    if args.member is None:
+        return config.members
+    chosen = [member for member in config.members if member.name == args.member]
+    if not chosen:
+        raise UsageError(
+            f"--member {args.member!r}: the members are "
+            f"{', '.join(member.name for member in config.members)}"
+        )
+    return chosen
+
+
+def _print(args: argparse.Namespace, value: Any, text: str) -> None:
+    """JSON on stdout where it was asked for, else text."""
+    print(json.dumps(value, ensure_ascii=False) if args.json else text)
+
+
+def _export(args: argparse.Namespace) -> int:
+    steps = _steps(args)
+    manifests = {m.name: asdict(steps.export(m)) for m in _members(args, steps.config)}
+    if args.json:
+        print(json.dumps(manifests))
+    return 0
+
+
+def _verify(args: argparse.Namespace) -> int:
+    steps = _steps(args)
+    reports = {member.name: steps.verify(member) for member in _members(args, steps.config)}
+    if args.json:
+        print(json.dumps({n: "up to date" if r is None else asdict(r) for n, r in reports.items()}))
+    return 0
+
+
+def _tune(args: argparse.Namespace) -> int:
+    steps = _steps(args)
+    if args.max_deferral_rate is not None:
+        if not 0 <= args.max_deferral_rate <= 1:
+            raise UsageError(f"--max-deferral-rate {args.max_deferral_rate}: give 0 to 1")
+        tune = replace(steps.config.tune, max_deferral_rate=(args.max_deferral_rate,))
+        steps.config = replace(steps.config, tune=tune)
+    policy = steps.tune()
+    if args.json:
+        print(json.dumps({"policy": policy.id, "thresholds": policy.thresholds}))
+    return 0
+
+
+def _publish(args: argparse.Namespace) -> int:
+    return _report_published(args, _steps(args).publish(args.model_repository))
+
+
+def _build(args: argparse.Namespace) -> int:
+    return _report_published(args, _steps(args).build(args.model_repository))
+
+
+def _report_published(args: argparse.Namespace, written: list[str]) -> int:
+    if args.json:
+        print(json.dumps({"written": written, "model_repository": str(args.model_repository)}))
+    return 0
+
+
+def _evaluate(args: argparse.Namespace) -> int:
+    steps = _steps(args)
+    policy = steps.policy()
+    thresholds = None
+    if args.threshold is not None:
+        check_threshold(args.threshold, "--threshold")
+        thresholds = (args.threshold,) * len(policy.thresholds)
+    if args.data is not None:
+        data = steps.config.data or DataConfig(path="")
+        path = Path(args.data)
+        steps.config = replace(
+            steps.config,
+            data=replace(data, path=str(path.resolve()) if path.exists() else args.data),
+        )
+    logits = [steps.logits(member) for member in steps.config.members]
+    evaluation, outcome = evaluate(policy, steps.rows, logits, thresholds)
+    if args.predictions is not None:
+        write_text(args.predictions, predictions_as_jsonl(policy, outcome))
+    _print(args, asdict(evaluation), str(evaluation))
+    return 0
+
+
+def predictions_as_jsonl(policy: Policy, outcome: Outcome) -> str:
+    """One JSON object a row, in the order of the data: label, confidence, exit stage."""
+    lines = [
+        json.dumps(
+            {
+                "label": policy.labels[label] if stage >= 0 else None,
+                "confidence": float(confidence),
+                "exit_stage": int(stage),
+                "stage_confidence": [
+                    None if np.isnan(value) else float(value) for value in stage_confidence
+                ],
+            }
+        )
+        for label, confidence, stage, stage_confidence in zip(
+            outcome.labels, outcome.confidence, outcome.exit_stage, outcome.stage_confidence,
+            strict=True,
+        )
+    ]  # fmt: skip
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,5 @@
+"""placeholder."""
+
+
+def add_demo_parser(commands):
+    pass

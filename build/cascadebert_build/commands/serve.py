@@ -1,0 +1,101 @@
+"""`serve`: the embedded tritonserver."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from ..errors import UsageError
+from ..serve import serve_cascades
+from ..tritonserver import HOST, Ports, TritonServer
+from .build import add_repository_argument
+
+
+def add_serve_parser(commands: Any) -> None:
+    """Add `serve`."""
+    summary = "serve the published cascades on this machine, over loopback"
+    parser = commands.add_parser("serve", help=summary, description=summary)
+    parser.set_defaults(run=_serve)
+    add_repository_argument(parser)
+    parser.add_argument(
+        "--model",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a cascade to serve (default: all that are published; may be repeated)",
+    )
+    for name, port in (("http", 8000), ("grpc", 8001), ("metrics", 8002)):
+        parser.add_argument(
+            f"--{name}-port", type=int, default=port, metavar="PORT",
+            help="default: %(default)s; 0 picks a free one",
+        )  # fmt: skip
+    for name, what in (("instances", "copies of each stage"), ("threads", "threads of each copy")):
+        parser.add_argument(
+            f"--{name}", action="append", default=[], metavar="[STAGE=]N",
+            help=f"{what}, or of one stage model (default: chosen for this machine)",
+        )  # fmt: skip
+    parser.add_argument("--log-file", type=Path, metavar="FILE", help="keep the server's log here")
+    parser.add_argument("--json", action="store_true", help="the addresses as JSON")
+
+
+def _serve(args: argparse.Namespace) -> int:
+    # Service managers stop with SIGTERM: it ends the server as Ctrl-C does.
+    signal.signal(signal.SIGTERM, _interrupt)
+    ports = Ports(args.http_port, args.grpc_port, args.metrics_port)
+    try:
+        with serve_cascades(
+            args.model_repository,
+            args.model,
+            ports=ports,
+            instances=_counts(args.instances, "--instances"),
+            threads=_counts(args.threads, "--threads"),
+            log_path=args.log_file,
+        ) as server:
+            print(_addresses(server, as_json=args.json), flush=True)
+            return _ended(server)
+    except KeyboardInterrupt:
+        sys.stderr.write("stopped\n")
+        return 0
+
+
+def _ended(server: TritonServer) -> int:
+    code = server.wait()
+    sys.stderr.write(f"tritonserver ended by itself with code {code}\n{server.log_excerpt()}\n")
+    return 1
+
+
+def _addresses(server: TritonServer, *, as_json: bool) -> str:
+    ports = server.ports
+    if as_json:
+        return json.dumps(
+            {
+                "http": f"{HOST}:{ports.http}",
+                "grpc": server.url,
+                "metrics": f"{HOST}:{ports.metrics}",
+            }
+        )
+    return (
+        f"ready: http {HOST}:{ports.http}, grpc {server.url}, "
+        f"metrics http://{HOST}:{ports.metrics}/metrics (Ctrl-C stops)"
+    )
+
+
+def _counts(values: Sequence[str], flag: str) -> dict[str, int]:
+    """`3` for all stages, `sst2_small=3` for one."""
+    counts: dict[str, int] = {}
+    for value in values:
+        model, _, number = value.rpartition("=")
+        if not number.isdecimal() or int(number) < 1:
+            raise UsageError(f"{flag} {value!r}: give a number from 1 on, or STAGE=NUMBER")
+        counts[model] = int(number)
+    return counts
+
+
+def _interrupt(_signal: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt

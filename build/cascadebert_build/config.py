@@ -1,0 +1,322 @@
+"""cascade.toml: the description of one cascade."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from pathlib import Path
+from typing import Any, cast
+
+from .errors import UsageError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+# Lower-case letters, digits, hyphens; "_" joins the names of cascade and member.
+_NAME = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
+
+BACKENDS = ("python", "onnxruntime", "tensorrt")
+ENGINES = ("onnxruntime", "tensorrt")
+DEVICES = ("cpu", "gpu")
+PRECISIONS = ("fp32", "fp16", "int8")
+
+
+@dataclass(frozen=True, slots=True)
+class MemberConfig:
+    """One model of the cascade.
+
+    Attributes:
+        checkpoint: a folder or a hub id.
+        max_length: tokens, special ones included.
+        max_batch_size: rows in one call.
+    """
+
+    name: str
+    checkpoint: str
+    max_length: int = 128
+    max_batch_size: int = 64
+
+
+@dataclass(frozen=True, slots=True)
+class DataConfig:
+    """Held-out rows for verify, tune and evaluate.
+
+    Attributes:
+        path: a tsv, csv or jsonl file, or the id of a hub data set.
+        text, text_pair, label: columns.
+        split: of a hub data set; files have none.
+        subset: configuration of a hub data set ("sst2" of "nyu-mll/glue").
+    """
+
+    path: str
+    text: str = "text"
+    text_pair: str | None = None
+    label: str | None = "label"
+    split: str = "validation"
+    subset: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeConfig:
+    """Where the stages run.
+
+    Attributes:
+        backend: the Triton backend that hosts the stages.
+        engine: what runs inside the python backend; implied by the other backends.
+        precision: of the engine's arithmetic.
+        device: "cpu" or "gpu".
+        buckets: padded lengths in tokens, ascending; each member uses those up to its
+            maximum length. Empty: chosen for the device.
+        instances: of each stage; 0: chosen for the machine that serves.
+        threads: of each instance of a stage; 0: chosen for the machine that serves.
+    """
+
+    backend: str = "python"
+    engine: str = "onnxruntime"
+    precision: str = "fp32"
+    device: str = "cpu"
+    buckets: tuple[int, ...] = ()
+    instances: int = 0
+    threads: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TuneConfig:
+    """How thresholds are chosen.
+
+    Attributes:
+        max_deferral_rate: largest share of the rows reaching a stage that it may defer: one
+            number for all stages but the last, or one for each.
+    """
+
+    max_deferral_rate: tuple[float, ...] = (0.25,)
+
+
+@dataclass(frozen=True, slots=True)
+class CascadeConfig:
+    """All of cascade.toml, validated.
+
+    Attributes:
+        folder: paths in the file are relative to it.
+        labels: in the order of the answers; None: the first member's own.
+    """
+
+    folder: Path
+    members: tuple[MemberConfig, ...]
+    name: str = "cascade"
+    labels: tuple[str, ...] | None = None
+    data: DataConfig | None = None
+    runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
+    tune: TuneConfig = field(default_factory=TuneConfig)
+
+    def model_name(self, member: MemberConfig) -> str:
+        """The Triton model of a member's stage."""
+        return f"{self.name}_{member.name}"
+
+    def checkpoint(self, member: MemberConfig) -> str:
+        """The member's checkpoint: an absolute folder where there is one, else a hub id."""
+        return self._path(member.checkpoint)
+
+    def data_source(self) -> DataConfig:
+        """The held-out rows.
+
+        Raises:
+            UsageError: cascade.toml has no [data].
+        """
+        if self.data is None:
+            raise UsageError("cascade.toml has no [data]: name held-out rows to verify and tune on")
+        return DataConfig(
+            **{
+                **{f.name: getattr(self.data, f.name) for f in fields(self.data)},
+                "path": self._path(self.data.path),
+            }
+        )
+
+    def buckets(self, member: MemberConfig) -> tuple[int, ...]:
+        """Padded lengths of a member, ascending, ending with its maximum length."""
+        lengths = self.runtime.buckets or _default_buckets(self.runtime.device)
+        return (*(n for n in lengths if n < member.max_length), member.max_length)
+
+    def deferral_rates(self) -> tuple[float, ...]:
+        """The largest deferral rate of every stage but the last."""
+        rates = self.tune.max_deferral_rate
+        return rates * (len(self.members) - 1) if len(rates) == 1 else rates
+
+    def _path(self, value: str) -> str:
+        path = (self.folder / Path(value).expanduser()).resolve()
+        # A relative path that is meant as one must not be mistaken for a hub id.
+        is_path = path.exists() or value.startswith((".", "/", "~")) or value.count("/") > 1
+        return str(path) if is_path else value
+
+
+def config_from_file(path: Path) -> CascadeConfig:
+    """Read and validate a cascade.toml.
+
+    Raises:
+        UsageError: the file is missing, is not TOML, or does not describe a cascade; the
+            message names the key, the value and what is allowed.
+    """
+    if path.is_dir():
+        path /= "cascade.toml"
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as exc:
+        raise UsageError(f"{path} does not exist: give the path of a cascade.toml") from exc
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+        raise UsageError(f"{path} is not TOML: {exc}") from exc
+    try:
+        return _config(raw, path.resolve().parent)
+    except UsageError as exc:
+        raise UsageError(f"{path}: {exc}") from exc
+
+
+def _config(raw: dict[str, Any], folder: Path) -> CascadeConfig:
+    members = raw.get("members")
+    if not isinstance(members, list) or not members:
+        raise UsageError("there is no [[members]] table: give one for every model, small to large")
+    top = _known(CascadeConfig, raw, "the top level", reserved=("folder",))
+    config = CascadeConfig(
+        folder=folder,
+        members=tuple(
+            _table(MemberConfig, member, f"members[{i}]")
+            for i, member in enumerate(cast("list[Any]", members))
+        ),
+        name=_of_type(str, top.get("name", "cascade"), "name"),
+        labels=_strings(top["labels"], "labels") if "labels" in top else None,
+        data=_table(DataConfig, top["data"], "data") if "data" in top else None,
+        runtime=_table(RuntimeConfig, top.get("runtime", {}), "runtime"),
+        tune=_table(TuneConfig, _rates_as_list(top.get("tune", {})), "tune"),
+    )
+    _validate(config)
+    return config
+
+
+def _validate(config: CascadeConfig) -> None:
+    _name(config.name, "name")
+    names = [member.name for member in config.members]
+    for i, member in enumerate(config.members):
+        _name(member.name, f"members[{i}].name")
+        _at_least(3, member.max_length, f"members[{i}].max_length")
+        _at_least(1, member.max_batch_size, f"members[{i}].max_batch_size")
+    if len(set(names)) != len(names):
+        raise UsageError(f"the members' names {names} are not distinct")
+    if config.labels is not None and (
+        len(config.labels) < 2 or len(set(config.labels)) != len(config.labels)
+    ):
+        raise UsageError(f"labels is {list(config.labels)}: give two or more distinct ones")
+    _validate_runtime(config.runtime)
+    rates = config.tune.max_deferral_rate
+    if any(not 0.0 <= rate <= 1.0 for rate in rates):
+        raise UsageError(f"tune.max_deferral_rate is {list(rates)}: give numbers from 0 to 1")
+    if len(rates) not in {1, len(config.members) - 1}:
+        raise UsageError(
+            f"tune.max_deferral_rate has {len(rates)} numbers: give one, or one for each of the "
+            f"{len(config.members) - 1} stages that may defer"
+        )
+
+
+def _validate_runtime(runtime: RuntimeConfig) -> None:
+    _choice(runtime.backend, BACKENDS, "runtime.backend")
+    _choice(runtime.engine, ENGINES, "runtime.engine")
+    _choice(runtime.precision, PRECISIONS, "runtime.precision")
+    _choice(runtime.device, DEVICES, "runtime.device")
+    if runtime.backend not in {"python", runtime.engine}:
+        raise UsageError(
+            f"runtime.engine is {runtime.engine!r} under the backend {runtime.backend!r}: "
+            "leave it out, the backend implies it"
+        )
+    if runtime.engine == "tensorrt" or runtime.precision != "fp32":
+        raise UsageError(
+            f"runtime.engine {runtime.engine!r} with precision {runtime.precision!r} cannot be "
+            "built yet: this version builds engine 'onnxruntime' with precision 'fp32'"
+        )
+    if list(runtime.buckets) != sorted(set(runtime.buckets)) or min(runtime.buckets, default=1) < 1:
+        raise UsageError(f"runtime.buckets is {list(runtime.buckets)}: give ascending lengths")
+    _at_least(0, runtime.instances, "runtime.instances")
+    _at_least(0, runtime.threads, "runtime.threads")
+
+
+def _default_buckets(device: str) -> tuple[int, ...]:
+    # A CPU pays for every padded token, so its buckets are narrow; a GPU pays for every shape.
+    return tuple(range(16, 513, 16)) if device == "cpu" else (32, 64, 128, 256, 384, 512)
+
+
+def _known(
+    cls: type, raw: Mapping[str, Any], where: str, reserved: tuple[str, ...] = ()
+) -> dict[str, Any]:
+    allowed = [f.name for f in fields(cls) if f.name not in reserved]
+    unknown = sorted(set(raw) - set(allowed))
+    if unknown:
+        raise UsageError(f"unknown key {unknown[0]!r} in {where}: it knows {', '.join(allowed)}")
+    return dict(raw)
+
+
+def _table(cls: type[Any], raw: Any, where: str) -> Any:
+    """A dataclass from a TOML table, each value checked against the type of its field."""
+    if not isinstance(raw, dict):
+        raise UsageError(f"{where} is {raw!r}: give a table")
+    known = _known(cls, cast("dict[str, Any]", raw), where)
+    values: dict[str, Any] = {}
+    for f in fields(cls):
+        if f.name in known:
+            values[f.name] = _value(str(f.type), known[f.name], f"{where}.{f.name}")
+        elif f.default is MISSING and f.default_factory is MISSING:
+            raise UsageError(f"{where}.{f.name} is missing")
+    # The engine is implied by the backends that are one.
+    if cls is RuntimeConfig and "engine" not in values and values.get("backend") == "tensorrt":
+        values["engine"] = "tensorrt"
+    return cls(**values)
+
+
+def _value(kind: str, value: Any, where: str) -> Any:
+    if kind.startswith("tuple[int"):
+        return tuple(_of_type(int, item, where) for item in _list(value, where))
+    if kind.startswith("tuple[float"):
+        return tuple(float(_of_type((int, float), item, where)) for item in _list(value, where))
+    return _of_type(int if kind.startswith("int") else str, value, where)
+
+
+def _rates_as_list(raw: Any) -> Any:
+    """One number stands for a list of one."""
+    if isinstance(raw, dict) and isinstance(
+        cast("dict[str, Any]", raw).get("max_deferral_rate"), (int, float)
+    ):
+        return {**raw, "max_deferral_rate": [raw["max_deferral_rate"]]}
+    return cast("Any", raw)
+
+
+def _list(value: Any, where: str) -> list[Any]:
+    return cast("list[Any]", _of_type(list, value, where))
+
+
+def _strings(value: Any, where: str) -> tuple[str, ...]:
+    return tuple(_of_type(str, item, where) for item in _list(value, where))
+
+
+def _of_type(kind: type | tuple[type, ...], value: Any, where: str) -> Any:
+    if not isinstance(value, kind) or isinstance(value, bool):
+        names = [k.__name__ for k in (kind if isinstance(kind, tuple) else (kind,))]
+        raise UsageError(f"{where} is {value!r}: give {' or '.join(names)}")
+    return value
+
+
+def _name(value: str, where: str) -> None:
+    if not _NAME.fullmatch(value):
+        raise UsageError(
+            f"{where} is {value!r}: give lower-case letters, digits and hyphens, "
+            "beginning and ending with a letter or digit"
+        )
+
+
+def _at_least(minimum: int, value: int, where: str) -> None:
+    if value < minimum:
+        raise UsageError(f"{where} is {value}: give {minimum} or more")
+
+
+def _choice(value: str, choices: tuple[str, ...], where: str) -> None:
+    if value not in choices:
+        raise UsageError(f"{where} is {value!r}: give one of {', '.join(choices)}")

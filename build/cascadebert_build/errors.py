@@ -1,0 +1,36 @@
+"""What the build commands can end with, and the exit code that each becomes.
+
+::
+
+    BuildError
+    ├── UsageError       wrong use or bad input: exit code 2
+    │   └── MissingExtra     a package of an optional extra is not installed
+    └── CheckFailed      an artefact or a server did not pass a check: exit code 1
+"""
+
+from __future__ import annotations
+
+
+class BuildError(Exception):
+    """Base of everything that the build commands raise on purpose."""
+
+    exit_code = 1
+
+
+class UsageError(BuildError):
+    """Bad input: the message says what was wrong, with the value, and how to mend it."""
+
+    exit_code = 2
+
+
+class MissingExtra(UsageError):  # noqa: N818
+    """A command needs packages that the base installation does not have."""
+
+    def __init__(self, extra: str, module: str) -> None:
+        super().__init__(
+            f"the package {module!r} is not installed: pip install 'cascadebert[{extra}]'"
+        )
+
+
+class CheckFailed(BuildError):  # noqa: N818
+    """An artefact, or what it serves, differs from what it must be."""

@@ -1,0 +1,33 @@
+"""Modules of optional extras, imported when a command needs them."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Generator
+from contextlib import contextmanager
+
+from .errors import MissingExtra
+
+
+@contextmanager
+def needs_extra(extra: str) -> Generator[None, None, None]:
+    """Name the extra where an import inside the block fails.
+
+    Raises:
+        MissingExtra: a module is not installed.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as exc:
+        raise MissingExtra(extra, exc.name or "?") from exc
+
+
+def require(extra: str, *modules: str) -> None:
+    """Fail early, before a command has begun its work.
+
+    Raises:
+        MissingExtra: one of the modules is not installed.
+    """
+    for module in modules:
+        if importlib.util.find_spec(module) is None:
+            raise MissingExtra(extra, module)

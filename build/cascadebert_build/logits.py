@@ -1,0 +1,75 @@
+"""Logits of a member over a whole data set, from the artefact that will serve."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from cascadebert_core.batching import StageBatch, pad_rows
+from cascadebert_core.tokenization import EncodedRow, Encoder, Text
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+# Rows in one call while a data set is run through: larger gains nothing on a CPU.
+BATCH_SIZE = 32
+
+
+@dataclass(frozen=True, slots=True)
+class StageInput:
+    """How texts become the batches of one stage.
+
+    Attributes:
+        encoder: tokenizer and maximum length.
+        inputs: tensors that the stage takes.
+        buckets: padded lengths in tokens, ascending.
+    """
+
+    encoder: Encoder
+    inputs: tuple[str, ...]
+    buckets: tuple[int, ...]
+
+    def batch(self, rows: Sequence[EncodedRow]) -> StageBatch:
+        """Pad rows to the bucket of the longest."""
+        return pad_rows(rows, self.inputs, self.buckets, self.encoder.pad_id)
+
+
+def logits_of_rows(
+    run: Callable[[StageBatch], NDArray[np.float32]],
+    stage: StageInput,
+    texts: Sequence[Text],
+    description: str,
+) -> NDArray[np.float32]:
+    """Logits of shape (n, n_labels) in the checkpoint's order, row i for text i.
+
+    Rows of like length share a batch; a progress bar shows on terminals.
+    """
+    encoded = stage.encoder.encode(texts)
+    order = sorted(range(len(encoded)), key=lambda i: len(encoded[i]))
+    results: list[NDArray[np.float32]] = []
+    with tqdm(total=len(order), desc=description, unit="row", disable=None) as progress:
+        for start in range(0, len(order), BATCH_SIZE):
+            rows = [encoded[i] for i in order[start : start + BATCH_SIZE]]
+            results.append(run(stage.batch(rows)))
+            progress.update(len(rows))
+    logits = np.concatenate(results)
+    unordered = np.empty_like(logits)
+    unordered[order] = logits
+    return unordered
+
+
+def save_logits(path: Path, key: str, logits: NDArray[np.float32]) -> None:
+    """Keep logits under the hash of everything that made them."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
+        np.savez(file, key=np.array(key), logits=logits)
+
+
+def load_logits(path: Path, key: str) -> NDArray[np.float32] | None:
+    """The logits kept under `key`; None where there are none, or others."""
+    try:
+        with np.load(path) as stored:
+            return stored["logits"] if str(stored["key"]) == key else None
+    except (OSError, ValueError, KeyError):  # absent, or cut off while it was written
+        return None

@@ -1,0 +1,90 @@
+"""The cascade run over logits that are known already, with the gate that serves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from cascadebert_core.gate import decide
+from cascadebert_core.policy import Policy
+from cascadebert_core.route import route_from_thresholds
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What the cascade answers for n rows.
+
+    Attributes:
+        probabilities: float32 of shape (n, n_labels), in the policy's label order.
+        confidence: float32 of shape (n,), of the stage that answered.
+        exit_stage: int of shape (n,); -1 for rows that no stage could answer (NaN logits).
+        stage_confidence: float32 of shape (n, n_stages); NaN where a row did not come.
+    """
+
+    probabilities: NDArray[np.float32]
+    confidence: NDArray[np.float32]
+    exit_stage: NDArray[np.int32]
+    stage_confidence: NDArray[np.float32]
+
+    @property
+    def labels(self) -> NDArray[np.intp]:
+        """Indices into the policy's labels, shape (n,)."""
+        return self.probabilities.argmax(axis=1)
+
+    def exits_per_stage(self) -> list[int]:
+        """Rows that each stage answered."""
+        n_stages = self.stage_confidence.shape[1]
+        return [int((self.exit_stage == stage).sum()) for stage in range(n_stages)]
+
+    @property
+    def deferral_rate(self) -> float:
+        """Share of rows that the first stage did not answer."""
+        return float((self.exit_stage != 0).mean())
+
+    def near_threshold(self, thresholds: Sequence[float], distance: float) -> NDArray[np.bool_]:
+        """Rows with a confidence within `distance` of a threshold that they met, shape (n,)."""
+        gates = self.stage_confidence[:, : len(thresholds)]
+        gaps = np.abs(gates - np.array(thresholds, dtype=np.float32))
+        return (gaps <= distance).any(axis=1)  # false for NaN
+
+
+def simulate(
+    policy: Policy,
+    logits: Sequence[NDArray[np.float32]],
+    thresholds: Sequence[float] | None = None,
+) -> Outcome:
+    """Send rows through all stages.
+
+    Args:
+        policy: stages, temperatures and label order.
+        logits: of every stage, each of shape (n, n_labels) in the checkpoint's own order.
+        thresholds: for every stage but the last; None: the policy's default ones.
+    """
+    route = route_from_thresholds(tuple(policy.thresholds if thresholds is None else thresholds))
+    n = len(logits[0])
+    outcome = Outcome(
+        probabilities=np.zeros((n, len(policy.labels)), dtype=np.float32),
+        confidence=np.zeros(n, dtype=np.float32),
+        exit_stage=np.full(n, -1, dtype=np.int32),
+        stage_confidence=np.full((n, len(policy.stages)), np.nan, dtype=np.float32),
+    )
+    reaching = np.arange(n)
+    for index, stage in enumerate(policy.stages):
+        ordered = logits_in_policy_order(policy, index, logits[index])[reaching]
+        decision = decide(ordered, stage.temperature, route.thresholds[index])
+        outcome.stage_confidence[reaching, index] = decision.confidence
+        exited = reaching[decision.exits]
+        outcome.probabilities[exited] = decision.probabilities[decision.exits]
+        outcome.confidence[exited] = decision.confidence[decision.exits]
+        outcome.exit_stage[exited] = index
+        reaching = reaching[~decision.exits]
+    return outcome
+
+
+def logits_in_policy_order(
+    policy: Policy, stage: int, logits: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """A stage's logits of shape (n, n_labels), columns in the order of the policy's labels."""
+    return logits[:, list(policy.stages[stage].label_indices)]

@@ -1,0 +1,1 @@
+"""Model files of the stages, copied into the model repository."""

@@ -1,0 +1,284 @@
+"""The steps from checkpoints to a model repository; each is skipped when it is up to date."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+from cascadebert_core.policy import Policy, policy_from_file, policy_to_json
+from cascadebert_core.tokenization import Encoder
+from numpy.typing import NDArray
+
+from .checkpoint import checkpoint_from_source, sha256_of_checkpoint, tokenizer_to_json
+from .config import CascadeConfig, MemberConfig
+from .data import Rows, rows_from_source
+from .draft import policy_from_members
+from .errors import CheckFailed, UsageError
+from .export import OPSET, onnx_from_checkpoint
+from .extras import require
+from .logits import StageInput, load_logits, logits_of_rows, save_logits
+from .publish import StageFiles, publish_cascade
+from .session import OnnxSession
+from .simulate import simulate
+from .tune import choose_thresholds
+from .verify import TOLERANCE, VerifyReport, verify_onnx
+from .workspace import (
+    MemberManifest,
+    Workspace,
+    read_json,
+    sha256_of,
+    sha256_of_file,
+    write_json,
+    write_text,
+)
+
+
+@dataclass
+class Steps:
+    """The build of one cascade: a configuration, a work folder, and where the results go.
+
+    Attributes:
+        config: cascade.toml.
+        workspace: artefacts between the steps.
+        force: do every step anew.
+    """
+
+    config: CascadeConfig
+    workspace: Workspace
+    force: bool = False
+
+    @cached_property
+    def rows(self) -> Rows:
+        """The held-out rows, read once."""
+        return rows_from_source(self.config.data_source())
+
+    def export(self, member: MemberConfig) -> MemberManifest:
+        """Checkpoint → ONNX file, tokenizer and manifest."""
+        require("build", "torch", "transformers", "onnx", "onnxscript", "onnxruntime")
+        source = self.config.checkpoint(member)
+        versions = [version(package) for package in ("torch", "transformers", "onnxscript")]
+        key = sha256_of(sha256_of_checkpoint(source), OPSET, versions)
+        current = self._current_manifest(member, key)
+        if current is not None:
+            _say("export", member.name, "up to date")
+            return current
+        with _timed("export", member.name) as note:
+            checkpoint = checkpoint_from_source(source)
+            onnx = self.workspace.onnx(member)
+            onnx.parent.mkdir(parents=True, exist_ok=True)
+            self.workspace.manifest_path(member).unlink(missing_ok=True)
+            onnx_from_checkpoint(checkpoint, onnx)
+            tokenizer = tokenizer_to_json(checkpoint.tokenizer)
+            write_text(self.workspace.tokenizer(member), tokenizer)
+            tokenizer_hash = sha256_of_file(self.workspace.tokenizer(member))
+            manifest = MemberManifest(
+                key=key,
+                checkpoint=member.checkpoint,
+                onnx_sha256=sha256_of_file(onnx),
+                tokenizer_sha256=tokenizer_hash,
+                tokenizer=f"{checkpoint.model.config.model_type}-{tokenizer_hash[:12]}",
+                labels=checkpoint.labels,
+                inputs=checkpoint.inputs,
+                max_positions=checkpoint.max_positions(),
+            )
+            self.workspace.write_manifest(member, manifest)
+            note(f"{onnx.stat().st_size / 1e6:.0f} MB, opset {OPSET}, {', '.join(manifest.inputs)}")
+        return manifest
+
+    def verify(self, member: MemberConfig) -> VerifyReport | None:
+        """The saved ONNX file against its checkpoint; None when a passed check still holds.
+
+        Raises:
+            CheckFailed: it is further from the checkpoint than the tolerance.
+        """
+        manifest = self.workspace.manifest(member)
+        self.draft()  # labels and lengths, before a minute is spent on numbers
+        path = self.workspace.verify_report(member)
+        if not self.force and self._is_verified(member):
+            _say("verify", member.name, "up to date")
+            return None
+        with _timed("verify", member.name) as note:
+            session = OnnxSession(self.workspace.onnx(member))
+            report = verify_onnx(
+                session.logits,
+                checkpoint_from_source(self.config.checkpoint(member)),
+                self.stage_input(member, manifest),
+                self.rows.texts,
+                member=member.name,
+                max_batch_size=member.max_batch_size,
+            )
+            write_json(
+                path, {"key": self._verify_key(member), "passed": bool(report), **asdict(report)}
+            )
+            if not report:
+                raise CheckFailed(
+                    f"{self.workspace.onnx(member)} is not its checkpoint ({manifest.checkpoint}): "
+                    f"{report}; see {path}"
+                )
+            note(str(report).removeprefix(f"{member.name}: "))
+        return report
+
+    def logits(self, member: MemberConfig) -> NDArray[np.float32]:
+        """Logits of the held-out rows from the exported file, in the checkpoint's label order."""
+        manifest = self.workspace.manifest(member)
+        key = sha256_of(
+            manifest.onnx_sha256, manifest.tokenizer_sha256, self.rows.sha256(),
+            member.max_length, self.config.buckets(member),
+        )  # fmt: skip
+        path = self.workspace.logits(member)
+        kept = None if self.force else load_logits(path, key)
+        if kept is not None:
+            return kept
+        with _timed("logits", member.name) as note:
+            session = OnnxSession(self.workspace.onnx(member))
+            logits = logits_of_rows(
+                session.logits,
+                self.stage_input(member, manifest),
+                self.rows.texts,
+                f"logits {member.name}",
+            )
+            save_logits(path, key, logits)
+            note(f"{len(logits)} rows")
+        return logits
+
+    def draft(self) -> Policy:
+        """The policy of the exported members, before thresholds are chosen."""
+        manifests = [
+            self.workspace.manifest(member)
+            for member in self.config.members
+            # One member can be verified before the next is exported.
+            if self.workspace.manifest_path(member).is_file()
+        ]
+        members = [m for m in self.config.members if self.workspace.manifest_path(m).is_file()]
+        return policy_from_members(replace(self.config, members=tuple(members)), manifests)
+
+    def tune(self) -> Policy:
+        """Thresholds for the wanted deferral rate, and the policy with them."""
+        for member in self.config.members:
+            self.workspace.manifest(member)
+        draft = self.draft()
+        rates = self.config.deferral_rates()
+        logits = [self.logits(member) for member in self.config.members]
+        with _timed("tune", self.config.name) as note:
+            policy = draft.with_thresholds(choose_thresholds(draft, logits, rates))
+            outcome = simulate(policy, logits)
+            write_text(self.workspace.policy, policy_to_json(policy))
+            thresholds = ", ".join(f"{threshold:.4f}" for threshold in policy.thresholds)
+            note(
+                f"thresholds {thresholds or 'none'}: {outcome.deferral_rate:.1%} of "
+                f"{len(self.rows.texts)} rows deferred"
+            )
+        return policy
+
+    def publish(self, repository: Path) -> list[str]:
+        """Verified members and the tuned policy into the model repository.
+
+        Raises:
+            UsageError: a member is not verified, or nothing was tuned.
+        """
+        for member in self.config.members:
+            if not self._is_verified(member):
+                raise UsageError(
+                    f"the member {member.name!r}, as it is now, has not passed verification: "
+                    "run `cascadebert verify`"
+                )
+        policy = self.policy()
+        with _timed("publish", self.config.name) as note:
+            written = publish_cascade(
+                repository,
+                self.config.name,
+                policy,
+                [
+                    StageFiles(stage, self.workspace.onnx(member), self.workspace.tokenizer(member))
+                    for stage, member in zip(policy.stages, self.config.members, strict=True)
+                ],
+                self.config.runtime,
+            )
+            note(f"{', '.join(written) or 'nothing new'} in {repository} (policy {policy.id[:12]})")
+        return written
+
+    def policy(self) -> Policy:
+        """The tuned policy, if it is still one of these members.
+
+        Raises:
+            UsageError: nothing was tuned, or the members have changed since.
+        """
+        if not self.workspace.policy.is_file():
+            raise UsageError("no thresholds are chosen: run `cascadebert tune`")
+        policy = policy_from_file(self.workspace.policy)
+        draft = self.draft()
+        if draft.with_thresholds(policy.thresholds).stages != policy.stages:
+            raise UsageError("the members have changed since: run `cascadebert tune` again")
+        return policy
+
+    def build(self, repository: Path) -> list[str]:
+        """All steps in order; what is up to date is skipped."""
+        for member in self.config.members:
+            self.export(member)
+        for member in self.config.members:
+            self.verify(member)
+        self.tune()
+        return self.publish(repository)
+
+    def stage_input(self, member: MemberConfig, manifest: MemberManifest) -> StageInput:
+        """How texts become batches of the member's stage."""
+        return StageInput(
+            Encoder(self.workspace.tokenizer(member), member.max_length),
+            manifest.inputs,
+            self.config.buckets(member),
+        )
+
+    def _verify_key(self, member: MemberConfig) -> str:
+        """A hash of everything that the numerical check of a member reads."""
+        manifest = self.workspace.manifest(member)
+        return sha256_of(
+            manifest.key, manifest.onnx_sha256, manifest.tokenizer_sha256, self.rows.sha256(),
+            member.max_length, member.max_batch_size, self.config.buckets(member), TOLERANCE,
+        )  # fmt: skip
+
+    def _is_verified(self, member: MemberConfig) -> bool:
+        report = read_json(self.workspace.verify_report(member)) or {}
+        return report.get("passed") is True and report.get("key") == self._verify_key(member)
+
+    def _current_manifest(self, member: MemberConfig, key: str) -> MemberManifest | None:
+        if self.force:
+            return None
+        try:
+            manifest = self.workspace.manifest(member)
+        except (UsageError, TypeError, KeyError, json.JSONDecodeError):
+            return None  # absent, damaged, or of another version: it is made anew
+        return manifest if manifest.key == key else None
+
+
+@contextmanager
+def _timed(step: str, name: str) -> Generator[_Note, None, None]:
+    """Announce a step on stderr, and say at its end how long it took and what came of it."""
+    start = time.monotonic()
+    note = _Note()
+    if sys.stderr.isatty():
+        sys.stderr.write(f"{step:8} {name:12} …\r")
+        sys.stderr.flush()
+    yield note
+    _say(step, name, f"{time.monotonic() - start:6.1f} s  {note.text}")
+
+
+class _Note:
+    """The words that end a step's line."""
+
+    text = ""
+
+    def __call__(self, text: str) -> None:
+        self.text = text
+
+
+def _say(step: str, name: str, text: str) -> None:
+    sys.stderr.write(f"{step:8} {name:12} {text}\n")
+    sys.stderr.flush()

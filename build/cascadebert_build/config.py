@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -121,20 +121,19 @@ class CascadeConfig:
         """The member's checkpoint: an absolute folder where there is one, else a hub id."""
         return self._path(member.checkpoint)
 
-    def data_source(self) -> DataConfig:
-        """The held-out rows.
+    def data_source(self, path: str | None = None) -> DataConfig:
+        """The held-out rows, or those of another file or data set with the same columns.
 
         Raises:
             UsageError: cascade.toml has no [data].
         """
         if self.data is None:
             raise UsageError("cascade.toml has no [data]: name held-out rows to verify and tune on")
-        return DataConfig(
-            **{
-                **{f.name: getattr(self.data, f.name) for f in fields(self.data)},
-                "path": self._path(self.data.path),
-            }
-        )
+        if path is None:
+            return replace(self.data, path=self._path(self.data.path))
+        # Given on the command line, it is relative to where that was typed.
+        given = Path(path).expanduser().resolve()
+        return replace(self.data, path=str(given) if given.exists() else path)
 
     def buckets(self, member: MemberConfig) -> tuple[int, ...]:
         """Padded lengths of a member, ascending, ending with its maximum length."""

@@ -133,7 +133,7 @@ class Steps:
             manifest.onnx_sha256, manifest.tokenizer_sha256, self.rows.sha256(),
             member.max_length, self.config.buckets(member),
         )  # fmt: skip
-        path = self.workspace.logits(member)
+        path = self.workspace.logits(member, key)
         kept = None if self.force else load_logits(path, key)
         if kept is not None:
             return kept

@@ -7,7 +7,7 @@
     ├── <member>/tokenizer.json    self-contained tokenizer
     ├── <member>/member.json       what they were made of, with hashes
     ├── <member>/verify.json       report of the numerical check
-    ├── logits/<member>.npz        logits of the held-out rows
+    ├── logits/<member>-….npz      logits, by artefact and data
     └── policy.json                the policy that `publish` installs
 """
 
@@ -65,9 +65,9 @@ class Workspace:
         """The report of the numerical check."""
         return self.folder / member.name / "verify.json"
 
-    def logits(self, member: MemberConfig) -> Path:
-        """Logits of held-out rows."""
-        return self.folder / "logits" / f"{member.name}.npz"
+    def logits(self, member: MemberConfig, key: str) -> Path:
+        """Logits of a member over one set of rows; `key` hashes everything that made them."""
+        return self.folder / "logits" / f"{member.name}-{key[:16]}.npz"
 
     @property
     def policy(self) -> Path:

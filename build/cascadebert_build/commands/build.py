@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from cascadebert_core.policy import Policy, check_threshold
 
-from ..config import CascadeConfig, DataConfig, MemberConfig, config_from_file
+from ..config import CascadeConfig, MemberConfig, config_from_file
+from ..data import rows_from_source
 from ..errors import UsageError
 from ..evaluate import evaluate
 from ..simulate import Outcome
@@ -152,12 +153,7 @@ def _evaluate(args: argparse.Namespace) -> int:
         check_threshold(args.threshold, "--threshold")
         thresholds = (args.threshold,) * len(policy.thresholds)
     if args.data is not None:
-        data = steps.config.data or DataConfig(path="")
-        path = Path(args.data)
-        steps.config = replace(
-            steps.config,
-            data=replace(data, path=str(path.resolve()) if path.exists() else args.data),
-        )
+        steps.rows = rows_from_source(steps.config.data_source(args.data))
     logits = [steps.logits(member) for member in steps.config.members]
     evaluation, outcome = evaluate(policy, steps.rows, logits, thresholds)
     if args.predictions is not None:

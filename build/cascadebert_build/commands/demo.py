@@ -1,5 +1,49 @@
-"""placeholder."""
+"""`demo`: the main job, from nothing to a comparison."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from ..config import config_from_file
+from ..data import rows_from_source
+from ..extras import require
 
 
-def add_demo_parser(commands):
-    pass
+def add_demo_parser(commands: Any) -> None:
+    """Add `demo`."""
+    summary = "make or take members, build, serve, classify, and compare cascade and members"
+    parser = commands.add_parser("demo", help=summary, description=summary)
+    parser.set_defaults(run=_demo)
+    parser.add_argument(
+        "config",
+        nargs="?",
+        type=Path,
+        metavar="cascade.toml",
+        help="your own checkpoints and data (default: a synthetic corpus, members from scratch)",
+    )
+    parser.add_argument("--folder", type=Path, default=Path("demo"), metavar="DIR")
+    parser.add_argument("--test", metavar="DATA", help="rows to classify, same columns as [data]")
+    parser.add_argument(
+        "--seconds", type=float, default=8.0, metavar="S",
+        help="of measuring, for each member and the cascade (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument("--json", action="store_true", help="the result as JSON on stdout")
+
+
+def _demo(args: argparse.Namespace) -> int:
+    require("build", "torch", "transformers", "onnxruntime", "matplotlib")
+    from ..demo.run import run_demo, run_synthetic_demo
+
+    if args.config is None:
+        result = run_synthetic_demo(args.folder, seconds=args.seconds)
+    else:
+        config = config_from_file(args.config)
+        rows = None if args.test is None else rows_from_source(config.data_source(args.test))
+        args.folder.mkdir(parents=True, exist_ok=True)
+        result = run_demo(config, rows, args.folder, seconds=args.seconds)
+    print(json.dumps(asdict(result), default=str) if args.json else f"\n{result}")
+    return 0

@@ -1,0 +1,229 @@
+"""The demo's corpus: short English reviews whose label is known because it was written first.
+
+Some reviews say what they mean in plain words; the others need the sentence understood: what a
+"not" applies to, which clause of a contrast counts, what would have been but was not, which of two
+things is the better one, and which words are about something else altogether. A small member that
+mostly counts words gets the first right and not the others; that is what the cascade is for.
+
+Validation and test rows share no template and no noun with the training rows, only the lexicon of
+sentiment.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final
+
+from cascadebert_build.demo import held_out_templates, topics, train_templates
+from cascadebert_build.demo.templates import (
+    Nouns,
+    TemplateBook,
+    nouns_in_text,
+    pick,
+    skeleton_from_template,
+    text_from_skeleton,
+    with_front,
+    with_tail,
+)
+from cascadebert_build.demo.topics import Topics
+
+LABELS: Final = ("negative", "positive")
+
+#: Kind of difficulty → its share of the rows.
+KIND_SHARES: Final[Mapping[str, float]] = MappingProxyType(
+    {
+        "plain": 0.40,
+        "negation": 0.12,
+        "scope": 0.10,
+        "contrast": 0.12,
+        "counterfactual": 0.09,
+        "comparative": 0.08,
+        "distractor": 0.09,
+    }
+)
+
+# How many rows get which of the neutral frames, and how many nouns a proper name.
+_OPENER_SHARE: Final = 0.3
+_CLOSER_SHARE: Final = 0.2
+_FRONT_SHARE: Final = 0.25
+_TAIL_SHARE: Final = 0.15
+_NAMED_SHARE: Final = 0.15
+_TYPO_SHARE: Final = 0.06
+
+_VOWELS: Final = tuple("aeiou")
+_CONSONANTS: Final = tuple("bcdfghjklmnprstvwz") + ("br", "cl", "dr", "fl", "gr", "sh", "st", "th")
+
+_MAX_DUPLICATES_IN_A_ROW: Final = 1000
+
+
+@dataclass(frozen=True)
+class Row:
+    """One review.
+
+    Attributes:
+        text: What the reviewer wrote.
+        label: Index into `LABELS`.
+        kind: Kind of difficulty, a key of `KIND_SHARES`.
+        skeletons: The templates it was made from, slots open: opener, body, closer.
+        topics: The nouns it is about.
+    """
+
+    text: str
+    label: int
+    kind: str
+    skeletons: tuple[str, ...]
+    topics: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """The three splits: `train` to fit, `validation` to choose thresholds, `test` to report."""
+
+    train: tuple[Row, ...]
+    validation: tuple[Row, ...]
+    test: tuple[Row, ...]
+
+
+def corpus_from_seed(
+    seed: int, *, train_rows: int = 20_000, validation_rows: int = 1_500, test_rows: int = 1_500
+) -> Corpus:
+    """Generate the corpus; the same arguments give the same rows in every Python version.
+
+    Args:
+        seed: Any integer.
+        train_rows: About how many training rows; every kind gets an even number of rows.
+        validation_rows: Likewise for validation.
+        test_rows: Likewise for test.
+
+    Returns:
+        Three splits without a text in common, each with as many positive as negative rows in
+        every kind.
+
+    Raises:
+        ValueError: The templates cannot give so many different rows.
+    """
+    seen: set[str] = set()
+    train = _Writer(train_templates.BOOK, topics.TRAIN, random.Random(2 * seed), seen)
+    held_out = _Writer(held_out_templates.BOOK, topics.HELD_OUT, random.Random(2 * seed + 1), seen)
+    return Corpus(
+        train=train.rows(train_rows),
+        validation=held_out.rows(validation_rows),
+        test=held_out.rows(test_rows),
+    )
+
+
+def write_tsv(rows: Iterable[Row], path: Path) -> None:
+    """Write `rows` as tab-separated columns sentence, label (0 or 1) and kind, with a header."""
+    lines = ["sentence\tlabel\tkind"]
+    lines += [f"{row.text}\t{row.label}\t{row.kind}" for row in rows]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def write_corpus(corpus: Corpus, folder: Path) -> None:
+    """Write train.tsv, validation.tsv and test.tsv into `folder`, which is made if need be."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_tsv(corpus.train, folder / "train.tsv")
+    write_tsv(corpus.validation, folder / "validation.tsv")
+    write_tsv(corpus.test, folder / "test.tsv")
+
+
+class _Writer:
+    """Writes rows from one side's templates and nouns, never one that is in `seen` already."""
+
+    def __init__(
+        self, book: TemplateBook, nouns: Topics, rng: random.Random, seen: set[str]
+    ) -> None:
+        self._book = book
+        self._topics = nouns
+        self._rng = rng
+        self._seen = seen
+
+    def rows(self, count: int) -> tuple[Row, ...]:
+        """About `count` new rows in random order, balanced within every kind."""
+        rows = [
+            self._new_row(kind, label)
+            for kind, share in KIND_SHARES.items()
+            for label in range(len(LABELS))
+            for _ in range(round(count * share / len(LABELS)))
+        ]
+        order = [self._rng.random() for _ in rows]
+        return tuple(row for _, row in sorted(zip(order, rows, strict=True), key=lambda x: x[0]))
+
+    def _new_row(self, kind: str, label: int) -> Row:
+        for _ in range(_MAX_DUPLICATES_IN_A_ROW):
+            row = self._row(kind, label)
+            key = row.text.casefold()
+            if key not in self._seen:
+                self._seen.add(key)
+                return row
+        raise ValueError(
+            f"the templates of kind {kind!r} give no more different {LABELS[label]} rows: "
+            "ask for fewer rows"
+        )
+
+    def _row(self, kind: str, label: int) -> Row:
+        nouns = self._nouns()
+        skeletons = self._skeletons(pick(self._rng, self._book.kinds[kind].for_label(label)), nouns)
+        text = " ".join(
+            text_from_skeleton(skeleton, label=label, nouns=nouns, rng=self._rng)
+            for skeleton in skeletons
+        )
+        return Row(text, label, kind, skeletons, nouns_in_text(nouns, text))
+
+    def _skeletons(self, template: str, nouns: Nouns) -> tuple[str, ...]:
+        """The sentences around and of `template`, alternatives chosen, slots open."""
+        rng, frames = self._rng, self._book.frames
+        body = skeleton_from_template(template, rng)
+        if rng.random() < _FRONT_SHARE:
+            body = with_front(body, skeleton_from_template(pick(rng, frames.fronts), rng))
+        if rng.random() < _TAIL_SHARE:
+            body = with_tail(body, skeleton_from_template(pick(rng, frames.tails), rng))
+        skeletons = [body]
+        if rng.random() < _OPENER_SHARE:
+            opener = pick(rng, frames.openers["any"] + frames.openers[nouns.genre])
+            skeletons.insert(0, skeleton_from_template(opener, rng))
+        if rng.random() < _CLOSER_SHARE:
+            skeletons.append(skeleton_from_template(pick(rng, frames.closers), rng))
+        return tuple(skeletons)
+
+    def _nouns(self) -> Nouns:
+        rng, topics_ = self._rng, self._topics
+        domain = pick(rng, topics_.domains)
+        first = int(rng.random() * len(domain.parts))
+        step = 1 + int(rng.random() * (len(domain.parts) - 1))
+        parts = (domain.parts[first], domain.parts[(first + step) % len(domain.parts)])
+        whole, person = self._noun(domain.wholes), self._noun(topics_.people)
+        if domain.genre != "food" and rng.random() < _NAMED_SHARE:
+            whole = f"{self._name()} {whole}"
+        if rng.random() < _NAMED_SHARE:
+            person = f"{person} {self._name()}"
+        return Nouns(
+            genre=domain.genre,
+            whole=whole,
+            parts=(self._typed(parts[0]), self._typed(parts[1])),
+            person=person,
+            occasion=self._noun(topics_.occasions),
+            name=self._name(),
+        )
+
+    def _noun(self, nouns: tuple[str, ...]) -> str:
+        return self._typed(pick(self._rng, nouns))
+
+    def _typed(self, noun: str) -> str:
+        """`noun` as people type: now and then two letters are swapped, or one is lost."""
+        chance, place = self._rng.random(), 1 + int(self._rng.random() * max(1, len(noun) - 3))
+        before, here, after = noun[:place], noun[place : place + 2], noun[place + 2 :]
+        if chance > _TYPO_SHARE or " " in here or len(noun) < 5:
+            return noun
+        return before + (here[::-1] if chance < _TYPO_SHARE / 2 else here[0]) + after
+
+    def _name(self) -> str:
+        """An invented proper name: of a person, a town, a make."""
+        sounds = (_CONSONANTS, _VOWELS, _CONSONANTS, _VOWELS)
+        name = "".join(pick(self._rng, sound) for sound in sounds)
+        bridge = pick(self._rng, _CONSONANTS) if self._topics.name_endings[0] in _VOWELS else ""
+        return (name + bridge + pick(self._rng, self._topics.name_endings)).capitalize()

@@ -1,0 +1,200 @@
+"""The main job from an empty folder: members, build, serve, classify, compare."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..config import CascadeConfig, DataConfig, config_from_file
+from ..data import Rows, rows_from_source
+from ..evaluate import evaluate
+from ..serve import serve_cascades
+from ..steps import Steps
+from ..tritonserver import Ports
+from ..tune import choose_thresholds
+from ..workspace import workspace_of, write_json, write_text
+from .measurement import CONCURRENCY, Measured, Way, measure
+from .picture import save_picture
+
+_SYNTHETIC = "synthetic short reviews, held-out templates and topics"
+
+
+@dataclass(frozen=True, slots=True)
+class DemoResult:
+    """What the demo measured.
+
+    Attributes:
+        data: what was classified, for people.
+        rows: how many.
+        thresholds: for every stage but the last.
+        measured: every stage alone, small to large, and the cascade last.
+        agreement: share of rows on which the cascade's label is the last stage's.
+        picture: the PNG.
+    """
+
+    data: str
+    rows: int
+    thresholds: tuple[float, ...]
+    measured: tuple[Measured, ...]
+    agreement: float
+    picture: Path
+
+    def __str__(self) -> str:
+        header = ("", "accuracy", "deferred", "answers/s", "median ms", "exits by stage")
+        lines = [f"{self.rows} rows, {self.data}", ""]
+        width = max(len(m.name) for m in self.measured) + 2
+        lines.append(f"{header[0]:{width}}" + "".join(f"{name:>12}" for name in header[1:5])
+                     + f"   {header[5]}")  # fmt: skip
+        for m in self.measured:
+            deferred = f"{m.deferral_rate:.1%}" if m is self.measured[-1] else ""
+            exits = " + ".join(map(str, m.exits))
+            lines.append(
+                f"{m.name:{width}}{m.accuracy:>12.2%}{deferred:>12}{m.rows_per_s:>12.0f}"
+                f"{m.median_ms:>12.1f}   {exits}"
+            )
+        large, cascade = self.measured[-2], self.measured[-1]
+        lines += [
+            "",
+            f"The cascade gives {large.name}'s label on {self.agreement:.1%} of the rows, and "
+            f"answers {cascade.rows_per_s / large.rows_per_s:.1f} times as many a second.",
+            f"Measured through the server at {CONCURRENCY} requests of one row in flight; "
+            f"thresholds {', '.join(f'{t:.4f}' for t in self.thresholds)}.",
+            f"Picture: {self.picture}",
+        ]
+        return "\n".join(lines)
+
+
+def run_synthetic_demo(folder: Path, *, seconds: float, seed: int = 0) -> DemoResult:
+    """Make a corpus and members in `folder`, build, serve and measure. The data is synthetic."""
+    config_path = folder / "cascade.toml"
+    _prepare(folder, config_path, seed)
+    config = config_from_file(config_path)
+    held_out = rows_from_source(config.data_source(str(folder / "data" / "test.tsv")))
+    return run_demo(config, held_out, folder, seconds=seconds, data=_SYNTHETIC)
+
+
+def run_demo(
+    config: CascadeConfig,
+    rows: Rows | None,
+    folder: Path,
+    *,
+    seconds: float,
+    data: str | None = None,
+) -> DemoResult:
+    """Build and serve a cascade, classify `rows` over gRPC, and compare it with its members.
+
+    Args:
+        config: cascade.toml.
+        rows: with labels; None: the rows that the thresholds were chosen on.
+        folder: of the model repository and the results.
+        seconds: of measuring, for each way of answering.
+        data: what the rows are, for people.
+    """
+    steps = Steps(config, workspace_of(config, None))
+    repository = folder / "model_repository"
+    steps.build(repository)
+    policy = steps.policy()
+    if rows is None:
+        rows = steps.rows
+        data = f"{rows.source} (the thresholds were chosen on the same rows)"
+    else:
+        steps.rows = rows
+    logits = [steps.logits(member) for member in config.members]
+    evaluation, _ = evaluate(policy, rows, logits)
+    names = [member.name for member in config.members]
+    ways = [*(Way(name, stage) for stage, name in enumerate(names)), Way("cascade", None)]
+    truth = rows.label_indices(policy.labels)
+    with serve_cascades(repository, [config.name], ports=Ports(0, 0, 0)) as server:
+        _announce(
+            f"serving on {server.url}; classifying {len(rows.texts)} rows in {len(ways)} ways"
+        )
+        measured = measure(
+            server.url, config.name, ways, rows.texts, [policy.labels[i] for i in truth],
+            n_stages=len(names), seconds=seconds,
+        )  # fmt: skip
+    picture = folder / "demo.png"
+    description = data or rows.source
+    curve = _accuracy_curve(steps, rows, logits)
+    save_picture(picture, measured, curve, title=f"{config.name}: {description}")
+    result = DemoResult(
+        description, len(rows.texts), policy.thresholds, tuple(measured),
+        1 - evaluation.disagreement, picture,
+    )  # fmt: skip
+    write_json(folder / "demo.json", json.loads(json.dumps(asdict(result), default=str)))
+    return result
+
+
+def _accuracy_curve(
+    steps: Steps, rows: Rows, logits: Sequence[NDArray[np.float32]]
+) -> list[tuple[float, float]]:
+    """(deferral rate, accuracy) at deferral rates from 0 to 1, all stages alike."""
+    policy = steps.policy()
+    points: list[tuple[float, float]] = []
+    for rate in np.linspace(0, 1, 41):
+        thresholds = choose_thresholds(policy, logits, [float(rate)] * len(policy.thresholds))
+        evaluation, _ = evaluate(policy, rows, logits, thresholds)
+        points.append((evaluation.deferral_rate, evaluation.cascade_accuracy or 0.0))
+    return points
+
+
+def _prepare(folder: Path, config_path: Path, seed: int) -> None:
+    """Corpus, base checkpoints and fine-tuned members; what is there already is kept."""
+    from ..train import TrainConfig, train_member
+    from .corpus import LABELS, corpus_from_seed, write_corpus
+    from .members import RECIPES, save_base_checkpoint
+
+    data = folder / "data"
+    if not (data / "test.tsv").is_file():
+        corpus = corpus_from_seed(seed)
+        write_corpus(corpus, data)
+        _announce(f"corpus: {len(corpus.train)} training rows, {len(corpus.test)} to test")
+    train_rows = rows_from_source(_columns(data / "train.tsv"))
+    validation = rows_from_source(_columns(data / "validation.tsv"))
+    lines = ['name = "demo"', "labels = [" + ", ".join(f'"{label}"' for label in LABELS) + "]"]
+    for recipe in RECIPES:
+        checkpoint = folder / "checkpoints" / recipe.name
+        lines += [
+            "", "[[members]]", f'name = "{recipe.name}"', f'checkpoint = "checkpoints/{recipe.name}"',
+            f"max_length = {recipe.max_length}",
+        ]  # fmt: skip
+        if (checkpoint / "training.json").is_file():
+            continue
+        start = time.monotonic()
+        base = folder / "bases" / recipe.name
+        save_base_checkpoint(base, recipe, [str(text) for text in train_rows.texts])
+        config = TrainConfig(
+            epochs=recipe.epochs,
+            learning_rate=recipe.learning_rate,
+            batch_size=recipe.batch_size,
+            warmup_ratio=recipe.warmup,
+            weight_decay=recipe.weight_decay,
+            max_length=recipe.max_length,
+            patience=0,
+            seed=recipe.seed,
+        )
+        result = train_member(
+            train_rows, str(base), checkpoint, config, labels=LABELS, validation=validation
+        )
+        _announce(
+            f"train    {recipe.name:12} {time.monotonic() - start:6.1f} s  "
+            f"{result.best_accuracy:.1%} on validation rows"
+        )
+    lines += ["", "[data]", 'path = "data/validation.tsv"', 'text = "sentence"', ""]
+    lines += ["[tune]", "max_deferral_rate = 0.3"]
+    write_text(config_path, "\n".join(lines) + "\n")
+
+
+def _columns(path: Path) -> DataConfig:
+    return DataConfig(str(path), text="sentence")
+
+
+def _announce(text: str) -> None:
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()

@@ -1,0 +1,47 @@
+"""Client of a CascadeBERT cascade served by NVIDIA Triton: sync, async and command line.
+
+It needs numpy, tqdm and tritonclient[grpc], and never torch.
+"""
+
+from importlib.metadata import PackageNotFoundError, version
+
+from .async_client import AsyncCascadeClient
+from .deadline import RetryPolicy
+from .errors import (
+    AccessRestricted,
+    CascadeClientError,
+    DeadlineExceeded,
+    InvalidRequest,
+    ModelNotFound,
+    RequestCancelled,
+    ServerError,
+    ServerUnavailable,
+    UnexpectedResponse,
+)
+from .sync_client import CascadeClient
+from .types import Classification, ModelStatistics, ModelStatus, ServerStatus
+
+try:
+    __version__ = version("cascadebert")
+except PackageNotFoundError:  # the source tree, read without being installed
+    __version__ = "0+unknown"
+
+__all__ = [
+    "AccessRestricted",
+    "AsyncCascadeClient",
+    "CascadeClient",
+    "CascadeClientError",
+    "Classification",
+    "DeadlineExceeded",
+    "InvalidRequest",
+    "ModelNotFound",
+    "ModelStatistics",
+    "ModelStatus",
+    "RequestCancelled",
+    "RetryPolicy",
+    "ServerError",
+    "ServerStatus",
+    "ServerUnavailable",
+    "UnexpectedResponse",
+    "__version__",
+]

@@ -1,0 +1,266 @@
+"""Everything that the client raises, as one tree, and the one place that makes it.
+
+::
+
+    CascadeClientError
+    ├── InvalidRequest        the inputs or options are wrong: the same call fails again
+    ├── ModelNotFound         the server does not know the model or the version
+    ├── DeadlineExceeded      no answer within timeout_s
+    ├── ServerUnavailable     not reachable, not ready, or its queue is full: retried already
+    ├── RequestCancelled      the call was cancelled, or its client closed
+    └── ServerError           the server failed
+        ├── AccessRestricted      it wants a header or a right that the client lacks
+        └── UnexpectedResponse    it answered, but not as a cascade does
+
+Errors of tritonclient and gRPC become these in `translated`, and stay reachable as `__cause__`.
+"""
+
+# ruff: noqa: N818 - the names say what happened, as httpx's do; the base class says that it is one.
+
+import re
+from dataclasses import dataclass
+
+import grpc
+from tritonclient.utils import InferenceServerException
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Which model is called where; error messages carry it.
+
+    Attributes:
+        url: `host:port` of the server's gRPC endpoint.
+        model: Name of the cascade.
+        model_version: Its version; the empty string lets the server choose.
+    """
+
+    url: str
+    model: str
+    model_version: str = ""
+
+    def __str__(self) -> str:
+        version = f" version {self.model_version}" if self.model_version else ""
+        return f"model {self.model!r}{version} at {self.url}"
+
+
+class CascadeClientError(Exception):
+    """Base of all errors of this package.
+
+    Attributes:
+        target: The model that was called; None where the error arose before a call.
+    """
+
+    def __init__(self, message: str, *, target: Target | None = None):
+        super().__init__(message)
+        self.target = target
+
+
+class InvalidRequest(CascadeClientError):
+    """The inputs or the options are wrong; found by the client, or INVALID_ARGUMENT.
+
+    Attributes:
+        row: Index of the offending row among the inputs (0-based); None where it is not one row.
+    """
+
+    def __init__(self, message: str, *, target: Target | None = None, row: int | None = None):
+        super().__init__(message, target=target)
+        self.row = row
+
+
+class ModelNotFound(CascadeClientError):
+    """The server does not know the model or its version (NOT_FOUND). Never retried."""
+
+
+class DeadlineExceeded(CascadeClientError):
+    """No answer came within `timeout_s`, or the server gave up on it in its queue."""
+
+
+class ServerUnavailable(CascadeClientError):
+    """The server is not reachable, not ready, or refuses more work (UNAVAILABLE).
+
+    The client has already retried it, within the deadline.
+    """
+
+
+class RequestCancelled(CascadeClientError):
+    """The call was cancelled, or its client was closed."""
+
+
+class ServerError(CascadeClientError):
+    """The server failed to answer: INTERNAL, and every status without a class of its own."""
+
+
+class AccessRestricted(ServerError):
+    """The server keeps this part of its protocol to callers that show a header or credentials."""
+
+
+class UnexpectedResponse(ServerError):
+    """The response lacks an output of the cascade contract, or one has another shape or type."""
+
+
+FOREIGN_ERRORS = (
+    CascadeClientError,
+    InferenceServerException,
+    grpc.RpcError,
+    grpc.FutureCancelledError,
+    # A closed channel: grpc raises the first, grpc.aio the second.
+    ValueError,
+    grpc.aio.UsageError,
+)
+"""What a call may raise that `translated` has to look at; all else is a bug."""
+
+# Triton 2.51 prefixes all of these with "Request for unknown model: ", also when the model is
+# known and only not ready, so the end of the message decides and the status does not:
+#   NOT_FOUND    … 'x' is not found
+#   NOT_FOUND    … 'x' has no available versions         (loading, unloading, server exiting)
+#   UNAVAILABLE  … 'x' version 1 is not at ready state   (the same, when a version was named)
+_NOT_READY = re.compile(r"is not (at )?ready|has no available versions", re.IGNORECASE)
+_UNKNOWN_MODEL = re.compile(
+    r"unknown model|requested model .*is not available|model version is not available",
+    re.IGNORECASE,
+)
+# The statuses under which versions of Triton report the state of a model.
+_MODEL_STATE_CODES = frozenset({"NOT_FOUND", "UNAVAILABLE", "INVALID_ARGUMENT"})
+# gRPC's words when there is no connection, rather than a server that refuses.
+_NOT_REACHED = re.compile(r"failed to connect|resolving|socket closed|connection", re.IGNORECASE)
+# The dynamic batcher drops a request whose `timeout` has passed with status UNAVAILABLE.
+_TIMED_OUT_IN_QUEUE = re.compile(r"request timeout expired", re.IGNORECASE)
+_RESTRICTED = re.compile(r"protocol is restricted", re.IGNORECASE)
+_TOO_MANY_ROWS = re.compile(r"batch-size must be <=", re.IGNORECASE)
+
+
+def translated(
+    error: Exception, target: Target, *, timeout_s: float | None = None, attempts: int = 1
+) -> CascadeClientError | None:
+    """Return the error of this package that a foreign error stands for, to be raised from it.
+
+    Args:
+        error: What tritonclient or gRPC raised.
+        target: The model that was called.
+        timeout_s: The deadline that the caller gave, in seconds.
+        attempts: How often the call was tried.
+
+    Returns:
+        The error to raise, `error` itself when it is already one of this package, or None when
+        it comes from neither (a bug, which should be seen as it is).
+    """
+    if isinstance(error, CascadeClientError):
+        return error
+    found = _code_and_message(error)
+    if found is None:
+        return None
+    code, message = found
+    tried = f" (tried {attempts} times)" if attempts > 1 else ""
+    return (
+        _from_model_state(code, message, target, tried)
+        or _from_special_message(message, target, timeout_s)
+        or _from_code(code, message, target, tried, timeout_s)
+    )
+
+
+def _code_and_message(error: Exception) -> tuple[str, str] | None:
+    """Return the name of the gRPC status and the server's words, or None for other errors."""
+    if isinstance(error, InferenceServerException):
+        status = error.status()
+        code = str(status).rpartition(".")[2] if status is not None else "UNKNOWN"
+        return code, str(error.message() or "no message")
+    if isinstance(error, grpc.RpcError):
+        # Every concrete RpcError is a Call, but the class itself does not say so.
+        status_of = getattr(error, "code", None)
+        details_of = getattr(error, "details", None)
+        code = status_of() if callable(status_of) else None
+        details = details_of() if callable(details_of) else None
+        return (
+            code.name if isinstance(code, grpc.StatusCode) else "UNKNOWN",
+            str(details or error),
+        )
+    if isinstance(error, grpc.FutureCancelledError):
+        return "CANCELLED", "cancelled by the client"
+    if isinstance(error, ValueError | grpc.aio.UsageError) and "closed" in str(error).lower():
+        return "CANCELLED", "the client is closed"
+    return None
+
+
+def _from_model_state(
+    code: str, message: str, target: Target, tried: str
+) -> CascadeClientError | None:
+    if code not in _MODEL_STATE_CODES:
+        return None
+    if _NOT_READY.search(message):
+        return ServerUnavailable(
+            f"{target} is not ready: {message}{tried}: wait until it has loaded, or load it; "
+            "the server's log says why a model failed to load",
+            target=target,
+        )
+    if _UNKNOWN_MODEL.search(message):
+        return ModelNotFound(
+            f"{target} does not exist: {message}: check the name and the version, and that the "
+            "server was started with this model",
+            target=target,
+        )
+    return None
+
+
+def _from_special_message(
+    message: str, target: Target, timeout_s: float | None
+) -> CascadeClientError | None:
+    if _TIMED_OUT_IN_QUEUE.search(message):
+        return DeadlineExceeded(
+            f"{target} gave the request up in its queue{_within(timeout_s)}: "
+            "raise timeout_s, or send less at once",
+            target=target,
+        )
+    if _RESTRICTED.search(message):
+        return AccessRestricted(
+            f"{target}: {message}: give the client that header (headers={{name: value}})",
+            target=target,
+        )
+    return None
+
+
+def _from_code(
+    code: str, message: str, target: Target, tried: str, timeout_s: float | None
+) -> CascadeClientError:
+    kind: type[CascadeClientError] = ServerError
+    match code:
+        case "INVALID_ARGUMENT" | "OUT_OF_RANGE":
+            kind, text = InvalidRequest, f"{target} refuses the request: {message}"
+            if _TOO_MANY_ROWS.search(message):
+                text += ": give the client max_batch_size=…, and it splits longer lists"
+        case "NOT_FOUND":
+            kind, text = ModelNotFound, f"{target} was not found: {message}"
+        case "DEADLINE_EXCEEDED":
+            kind = DeadlineExceeded
+            text = (
+                f"no answer from {target}{_within(timeout_s)}{tried}: raise timeout_s, "
+                "or see with `cascadebert status` whether the server is up and overloaded"
+            )
+        case "UNAVAILABLE":
+            kind = ServerUnavailable
+            text = f"{target} is unavailable: {message}{tried}: " + (
+                "check that the server runs and that this is its gRPC port (8001 by default; "
+                "8000 is HTTP)"
+                if _NOT_REACHED.search(message)
+                else "send less at once, or give a longer timeout_s, within which it is retried"
+            )
+        case "CANCELLED":
+            kind = RequestCancelled
+            text = (
+                f"the call to {target} was cancelled: {message}: call again, with a new client "
+                "if this one was closed"
+            )
+        case "PERMISSION_DENIED" | "UNAUTHENTICATED":
+            kind = AccessRestricted
+            text = (
+                f"{target} refuses this caller: {message}: give the client headers={{…}} or "
+                "credentials=…"
+            )
+        case "UNIMPLEMENTED":
+            text = f"{target}: {code}: {message}: is this the gRPC port of a Triton server?"
+        case _:
+            text = f"{target} failed: {code}: {message}{tried}: the server's log says more"
+    return kind(text, target=target)
+
+
+def _within(timeout_s: float | None) -> str:
+    return f" within {timeout_s:g} s" if timeout_s is not None else ""

@@ -1,0 +1,159 @@
+"""Classifications and status as text, for people and for programs."""
+
+import dataclasses
+import json
+from typing import Protocol
+
+from .requests import Row
+from .types import Classification, ModelStatus, ServerStatus
+
+_NARROWEST_LABEL = 10
+
+
+class Renderer(Protocol):
+    """Turns answers into lines, one by one."""
+
+    def header(self) -> str:
+        """Return what comes before any answer: a whole line, or nothing."""
+        ...
+
+    def line(self, index: int, row: Row, answer: Classification) -> str:
+        """Return the line of one answer.
+
+        Args:
+            index: Position of the row among the inputs (0-based).
+            row: The row.
+            answer: Its answer.
+        """
+        ...
+
+
+class Table:
+    """Aligned columns, for people."""
+
+    def __init__(self, width: int | None):
+        """Start a table.
+
+        Args:
+            width: Characters that a line may have; None for as many as it takes.
+        """
+        self._width = width
+        self._label_width = _NARROWEST_LABEL
+
+    def header(self) -> str:
+        """Return nothing: the names of the columns come with the first answer, if one comes."""
+        return ""
+
+    def line(self, index: int, row: Row, answer: Classification) -> str:
+        """Return one answer, the text last and shortened to the width."""
+        # Answers come one by one, so the column can only grow.
+        self._label_width = max(self._label_width, len(answer.label))
+        text = " | ".join(row) if isinstance(row, tuple) else row
+        degraded = "(degraded) " if answer.degraded else ""
+        line = _printable(
+            f"{answer.label:<{self._label_width}}  {answer.confidence:>10.4f}  "
+            f"{answer.exit_stage:>5}  {degraded}{text}"
+        )
+        if self._width is not None and len(line) > self._width:
+            line = line[: max(0, self._width - 1)] + "…"
+        if index == 0:
+            return f"{'label':<{self._label_width}}  confidence  stage  text\n{line}"
+        return line
+
+
+class JsonLines:
+    """One JSON object per line, for programs."""
+
+    def __init__(self, *, ascii_only: bool):
+        """Start.
+
+        Args:
+            ascii_only: Whether to escape all else, for an output of unknown encoding.
+        """
+        self._ascii_only = ascii_only
+
+    def header(self) -> str:
+        """Return nothing: the lines name their fields."""
+        return ""
+
+    def line(self, index: int, row: Row, answer: Classification) -> str:
+        """Return one answer with its row."""
+        text, pair = row if isinstance(row, tuple) else (row, None)
+        inputs = {"text": text} if pair is None else {"text": text, "text_pair": pair}
+        fields = {"row": index, **inputs, **dataclasses.asdict(answer)}
+        return json.dumps(fields, ensure_ascii=self._ascii_only)
+
+
+class TabSeparated:
+    """A header and tab-separated values. White space inside a text becomes a single space."""
+
+    def header(self) -> str:
+        """Return the names of the columns."""
+        return "row\tlabel\tconfidence\texit_stage\tdegraded\tpolicy\ttext\ttext_pair\n"
+
+    def line(self, index: int, row: Row, answer: Classification) -> str:
+        """Return one answer with its row; confidence with all its digits."""
+        text, pair = row if isinstance(row, tuple) else (row, "")
+        fields = (
+            str(index),
+            answer.label,
+            repr(answer.confidence),
+            str(answer.exit_stage),
+            "true" if answer.degraded else "false",
+            answer.policy,
+            text,
+            pair,
+        )
+        return "\t".join(" ".join(field.split()) for field in fields)
+
+
+def status_text(status: ServerStatus) -> str:
+    """Return the status as lines for people."""
+    server = " ".join(part for part in (status.name, status.version) if part) or "server"
+    lines = [
+        f"server  {server} at {status.url}: "
+        f"{'live' if status.live else 'NOT LIVE'}, {'ready' if status.ready else 'NOT READY'}"
+    ]
+    if status.problem is not None:
+        lines.append(f"        {status.problem}")
+    lines.append(f"model   {_model_text(status.model)}")
+    if status.model.problem is not None:
+        lines.append(f"        {status.model.problem}")
+    if status.statistics:
+        rows = [("", "version", "inferences", "executions", "failures", "mean ms")]
+        rows += [
+            (
+                each.name,
+                each.version,
+                str(each.inference_count),
+                str(each.execution_count),
+                str(each.failure_count),
+                "-" if each.mean_ms is None else f"{each.mean_ms:.2f}",
+            )
+            for each in status.statistics
+        ]
+        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+        lines.append("")
+        for name, *values in rows:
+            cells = [f"{value:>{width}}" for value, width in zip(values, widths[1:], strict=True)]
+            lines.append("  ".join([f"{name:<{widths[0]}}", *cells]))
+    return _printable("\n".join(lines), keep="\n")
+
+
+def status_json(status: ServerStatus) -> str:
+    """Return the status as one JSON object."""
+    return json.dumps({**dataclasses.asdict(status), "serving": status.serving})
+
+
+def _model_text(model: ModelStatus) -> str:
+    parts = [f"{model.name}: {'ready' if model.ready else 'NOT READY'}"]
+    if model.versions:
+        parts.append(f"version {', '.join(model.versions)}")
+    if model.max_batch_size is not None:
+        parts.append(f"up to {model.max_batch_size} rows per request")
+    return "; ".join(parts)
+
+
+def _printable(text: str, keep: str = "") -> str:
+    """Replace what could steer a terminal (escapes, line breaks) by spaces."""
+    return "".join(each if each.isprintable() or each in keep else " " for each in text)

@@ -1,0 +1,174 @@
+"""Rows of text from files and standard input; what is wrong with one names its file and line."""
+
+import csv
+import json
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import PurePath
+from typing import Any, BinaryIO, TypeAlias
+
+from .errors import InvalidRequest
+from .requests import Row, text_problem
+
+Line: TypeAlias = tuple[int, str]
+"""A line with its number, counted from 1."""
+
+Record: TypeAlias = tuple[int, list[str] | None]
+"""The fields of a record with the number of its first line; None for a blank one."""
+
+SUFFIXES = (".tsv", ".csv", ".jsonl")
+
+
+def rows_from_lines(stream: BinaryIO, name: str, *, pairs: bool) -> Iterator[Row]:
+    """Return the texts of a stream, one per line.
+
+    Args:
+        stream: UTF-8, with or without a byte-order mark.
+        name: What messages call it.
+        pairs: Whether a tab separates a text from its pair.
+
+    Raises:
+        InvalidRequest: While iterating: a line is not UTF-8, has no text, or not one tab.
+    """
+    columns = ["text", "pair"] if pairs else ["text"]
+
+    def fields(line: str) -> list[str]:
+        return line.split("\t") if pairs else [line]
+
+    records = _records(_lines(stream, name), fields)
+    return _rows(records, name, columns, columns, "separate text and pair by one tab")
+
+
+def rows_from_file(
+    stream: BinaryIO, name: str, text_column: str, pair_column: str | None
+) -> Iterator[Row]:
+    """Return the texts of a table, whose kind the suffix of its name tells.
+
+    A .tsv file is read as GLUE's are: a header, tabs, and quotes that mean nothing. A .csv file
+    has a header and quotes. A .jsonl file has one object per line.
+
+    Args:
+        stream: UTF-8, with or without a byte-order mark; its header is read at once.
+        name: The file's name; messages begin with it.
+        text_column: Column (or key) of the text.
+        pair_column: Column (or key) of the pair; None for single texts.
+
+    Raises:
+        InvalidRequest: The suffix is another or the column missing; while iterating: a line
+            cannot be read or has no text.
+    """
+    columns = [text_column] if pair_column is None else [text_column, pair_column]
+    lines = _lines(stream, name)
+    match PurePath(name).suffix.lower():
+        case ".jsonl":
+            return _rows(_json_records(lines, name, columns), name, columns, columns, "")
+        case ".tsv":
+            records = _records(lines, lambda line: line.split("\t"))
+        case ".csv":
+            records = _csv_records(lines, name)
+        case _:
+            raise InvalidRequest(
+                f"{name} is none of {', '.join(SUFFIXES)}: rename or convert the file"
+            )
+    _, header = next(records, (0, None))
+    if not header:
+        raise InvalidRequest(f"{name}:1: there is no header: name the columns in the first line")
+    for column in columns:
+        if header.count(column) != 1:
+            how_many = "several columns" if column in header else "no column"
+            raise InvalidRequest(
+                f"{name}:1: {how_many} named {column!r}, but {', '.join(map(repr, header))}: "
+                "name the text with --text, and its pair with --text-pair"
+            )
+    return _rows(records, name, header, columns, "quote or remove stray separators")
+
+
+def _lines(stream: BinaryIO, name: str) -> Iterator[Line]:
+    for number, raw in enumerate(stream, start=1):
+        try:
+            # Only the first line may begin with a byte-order mark.
+            yield number, raw.decode("utf-8-sig" if number == 1 else "utf-8")
+        except UnicodeDecodeError as exc:
+            raise InvalidRequest(
+                f"{name}:{number}: byte 0x{exc.object[exc.start]:02x} at position {exc.start} is "
+                "not UTF-8: convert the file, for instance with iconv -t utf-8"
+            ) from exc
+
+
+def _records(lines: Iterable[Line], fields: Callable[[str], list[str]]) -> Iterator[Record]:
+    for number, line in lines:
+        content = line.rstrip("\r\n")
+        # A line of nothing but tabs has fields, which are empty: that is another mistake.
+        yield number, fields(content) if content.strip(" ") else None
+
+
+def _csv_records(lines: Iterator[Line], name: str) -> Iterator[Record]:
+    reader = csv.reader((line for _, line in lines), strict=True)
+    while True:
+        first_line = reader.line_num + 1
+        try:
+            fields = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as exc:
+            raise InvalidRequest(
+                f"{name}:{first_line}: not CSV: {exc}: mend the quotes of this record"
+            ) from exc
+        yield first_line, fields or None
+
+
+def _json_records(lines: Iterable[Line], name: str, columns: list[str]) -> Iterator[Record]:
+    for number, line in lines:
+        if not line.strip():
+            yield number, None
+            continue
+        try:
+            value: Any = json.loads(line)
+        except ValueError as exc:
+            raise InvalidRequest(
+                f"{name}:{number}: not JSON: {exc}: write one object per line"
+            ) from exc
+        if not isinstance(value, dict):
+            raise InvalidRequest(
+                f"{name}:{number}: {type(value).__name__}, not an object: write one object per line"
+            )
+        yield number, [_json_text(value, column, f"{name}:{number}") for column in columns]
+
+
+def _json_text(value: dict[str, Any], key: str, where: str) -> str:
+    if key not in value:
+        raise InvalidRequest(
+            f"{where}: no key {key!r}, but {', '.join(map(repr, value))}: "
+            "name the text with --text, and its pair with --text-pair"
+        )
+    text = value[key]
+    if not isinstance(text, str):
+        raise InvalidRequest(f"{where}: {key!r} is {type(text).__name__}, not a string")
+    return text
+
+
+def _rows(
+    records: Iterator[Record], name: str, header: list[str], columns: list[str], remedy: str
+) -> Iterator[Row]:
+    """Yield the named columns of records. Blank lines are allowed at the end only."""
+    places = [header.index(column) for column in columns]
+    blank_line: int | None = None
+    for number, fields in records:
+        if fields is None:
+            blank_line = number if blank_line is None else blank_line
+            continue
+        if blank_line is not None:
+            raise InvalidRequest(f"{name}:{blank_line}: the line is blank: remove it")
+        if len(fields) != len(header):
+            raise InvalidRequest(
+                f"{name}:{number}: {_fields(len(fields))} instead of {len(header)}: {remedy}"
+            )
+        texts = [fields[place] for place in places]
+        for column, text in zip(columns, texts, strict=True):
+            problem = text_problem(text)
+            if problem is not None:
+                raise InvalidRequest(f"{name}:{number}: {column!r} {problem}")
+        yield (texts[0], texts[1]) if len(texts) == 2 else texts[0]
+
+
+def _fields(count: int) -> str:
+    return "1 field" if count == 1 else f"{count} fields"

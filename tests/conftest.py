@@ -1,0 +1,46 @@
+"""Fixtures that several test folders share."""
+
+from __future__ import annotations
+
+import urllib.request
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.support.checkpoints import save_checkpoint, write_config
+from tests.support.serving import Built, build, serving
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
+    """A two-stage cascade of tiny random members, published."""
+    folder = tmp_path_factory.mktemp("built")
+    members = {
+        "small": save_checkpoint(folder / "small", num_hidden_layers=1),
+        "large": save_checkpoint(folder / "large", seed=1),
+    }
+    return build(write_config(folder, members, name="tiny", rate=0.4), folder / "repository")
+
+
+@pytest.fixture(scope="session")
+def served(built: Built) -> Iterator[str]:
+    """host:port of a server with the cascade `built`."""
+    with serving(built.repository) as server:
+        _metrics_ports[server.url] = server.ports.metrics
+        yield server.url
+
+
+_metrics_ports: dict[str, int] = {}
+
+
+@pytest.fixture
+def metrics(served: str) -> Callable[[str], float]:
+    """The sum of a metric over all its labels, read from the server's own endpoint."""
+
+    def total(name: str) -> float:
+        url = f"http://127.0.0.1:{_metrics_ports[served]}/metrics"
+        with urllib.request.urlopen(url, timeout=10) as response:
+            lines = response.read().decode().splitlines()
+        return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(f"{name}{{"))
+
+    return total

@@ -1,0 +1,67 @@
+"""Server and offline evaluation agree, on models made here; this always runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.support.checkpoints import save_checkpoint, write_config
+from tests.support.serving import build, check_congruence, check_tie, serving
+
+THREE = ("negative", "neutral", "positive")
+
+
+@dataclass(frozen=True)
+class Case:
+    """A cascade: (family, label order, checkpoint settings) of each member."""
+
+    name: str
+    members: tuple[tuple[str, tuple[str, ...], dict[str, Any]], ...]
+    pair: bool = False
+
+
+TWO = ("negative", "positive")
+CASES = [
+    Case("two-stages", (("bert", TWO, {"num_hidden_layers": 1}), ("bert", TWO, {}))),
+    Case("pairs", (("bert", TWO, {"num_hidden_layers": 1}), ("electra", TWO, {})), pair=True),
+    Case(
+        "three-stages-two-tokenizers",
+        (("bert", THREE, {"num_hidden_layers": 1}), ("roberta", THREE[::-1], {}),
+         ("bert", (THREE[1], THREE[0], THREE[2]), {"num_hidden_layers": 3})),
+    ),
+    Case("one-member", (("distilbert", TWO, {}),)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+async def test_every_row_gets_the_label_and_exit_stage_of_the_evaluation(
+    case: Case, tmp_path: Path
+) -> None:
+    members = {
+        f"m{i}": save_checkpoint(tmp_path / f"m{i}", family, labels=labels, seed=i, **settings)
+        for i, (family, labels, settings) in enumerate(case.members)
+    }
+    config = write_config(tmp_path, members, name=case.name, pair=case.pair, rate=0.4)
+    built = build(config, tmp_path / "repository")
+    confidences = built_confidences(built)
+    with serving(built.repository) as server:
+        thresholds = [None, float(np.quantile(confidences, 0.7)), 0.0]
+        await check_congruence(server.url, built, thresholds)
+        if len(members) > 1:
+            check_tie(server.url, built)
+
+
+def built_confidences(built: object) -> np.ndarray:
+    """The first stage's confidences, which random members spread well enough to gate on."""
+    from cascadebert_build.simulate import simulate
+
+    from tests.support.serving import Built
+
+    assert isinstance(built, Built)
+    confidences = simulate(built.policy, built.logits()).stage_confidence[:, 0]
+    assert np.ptp(confidences) > 0.05, "the members are too unsure of everything to test a gate"
+    return confidences

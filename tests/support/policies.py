@@ -1,0 +1,68 @@
+"""Policies and tokenizers for tests of the core, made without torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cascadebert_core.contract import TOKENIZER_FILE, TOKENIZERS_FOLDER
+from cascadebert_core.policy import Policy, StagePolicy
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+WORDS = ["good", "bad", "film", "plot", "not", "very", "the", "a", "was", "but"]
+
+
+def write_tokenizer(version_folder: Path, name: str = "tiny", *, pad_id: int = 0) -> Path:
+    """A word-level tokenizer with BERT's special tokens, at `tokenizers/<name>`."""
+    special = ["[CLS]", "[SEP]", "[UNK]"]
+    special.insert(pad_id, "[PAD]")
+    vocabulary = {word: i for i, word in enumerate([*special, *WORDS])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[(token, vocabulary[token]) for token in ("[CLS]", "[SEP]")],
+    )
+    tokenizer.enable_padding(pad_id=pad_id, pad_token="[PAD]")
+    path = version_folder / TOKENIZERS_FOLDER / name / TOKENIZER_FILE
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tokenizer.save(str(path))
+    return path
+
+
+def make_stage(
+    index: int, *, threshold: float | None, n_labels: int = 2, **changes: object
+) -> StagePolicy:
+    """A stage called test_<index> with the tokenizer "tiny"."""
+    fields: dict[str, object] = {
+        "model": f"test_{index}",
+        "version": 1,
+        "tokenizer": "tiny",
+        "max_length": 16,
+        "max_batch_size": 8,
+        "buckets": (4, 8, 16),
+        "inputs": ("input_ids", "attention_mask", "token_type_ids"),
+        "temperature": 1.0,
+        "threshold": threshold,
+        "label_indices": tuple(range(n_labels)),
+    }
+    return StagePolicy(**{**fields, **changes})  # pyright: ignore[reportArgumentType]
+
+
+def make_policy(
+    *thresholds: float,
+    labels: tuple[str, ...] = ("negative", "positive"),
+    pair: bool | None = False,
+) -> Policy:
+    """A cascade with one stage more than thresholds."""
+    stages = tuple(
+        make_stage(i, threshold=threshold, n_labels=len(labels))
+        for i, threshold in enumerate((*thresholds, None))
+    )
+    return Policy(
+        labels=labels,
+        pair=pair,
+        stages=stages,
+        operating_points={"default": thresholds},
+        default_operating_point="default",
+    )

@@ -1,0 +1,65 @@
+import json
+from pathlib import Path
+
+import pytest
+from cascadebert_build.errors import CheckFailed
+
+from benchmarks.export import profile_from_export
+
+SECOND = 1_000_000_000
+MS = 1_000_000
+
+
+def request(start_ns: int, latency_ms: int, stages: int | list[int] | None) -> dict[str, object]:
+    outputs = [] if stages is None else [{"EXIT_STAGE": stages, "LABEL": "positive"}]
+    return {
+        "timestamp": start_ns,
+        "response_timestamps": [start_ns + latency_ms * MS],
+        "response_outputs": outputs,
+    }
+
+
+def export(path: Path, requests: list[dict[str, object]], windows: list[int]) -> Path:
+    experiment = {"requests": requests, "window_boundaries": windows}
+    path.write_text(json.dumps({"experiments": [experiment]}))
+    return path
+
+
+def test_exited_and_deferred_requests_are_told_apart(tmp_path: Path):
+    requests = [request(0, 10, 0), request(0, 30, 1), request(0, 40, [0, 1]), request(0, 20, [0])]
+    profile = profile_from_export(export(tmp_path / "p.json", requests, [0, SECOND]), 0.0)
+    assert sorted(profile.latencies_ms(deferred=False)) == [10.0, 20.0]
+    assert sorted(profile.latencies_ms(deferred=True)) == [30.0, 40.0]
+    assert profile.deferred_share == 0.5
+    assert profile.throughput_rps == 4.0
+
+
+def test_answers_without_a_stage_are_neither(tmp_path: Path):
+    profile = profile_from_export(
+        export(tmp_path / "p.json", [request(0, 10, None)], [0, SECOND]), 0.0
+    )
+    assert len(profile.latencies_ms()) == 1
+    assert not len(profile.latencies_ms(deferred=False))
+    assert not len(profile.latencies_ms(deferred=True))
+
+
+def test_the_ramp_and_what_comes_after_the_last_window_are_left_out(tmp_path: Path):
+    requests = [
+        request(0, 10, 0),  # in the ramp
+        request(SECOND - 5 * MS, 10, 0),  # sent in it: an answer, not a latency
+        request(SECOND, 20, 0),
+        request(3 * SECOND - 5 * MS, 10, 0),  # answered too late
+    ]
+    windows = [0, SECOND, 2 * SECOND, 3 * SECOND]
+    profile = profile_from_export(export(tmp_path / "p.json", requests, windows), 1.0)
+    assert list(profile.latencies_ms()) == [20.0]
+    assert profile.throughput_rps == 2 / 2.0
+    assert profile.total == 4
+
+
+def test_nothing_to_measure_is_an_error(tmp_path: Path):
+    with pytest.raises(CheckFailed, match="ramp"):
+        profile_from_export(export(tmp_path / "p.json", [request(0, 10, 0)], [0, SECOND]), 0.5)
+    unanswered: dict[str, object] = {"timestamp": 0, "response_timestamps": []}
+    with pytest.raises(CheckFailed, match="without an answer"):
+        profile_from_export(export(tmp_path / "q.json", [unanswered], [0, SECOND]), 0.0)

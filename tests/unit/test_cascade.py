@@ -1,0 +1,364 @@
+"""The whole cascade over stages that are plain functions."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from cascadebert_core.batching import StageBatch
+from cascadebert_core.cascade import Cascade, RunStage
+from cascadebert_core.errors import DeadlineExceeded, InternalError, PolicyError, Unavailable
+from cascadebert_core.job import Job
+from cascadebert_core.policy import Policy
+from cascadebert_core.route import Router
+
+from tests.support.policies import make_policy, write_tokenizer
+
+# Ids of tests.support.policies: 4 good, 5 bad, 8 not.
+GOOD, BAD, NOT = 4, 5, 8
+
+
+def by_words(stage: int, batch: StageBatch) -> np.ndarray:
+    """Counts good and bad; the first stage is unsure where it sees a "not", later ones obey it."""
+    ids = batch.tensors["input_ids"]
+    score = (ids == GOOD).sum(axis=1) - (ids == BAD).sum(axis=1)
+    negated = (ids == NOT).any(axis=1)
+    score = np.where(negated, 0.1 if stage == 0 else -score, score).astype(np.float32) * 4
+    return np.stack([-score, score], axis=1)
+
+
+class Recorder:
+    """Counts what happened to rows."""
+
+    def __init__(self) -> None:
+        self.exits: dict[int, int] = {}
+        self.n_truncated = 0
+
+    def exited(self, stage: int, rows: int) -> None:
+        self.exits[stage] = self.exits.get(stage, 0) + rows
+
+    def truncated(self, rows: int) -> None:
+        self.n_truncated += rows
+
+
+class Bench:
+    """A cascade with the calls of its stages recorded, and jobs that can be waited for."""
+
+    def __init__(self, folder: Path, policy: Policy, run: RunStage) -> None:
+        self.calls: list[tuple[int, int, int]] = []
+        self.recorder = Recorder()
+        self.router = Router(policy)
+        self._run = run
+        self.n_labels = len(policy.labels)
+        self.cascade = Cascade(policy, folder, self._recorded, observer=self.recorder)
+
+    def job(self, *texts: str, deadline_s: float | None = None, **parameters: object) -> Job:
+        return Job(
+            list(texts), self.router.route_from_parameters(parameters), self.n_labels, deadline_s
+        )
+
+    def begin(self, *jobs: Job) -> list[bool]:
+        """Whether each job was answered at once; waits for the others."""
+        ends: dict[int, threading.Event] = {}
+
+        def on_end(job: Job) -> Callable[[Job], None]:
+            event = ends[id(job)] = threading.Event()
+            return lambda _: event.set()
+
+        self.cascade.begin(jobs, on_end)
+        at_once = [id(job) not in ends for job in jobs]
+        assert all(event.wait(10) for event in ends.values()), "a job never ended"
+        return at_once
+
+    def _recorded(self, stage: int, batch: StageBatch) -> np.ndarray:
+        self.calls.append((stage, *batch.shape))
+        return self._run(stage, batch)
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Iterator[Callable[..., Bench]]:
+    write_tokenizer(tmp_path)
+    made: list[Bench] = []
+
+    def build(policy: Policy | None = None, run: RunStage = by_words) -> Bench:
+        made.append(Bench(tmp_path, policy or make_policy(0.9), run))
+        return made[-1]
+
+    yield build
+    for bench in made:
+        bench.cascade.close()
+
+
+def test_sure_rows_are_answered_at_once_and_the_others_later(make: Callable[..., Bench]) -> None:
+    bench = make()
+    sure, unsure = bench.job("the film was good"), bench.job("not good")
+    assert bench.begin(sure, unsure) == [True, False]
+    assert sure.exit_stage.tolist() == [0]
+    assert unsure.exit_stage.tolist() == [1]
+    assert sure.probabilities.argmax() == 1
+    assert unsure.probabilities.argmax() == 0
+    assert bench.recorder.exits == {0: 1, 1: 1}
+
+
+def test_the_requests_of_a_batch_share_one_call_of_the_first_stage(
+    make: Callable[..., Bench],
+) -> None:
+    bench = make()
+    bench.begin(bench.job("good"), bench.job("bad", "good plot"), bench.job("very good"))
+    assert bench.calls == [(0, 4, 4)]
+
+
+def test_a_request_is_answered_when_its_last_row_is_decided(make: Callable[..., Bench]) -> None:
+    bench = make()
+    job = bench.job("good", "not bad", "bad", "not good")
+    assert bench.begin(job) == [False]
+    assert job.exit_stage.tolist() == [0, 1, 0, 1]
+    assert job.probabilities.argmax(axis=1).tolist() == [1, 1, 0, 0]
+    assert (job.confidence > 0.9).all()
+
+
+def test_rows_deferred_by_different_requests_share_a_call(make: Callable[..., Bench]) -> None:
+    gate = threading.Event()
+
+    def slow(stage: int, batch: StageBatch) -> np.ndarray:
+        if stage == 1:
+            assert gate.wait(10)
+        return by_words(stage, batch)
+
+    bench = make(run=slow)
+    threads = [
+        threading.Thread(target=bench.begin, args=(bench.job("not good"),)) for _ in range(6)
+    ]
+    for thread in threads:
+        thread.start()
+        time.sleep(0.05)
+    gate.set()
+    for thread in threads:
+        thread.join()
+    rows_of_calls = [rows for stage, rows, _ in bench.calls if stage == 1]
+    assert sum(rows_of_calls) == 6
+    assert len(rows_of_calls) == 2  # the first alone, the five that came meanwhile together
+
+
+def test_three_stages_hand_rows_on(make: Callable[..., Bench]) -> None:
+    bench = make(make_policy(0.9, 0.9), lambda s, b: by_words(0 if s < 2 else 1, b))
+    job = bench.job("good", "not bad")
+    bench.begin(job)
+    assert job.exit_stage.tolist() == [0, 2]
+    assert [stage for stage, _, _ in bench.calls] == [0, 1, 2]
+
+
+def test_a_forced_stage_runs_alone(make: Callable[..., Bench]) -> None:
+    bench = make()
+    first, second = bench.job("not good", stage=0), bench.job("good", stage=1)
+    bench.begin(first, second)
+    assert (first.exit_stage[0], second.exit_stage[0]) == (0, 1)
+    assert sorted(bench.calls) == [(0, 1, 4), (1, 1, 4)]
+
+
+def test_a_row_sent_back_with_its_own_confidence_defers(make: Callable[..., Bench]) -> None:
+    bench = make()
+    alone = bench.job("good film")
+    bench.begin(alone)
+    again = bench.job("good film", threshold=repr(float(alone.confidence[0])))
+    bench.begin(again)
+    assert (alone.exit_stage[0], again.exit_stage[0]) == (0, 1)
+
+
+def test_labels_are_mapped_from_each_stages_own_order(make: Callable[..., Bench]) -> None:
+    policy = make_policy(0.9)
+    swapped = replace(policy.stages[1], label_indices=(1, 0))
+    bench = make(
+        replace(policy, stages=(policy.stages[0], swapped)),
+        lambda s, b: by_words(s, b)[:, ::-1] if s == 1 else by_words(s, b),
+    )
+    job = bench.job("not bad")
+    bench.begin(job)
+    assert job.probabilities.argmax() == 1
+
+
+def test_more_rows_than_a_stage_takes_go_in_several_calls(make: Callable[..., Bench]) -> None:
+    bench = make()
+    job = bench.job(*["good"] * 19)
+    bench.begin(job)
+    assert [rows for _, rows, _ in bench.calls] == [8, 8, 3]
+    assert (job.exit_stage == 0).all()
+
+
+def test_long_texts_are_truncated_and_counted_once(make: Callable[..., Bench]) -> None:
+    bench = make()
+    bench.begin(bench.job("not " + "good " * 40, "good"))
+    assert bench.recorder.n_truncated == 1
+    assert bench.calls[0][2] == 16
+
+
+def test_a_later_stage_with_another_length_sees_its_own_truncation(
+    make: Callable[..., Bench],
+) -> None:
+    policy = make_policy(0.9)
+    longer = replace(policy.stages[1], max_length=32, buckets=(8, 16, 32))
+    bench = make(replace(policy, stages=(policy.stages[0], longer)))
+    bench.begin(bench.job("not " + "good " * 40))
+    assert bench.calls == [(0, 1, 16), (1, 1, 32)]
+    assert bench.recorder.n_truncated == 1
+
+
+def test_a_later_stage_tokenises_with_its_own_tokenizer(
+    make: Callable[..., Bench], tmp_path: Path
+) -> None:
+    write_tokenizer(tmp_path, "other", pad_id=2)
+    seen: list[np.ndarray] = []
+
+    def record(stage: int, batch: StageBatch) -> np.ndarray:
+        if stage == 1:
+            seen.append(batch.tensors["input_ids"])
+        return by_words(stage, batch)
+
+    policy = make_policy(0.9)
+    other = replace(policy.stages[1], tokenizer="other", inputs=("input_ids", "attention_mask"))
+    bench = make(replace(policy, stages=(policy.stages[0], other)), record)
+    bench.begin(bench.job("not"))
+    assert seen[0].tolist() == [[0, 8, 1, 2]]  # [CLS] not [SEP] [PAD], of the other vocabulary
+
+
+def test_a_failing_stage_fails_its_own_requests_only(make: Callable[..., Bench]) -> None:
+    def broken(stage: int, batch: StageBatch) -> np.ndarray:
+        if stage == 1:
+            raise Unavailable("the model is unloaded")
+        return by_words(stage, batch)
+
+    bench = make(run=broken)
+    sure, mixed = bench.job("good"), bench.job("good", "not good")
+    bench.begin(sure, mixed)
+    assert sure.error is None
+    assert isinstance(mixed.error, Unavailable)
+    assert "test_1" in str(mixed.error)
+    # The thread lives on.
+    again = bench.job("not good")
+    bench.begin(again)
+    assert isinstance(again.error, Unavailable)
+
+
+def test_an_unexpected_exception_becomes_an_internal_error(make: Callable[..., Bench]) -> None:
+    bench = make(run=lambda stage, batch: np.zeros((1, 1))[5])
+    job = bench.job("good")
+    assert bench.begin(job) == [True]
+    assert isinstance(job.error, InternalError)
+
+
+def test_logits_of_another_shape_are_an_internal_error(make: Callable[..., Bench]) -> None:
+    bench = make(run=lambda stage, batch: np.zeros((batch.shape[0], 3), np.float32))
+    job = bench.job("good")
+    bench.begin(job)
+    assert "not the one that the policy was made for" in str(job.error)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_logits_that_are_not_finite_defer_and_fail_only_at_the_last_stage(
+    make: Callable[..., Bench], bad: float
+) -> None:
+    def spoiled(at: set[int]) -> RunStage:
+        def run(stage: int, batch: StageBatch) -> np.ndarray:
+            logits = by_words(stage, batch)
+            if stage in at:
+                logits[(batch.tensors["input_ids"] == BAD).any(axis=1), 0] = bad
+            return logits
+
+        return run
+
+    recovering = make(run=spoiled({0}))
+    job, other = recovering.job("bad"), recovering.job("good")
+    recovering.begin(job, other)
+    assert (job.exit_stage[0], other.exit_stage[0]) == (1, 0)
+    failing = make(run=spoiled({0, 1}))
+    job, other = failing.job("good", "bad"), failing.job("not good")
+    failing.begin(job, other)
+    assert isinstance(job.error, InternalError)
+    assert "row 1" in str(job.error)
+    assert other.error is None
+    forced = failing.job("bad", stage=0)
+    failing.begin(forced)
+    assert isinstance(forced.error, InternalError)
+
+
+def test_an_expired_request_costs_no_further_call(make: Callable[..., Bench]) -> None:
+    bench = make()
+    late = bench.job("not good", deadline_s=time.monotonic() - 1)
+    bench.begin(late)
+    assert isinstance(late.error, DeadlineExceeded)
+    assert bench.calls == []
+
+
+def test_closing_answers_what_is_in_flight(make: Callable[..., Bench]) -> None:
+    release = threading.Event()
+
+    def slow(stage: int, batch: StageBatch) -> np.ndarray:
+        if stage == 1:
+            assert release.wait(10)
+        return by_words(stage, batch)
+
+    bench = make(run=slow)
+    ended: list[Job] = []
+    jobs = [bench.job("not good") for _ in range(20)]
+    bench.cascade.begin(jobs, lambda job: ended.append)
+    threading.Timer(0.1, release.set).start()
+    bench.cascade.close()
+    assert len(ended) == 20
+    assert all(job.error is None and job.exit_stage[0] == 1 for job in jobs)
+
+
+def test_every_request_gets_exactly_one_answer_under_load(make: Callable[..., Bench]) -> None:
+    random = np.random.default_rng(0)
+
+    def flaky(stage: int, batch: StageBatch) -> np.ndarray:
+        if random.random() < 0.1:
+            raise Unavailable("now and then")
+        return by_words(stage, batch)
+
+    bench = make(make_policy(0.9, 0.9), flaky)
+    words = ["good", "bad", "not good", "not bad", "film"]
+    answers: dict[int, int] = {}
+    kept: list[Job] = []
+    lock = threading.Lock()
+
+    def count(job: Job) -> None:
+        with lock:
+            answers[id(job)] = answers.get(id(job), 0) + 1
+
+    def load(seed: int) -> None:
+        choose = np.random.default_rng(seed)
+        for _ in range(30):
+            batch = [bench.job(*choose.choice(words, choose.integers(1, 6))) for _ in range(3)]
+            with lock:
+                kept.extend(batch)
+            bench.cascade.begin(batch, lambda job: count)
+            for job in batch:
+                if job.on_end is None:
+                    count(job)
+
+    threads = [threading.Thread(target=load, args=(seed,)) for seed in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    bench.cascade.close()
+    assert len(kept) == 360
+    assert [answers.get(id(job), 0) for job in kept] == [1] * 360
+    assert all(job.ended for job in kept)
+    answered = [job for job in kept if job.error is None]
+    assert all((job.exit_stage >= 0).all() for job in answered)
+    assert 0 < len(answered) < 360
+
+
+def test_a_missing_tokenizer_fails_the_load(tmp_path: Path) -> None:
+    with pytest.raises(PolicyError, match=r"tokenizer\.json does not exist"):
+        Cascade(make_policy(), tmp_path, by_words)
+    (tmp_path / "tokenizers" / "tiny").mkdir(parents=True)
+    (tmp_path / "tokenizers" / "tiny" / "tokenizer.json").write_text("{}")
+    with pytest.raises(PolicyError, match="not a tokenizer file"):
+        Cascade(make_policy(), tmp_path, by_words)

@@ -1,0 +1,94 @@
+"""cascade.toml: everything wrong with it is said with the key and the value."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from cascadebert_build.config import config_from_file
+from cascadebert_build.errors import UsageError
+
+MEMBERS = """\
+[[members]]
+name = "small"
+checkpoint = "ckpt/a"
+[[members]]
+name = "large"
+checkpoint = "org/model"
+"""
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "cascade.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_defaults_and_paths_relative_to_the_file(tmp_path: Path) -> None:
+    (tmp_path / "ckpt" / "a").mkdir(parents=True)
+    config = config_from_file(write(tmp_path, MEMBERS + '[data]\npath = "./dev.tsv"\n'))
+    small, large = config.members
+    assert config.name == "cascade"
+    assert config.model_name(small) == "cascade_small"
+    assert config.checkpoint(small) == str(tmp_path / "ckpt" / "a")
+    assert config.checkpoint(large) == "org/model", "a hub id stays as it is"
+    assert config.data_source().path == str(tmp_path / "dev.tsv")
+    assert (config.runtime.backend, config.runtime.engine) == ("python", "onnxruntime")
+    assert config.deferral_rates() == (0.25,)
+
+
+def test_a_folder_stands_for_the_file_in_it(tmp_path: Path) -> None:
+    write(tmp_path, MEMBERS)
+    assert len(config_from_file(tmp_path).members) == 2
+
+
+def test_buckets_end_with_the_members_own_length(tmp_path: Path) -> None:
+    text = MEMBERS.replace('"org/model"', '"org/model"\nmax_length = 100')
+    config = config_from_file(write(tmp_path, text + "[runtime]\nbuckets = [32, 64, 128, 256]\n"))
+    assert [config.buckets(member) for member in config.members] == [(32, 64, 128), (32, 64, 100)]
+
+
+def test_a_rate_for_every_stage(tmp_path: Path) -> None:
+    text = MEMBERS + '[[members]]\nname = "huge"\ncheckpoint = "x"\n'
+    config = config_from_file(write(tmp_path, text + "[tune]\nmax_deferral_rate = [0.5, 0.1]\n"))
+    assert config.deferral_rates() == (0.5, 0.1)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", r"no \[\[members\]\]"),
+        ("members = 3", r"no \[\[members\]\]"),
+        ("name = [", "is not TOML"),
+        ('nmae = "x"\n' + MEMBERS, "unknown key 'nmae' in the top level"),
+        ('name = "A_b"\n' + MEMBERS, "name is 'A_b'"),
+        ('labels = ["a"]\n' + MEMBERS, "two or more distinct"),
+        (MEMBERS.replace("large", "small"), "not distinct"),
+        (MEMBERS.replace("large", "la_rge"), r"members\[1\]\.name is 'la_rge'"),
+        (MEMBERS + "size = 3", r"unknown key 'size' in members\[1\]"),
+        (MEMBERS + 'max_length = "long"', r"members\[1\]\.max_length is 'long': give int"),
+        (MEMBERS + "max_length = true", "is True: give int"),
+        (MEMBERS + "max_batch_size = 0", "give 1 or more"),
+        (MEMBERS + "[data]\n", "data.path is missing"),
+        (MEMBERS + '[runtime]\nbackend = "pytorch"', "one of python, onnxruntime, tensorrt"),
+        (MEMBERS + '[runtime]\nengine = "tensorrt"', "cannot be built yet"),
+        (MEMBERS + '[runtime]\nbackend = "onnxruntime"\nengine = "tensorrt"', "implies it"),
+        (MEMBERS + '[runtime]\nprecision = "fp16"', "cannot be built yet"),
+        (MEMBERS + '[runtime]\ndevice = "tpu"', "one of cpu, gpu"),
+        (MEMBERS + "[runtime]\nbuckets = [64, 32]", "ascending"),
+        (MEMBERS + "[runtime]\nbuckets = 64", "give list"),
+        (MEMBERS + "[tune]\nmax_deferral_rate = 1.5", "from 0 to 1"),
+        (MEMBERS + '[tune]\nmax_deferral_rate = "all"', "give list"),
+        (MEMBERS + "[tune]\nmax_deferral_rate = [0.1, 0.2]", "has 2 numbers"),
+        ("[[members]]\nname = 3\ncheckpoint = 'x'", r"members\[0\]\.name is 3: give str"),
+        ("[[members]]\nname = 'a'", r"members\[0\]\.checkpoint is missing"),
+    ],
+)
+def test_what_is_wrong_is_named(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        config_from_file(write(tmp_path, text))
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"nowhere\.toml does not exist"):
+        config_from_file(tmp_path / "nowhere.toml")

@@ -1,0 +1,69 @@
+"""Labelled rows from files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from cascadebert_build.config import DataConfig
+from cascadebert_build.data import Rows, rows_from_source
+from cascadebert_build.errors import UsageError
+
+
+def test_tsv_is_read_as_glue_writes_it(tmp_path: Path) -> None:
+    path = tmp_path / "dev.tsv"
+    path.write_bytes(b'\xef\xbb\xbfsentence\tlabel\nsay "cheese\t1\nits fine\t0\n')
+    rows = rows_from_source(DataConfig(str(path), text="sentence"))
+    assert rows.texts == ('say "cheese', "its fine")
+    assert rows.label_indices(["a", "b"]).tolist() == [1, 0]
+
+
+def test_csv_and_jsonl_and_pairs(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text('text,other,label\n"a, b",c,pos\n')
+    (tmp_path / "a.jsonl").write_text('{"text": "a, b", "other": "c", "label": "pos"}\n\n')
+    for name in ("a.csv", "a.jsonl"):
+        rows = rows_from_source(DataConfig(str(tmp_path / name), text_pair="other"))
+        assert rows.texts == (("a, b", "c"),)
+        assert rows.pair
+        assert rows.label_indices(["neg", "pos"]).tolist() == [1]
+
+
+def test_a_labels_own_name_wins_over_its_index() -> None:
+    rows = Rows(("x", "x", "x"), ("1", "0", 1), "test")
+    assert rows.label_indices(["1", "0"]).tolist() == [0, 1, 1]
+
+
+def test_rows_without_labels(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("text\nhello\n")
+    rows = rows_from_source(DataConfig(str(tmp_path / "a.csv"), label=None))
+    with pytest.raises(UsageError, match="has no labels"):
+        rows.label_indices(["a", "b"])
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.tsv", b"sentence\tlabel\nx\t1\n", "row 1 has no column 'text': it has sentence, label"),
+        ("a.tsv", b"text\tlabel\nx\t1\n \t0\n", "row 2: 'text' is empty"),
+        ("a.tsv", b"text\tlabel\nx\n", "row 1 has no column 'label'"),
+        ("a.tsv", b"text\tlabel\n", "has no rows"),
+        ("a.csv", b"text,label\n\xff\xfe,1\n", "cannot be read"),
+        ("a.csv", b'text,label\n"x,1\n', "cannot be read"),
+        ("a.jsonl", b'{"text": "x", "label": 1}\n{oops\n', "line 2 is not JSON"),
+        ("a.jsonl", b"[1]\n", "line 1 is not a JSON object"),
+        ("a.jsonl", b'{"text": 3, "label": 1}\n', "'text' is empty"),
+    ],
+)
+def test_damaged_files_are_refused(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UsageError, match=message):
+        rows_from_source(DataConfig(str(tmp_path / name)))
+
+
+def test_missing_files_and_unknown_labels_are_named(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="does not exist"):
+        rows_from_source(DataConfig(str(tmp_path / "no.tsv")))
+    with pytest.raises(UsageError, match="is no data file"):
+        rows_from_source(DataConfig(str(tmp_path / "data.xlsx")))
+    with pytest.raises(UsageError, match="label '7': the cascade's are a, b, or 0 to 1"):
+        Rows(("x",), (7,), "test").label_indices(["a", "b"])

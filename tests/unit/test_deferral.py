@@ -1,0 +1,112 @@
+"""Deferred rows: gathered, bounded, never lost."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+from cascadebert_core.deferral import DeferralQueue
+from cascadebert_core.errors import Unavailable
+from cascadebert_core.job import Job, Row
+from cascadebert_core.route import route_from_thresholds
+from cascadebert_core.tokenization import EncodedRow
+
+BUCKETS = (4, 8, 16)
+
+
+def make_rows(*lengths: int) -> list[Row]:
+    """Rows of one job with so many tokens each."""
+    job = Job(["x"] * len(lengths), route_from_thresholds((0.5,)), n_labels=2)
+    rows = job.rows()
+    for row, length in zip(rows, lengths, strict=True):
+        ids = np.zeros(length, np.int32)
+        row.encoded = EncodedRow(ids, ids, truncated=False)
+    return rows
+
+
+def indices(rows: list[Row]) -> list[int]:
+    return [row.index for row in rows]
+
+
+def test_rows_of_different_requests_share_a_call_oldest_first() -> None:
+    queue = DeferralQueue(100)
+    first, second = make_rows(3), make_rows(4, 2)
+    queue.put(first)
+    queue.put(second)
+    assert queue.take(8, BUCKETS) == first + second
+
+
+def test_longer_rows_wait_for_a_call_of_their_own_length() -> None:
+    queue = DeferralQueue(100)
+    queue.put(make_rows(3, 10, 4, 2))
+    assert indices(queue.take(8, BUCKETS)) == [0, 2, 3]
+    assert indices(queue.take(8, BUCKETS)) == [1]
+
+
+def test_shorter_rows_ride_along_with_a_long_one() -> None:
+    queue = DeferralQueue(100)
+    queue.put(make_rows(10, 3))
+    assert indices(queue.take(8, BUCKETS)) == [0, 1]
+
+
+def test_a_call_takes_no_more_rows_than_the_stage_does() -> None:
+    queue = DeferralQueue(100)
+    queue.put(make_rows(*[3] * 5))
+    assert indices(queue.take(2, BUCKETS)) == [0, 1]
+    assert indices(queue.take(2, BUCKETS)) == [2, 3]
+
+
+def test_a_full_queue_holds_the_next_put_until_there_is_room() -> None:
+    queue = DeferralQueue(2)
+    queue.put(make_rows(3, 3))
+    waiting = threading.Event()
+    done = threading.Event()
+
+    def put() -> None:
+        waiting.set()
+        queue.put(make_rows(3))
+        done.set()
+
+    thread = threading.Thread(target=put)
+    thread.start()
+    assert waiting.wait(5)
+    assert not done.wait(0.1)
+    assert len(queue.take(1, BUCKETS)) == 1
+    assert done.wait(5)
+    thread.join()
+    assert len(queue.take(8, BUCKETS)) == 2
+
+
+def test_an_empty_queue_takes_more_rows_than_its_bound() -> None:
+    queue = DeferralQueue(2)
+    queue.put(make_rows(3, 3, 3))
+    assert len(queue.take(8, BUCKETS)) == 3
+
+
+def test_a_closed_queue_refuses_rows_and_gives_out_those_it_has() -> None:
+    queue = DeferralQueue(10)
+    queue.put(make_rows(3))
+    queue.close()
+    with pytest.raises(Unavailable, match="unloading"):
+        queue.put(make_rows(3))
+    assert len(queue.take(8, BUCKETS)) == 1
+    assert queue.take(8, BUCKETS) == []
+
+
+def test_closing_wakes_a_waiting_put() -> None:
+    queue = DeferralQueue(1)
+    queue.put(make_rows(3))
+    refused = threading.Event()
+
+    def put() -> None:
+        try:
+            queue.put(make_rows(3))
+        except Unavailable:
+            refused.set()
+
+    thread = threading.Thread(target=put)
+    thread.start()
+    queue.close()
+    thread.join(5)
+    assert refused.is_set()

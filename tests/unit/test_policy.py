@@ -1,0 +1,117 @@
+"""policy.json: read whole, refused with the key and the value."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cascadebert_core.errors import PolicyError
+from cascadebert_core.policy import policy_from_file, policy_from_json, policy_to_json
+
+from tests.support.policies import make_policy
+
+
+def written(**changes: Any) -> str:
+    """The text of a two-stage policy with top-level keys changed, its id made to fit."""
+    raw = json.loads(policy_to_json(make_policy(0.9)))
+    raw.update(changes)
+    return with_id(raw)
+
+
+def with_id(raw: dict[str, Any]) -> str:
+    raw.pop("id", None)
+    canonical = json.dumps(raw, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return json.dumps({**raw, "id": hashlib.sha256(canonical.encode()).hexdigest()})
+
+
+@pytest.mark.parametrize("thresholds", [(), (0.9,), (0.5, 0.25)])
+def test_a_policy_survives_the_file(thresholds: tuple[float, ...]) -> None:
+    policy = make_policy(*thresholds, labels=("a", "b", "ü"))
+    assert policy_from_json(policy_to_json(policy)) == policy
+
+
+def test_the_id_is_the_hash_of_the_canonical_json_without_it() -> None:
+    policy = make_policy(0.9)
+    raw = json.loads(policy_to_json(policy))
+    assert json.loads(with_id(raw))["id"] == policy.id
+    assert make_policy(0.91).id != policy.id
+
+
+def test_a_file_edited_by_hand_is_refused() -> None:
+    text = policy_to_json(make_policy(0.9)).replace("0.9", "0.8")
+    with pytest.raises(PolicyError, match="edited by hand"):
+        policy_from_json(text)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"schema_version": 2}, "schema_version is 2 and this reader knows 1"),
+        ({"labels": ["a"]}, "two or more"),
+        ({"labels": ["a", "a"]}, "distinct"),
+        ({"pair": "no"}, "pair is 'no'"),
+        ({"stages": []}, "stages is"),
+        ({"surprise": 1}, "unknown keys"),
+        ({"operating_points": {"default": [0.9, 0.9]}}, "give 1 thresholds"),
+        ({"operating_points": {"default": [1.5]}}, "from 0 to 1"),
+        ({"operating_points": {"default": [True]}}, "finite number"),
+        ({"operating_points": {"default": [0.8]}}, "are not those of the default"),
+        ({"operating_points": {"fast": [0.9]}}, "is not one of"),
+        ({"certificate": 3}, "give an object or null"),
+    ],
+)
+def test_a_wrong_top_level_key_is_named(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(PolicyError, match=message):
+        policy_from_json(written(**changes))
+
+
+@pytest.mark.parametrize(
+    ("index", "changes", "message"),
+    [
+        (0, {"threshold": None}, "only the last stage has none"),
+        (0, {"threshold": -0.1}, "from 0 to 1"),
+        (1, {"threshold": 0.5}, "last stage always answers"),
+        (0, {"temperature": 0}, "above 0"),
+        (0, {"version": 0}, "integer >= 1"),
+        (0, {"max_batch_size": True}, "integer >= 1"),
+        (0, {"buckets": [16, 8]}, "ascending"),
+        (0, {"buckets": [4, 8]}, "must be max_length = 16"),
+        (0, {"inputs": ["input_ids"]}, "attention_mask"),
+        (0, {"inputs": ["input_ids", "attention_mask", "pixels"]}, "pixels"),
+        (0, {"label_indices": [0, 0]}, "each of 0 to 1 once"),
+        (0, {"label_indices": [0, 1, 2]}, "each of 0 to 1 once"),
+        (0, {"tokenizer": "../../etc"}, "must match"),
+        (0, {"model": "a/b"}, "must match"),
+        (1, {"extra": 1}, "unknown keys"),
+    ],
+)
+def test_a_wrong_stage_key_is_named(index: int, changes: dict[str, Any], message: str) -> None:
+    raw = json.loads(policy_to_json(make_policy(0.9)))
+    raw["stages"][index].update(changes)
+    with pytest.raises(PolicyError, match=message) as caught:
+        policy_from_json(with_id(raw))
+    assert f"stages[{index}]" in str(caught.value) or "thresholds" in message
+
+
+def test_a_missing_key_is_named() -> None:
+    raw = json.loads(policy_to_json(make_policy(0.9)))
+    del raw["stages"][1]["buckets"]
+    with pytest.raises(PolicyError, match=r"stages\[1\]\.buckets is missing"):
+        policy_from_json(with_id(raw))
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", "null"])
+def test_what_is_no_object_is_refused(text: str) -> None:
+    with pytest.raises(PolicyError):
+        policy_from_json(text)
+
+
+def test_a_missing_or_undecodable_file_is_a_policy_error(tmp_path: Path) -> None:
+    with pytest.raises(PolicyError, match="does not exist"):
+        policy_from_file(tmp_path / "policy.json")
+    (tmp_path / "policy.json").write_bytes(b"\xff\xfe")
+    with pytest.raises(PolicyError, match="cannot be read"):
+        policy_from_file(tmp_path / "policy.json")

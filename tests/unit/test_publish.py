@@ -1,0 +1,198 @@
+"""The model repository: configurations that parse back, folders that appear whole."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import cascadebert_core
+import pytest
+from cascadebert_build.config import RuntimeConfig
+from cascadebert_build.draft import policy_from_members
+from cascadebert_build.errors import UsageError
+from cascadebert_build.model_config import (
+    config_from_text,
+    config_to_json,
+    config_to_text,
+    parameter,
+    stage_config,
+)
+from cascadebert_build.placement import placement_of_stage
+from cascadebert_build.publish import StageFiles, publish_cascade, published_cascades
+from cascadebert_build.serve import serve_cascades
+from cascadebert_build.workspace import MemberManifest
+from cascadebert_core.policy import policy_from_file
+from tritonclient.grpc import model_config_pb2
+
+from tests.support.policies import make_policy, make_stage, write_tokenizer
+from tests.unit.test_config import MEMBERS, config_from_file, write
+
+POLICY = make_policy(0.9)
+pb: Any = model_config_pb2  # made at run time; checkers cannot see into it
+CORE = Path(cascadebert_core.__file__).parent
+
+
+def stage_files(folder: Path, content: bytes = b"onnx") -> list[StageFiles]:
+    tokenizer = write_tokenizer(folder / "source")
+    files: list[StageFiles] = []
+    for stage in POLICY.stages:
+        onnx = folder / "source" / f"{stage.model}.onnx"
+        onnx.write_bytes(content)
+        files.append(StageFiles(stage, onnx, tokenizer))
+    return files
+
+
+@pytest.mark.parametrize("device", ["cpu", "gpu"])
+@pytest.mark.parametrize("backend", ["python", "onnxruntime"])
+def test_a_stage_configuration_parses_back(backend: str, device: str) -> None:
+    runtime = RuntimeConfig(backend=backend, device=device, instances=3, threads=2)
+    stage = make_stage(0, threshold=0.9, n_labels=3)
+    config = config_from_text(config_to_text(stage_config(stage, runtime)))
+    assert config == stage_config(stage, runtime)
+    assert (config.name, config.backend, config.max_batch_size) == ("test_0", backend, 8)
+    assert [(i.name, i.data_type, list(i.dims)) for i in config.input] == [
+        (name, pb.TYPE_INT32, [-1]) for name in stage.inputs
+    ]
+    (output,) = config.output
+    assert (output.name, output.data_type, list(output.dims)) == ("logits", pb.TYPE_FP32, [3])
+    (group,) = config.instance_group
+    assert group.count == 3
+    assert group.kind == pb.ModelInstanceGroup.Kind.Value(f"KIND_{device.upper()}")
+    assert config.HasField("dynamic_batching")
+    assert list(config.version_policy.specific.versions) == [1]
+    threads = "threads" if backend == "python" else "intra_op_thread_count"
+    assert parameter(config, threads) == "2"
+    assert json.loads(config_to_json(config))["max_batch_size"] == 8
+
+
+def test_the_cascades_own_configuration_parses_and_holds_the_contract() -> None:
+    config = config_from_text((CORE.parent.parent / "config.pbtxt").read_text())
+    inputs = {i.name: (i.data_type, list(i.dims), i.optional) for i in config.input}
+    assert inputs == {
+        "TEXT": (pb.TYPE_STRING, [1], False),
+        "TEXT_PAIR": (pb.TYPE_STRING, [1], True),
+    }
+    outputs = {o.name: (o.data_type, list(o.dims)) for o in config.output}
+    assert outputs == {
+        "PROBABILITIES": (pb.TYPE_FP32, [-1]),
+        "LABEL": (pb.TYPE_STRING, [1]),
+        "CONFIDENCE": (pb.TYPE_FP32, [1]),
+        "EXIT_STAGE": (pb.TYPE_INT32, [1]),
+        "DEGRADED": (pb.TYPE_BOOL, [1]),
+        "POLICY": (pb.TYPE_STRING, [1]),
+    }
+
+
+def test_publishing_writes_a_whole_repository_once(tmp_path: Path) -> None:
+    repository = tmp_path / "repository"
+    files = stage_files(tmp_path)
+    first = publish_cascade(repository, "mine", POLICY, files, RuntimeConfig())
+    assert first == ["test_0", "test_1", "mine"]
+    assert published_cascades(repository) == ["mine"]
+    assert policy_from_file(repository / "mine" / "1" / "policy.json") == POLICY
+    assert (repository / "mine" / "1" / "cascadebert_core" / "gate.py").is_file()
+    assert config_from_text((repository / "mine" / "config.pbtxt").read_text()).name == "mine"
+    assert (repository / "test_0" / "1" / "model.py").is_file()
+    assert publish_cascade(repository, "mine", POLICY, files, RuntimeConfig()) == []
+    assert not [path for path in repository.rglob(".*") if path.is_file()], "nothing half-written"
+
+
+def test_only_what_changed_is_written_again(tmp_path: Path) -> None:
+    repository = tmp_path / "repository"
+    publish_cascade(repository, "mine", POLICY, stage_files(tmp_path), RuntimeConfig())
+    other = POLICY.with_thresholds((0.5,))
+    files = stage_files(tmp_path)
+    assert publish_cascade(repository, "mine", other, files, RuntimeConfig()) == ["mine"]
+    files[1].onnx.write_bytes(b"other onnx")
+    assert publish_cascade(repository, "mine", other, files, RuntimeConfig()) == ["test_1"]
+    assert (repository / "test_1" / "1" / "model.onnx").read_bytes() == b"other onnx"
+
+
+def test_tokenizers_of_an_earlier_policy_are_removed(tmp_path: Path) -> None:
+    repository = tmp_path / "repository"
+    publish_cascade(repository, "mine", POLICY, stage_files(tmp_path), RuntimeConfig())
+    renamed = tuple(replace(stage, tokenizer="newer") for stage in POLICY.stages)
+    policy = replace(POLICY, stages=renamed)
+    files = [
+        StageFiles(stage, f.onnx, f.tokenizer)
+        for stage, f in zip(renamed, stage_files(tmp_path), strict=True)
+    ]
+    publish_cascade(repository, "mine", policy, files, RuntimeConfig())
+    folders = [path.name for path in (repository / "mine" / "1" / "tokenizers").iterdir()]
+    assert folders == ["newer"]
+
+
+def test_the_tracked_cascade_is_never_copied_over(tmp_path: Path) -> None:
+    from cascadebert_build.publish import _install_bls_source  # pyright: ignore[reportPrivateUsage]
+
+    before = {path: path.stat().st_mtime_ns for path in CORE.rglob("*.py")}
+    _install_bls_source(CORE.parent.parent)
+    assert {path: path.stat().st_mtime_ns for path in CORE.rglob("*.py")} == before
+
+
+def test_another_model_of_the_name_is_not_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "repository" / "mine").mkdir(parents=True)
+    with pytest.raises(UsageError, match="is another model"):
+        publish_cascade(
+            tmp_path / "repository", "mine", POLICY, stage_files(tmp_path), RuntimeConfig()
+        )
+
+
+def test_a_repository_without_a_cascade_cannot_be_served(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no published cascade: run"), serve_cascades(tmp_path):
+        pass
+    with (
+        pytest.raises(UsageError, match="no published cascade 'x'"),
+        serve_cascades(tmp_path, ["x"]),
+    ):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("n_cores", "n_stages", "expected"),
+    [
+        (1, 2, (1, 1)),
+        (2, 2, (1, 1)),
+        (4, 2, (2, 1)),
+        (16, 2, (4, 2)),
+        (8, 1, (4, 2)),
+        (8, 3, (4, 1)),
+    ],
+)
+def test_stages_share_the_machine(n_cores: int, n_stages: int, expected: tuple[int, int]) -> None:
+    placement = placement_of_stage(n_cores, n_stages)
+    assert (placement.instances, placement.threads) == expected
+
+
+def manifest(*labels: str, max_positions: int | None = 512) -> MemberManifest:
+    return MemberManifest(
+        key="k", checkpoint="c", onnx_sha256="o", tokenizer_sha256="t", tokenizer="bert-0",
+        labels=labels, inputs=("input_ids", "attention_mask"), max_positions=max_positions,
+    )  # fmt: skip
+
+
+def test_members_orders_of_labels_are_mapped(tmp_path: Path) -> None:
+    config = config_from_file(write(tmp_path, MEMBERS))
+    policy = policy_from_members(
+        config, [manifest("no", "maybe", "yes"), manifest("yes", "no", "maybe")]
+    )
+    assert policy.labels == ("no", "maybe", "yes")
+    assert [stage.label_indices for stage in policy.stages] == [(0, 1, 2), (1, 2, 0)]
+
+
+def test_members_without_label_names_follow_the_named_ones(tmp_path: Path) -> None:
+    config = config_from_file(write(tmp_path, MEMBERS))
+    policy = policy_from_members(config, [manifest("LABEL_0", "LABEL_1"), manifest("no", "yes")])
+    assert policy.labels == ("no", "yes")
+    assert policy.stages[0].label_indices == (0, 1)
+
+
+@pytest.mark.parametrize("labels", [("no", "never"), ("no", "yes", "maybe"), ("LABEL_0",)])
+def test_members_that_disagree_on_labels_are_refused(
+    tmp_path: Path, labels: tuple[str, ...]
+) -> None:
+    config = config_from_file(write(tmp_path, MEMBERS))
+    with pytest.raises(UsageError, match="members must agree on them as a set"):
+        policy_from_members(config, [manifest("no", "yes"), manifest(*labels)])

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from cascadebert_client.errors import InvalidRequest
+from cascadebert_client.requests import text_problem
+from cascadebert_client.sources import SUFFIXES, Values, values_from_file
 from cascadebert_core.tokenization import Text
 from numpy.typing import NDArray
 
 from .config import DataConfig
 from .errors import UsageError
 from .extras import needs_extra
-
-SUFFIXES = (".tsv", ".csv", ".jsonl")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,61 +71,40 @@ def rows_from_source(data: DataConfig) -> Rows:
 
     Raises:
         UsageError: the file is missing, damaged or empty, a column is missing, or a row has no
-            text; the message names file and row.
+            text; the message names file and line.
     """
-    path = Path(data.path)
-    if path.suffix in SUFFIXES:
-        records = _records(path)
-        source = str(path)
-    else:
-        records = _hub_records(data)
-        source = f"{data.path} ({data.split})"
+    columns = [column for column in (data.text, data.text_pair, data.label) if column is not None]
+    in_file = Path(data.path).suffix in SUFFIXES
+    source = data.path if in_file else f"{data.path} ({data.split})"
     texts: list[Text] = []
     labels: list[int | str] = []
-    for number, record in enumerate(records, start=1):
-        where = f"{source}, row {number}"
-        text = _text(record, data.text, where)
+    for number, values in _file_values(data, columns) if in_file else _hub_values(data, columns):
+        where = f"{source}:{number}"
+        text = _text(values[0], data.text, where)
         texts.append(
-            text if data.text_pair is None else (text, _text(record, data.text_pair, where))
+            text if data.text_pair is None else (text, _text(values[1], data.text_pair, where))
         )
         if data.label is not None:
-            label = _column(record, data.label, where)
-            labels.append(label if isinstance(label, int) else str(label))
+            labels.append(_label(values[-1], data.label, where))
     if not texts:
         raise UsageError(f"{source} has no rows")
     return Rows(tuple(texts), tuple(labels) if data.label is not None else None, source)
 
 
-def _records(path: Path) -> Iterator[dict[str, Any]]:
+def _file_values(data: DataConfig, columns: list[str]) -> Iterator[Values]:
+    remedy = "name the columns as data.text, data.text_pair and data.label, or with the flags"
     try:
-        # GLUE's files carry a byte-order mark and stray quotes.
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            if path.suffix == ".jsonl":
-                yield from _json_lines(file, path)
-            elif path.suffix == ".csv":
-                yield from csv.DictReader(file, strict=True)
-            else:
-                yield from csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
+        with Path(data.path).open("rb") as file:
+            yield from values_from_file(file, data.path, columns, remedy)
     except FileNotFoundError as exc:
-        raise UsageError(f"{path} does not exist") from exc
-    except (OSError, UnicodeDecodeError, csv.Error) as exc:
-        raise UsageError(f"{path} cannot be read: {exc}") from exc
+        raise UsageError(f"{data.path} does not exist") from exc
+    except OSError as exc:
+        raise UsageError(f"{data.path} cannot be read: {exc.strerror}") from exc
+    except InvalidRequest as exc:
+        raise UsageError(str(exc)) from exc
 
 
-def _json_lines(lines: Iterable[str], path: Path) -> Iterator[dict[str, Any]]:
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-        except ValueError as exc:
-            raise UsageError(f"{path}, line {number} is not JSON: {exc}") from exc
-        if not isinstance(record, dict):
-            raise UsageError(f"{path}, line {number} is not a JSON object")
-        yield record
-
-
-def _hub_records(data: DataConfig) -> Iterable[dict[str, Any]]:
+def _hub_values(data: DataConfig, columns: list[str]) -> Iterator[Values]:
     if Path(data.path).is_absolute():
         raise UsageError(
             f"{data.path} is no data file: give one that ends in {', '.join(SUFFIXES)}, "
@@ -134,21 +113,26 @@ def _hub_records(data: DataConfig) -> Iterable[dict[str, Any]]:
     with needs_extra("hub"):
         import datasets  # pyright: ignore[reportMissingImports] - the hub extra is optional
     try:
-        return datasets.load_dataset(data.path, data.subset, split=data.split)
+        records = datasets.load_dataset(data.path, data.subset, split=data.split)
     except Exception as exc:
         raise UsageError(f"the hub data set {data.path!r} cannot be loaded: {exc}") from exc
+    missing = [column for column in columns if column not in records.column_names]
+    if missing:
+        raise UsageError(
+            f"{data.path} has no column {missing[0]!r}: it has {', '.join(records.column_names)}"
+        )
+    for number, record in enumerate(records, start=1):
+        yield number, [record[column] for column in columns]
 
 
-def _column(record: dict[str, Any], column: str, where: str) -> Any:
-    value = record.get(column)
-    if value is None:
-        columns = ", ".join(map(str, record))
-        raise UsageError(f"{where} has no column {column!r}: it has {columns}")
+def _text(value: Any, column: str, where: str) -> str:
+    problem = "is not a string: mend the row" if not isinstance(value, str) else text_problem(value)
+    if problem is not None:
+        raise UsageError(f"{where}: {column!r} {problem}")
     return value
 
 
-def _text(record: dict[str, Any], column: str, where: str) -> str:
-    text = _column(record, column, where)
-    if not isinstance(text, str) or not text.strip():
-        raise UsageError(f"{where}: {column!r} is empty; leave such rows out")
-    return text
+def _label(value: Any, column: str, where: str) -> int | str:
+    if isinstance(value, bool) or not isinstance(value, (int, str)) or value == "":
+        raise UsageError(f"{where}: {column!r} is {value!r}: give a label's name or its index")
+    return value

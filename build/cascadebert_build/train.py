@@ -35,7 +35,7 @@ class TrainConfig:
         objective: a name of `objectives.OBJECTIVES`.
     """
 
-    epochs: int = 3
+    epochs: float = 3.0
     learning_rate: float = 2e-5
     batch_size: int = 32
     warmup_ratio: float = 0.06

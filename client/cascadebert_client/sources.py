@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import PurePath
 from typing import Any, BinaryIO, TypeAlias
 
@@ -12,7 +12,10 @@ from .requests import Row, text_problem
 Line: TypeAlias = tuple[int, str]
 """A line with its number, counted from 1."""
 
-Record: TypeAlias = tuple[int, list[str] | None]
+Values: TypeAlias = tuple[int, list[Any]]
+"""The values of a record with the number of its first line."""
+
+Record: TypeAlias = tuple[int, list[Any] | None]
 """The fields of a record with the number of its first line; None for a blank one."""
 
 SUFFIXES = (".tsv", ".csv", ".jsonl")
@@ -35,16 +38,14 @@ def rows_from_lines(stream: BinaryIO, name: str, *, pairs: bool) -> Iterator[Row
         return line.split("\t") if pairs else [line]
 
     records = _records(_lines(stream, name), fields)
-    return _rows(records, name, columns, columns, "separate text and pair by one tab")
+    values = _chosen(records, name, columns, columns, "separate text and pair by one tab")
+    return _rows(values, name, columns)
 
 
 def rows_from_file(
     stream: BinaryIO, name: str, text_column: str, pair_column: str | None
 ) -> Iterator[Row]:
-    """Return the texts of a table, whose kind the suffix of its name tells.
-
-    A .tsv file is read as GLUE's are: a header, tabs, and quotes that mean nothing. A .csv file
-    has a header and quotes. A .jsonl file has one object per line.
+    """Return the texts of a table; see `values_from_file` for the kinds of files.
 
     Args:
         stream: UTF-8, with or without a byte-order mark; its header is read at once.
@@ -57,10 +58,33 @@ def rows_from_file(
             cannot be read or has no text.
     """
     columns = [text_column] if pair_column is None else [text_column, pair_column]
+    remedy = "name the text with --text, and its pair with --text-pair"
+    return _rows(values_from_file(stream, name, columns, remedy), name, columns)
+
+
+def values_from_file(
+    stream: BinaryIO, name: str, columns: Sequence[str], naming_remedy: str
+) -> Iterator[Values]:
+    """Return the values of some columns of a table, whose kind the suffix of its name tells.
+
+    A .tsv file is read as GLUE's are: a header, tabs, and quotes that mean nothing. A .csv file
+    has a header and quotes. A .jsonl file has one object per line, whose values keep their types.
+    Blank lines are allowed at the end only.
+
+    Args:
+        stream: UTF-8, with or without a byte-order mark; its header is read at once.
+        name: The file's name; messages begin with it.
+        columns: Columns (or keys) to read.
+        naming_remedy: What ends the message on a missing column: how to name another.
+
+    Raises:
+        InvalidRequest: The suffix is another or a column missing; while iterating: a line
+            cannot be read.
+    """
     lines = _lines(stream, name)
     match PurePath(name).suffix.lower():
         case ".jsonl":
-            return _rows(_json_records(lines, name, columns), name, columns, columns, "")
+            return _unblanked(_json_records(lines, name, columns, naming_remedy), name)
         case ".tsv":
             records = _records(lines, lambda line: line.split("\t"))
         case ".csv":
@@ -77,9 +101,9 @@ def rows_from_file(
             how_many = "several columns" if column in header else "no column"
             raise InvalidRequest(
                 f"{name}:1: {how_many} named {column!r}, but {', '.join(map(repr, header))}: "
-                "name the text with --text, and its pair with --text-pair"
+                f"{naming_remedy}"
             )
-    return _rows(records, name, header, columns, "quote or remove stray separators")
+    return _chosen(records, name, header, columns, "quote or remove stray separators")
 
 
 def _lines(stream: BinaryIO, name: str) -> Iterator[Line]:
@@ -116,7 +140,9 @@ def _csv_records(lines: Iterator[Line], name: str) -> Iterator[Record]:
         yield first_line, fields or None
 
 
-def _json_records(lines: Iterable[Line], name: str, columns: list[str]) -> Iterator[Record]:
+def _json_records(
+    lines: Iterable[Line], name: str, columns: Sequence[str], naming_remedy: str
+) -> Iterator[Record]:
     for number, line in lines:
         if not line.strip():
             yield number, None
@@ -131,26 +157,17 @@ def _json_records(lines: Iterable[Line], name: str, columns: list[str]) -> Itera
             raise InvalidRequest(
                 f"{name}:{number}: {type(value).__name__}, not an object: write one object per line"
             )
-        yield number, [_json_text(value, column, f"{name}:{number}") for column in columns]
+        for column in columns:
+            if column not in value:
+                raise InvalidRequest(
+                    f"{name}:{number}: no key {column!r}, but {', '.join(map(repr, value))}: "
+                    f"{naming_remedy}"
+                )
+        yield number, [value[column] for column in columns]
 
 
-def _json_text(value: dict[str, Any], key: str, where: str) -> str:
-    if key not in value:
-        raise InvalidRequest(
-            f"{where}: no key {key!r}, but {', '.join(map(repr, value))}: "
-            "name the text with --text, and its pair with --text-pair"
-        )
-    text = value[key]
-    if not isinstance(text, str):
-        raise InvalidRequest(f"{where}: {key!r} is {type(text).__name__}, not a string")
-    return text
-
-
-def _rows(
-    records: Iterator[Record], name: str, header: list[str], columns: list[str], remedy: str
-) -> Iterator[Row]:
-    """Yield the named columns of records. Blank lines are allowed at the end only."""
-    places = [header.index(column) for column in columns]
+def _unblanked(records: Iterator[Record], name: str) -> Iterator[Values]:
+    """Leave out blank lines at the end, and refuse those before."""
     blank_line: int | None = None
     for number, fields in records:
         if fields is None:
@@ -158,12 +175,30 @@ def _rows(
             continue
         if blank_line is not None:
             raise InvalidRequest(f"{name}:{blank_line}: the line is blank: remove it")
+        yield number, fields
+
+
+def _chosen(
+    records: Iterator[Record], name: str, header: list[Any], columns: Sequence[str], remedy: str
+) -> Iterator[Values]:
+    """Yield the named columns of records."""
+    places = [header.index(column) for column in columns]
+    for number, fields in _unblanked(records, name):
         if len(fields) != len(header):
             raise InvalidRequest(
                 f"{name}:{number}: {_fields(len(fields))} instead of {len(header)}: {remedy}"
             )
-        texts = [fields[place] for place in places]
+        yield number, [fields[place] for place in places]
+
+
+def _rows(values: Iterator[Values], name: str, columns: Sequence[str]) -> Iterator[Row]:
+    """Yield texts, or texts and pairs."""
+    for number, texts in values:
         for column, text in zip(columns, texts, strict=True):
+            if not isinstance(text, str):
+                raise InvalidRequest(
+                    f"{name}:{number}: {column!r} is {type(text).__name__}, not a string"
+                )
             problem = text_problem(text)
             if problem is not None:
                 raise InvalidRequest(f"{name}:{number}: {column!r} {problem}")

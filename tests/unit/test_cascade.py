@@ -312,6 +312,42 @@ def test_closing_answers_what_is_in_flight(make: Callable[..., Bench]) -> None:
     assert all(job.error is None and job.exit_stage[0] == 1 for job in jobs)
 
 
+def test_an_answer_that_cannot_be_sent_spares_the_other_requests(
+    make: Callable[..., Bench],
+) -> None:
+    bench = make()
+    ended: list[Job] = []
+
+    def gone(job: Job) -> None:
+        raise ConnectionError("the caller has hung up")
+
+    jobs = [bench.job("not good") for _ in range(3)]
+    bench.cascade.begin(jobs, lambda job: gone if job is jobs[0] else ended.append)
+    bench.cascade.close()
+    assert ended == jobs[1:]
+    assert all(job.error is None for job in jobs)
+
+
+def test_sure_rows_are_answered_while_the_next_stage_is_busy(make: Callable[..., Bench]) -> None:
+    release = threading.Event()
+
+    def slow(stage: int, batch: StageBatch) -> np.ndarray:
+        if stage == 1:
+            assert release.wait(10)
+        return by_words(stage, batch)
+
+    bench = make(run=slow)
+    ended: list[Job] = []
+    unsure = bench.job("not good", "good")
+    bench.cascade.begin([unsure], lambda job: ended.append)
+    sure = bench.job("good")
+    assert bench.begin(sure) == [True]
+    assert not unsure.ended
+    release.set()
+    bench.cascade.close()
+    assert ended == [unsure]
+
+
 def test_every_request_gets_exactly_one_answer_under_load(make: Callable[..., Bench]) -> None:
     random = np.random.default_rng(0)
 

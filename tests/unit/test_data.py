@@ -43,15 +43,15 @@ def test_rows_without_labels(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.tsv", b"sentence\tlabel\nx\t1\n", "row 1 has no column 'text': it has sentence, label"),
-        ("a.tsv", b"text\tlabel\nx\t1\n \t0\n", "row 2: 'text' is empty"),
-        ("a.tsv", b"text\tlabel\nx\n", "row 1 has no column 'label'"),
+        ("a.tsv", b"sentence\tlabel\nx\t1\n", "no column named 'text', but 'sentence', 'label'"),
+        ("a.tsv", b"text\tlabel\nx\t1\n \t0\n", ":3: 'text'"),
+        ("a.tsv", b"text\tlabel\nx\n", "1 field instead of 2"),
         ("a.tsv", b"text\tlabel\n", "has no rows"),
-        ("a.csv", b"text,label\n\xff\xfe,1\n", "cannot be read"),
-        ("a.csv", b'text,label\n"x,1\n', "cannot be read"),
-        ("a.jsonl", b'{"text": "x", "label": 1}\n{oops\n', "line 2 is not JSON"),
-        ("a.jsonl", b"[1]\n", "line 1 is not a JSON object"),
-        ("a.jsonl", b'{"text": 3, "label": 1}\n', "'text' is empty"),
+        ("a.csv", b"text,label\n\xff\xfe,1\n", "is not UTF-8"),
+        ("a.csv", b'text,label\n"x,1\n', "not CSV"),
+        ("a.jsonl", b'{"text": "x", "label": 1}\n{oops\n', ":2: not JSON"),
+        ("a.jsonl", b"[1]\n", ":1: list, not an object"),
+        ("a.jsonl", b'{"text": 3, "label": 1}\n', "'text' is not a string"),
     ],
 )
 def test_damaged_files_are_refused(tmp_path: Path, name: str, content: bytes, message: str) -> None:

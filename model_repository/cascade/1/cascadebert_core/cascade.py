@@ -27,7 +27,7 @@ from .tokenization import Encoder
 # the checkpoint's own order. Threads call it at the same time.
 RunStage = Callable[[int, StageBatch], NDArray[np.float32]]
 
-# Batches of the largest size that may wait for a stage before `execute` is held up.
+# Batches of the largest size that may wait for a stage before further rows are held up.
 _QUEUED_BATCHES = 16
 
 
@@ -100,6 +100,8 @@ class Cascade:
             jobs: of any routes; those that have ended already are left alone.
             on_end: makes the callback of a job that is not over yet.
         """
+        for queue in self._queues[1:]:
+            queue.wait_for_room()
         deferred: dict[int, list[Row]] = defaultdict(list)
         at_first: list[Row] = []
         for job in jobs:
@@ -126,6 +128,8 @@ class Cascade:
 
     def _advance(self, stage: int, rows: list[Row]) -> None:
         """One call of a later stage; whatever happens, every row is decided, queued or failed."""
+        for queue in self._queues[stage + 1 :]:
+            queue.wait_for_room()
         deferred: dict[int, list[Row]] = defaultdict(list)
         self._run_rows(stage, rows, deferred)
         self._hand_on(deferred)
@@ -256,7 +260,7 @@ def _serves(row: Row, settings: StagePolicy) -> bool:
 def _over(job: Job) -> bool:
     """Whether nobody waits for the job any more; an expired one is ended here."""
     if not job.ended and job.expired():
-        job.fail(DeadlineExceeded("the request's deadline passed before all rows were decided"))
+        job.fail(DeadlineExceeded("request timeout expired before all of its rows were decided"))
     return job.ended
 
 

@@ -14,29 +14,30 @@ from .job import Row
 class DeferralQueue:
     """Rows that wait for one stage, oldest first.
 
-    It is bounded: a put beyond `max_rows` waits, which holds up `execute`, which fills the
-    queue of Triton's scheduler, whose queue policy decides. An empty queue takes any number, so
-    that one large request cannot wait for ever.
+    It is bounded, though a put never waits: whoever is about to make rows for it waits for room
+    first. So rows that are sure never stand behind a full queue, while the wait holds up
+    `execute`, which fills the queue of Triton's scheduler, whose queue policy decides.
     """
 
     def __init__(self, max_rows: int) -> None:
+        """Hold `max_rows`, and what one call of the stage before may add to them."""
         self._max_rows = max_rows
         self._rows: deque[Row] = deque()
         self._changed = threading.Condition()
         self._closed = False
 
+    def wait_for_room(self) -> None:
+        """Wait while the queue is full; a closed one makes nobody wait."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or len(self._rows) < self._max_rows)
+
     def put(self, rows: Sequence[Row]) -> None:
-        """Append rows, waiting for room.
+        """Append rows.
 
         Raises:
             Unavailable: the queue is closed; the rows are not in it.
         """
         with self._changed:
-            self._changed.wait_for(
-                lambda: (
-                    self._closed or not self._rows or len(self._rows) + len(rows) <= self._max_rows
-                )
-            )
             if self._closed:
                 raise Unavailable("the cascade is unloading: send the request again")
             self._rows.extend(rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -12,6 +13,8 @@ from numpy.typing import NDArray
 
 from .route import Route
 from .tokenization import EncodedRow, Text
+
+_LOGGER = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -105,8 +108,8 @@ class Job:
             self.exit_stage[indices] = stage
             self._pending -= len(indices)
             ended = self._pending == 0
-        if ended and self.on_end is not None:
-            self.on_end(self)
+        if ended:
+            self._tell()
 
     def fail(self, error: Exception) -> None:
         """End the job with an error; a job that has ended keeps its answer."""
@@ -115,5 +118,13 @@ class Job:
                 return
             self._pending = 0
             self.error = error
-        if self.on_end is not None:
+        self._tell()
+
+    def _tell(self) -> None:
+        if self.on_end is None:
+            return
+        try:
             self.on_end(self)
+        except Exception:
+            # The thread carries rows of other jobs, which must not share this one's fate.
+            _LOGGER.exception("a request was decided and could not be answered")

@@ -142,6 +142,8 @@ def policy_from_json(text: str) -> Policy:
         )
     claimed = top.string("id")
     labels = top.strings("labels")
+    if len(labels) < 2 or len(set(labels)) != len(labels):
+        raise PolicyError(f"policy.labels is {list(labels)}: give two or more distinct ones")
     pair = top.take("pair")
     if pair is not None and not isinstance(pair, bool):
         raise PolicyError(f"policy.pair is {pair!r}: give true, false or null")
@@ -169,8 +171,6 @@ def policy_from_json(text: str) -> Policy:
 
 def _validate_whole(policy: Policy) -> None:
     """What no single key shows."""
-    if len(policy.labels) < 2 or len(set(policy.labels)) != len(policy.labels):
-        raise PolicyError(f"policy.labels is {list(policy.labels)}: give two or more distinct ones")
     if policy.certificate is not None and not isinstance(policy.certificate, dict):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise PolicyError(f"policy.certificate is {policy.certificate!r}: give an object or null")
     default = policy.default_operating_point

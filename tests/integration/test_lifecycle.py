@@ -270,3 +270,19 @@ def test_the_text_of_requests_is_never_logged(built: Built, tmp_path: Path) -> N
             with pytest.raises(client.InvalidRequest):
                 asking.classify("zebra crossing", operating_point="nope")
     assert "zebra" not in log.read_text()
+
+
+@pytest.mark.parametrize("instances", [1, 2])
+def test_the_server_survives_stages_that_run_at_the_same_time(built: Built, instances: int) -> None:
+    """Threads of the BLS model share its memory with the server; a race there kills the server.
+
+    Before metrics were called by one thread at a time, this ended with signal 11 in seconds.
+    """
+    with (
+        serve_cascades(built.repository, ports=FREE_PORTS, instances={"": instances}) as server,
+        CascadeClient(server.url, "tiny", channels=4) as asking,
+    ):
+        texts = [TEXTS[i % len(TEXTS)] for i in range(6000)]
+        stream = asking.classify_stream(texts, rows_per_request=1, max_concurrency=16, timeout_s=30)
+        assert sum(answer.exit_stage for answer in stream) > 1000
+        assert asking.status().ready

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -132,7 +133,11 @@ class TritonPythonModel:
 
 
 class _Counters:
-    """The cascade's counters on Triton's own metrics endpoint."""
+    """The cascade's counters on Triton's own metrics endpoint.
+
+    One thread at a time calls a metric: two at once corrupt the memory that the python backend
+    shares with its server, which then crashes (seen with 2.51, seconds into a load).
+    """
 
     def __init__(self, model: str, n_stages: int) -> None:
         exited = pb_utils.MetricFamily(
@@ -151,12 +156,15 @@ class _Counters:
         self._truncated = truncated.Metric(labels={"model": model})
         # The metrics live only as long as their family.
         self._families = (exited, truncated)
+        self._lock = threading.Lock()
 
     def exited(self, stage: int, rows: int) -> None:
-        self._exited[stage].increment(rows)
+        with self._lock:
+            self._exited[stage].increment(rows)
 
     def truncated(self, rows: int) -> None:
-        self._truncated.increment(rows)
+        with self._lock:
+            self._truncated.increment(rows)
 
 
 def _array(request: Any, name: str) -> NDArray[Any] | None:

@@ -88,7 +88,8 @@ def train_member(
         )
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise UsageError(f"{output} exists and is not an empty folder: give another one")
-    names = tuple(labels or _label_names(rows, base))
+    base_labels = config_from_source(base).id2label
+    names = tuple(labels or _label_names(rows, tuple(dict(base_labels or {}).values())))
     if validation is None:
         rows, validation = split_rows(rows, 0.1, config.seed)
     tokenizer = tokenizer_from_source(base)
@@ -158,21 +159,17 @@ def _subset(rows: Rows, indices: Sequence[int]) -> Rows:
     return Rows(tuple(rows.texts[i] for i in indices), labels, rows.source)
 
 
-def _label_names(rows: Rows, base: str) -> tuple[str, ...]:
+def _label_names(rows: Rows, of_base: tuple[str, ...]) -> tuple[str, ...]:
     """Names for the labels in the data: its own strings, or the base's for integers."""
     if rows.labels is None:
         raise UsageError(f"{rows.source} has no labels: name their column with --label")
     distinct = sorted(set(rows.labels), key=str)
+    if len(distinct) < 2:
+        raise UsageError(f"{rows.source} has the one label {distinct[0]!r}: nothing to learn")
     if any(not str(label).isdecimal() for label in distinct):
         return tuple(str(label) for label in distinct)
     n = max(int(label) for label in distinct) + 1
-    if n < 2:
-        raise UsageError(f"{rows.source} has the one label {distinct[0]!r}: nothing to learn")
-    config = config_from_source(base)
-    id2label = cast("dict[int, str]", config.id2label)
-    if len(id2label) == n:
-        return tuple(id2label[i] for i in range(n))
-    return tuple(f"LABEL_{i}" for i in range(n))
+    return of_base if len(of_base) == n else tuple(f"LABEL_{i}" for i in range(n))
 
 
 def _model_from_base(base: str, names: tuple[str, ...]) -> PreTrainedModel:
@@ -207,6 +204,7 @@ def _encoded(
 
 
 def _arguments(config: TrainConfig, scratch: str, n_rows: int) -> Any:
+    import torch
     import transformers
 
     steps_per_epoch = -(-n_rows // config.batch_size)
@@ -225,6 +223,8 @@ def _arguments(config: TrainConfig, scratch: str, n_rows: int) -> Any:
         load_best_model_at_end=True,
         metric_for_best_model="accuracy",
         logging_strategy="epoch",
+        save_only_model=True,  # nothing is resumed from here
+        dataloader_pin_memory=torch.cuda.is_available(),
         report_to="none",
         disable_tqdm=None,
     )

@@ -16,6 +16,7 @@ from tqdm import tqdm
 from .checkpoint import Checkpoint
 from .errors import CheckFailed
 from .logits import StageInput
+from .placement import cores
 
 if TYPE_CHECKING:
     import torch
@@ -173,6 +174,8 @@ def _reference_logits(
     import torch
 
     logits: list[torch.Tensor] = []
+    # One row has little to share out, and threads that spin on a busy machine cost tenfold.
+    torch.set_num_threads(max(1, cores() // 2))
     with torch.inference_mode():
         progress = tqdm(texts, desc=f"verify {member}", unit="row", leave=False, disable=None)
         for i, text in enumerate(progress):

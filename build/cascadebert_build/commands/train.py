@@ -31,7 +31,9 @@ def add_train_parser(commands: Any) -> None:
     parser = commands.add_parser("train", help=summary, description=summary)
     parser.set_defaults(run=_train)
     parser.add_argument("data", metavar="DATA", help="tsv, csv, jsonl, or a hub data set")
-    parser.add_argument("--base", required=True, metavar="CHECKPOINT", help="folder or hub id")
+    parser.add_argument(
+        "--base", type=Path, required=True, metavar="CHECKPOINT", help="folder or hub id"
+    )
     parser.add_argument("--output", type=Path, required=True, metavar="DIR")
     parser.add_argument("--validation", metavar="DATA", help="default: a tenth of DATA")
     parser.add_argument("--text", default="text", metavar="COLUMN", help="default: %(default)s")
@@ -59,7 +61,7 @@ def _train(args: argparse.Namespace) -> int:
     config = TrainConfig(objective=args.objective, **{name: getattr(args, name) for name in _HELP})
     result = train_member(
         rows(args.data, "train"),
-        args.base,
+        str(args.base.resolve()) if args.base.exists() else str(args.base),
         args.output,
         config,
         labels=None if args.labels is None else args.labels.split(","),

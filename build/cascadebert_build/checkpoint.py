@@ -61,8 +61,7 @@ def checkpoint_from_source(source: str) -> Checkpoint:
     with needs_extra("build"):
         import torch
         from transformers import AutoModelForSequenceClassification
-        from transformers.utils import logging
-    logging.disable_progress_bar()  # it counts tensors, which nobody waits for
+    hide_weight_bars()
     config = config_from_source(source)
     labels = _labels(config, source)
     try:
@@ -84,6 +83,13 @@ def checkpoint_from_source(source: str) -> Checkpoint:
         )
     tokenizer = tokenizer_from_source(source)
     return Checkpoint(source, model.eval(), tokenizer, labels, _inputs(model, tokenizer))
+
+
+def hide_weight_bars() -> None:
+    """Keep transformers' progress bars off the terminal: they count tensors for milliseconds."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
 
 
 def config_from_source(source: str) -> PretrainedConfig:

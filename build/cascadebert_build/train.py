@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -11,8 +12,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
+from tqdm import tqdm
 
-from .checkpoint import config_from_source, tokenizer_from_source
+from .checkpoint import config_from_source, hide_weight_bars, tokenizer_from_source
 from .data import Rows
 from .errors import UsageError
 from .extras import require
@@ -93,6 +95,7 @@ def train_member(
     if validation is None:
         rows, validation = split_rows(rows, 0.1, config.seed)
     tokenizer = tokenizer_from_source(base)
+    hide_weight_bars()
     transformers.set_seed(config.seed)
     model = _model_from_base(base, names)
     objective = OBJECTIVES[config.objective]
@@ -113,6 +116,10 @@ def train_member(
                 [transformers.EarlyStoppingCallback(config.patience)] if config.patience else []
             ),
         )
+        # It prints dicts on stdout, which is for results.
+        trainer.remove_callback(transformers.PrinterCallback)
+        trainer.remove_callback(transformers.ProgressCallback)
+        trainer.add_callback(_progress_callback())
         trainer.train()
         history = [
             entry["eval_accuracy"]
@@ -226,8 +233,33 @@ def _arguments(config: TrainConfig, scratch: str, n_rows: int) -> Any:
         save_only_model=True,  # nothing is resumed from here
         dataloader_pin_memory=torch.cuda.is_available(),
         report_to="none",
-        disable_tqdm=None,
+        disable_tqdm=True,  # the bar is ours
     )
+
+
+def _progress_callback() -> Any:
+    """A progress bar over the steps on terminals, and a line for every epoch."""
+    import transformers
+
+    class Progress(transformers.TrainerCallback):
+        bar: Any = None
+
+        def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            self.bar = tqdm(total=state.max_steps, desc="train", unit="step", disable=None)
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            self.bar.update(state.global_step - self.bar.n)
+
+        def on_evaluate(self, args: Any, state: Any, control: Any, **known: Any) -> None:
+            accuracy = known["metrics"]["eval_accuracy"]
+            tqdm.write(
+                f"epoch {state.epoch:g}: validation accuracy {accuracy:.2%}", file=sys.stderr
+            )
+
+        def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            self.bar.close()
+
+    return Progress()
 
 
 def _accuracy(prediction: Any) -> dict[str, float]:

@@ -17,6 +17,9 @@ from ..tritonserver import HOST, Ports, TritonServer
 from .build import add_repository_argument
 
 
+_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
 def add_serve_parser(commands: Any) -> None:
     """Add `serve`."""
     summary = "serve the published cascades on this machine, over loopback"
@@ -45,8 +48,10 @@ def add_serve_parser(commands: Any) -> None:
 
 
 def _serve(args: argparse.Namespace) -> int:
-    # Service managers stop with SIGTERM: it ends the server as Ctrl-C does.
-    signal.signal(signal.SIGTERM, _interrupt)
+    # Service managers stop with SIGTERM: it ends the server as Ctrl-C does. A shell starts what
+    # it puts into the background with SIGINT ignored; here it shall count there too.
+    for number in _STOP_SIGNALS:
+        signal.signal(number, _interrupt)
     ports = Ports(args.http_port, args.grpc_port, args.metrics_port)
     try:
         with serve_cascades(
@@ -98,4 +103,7 @@ def _counts(values: Sequence[str], flag: str) -> dict[str, int]:
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:
+    # Stopping takes a moment and is bounded; a second signal must not leave the server behind.
+    for number in _STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt

@@ -56,7 +56,7 @@ _NEGATION: Final = Templates(
     positive=(
         "My {P} and I had no complaints about the {T}.",
         "There is not a single fault to find with this {T}.",
-        "I have not regretted this {T}, not once.",
+        "Not for one second did we regret this {T}.",
     ),
     negative=(
         "My {P} and I would not recommend the {T}.",
@@ -156,7 +156,7 @@ _COMPARATIVE: Final = Templates(
         "Compared with this {T}, the last one looks {bare~}.",
         "Of all of them, this is the {sup=} {T} I have known.",
         "There is surely no {cmp=} {T}.",
-        "I thought this {T} less {mild~} than the previous one.",
+        "To me this {T} was less {mild~} than the previous one.",
         "Any {T} other than this one would have been {cmp~}.",
     ),
     positive=("I do not think that you can do better than this {T}.",),
@@ -242,7 +242,7 @@ BOOK: Final = TemplateBook(
             "Just like {N} said",
             "Having slept on it",
             "You see",
-            "Now",
+            "Now then",
         ),
         tails=(
             "or so it seems to me",

@@ -67,7 +67,7 @@ def save_picture(
         tick_labels=[name for name, _ in groups],
     )  # fmt: skip
     for box, (name, _) in zip(boxes["boxes"], groups, strict=True):
-        box.set_facecolor(colours.get(name, colours[cascade.name]))
+        box.set(facecolor=colours.get(name, colours[cascade.name]), alpha=0.6)
     for i, (_, values) in enumerate(groups, start=1):
         right.annotate(f"{statistics.median(values):.1f}", (i, statistics.median(values)),
                        textcoords="offset points", xytext=(0, 3), ha="center", fontsize=8)  # fmt: skip

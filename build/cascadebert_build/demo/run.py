@@ -103,7 +103,7 @@ def run_demo(
     policy = steps.policy()
     if rows is None:
         rows = steps.rows
-        data = f"{rows.source} (the thresholds were chosen on the same rows)"
+        data = f"{_short(rows.source)} (the thresholds were chosen on the same rows)"
     else:
         steps.rows = rows
     logits = [steps.logits(member) for member in config.members]
@@ -120,7 +120,7 @@ def run_demo(
             n_stages=len(names), seconds=seconds,
         )  # fmt: skip
     picture = folder / "demo.png"
-    description = data or rows.source
+    description = data or _short(rows.source)
     curve = _accuracy_curve(steps, rows, logits)
     save_picture(picture, measured, curve, title=f"{config.name}: {description}")
     result = DemoResult(
@@ -146,15 +146,19 @@ def _accuracy_curve(
 
 def _prepare(folder: Path, config_path: Path, seed: int) -> None:
     """Corpus, base checkpoints and fine-tuned members; what is there already is kept."""
+    import torch
+
     from ..train import TrainConfig, train_member
     from .corpus import LABELS, corpus_from_seed, write_corpus
     from .members import RECIPES, save_base_checkpoint
 
     data = folder / "data"
-    if not (data / "test.tsv").is_file():
-        corpus = corpus_from_seed(seed)
-        write_corpus(corpus, data)
-        _announce(f"corpus: {len(corpus.train)} training rows, {len(corpus.test)} to test")
+    corpus = corpus_from_seed(seed)
+    write_corpus(corpus, data)
+    _announce(
+        f"corpus   {len(corpus.train)} synthetic reviews to train on, {len(corpus.validation)} "
+        f"for thresholds, {len(corpus.test)} to test"
+    )
     train_rows = rows_from_source(_columns(data / "train.tsv"))
     validation = rows_from_source(_columns(data / "validation.tsv"))
     lines = ['name = "demo"', "labels = [" + ", ".join(f'"{label}"' for label in LABELS) + "]"]
@@ -167,13 +171,14 @@ def _prepare(folder: Path, config_path: Path, seed: int) -> None:
         if (checkpoint / "training.json").is_file():
             continue
         start = time.monotonic()
+        torch.set_num_threads(1)  # members this small have nothing to share out
         base = folder / "bases" / recipe.name
-        save_base_checkpoint(base, recipe, [str(text) for text in train_rows.texts])
+        save_base_checkpoint(base, recipe, corpus.train)
         config = TrainConfig(
             epochs=recipe.epochs,
             learning_rate=recipe.learning_rate,
             batch_size=recipe.batch_size,
-            warmup_ratio=recipe.warmup,
+            warmup_ratio=recipe.warmup_ratio,
             weight_decay=recipe.weight_decay,
             max_length=recipe.max_length,
             patience=0,
@@ -187,12 +192,17 @@ def _prepare(folder: Path, config_path: Path, seed: int) -> None:
             f"{result.best_accuracy:.1%} on validation rows"
         )
     lines += ["", "[data]", 'path = "data/validation.tsv"', 'text = "sentence"', ""]
-    lines += ["[tune]", "max_deferral_rate = 0.3"]
+    lines += ["[tune]", "max_deferral_rate = 0.35"]
     write_text(config_path, "\n".join(lines) + "\n")
 
 
 def _columns(path: Path) -> DataConfig:
     return DataConfig(str(path), text="sentence")
+
+
+def _short(source: str) -> str:
+    """The end of a path, which tells data sets apart."""
+    return "/".join(Path(source).parts[-2:])
 
 
 def _announce(text: str) -> None:

@@ -18,9 +18,9 @@ Nouns: ``{T}`` the reviewed thing, ``{U}`` and ``{V}`` two parts of it, ``{P}`` 
 | ``vp`` | "was superb", "let us down" | ``be``, ``been`` | the same after "would", "have" |
 | ``did``, ``acted``, ``done`` | "let us down" alone, three forms | ``u…`` | the same, of a part |
 
-Three more slots are whole clauses: ``verdict``, about the reviewed thing ("the soup was superb",
-"I loved the soup"), ``claim``, which is one that others could make too, and ``aside``, about a
-part of the thing. They are part of the language, like the
+Four more slots are whole clauses: ``verdict``, about the reviewed thing ("the soup was superb",
+"I loved the soup"), ``claim``, which is one that others could make too, ``aside``, about a
+part of the thing, and ``rub``, which is an aside that may need to be understood itself. They are part of the language, like the
 lexicon; the templates are what is said with them.
 """
 
@@ -56,6 +56,8 @@ _CLAIMS: Final = (
     "this {T} {vp=}",
     "the {T} itself {vp=}",
     "the {T} as a whole {vp=}",
+    "the {T} is {adj=}",
+    "it was a {adj=} {T}",
 )
 _VERDICTS: Final = (
     *_CLAIMS,
@@ -64,6 +66,7 @@ _VERDICTS: Final = (
     "we {loved=} the {T}",
     "I was {mood=} the {T}",
     "we were {mood=} this {T}",
+    "I found the {T} {adj=}",
 )
 _ASIDES: Final = (
     "the {U} {uvp=}",
@@ -74,7 +77,14 @@ _ASIDES: Final = (
     "the {U} and the {V} were {uadj=}",
     "I was {mood=} the {U}",
 )
-_CLAUSES: Final = {"claim": _CLAIMS, "verdict": _VERDICTS, "aside": _ASIDES}
+_RUBS: Final = (
+    *_ASIDES,
+    "both the {U} and the {V} were {ubare=}",
+    "my {P} {loved=} the {U}",
+    "the {U} was not {umild~}",
+    "the {U} did not {udid~}",
+)
+_CLAUSES: Final = {"claim": _CLAIMS, "verdict": _VERDICTS, "aside": _ASIDES, "rub": _RUBS}
 
 T = TypeVar("T")
 

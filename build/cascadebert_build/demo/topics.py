@@ -179,7 +179,7 @@ HELD_OUT: Final = Topics(
         ),
         Domain(
             "place",
-            _nouns("campsite, farm, zoo, playground, vineyard"),
+            _nouns("campsite, ranch, zoo, playground, vineyard"),
             _nouns("warden, fence, barbecue, pond, orchard, ranger, barn"),
         ),
         Domain(

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from cascadebert_core.policy import Policy
 from numpy.typing import NDArray
+
+from cascadebert_core.policy import Policy
 
 from .data import Rows
 from .simulate import Outcome, logits_in_policy_order, simulate

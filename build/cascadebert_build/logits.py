@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from cascadebert_core.batching import StageBatch, pad_rows
-from cascadebert_core.tokenization import EncodedRow, Encoder, Text
 from numpy.typing import NDArray
 from tqdm import tqdm
+
+from cascadebert_core.batching import StageBatch, pad_rows
+from cascadebert_core.tokenization import EncodedRow, Encoder, Text
 
 # Rows in one call while a data set is run through: larger gains nothing on a CPU.
 BATCH_SIZE = 32

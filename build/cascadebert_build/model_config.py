@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from cascadebert_core.contract import LOGITS
-from cascadebert_core.policy import StagePolicy
 from google.protobuf import json_format, text_format
 from tritonclient.grpc import model_config_pb2
+
+from cascadebert_core.contract import LOGITS
+from cascadebert_core.policy import StagePolicy
 
 from .config import RuntimeConfig
 

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
+
 from cascadebert_core.batching import StageBatch
 from cascadebert_core.contract import LOGITS
-from numpy.typing import NDArray
 
 from .errors import CheckFailed
 from .extras import needs_extra

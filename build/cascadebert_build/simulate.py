@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
+
 from cascadebert_core.gate import decide
 from cascadebert_core.policy import Policy
 from cascadebert_core.route import route_from_thresholds
-from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,9 +13,10 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
+
 from cascadebert_core.policy import Policy, policy_from_file, policy_to_json
 from cascadebert_core.tokenization import Encoder
-from numpy.typing import NDArray
 
 from .checkpoint import checkpoint_from_source, sha256_of_checkpoint, tokenizer_to_json
 from .config import CascadeConfig, MemberConfig

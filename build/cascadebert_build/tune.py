@@ -6,9 +6,10 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
+
 from cascadebert_core.gate import decide
 from cascadebert_core.policy import Policy
-from numpy.typing import NDArray
 
 from .simulate import logits_in_policy_order
 

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-from cascadebert_core.batching import StageBatch
-from cascadebert_core.tokenization import EncodedRow, Text
 from numpy.typing import NDArray
 from tqdm import tqdm
+
+from cascadebert_core.batching import StageBatch
+from cascadebert_core.tokenization import EncodedRow, Text
 
 from .checkpoint import Checkpoint
 from .errors import CheckFailed

@@ -6,13 +6,13 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-import cascadebert_client as client
 import numpy as np
 import pytest
 import tritonclient.grpc as triton
-from cascadebert_client import CascadeClient
 from tritonclient.utils import InferenceServerException
 
+import cascadebert_client as client
+from cascadebert_client import CascadeClient
 from tests.support.checkpoints import TEXTS
 from tests.support.serving import Built
 

@@ -12,14 +12,14 @@ import threading
 import time
 from pathlib import Path
 
-import cascadebert_client as client
 import pytest
+
+import cascadebert_client as client
 from cascadebert_build.errors import CheckFailed, UsageError
 from cascadebert_build.serve import serve_cascades
 from cascadebert_build.tritonserver import HOST, Ports
 from cascadebert_client import CascadeClient
 from cascadebert_core.policy import policy_to_json
-
 from tests.support.checkpoints import TEXTS
 from tests.support.serving import FREE_PORTS, Built, serving
 

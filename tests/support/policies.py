@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
 from cascadebert_core.contract import TOKENIZER_FILE, TOKENIZERS_FOLDER
 from cascadebert_core.policy import Policy, StagePolicy
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 WORDS = ["good", "bad", "film", "plot", "not", "very", "the", "a", "was", "but"]
 

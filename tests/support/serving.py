@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
+
 from cascadebert_build.config import config_from_file
 from cascadebert_build.evaluate import NEAR, evaluate
 from cascadebert_build.serve import serve_cascades
@@ -18,7 +20,6 @@ from cascadebert_build.workspace import workspace_of
 from cascadebert_client import AsyncCascadeClient, CascadeClient, Classification
 from cascadebert_core.policy import Policy
 from cascadebert_core.tokenization import Text
-from numpy.typing import NDArray
 
 FREE_PORTS = Ports(0, 0, 0)
 

@@ -16,6 +16,9 @@ from typing import Any, Protocol, cast
 
 import grpc
 import numpy as np
+from tritonclient.grpc import model_config_pb2, service_pb2, service_pb2_grpc
+from tritonclient.utils import deserialize_bytes_tensor, serialize_byte_tensor
+
 from cascadebert_client import (
     AsyncCascadeClient,
     CascadeClient,
@@ -23,8 +26,6 @@ from cascadebert_client import (
     RetryPolicy,
     ServerStatus,
 )
-from tritonclient.grpc import model_config_pb2, service_pb2, service_pb2_grpc
-from tritonclient.utils import deserialize_bytes_tensor, serialize_byte_tensor
 
 # Generated at import, so no type checker sees their contents.
 pb = cast(Any, service_pb2)

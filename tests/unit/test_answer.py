@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from cascadebert_core import contract
 from cascadebert_core.answer import AnswerWriter
 from cascadebert_core.job import Job
 from cascadebert_core.route import route_from_thresholds
-
 from tests.support.policies import make_policy
 
 POLICY = make_policy(0.9, labels=("nein", "ja", "vielleicht ü"))

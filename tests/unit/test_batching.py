@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from cascadebert_core.batching import bucket_of, chunks_by_length, pad_rows
-from cascadebert_core.tokenization import EncodedRow
 from hypothesis import given
 from hypothesis import strategies as st
+
+from cascadebert_core.batching import bucket_of, chunks_by_length, pad_rows
+from cascadebert_core.tokenization import EncodedRow
 
 
 def row(*ids: int) -> EncodedRow:

@@ -2,9 +2,9 @@ import json
 from pathlib import Path
 
 import pytest
-from cascadebert_build.errors import CheckFailed
 
 from benchmarks.export import profile_from_export
+from cascadebert_build.errors import CheckFailed
 
 SECOND = 1_000_000_000
 MS = 1_000_000

@@ -2,13 +2,12 @@ import json
 import shutil
 from pathlib import Path
 
+from benchmarks.corpus import rows_of_fullest_bucket, write_texts, write_tokens
+from benchmarks.repository import copy_cascade, install_blocking, install_one_member
 from cascadebert_build.model_config import config_from_text
 from cascadebert_core.contract import TOKENIZER_FILE, TOKENIZERS_FOLDER
 from cascadebert_core.policy import policy_from_file, policy_to_json
 from cascadebert_core.tokenization import Encoder
-
-from benchmarks.corpus import rows_of_fullest_bucket, write_texts, write_tokens
-from benchmarks.repository import copy_cascade, install_blocking, install_one_member
 from tests.support.policies import make_policy, write_tokenizer
 
 TRACKED = Path(__file__).parents[2] / "model_repository" / "cascade"
@@ -27,7 +26,7 @@ def published(folder: Path) -> Path:
     return folder
 
 
-def test_the_baseline_differs_in_its_model_file_alone(tmp_path: Path):
+def test_the_baseline_differs_in_model_file_and_queue_alone(tmp_path: Path):
     target = tmp_path / "copy"
     policy = copy_cascade(published(tmp_path / "source"), "cascade", target)
     name = install_blocking(target, "cascade")
@@ -36,7 +35,10 @@ def test_the_baseline_differs_in_its_model_file_alone(tmp_path: Path):
     assert all((target / stage.model).is_dir() for stage in policy.stages)
     configs = [config_from_text((f / "config.pbtxt").read_text()) for f in (ours, theirs)]
     assert [config.name for config in configs] == ["cascade", name]
-    configs[1].name = "cascade"
+    assert configs[1].HasField("dynamic_batching")
+    for config in configs:
+        config.name = ""
+        config.ClearField("dynamic_batching")
     assert configs[0] == configs[1]
     differing = [
         path.relative_to(ours)

@@ -9,6 +9,8 @@ from typing import Any
 
 import grpc
 import pytest
+from tritonclient.grpc import InferenceServerClient
+
 from cascadebert_client import (
     AsyncCascadeClient,
     CascadeClient,
@@ -24,8 +26,6 @@ from cascadebert_client import (
     UnexpectedResponse,
 )
 from cascadebert_client.channels import ChannelPool, channel_arguments
-from tritonclient.grpc import InferenceServerClient
-
 from tests.unit.fake_triton import DRIVERS, POLICY, Driver, FakeTriton, expected
 
 Connect = Callable[..., Driver]

@@ -13,9 +13,9 @@ from typing import Any
 
 import grpc
 import pytest
+
 from cascadebert_client import CascadeClient
 from cascadebert_client.cli import main
-
 from tests.unit.fake_triton import POLICY, FakeTriton, expected
 
 

@@ -2,6 +2,8 @@ import math
 from typing import Any
 
 import pytest
+from tritonclient.utils import InferenceServerException
+
 from cascadebert_client import (
     DeadlineExceeded,
     InvalidRequest,
@@ -12,7 +14,6 @@ from cascadebert_client import (
 from cascadebert_client.deadline import Deadline
 from cascadebert_client.errors import Target
 from cascadebert_client.flows import Call, CascadeFlows, Pause
-from tritonclient.utils import InferenceServerException
 
 TARGET = Target("localhost:8001", "cascade")
 UNAVAILABLE = InferenceServerException("refused", "StatusCode.UNAVAILABLE")

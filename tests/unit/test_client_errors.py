@@ -2,6 +2,8 @@ import pickle
 
 import grpc
 import pytest
+from tritonclient.utils import InferenceServerException
+
 from cascadebert_client import (
     AccessRestricted,
     CascadeClientError,
@@ -14,7 +16,6 @@ from cascadebert_client import (
     UnexpectedResponse,
 )
 from cascadebert_client.errors import Target, translated
-from tritonclient.utils import InferenceServerException
 
 TARGET = Target("localhost:8001", "cascade")
 

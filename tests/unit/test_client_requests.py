@@ -3,6 +3,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from tritonclient.utils import deserialize_bytes_tensor
+
 from cascadebert_client import InvalidRequest, UnexpectedResponse
 from cascadebert_client.errors import Target
 from cascadebert_client.requests import (
@@ -16,10 +21,6 @@ from cascadebert_client.requests import (
     require_iterable_of_rows,
     split,
 )
-from hypothesis import given
-from hypothesis import strategies as st
-from numpy.typing import NDArray
-from tritonclient.utils import deserialize_bytes_tensor
 
 TARGET = Target("localhost:8001", "cascade")
 

@@ -2,6 +2,7 @@ import io
 from collections.abc import Iterator
 
 import pytest
+
 from cascadebert_client import InvalidRequest
 from cascadebert_client.sources import rows_from_file, rows_from_lines
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import grpc
 import pytest
+
 from cascadebert_client import (
     AsyncCascadeClient,
     CascadeClient,
@@ -17,7 +18,6 @@ from cascadebert_client import (
     ModelNotFound,
     ServerError,
 )
-
 from tests.unit.fake_triton import DRIVERS, Driver, FakeTriton, expected
 
 Connect = Callable[..., Driver]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from cascadebert_build.config import config_from_file
 from cascadebert_build.errors import UsageError
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from cascadebert_build.config import DataConfig
 from cascadebert_build.data import Rows, rows_from_source
 from cascadebert_build.errors import UsageError

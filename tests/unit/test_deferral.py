@@ -6,6 +6,7 @@ import threading
 
 import numpy as np
 import pytest
+
 from cascadebert_core.deferral import DeferralQueue
 from cascadebert_core.errors import Unavailable
 from cascadebert_core.job import Job, Row

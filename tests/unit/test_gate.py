@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from cascadebert_core.gate import ALWAYS_EXIT, decide, softmax
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+
+from cascadebert_core.gate import ALWAYS_EXIT, decide, softmax
 
 LOGITS = hnp.arrays(
     np.float32,

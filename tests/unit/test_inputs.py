@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from cascadebert_core.errors import InvalidArgument
 from cascadebert_core.inputs import texts_from_tensors
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from cascadebert_core.errors import PolicyError
 from cascadebert_core.policy import policy_from_file, policy_from_json, policy_to_json
-
 from tests.support.policies import make_policy
 
 

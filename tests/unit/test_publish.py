@@ -7,8 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import cascadebert_core
 import pytest
+from tritonclient.grpc import model_config_pb2
+
+import cascadebert_core
 from cascadebert_build.config import RuntimeConfig
 from cascadebert_build.draft import policy_from_members
 from cascadebert_build.errors import UsageError
@@ -24,8 +26,6 @@ from cascadebert_build.publish import StageFiles, publish_cascade, published_cas
 from cascadebert_build.serve import serve_cascades
 from cascadebert_build.workspace import MemberManifest
 from cascadebert_core.policy import policy_from_file
-from tritonclient.grpc import model_config_pb2
-
 from tests.support.policies import make_policy, make_stage, write_tokenizer
 from tests.unit.test_config import MEMBERS, config_from_file, write
 

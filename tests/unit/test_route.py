@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+
 from cascadebert_core.errors import InvalidArgument
 from cascadebert_core.gate import ALWAYS_EXIT
 from cascadebert_core.route import Router
-
 from tests.support.policies import make_policy
 
 POLICY = replace(

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from cascadebert_build import objectives
 from cascadebert_build.checkpoint import checkpoint_from_source
 from cascadebert_build.cli import main
 from cascadebert_build.data import Rows
 from cascadebert_build.errors import UsageError
 from cascadebert_build.train import TrainConfig, split_rows, train_member
-
 from tests.support.checkpoints import MOODS, TOPICS, save_checkpoint
 
 GOOD = set(MOODS[::2])

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from cascadebert_core.policy import Policy, check_threshold
 
 from ..config import CascadeConfig, MemberConfig, config_from_file

@@ -16,7 +16,6 @@ from ..serve import serve_cascades
 from ..tritonserver import HOST, Ports, TritonServer
 from .build import add_repository_argument
 
-
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 

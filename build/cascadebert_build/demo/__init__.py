@@ -1,1 +1,1 @@
-"""The data and the base checkpoints of `cascadebert demo`: nothing to download, nothing to agree to."""
+"""What `cascadebert demo` runs on: its corpus, its members, and how they are compared."""

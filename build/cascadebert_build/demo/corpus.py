@@ -68,7 +68,7 @@ _NAMED_SHARE: Final = 0.2
 _TYPO_SHARE: Final = 0.08
 
 _VOWELS: Final = tuple("aeiou")
-_CONSONANTS: Final = tuple("bcdfghjklmnprstvwz") + ("br", "cl", "dr", "fl", "gr", "sh", "st", "th")
+_CONSONANTS: Final = (*tuple("bcdfghjklmnprstvwz"), "br", "cl", "dr", "fl", "gr", "sh", "st", "th")
 
 _MAX_DUPLICATES_IN_A_ROW: Final = 1000
 

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
+from tqdm import tqdm
+
 from cascadebert_client import CascadeClient, Classification
 from cascadebert_core.tokenization import Text
-from tqdm import tqdm
 
 # Requests in flight while latency and throughput are measured.
 CONCURRENCY = 8
@@ -80,7 +81,8 @@ def measure(
         url: host:port of the gRPC endpoint.
         model: the cascade.
         ways: what to compare.
-        texts, labels: the rows and their true labels.
+        texts: the rows.
+        labels: their true labels.
         n_stages: of the cascade.
         seconds: of measuring, for each way.
     """

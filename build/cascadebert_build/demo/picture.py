@@ -69,8 +69,11 @@ def save_picture(
     for box, (name, _) in zip(boxes["boxes"], groups, strict=True):
         box.set(facecolor=colours.get(name, colours[cascade.name]), alpha=0.6)
     for i, (_, values) in enumerate(groups, start=1):
-        right.annotate(f"{statistics.median(values):.1f}", (i, statistics.median(values)),
-                       textcoords="offset points", xytext=(0, 3), ha="center", fontsize=8)  # fmt: skip
+        median = statistics.median(values)
+        right.annotate(
+            f"{median:.1f}", (i, median), textcoords="offset points", xytext=(0, 3),
+            ha="center", fontsize=8,
+        )  # fmt: skip
     right.set(ylabel="ms", title="Latency: median, quartiles, 5–95%", ylim=(0, None))
     figure.savefig(path, dpi=110)
     plt.close(figure)

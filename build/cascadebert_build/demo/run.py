@@ -165,9 +165,12 @@ def _prepare(folder: Path, config_path: Path, seed: int) -> None:
     for recipe in RECIPES:
         checkpoint = folder / "checkpoints" / recipe.name
         lines += [
-            "", "[[members]]", f'name = "{recipe.name}"', f'checkpoint = "checkpoints/{recipe.name}"',
+            "",
+            "[[members]]",
+            f'name = "{recipe.name}"',
+            f'checkpoint = "checkpoints/{recipe.name}"',
             f"max_length = {recipe.max_length}",
-        ]  # fmt: skip
+        ]
         if (checkpoint / "training.json").is_file():
             continue
         start = time.monotonic()

@@ -5,8 +5,8 @@ Alternatives in round brackets are chosen first; what is left is the *skeleton*,
 the template. Then the slots in braces are filled.
 
 Nouns: ``{T}`` the reviewed thing, ``{U}`` and ``{V}`` two parts of it, ``{P}`` a person,
-``{O}`` an occasion, ``{N}`` a proper name. Words of sentiment carry a sign: ``=`` is of the polarity of the row's label,
-``~`` of the other one. So "anything but {bare~}" states once what holds for both labels.
+``{O}`` an occasion, ``{N}`` a proper name. Words of sentiment carry a sign: ``=`` is of the
+polarity of the row's label, ``~`` of the other one. So "anything but {bare~}" states once what holds for both labels.
 
 | slot | filled with | slot | filled with |
 |---|---|---|---|
@@ -20,8 +20,8 @@ Nouns: ``{T}`` the reviewed thing, ``{U}`` and ``{V}`` two parts of it, ``{P}`` 
 
 Four more slots are whole clauses: ``verdict``, about the reviewed thing ("the soup was superb",
 "I loved the soup"), ``claim``, which is one that others could make too, ``aside``, about a
-part of the thing, and ``rub``, which is an aside that may need to be understood itself. They are part of the language, like the
-lexicon; the templates are what is said with them.
+part of the thing, and ``rub``, which is an aside that may need to be understood itself. They are
+part of the language, like the lexicon; the templates are what is said with them.
 """
 
 from __future__ import annotations
@@ -46,8 +46,39 @@ _SENTENCE_START: Final = re.compile(r"(?:^|[.!?] )[a-z]")
 _A_BEFORE_VOWEL: Final = re.compile(r"\b([Aa]) (?=[aeiou])(?!uni|use|one\b)")
 
 _FRONTABLE: Final = frozenset(
-    "A Although Any At Despite Even Everyone Had If In It Leaving My Neither No Nobody None Not "
-    "Nothing Our Should The There This Though Was We What While Without You".split()
+    [
+        "A",
+        "Although",
+        "Any",
+        "At",
+        "Despite",
+        "Even",
+        "Everyone",
+        "Had",
+        "If",
+        "In",
+        "It",
+        "Leaving",
+        "My",
+        "Neither",
+        "No",
+        "Nobody",
+        "None",
+        "Not",
+        "Nothing",
+        "Our",
+        "Should",
+        "The",
+        "There",
+        "This",
+        "Though",
+        "Was",
+        "We",
+        "What",
+        "While",
+        "Without",
+        "You",
+    ]
 )
 _CLAIMS: Final = (
     "the {T} {vp=}",
@@ -270,12 +301,9 @@ class _Filler:
         if name == "bare":
             return pick(self._rng, pick(self._rng, (self._lexicon.strong, mild)))
         act = pick(self._rng, acts)
-        if name == "did":
-            return act.base
-        if name == "acted":
-            return act.past
-        if name == "done":
-            return act.participle
+        acted = {"did": act.base, "acted": act.past, "done": act.participle}
+        if name in acted:
+            return acted[name]
         forms = {"vp": ("was", act.past), "be": ("be", act.base), "been": ("been", act.participle)}
         verb, acting = forms[name]
         chance = self._rng.random()

@@ -12,6 +12,7 @@ sentiment.
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,6 +71,7 @@ _TYPO_SHARE: Final = 0.08
 _VOWELS: Final = tuple("aeiou")
 _CONSONANTS: Final = (*tuple("bcdfghjklmnprstvwz"), "br", "cl", "dr", "fl", "gr", "sh", "st", "th")
 
+_WORD: Final = re.compile(r"\w+")
 _MAX_DUPLICATES_IN_A_ROW: Final = 1000
 
 
@@ -120,8 +122,12 @@ def corpus_from_seed(
         ValueError: The templates cannot give so many different rows.
     """
     seen: set[str] = set()
-    train = _Writer(train_templates.BOOK, topics.TRAIN, random.Random(2 * seed), seen)
-    held_out = _Writer(held_out_templates.BOOK, topics.HELD_OUT, random.Random(2 * seed + 1), seen)
+    train = _Writer(
+        train_templates.BOOK, topics.TRAIN, topics.HELD_OUT, random.Random(2 * seed), seen
+    )
+    held_out = _Writer(
+        held_out_templates.BOOK, topics.HELD_OUT, topics.TRAIN, random.Random(2 * seed + 1), seen
+    )
     return Corpus(
         train=train.rows(train_rows, TRAIN_KIND_SHARES),
         validation=held_out.rows(validation_rows, KIND_SHARES),
@@ -145,13 +151,23 @@ def write_corpus(corpus: Corpus, folder: Path) -> None:
 
 
 class _Writer:
-    """Writes rows from one side's templates and nouns, never one that is in `seen` already."""
+    """Writes rows from one side's templates and nouns, never one that is in `seen` already.
+
+    Nor one with a word of `others`, the nouns of the other side: an invented name or a slip of
+    the finger could make one.
+    """
 
     def __init__(
-        self, book: TemplateBook, nouns: Topics, rng: random.Random, seen: set[str]
+        self,
+        book: TemplateBook,
+        nouns: Topics,
+        others: Topics,
+        rng: random.Random,
+        seen: set[str],
     ) -> None:
         self._book = book
         self._topics = nouns
+        self._foreign = others.words()
         self._rng = rng
         self._seen = seen
 
@@ -170,7 +186,7 @@ class _Writer:
         for _ in range(_MAX_DUPLICATES_IN_A_ROW):
             row = self._row(kind, label)
             key = row.text.casefold()
-            if key not in self._seen:
+            if key not in self._seen and self._foreign.isdisjoint(_WORD.findall(key)):
                 self._seen.add(key)
                 return row
         raise ValueError(

@@ -115,7 +115,8 @@ _RUBS: Final = (
     "the {U} was not {umild~}",
     "the {U} did not {udid~}",
 )
-_CLAUSES: Final = {"claim": _CLAIMS, "verdict": _VERDICTS, "aside": _ASIDES, "rub": _RUBS}
+#: Slots that are whole clauses, and what they are filled with.
+CLAUSES: Final = {"claim": _CLAIMS, "verdict": _VERDICTS, "aside": _ASIDES, "rub": _RUBS}
 
 T = TypeVar("T")
 
@@ -252,8 +253,8 @@ def _filled(skeleton: str, label: int, nouns: Nouns, rng: random.Random) -> str:
         if not sign:
             return by_slot[name]
         polarity = label if sign == "=" else 1 - label
-        if name in _CLAUSES:
-            return _filled(pick(rng, _CLAUSES[name]), polarity, nouns, rng)
+        if name in CLAUSES:
+            return _filled(pick(rng, CLAUSES[name]), polarity, nouns, rng)
         return _Filler(LEXICONS[polarity], nouns.genre, rng).fill(name)
 
     return _SLOT.sub(fill, skeleton)

@@ -1,0 +1,57 @@
+"""Real text, and its tokens, as perf_analyzer's input data."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from cascadebert_core.batching import bucket_of, pad_rows
+from cascadebert_core.contract import TEXT, TEXT_PAIR
+from cascadebert_core.policy import StagePolicy
+from cascadebert_core.tokenization import Encoder, Text
+
+
+def write_texts(path: Path, texts: Sequence[Text]) -> Path:
+    """Write texts, or pairs, as requests to a cascade: one row a step."""
+    return _write(path, (_text_step(text) for text in texts))
+
+
+def write_tokens(path: Path, texts: Sequence[Text], encoder: Encoder, stage: StagePolicy) -> Path:
+    """Write texts as requests to a stage, tokenised and padded to buckets as the cascade does."""
+    return _write(path, (_token_step(text, encoder, stage) for text in texts))
+
+
+def rows_of_fullest_bucket(
+    texts: Sequence[Text], encoder: Encoder, stage: StagePolicy
+) -> tuple[int, list[Text]]:
+    """The padded length that most texts have, and those texts, in order.
+
+    perf_analyzer can put rows into one request only if they have one shape.
+    """
+    buckets = [bucket_of(len(row), stage.buckets) for row in encoder.encode(texts)]
+    ((fullest, _),) = Counter(buckets).most_common(1)
+    return fullest, [text for text, b in zip(texts, buckets, strict=True) if b == fullest]
+
+
+def _text_step(text: Text) -> dict[str, Any]:
+    values = (text,) if isinstance(text, str) else text
+    return {
+        name: {"content": [value], "shape": [1]}
+        for name, value in zip((TEXT, TEXT_PAIR), values, strict=False)
+    }
+
+
+def _token_step(text: Text, encoder: Encoder, stage: StagePolicy) -> dict[str, Any]:
+    batch = pad_rows(encoder.encode([text]), stage.inputs, stage.buckets, encoder.pad_id)
+    return {
+        name: {"content": batch.tensors[name][0].tolist(), "shape": [batch.shape[1]]}
+        for name in stage.inputs
+    }
+
+
+def _write(path: Path, steps: Iterable[dict[str, Any]]) -> Path:
+    path.write_text(json.dumps({"data": list(steps)}, ensure_ascii=False), encoding="utf-8")
+    return path

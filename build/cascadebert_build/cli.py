@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BuildError as exc:
         sys.stderr.write(f"cascadebert: {exc}\n")
         return exc.exit_code
-    except PolicyError as exc:
+    except (PolicyError, OSError) as exc:  # a folder that cannot be written, say
         sys.stderr.write(f"cascadebert: {exc}\n")
         return 2
     except KeyboardInterrupt:

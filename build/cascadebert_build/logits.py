@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,8 +64,10 @@ def logits_of_rows(
 def save_logits(path: Path, key: str, logits: NDArray[np.float32]) -> None:
     """Keep logits under the hash of everything that made them."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("wb") as file:
+    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary.open("wb") as file:
         np.savez(file, key=np.array(key), logits=logits)
+    temporary.replace(path)
 
 
 def load_logits(path: Path, key: str) -> NDArray[np.float32] | None:
@@ -72,5 +75,5 @@ def load_logits(path: Path, key: str) -> NDArray[np.float32] | None:
     try:
         with np.load(path) as stored:
             return stored["logits"] if str(stored["key"]) == key else None
-    except (OSError, ValueError, KeyError):  # absent, or cut off while it was written
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):  # absent, or damaged
         return None

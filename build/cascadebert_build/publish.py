@@ -50,6 +50,7 @@ def publish_cascade(
     """
     try:
         repository.mkdir(parents=True, exist_ok=True)
+        _require_ours(repository, stages)
         written = [
             files.stage.model for files in stages if _publish_stage(repository, files, runtime)
         ]
@@ -65,16 +66,29 @@ def published_cascades(repository: Path) -> list[str]:
     return sorted(path.parent.parent.name for path in repository.glob(f"*/*/{POLICY_FILE}"))
 
 
+def _require_ours(repository: Path, stages: Sequence[StageFiles]) -> None:
+    """Refuse to replace a model that somebody else put there, before anything is written."""
+    for files in stages:
+        target = repository / files.stage.model
+        if target.exists() and not (target / _STAGE_MANIFEST).is_file():
+            raise UsageError(
+                f"{target} is another model: choose another name for the cascade or the member"
+            )
+
+
 def _publish_stage(repository: Path, files: StageFiles, runtime: RuntimeConfig) -> bool:
     target = repository / files.stage.model
     config = config_to_text(stage_config(files.stage, runtime))
     python = runtime.backend == "python"
-    manifest = {
-        "key": sha256_of(
-            sha256_of_file(files.onnx), config, _STAGE_MODEL.read_text() if python else None
-        )
-    }
-    if read_json(target / _STAGE_MANIFEST) == manifest:
+    onnx_sha256 = sha256_of_file(files.onnx)
+    key = sha256_of(onnx_sha256, config, _STAGE_MODEL.read_text() if python else None)
+    manifest = {"key": key, "onnx_sha256": onnx_sha256}
+    published = target / str(files.stage.version) / "model.onnx"
+    if (
+        read_json(target / _STAGE_MANIFEST) == manifest
+        and published.is_file()
+        and sha256_of_file(published) == onnx_sha256
+    ):
         return False
     aside = repository / f".{files.stage.model}.new"
     shutil.rmtree(aside, ignore_errors=True)

@@ -57,6 +57,11 @@ def serve_cascades(
     if not names:
         raise UsageError(f"{repository} has no published cascade: run `cascadebert build` first")
     plans = [_plan(repository, name, instances or {}, threads or {}) for name in names]
+    stages = {config.name for plan in plans for config in plan[:-1]}
+    for flag, given in (("instances", instances), ("threads", threads)):
+        unknown = sorted(set(given or {}) - stages - {""})
+        if unknown:
+            raise UsageError(f"--{flag} {unknown[0]}=…: the stages are {', '.join(sorted(stages))}")
     with TritonServer(repository, ports=ports, log_path=log_path, options=options) as server:
         for plan in plans:
             for config in plan:  # the stages first, the cascade last

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -47,8 +46,3 @@ class OnnxSession:
         """Logits of shape (rows, n_labels) in the checkpoint's own order."""
         feeds = {name: batch.tensors[name] for name in self.inputs}
         return np.asarray(self._session.run([LOGITS], feeds)[0], dtype=np.float32)
-
-
-def sessions_from_files(paths: Sequence[Path]) -> list[OnnxSession]:
-    """One session for every stage, in order."""
-    return [OnnxSession(path) for path in paths]

@@ -169,7 +169,16 @@ class Steps:
         rates = self.config.deferral_rates()
         logits = [self.logits(member) for member in self.config.members]
         with _timed("tune", self.config.name) as note:
-            policy = draft.with_thresholds(choose_thresholds(draft, logits, rates))
+            policy = replace(
+                draft.with_thresholds(choose_thresholds(draft, logits, rates)),
+                certificate={
+                    "method": "max_deferral_rate on held-out rows; promises nothing",
+                    "max_deferral_rates": list(rates),
+                    "rows": len(self.rows.texts),
+                    "data_sha256": self.rows.sha256(),
+                    "artefacts": self._artefacts(),
+                },
+            )
             outcome = simulate(policy, logits)
             write_text(self.workspace.policy, policy_to_json(policy))
             thresholds = ", ".join(f"{threshold:.4f}" for threshold in policy.thresholds)
@@ -216,9 +225,21 @@ class Steps:
             raise UsageError("no thresholds are chosen: run `cascadebert tune`")
         policy = policy_from_file(self.workspace.policy)
         draft = self.draft()
-        if draft.with_thresholds(policy.thresholds).stages != policy.stages:
+        same = len(policy.stages) == len(draft.stages) and (
+            replace(draft.with_thresholds(policy.thresholds), certificate=policy.certificate)
+            == policy
+        )
+        if not same or (policy.certificate or {}).get("artefacts") != self._artefacts():
             raise UsageError("the members have changed since: run `cascadebert tune` again")
         return policy
+
+    def _artefacts(self) -> dict[str, dict[str, str]]:
+        """Hashes of what the thresholds were chosen with; they enter the policy's id."""
+        manifests = {m.name: self.workspace.manifest(m) for m in self.config.members}
+        return {
+            name: {"onnx_sha256": m.onnx_sha256, "tokenizer_sha256": m.tokenizer_sha256}
+            for name, m in manifests.items()
+        }
 
     def build(self, repository: Path) -> list[str]:
         """All steps in order; what is up to date is skipped."""

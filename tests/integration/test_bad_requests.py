@@ -49,6 +49,7 @@ GOOD = [[b"the film was good"]]
         ([tensor("TEXT", GOOD)], {"threshold": "1.1"}, "INVALID_ARGUMENT", "from 0 to 1"),
         ([tensor("TEXT", GOOD)], {"threshold": "nan"}, "INVALID_ARGUMENT", "from 0 to 1"),
         ([tensor("TEXT", GOOD)], {"stage": 2}, "INVALID_ARGUMENT", "from 0 to 1"),
+        ([tensor("TEXT", GOOD)], {"stage": "9" * 5000}, "INVALID_ARGUMENT", "from 0 to 1"),
         ([tensor("TEXT", GOOD)], {"stage": 0, "threshold": "0"}, "INVALID_ARGUMENT", "exclude"),
         ([tensor("TEXT", GOOD)], {"colour": 1}, "INVALID_ARGUMENT", "unknown request parameter"),
     ],

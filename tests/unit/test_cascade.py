@@ -226,6 +226,21 @@ def test_a_later_stage_tokenises_with_its_own_tokenizer(
     assert seen[0].tolist() == [[0, 8, 1, 2]]  # [CLS] not [SEP] [PAD], of the other vocabulary
 
 
+def test_a_call_that_fails_spares_the_rows_of_the_other_calls(make: Callable[..., Bench]) -> None:
+    def broken(stage: int, batch: StageBatch) -> np.ndarray:
+        if batch.shape[1] == 16:
+            raise Unavailable("out of memory")
+        return by_words(stage, batch)
+
+    bench = make(run=broken)
+    short = [bench.job("not good") for _ in range(8)]
+    long = bench.job("good " * 12)
+    bench.begin(*short, long)
+    assert isinstance(long.error, Unavailable)
+    assert [job.error for job in short] == [None] * 8
+    assert all(job.exit_stage[0] == 1 for job in short)
+
+
 def test_a_failing_stage_fails_its_own_requests_only(make: Callable[..., Bench]) -> None:
     def broken(stage: int, batch: StageBatch) -> np.ndarray:
         if stage == 1:

@@ -115,7 +115,13 @@ def test_a_second_build_does_nothing_and_a_changed_checkpoint_is_noticed(
     assert capsys.readouterr().err.count("up to date") == 2
     shutil.rmtree(folder)
     save_checkpoint(folder, seed=1)
-    assert steps_of(tmp_path, folder).build(repository) == ["cascade_only"]
+    steps = steps_of(tmp_path, folder)
+    steps.export(steps.config.members[0])
+    steps.verify(steps.config.members[0])
+    with pytest.raises(UsageError, match="run `cascadebert tune` again"):
+        steps.publish(repository)  # the thresholds are those of other weights
+    # The policy's id covers the artefacts: other weights are another policy.
+    assert steps_of(tmp_path, folder).build(repository) == ["cascade_only", "cascade"]
 
 
 @pytest.mark.parametrize(

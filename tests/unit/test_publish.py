@@ -35,6 +35,7 @@ CORE = Path(cascadebert_core.__file__).parent
 
 
 def stage_files(folder: Path, content: bytes = b"onnx") -> list[StageFiles]:
+    (folder / "source").mkdir(parents=True, exist_ok=True)
     tokenizer = write_tokenizer(folder / "source")
     files: list[StageFiles] = []
     for stage in POLICY.stages:
@@ -140,12 +141,39 @@ def test_another_model_of_the_name_is_not_overwritten(tmp_path: Path) -> None:
         )
 
 
-def test_a_repository_without_a_cascade_cannot_be_served(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="no published cascade: run"), serve_cascades(tmp_path):
+def test_a_stage_that_is_somebody_elses_model_is_not_overwritten(tmp_path: Path) -> None:
+    theirs = tmp_path / "repository" / "test_1" / "1" / "model.onnx"
+    theirs.parent.mkdir(parents=True)
+    theirs.write_bytes(b"theirs")
+    with pytest.raises(UsageError, match="test_1 is another model"):
+        publish_cascade(
+            tmp_path / "repository", "mine", POLICY, stage_files(tmp_path), RuntimeConfig()
+        )
+    assert theirs.read_bytes() == b"theirs"
+    assert not (tmp_path / "repository" / "test_0").exists(), "nothing is written before the check"
+
+
+def test_a_damaged_published_stage_is_written_again(tmp_path: Path) -> None:
+    repository = tmp_path / "repository"
+    files = stage_files(tmp_path)
+    publish_cascade(repository, "mine", POLICY, files, RuntimeConfig())
+    (repository / "test_0" / "1" / "model.onnx").write_bytes(b"cut of")
+    assert publish_cascade(repository, "mine", POLICY, files, RuntimeConfig()) == ["test_0"]
+
+
+def test_what_is_not_published_cannot_be_served(tmp_path: Path) -> None:
+    repository = tmp_path / "repository"
+    with pytest.raises(UsageError, match="no published cascade: run"), serve_cascades(repository):
+        pass
+    publish_cascade(repository, "mine", POLICY, stage_files(tmp_path), RuntimeConfig())
+    with (
+        pytest.raises(UsageError, match="no published cascade 'x': it has mine"),
+        serve_cascades(repository, ["x"]),
+    ):
         pass
     with (
-        pytest.raises(UsageError, match="no published cascade 'x'"),
-        serve_cascades(tmp_path, ["x"]),
+        pytest.raises(UsageError, match="--instances test_9=…: the stages are test_0, test_1"),
+        serve_cascades(repository, instances={"test_9": 2}),
     ):
         pass
 

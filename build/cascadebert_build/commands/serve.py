@@ -9,14 +9,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
-from ..errors import UsageError
+from ..errors import CheckFailed, UsageError
 from ..serve import serve_cascades
 from ..tritonserver import HOST, Ports, TritonServer
 from .build import add_repository_argument
 
-_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def add_serve_parser(commands: Any) -> None:
@@ -62,16 +62,15 @@ def _serve(args: argparse.Namespace) -> int:
             log_path=args.log_file,
         ) as server:
             print(_addresses(server, as_json=args.json), flush=True)
-            return _ended(server)
+            _ended(server)
     except KeyboardInterrupt:
         sys.stderr.write("stopped\n")
         return 0
 
 
-def _ended(server: TritonServer) -> int:
+def _ended(server: TritonServer) -> NoReturn:
     code = server.wait()
-    sys.stderr.write(f"tritonserver ended by itself with code {code}\n{server.log_excerpt()}\n")
-    return 1
+    raise CheckFailed(f"tritonserver ended by itself with code {code}\n{server.log_excerpt()}")
 
 
 def _addresses(server: TritonServer, *, as_json: bool) -> str:

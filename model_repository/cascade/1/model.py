@@ -22,7 +22,13 @@ import triton_python_backend_utils as pb_utils  # pyright: ignore[reportMissingI
 from .cascadebert_core import contract
 from .cascadebert_core.answer import AnswerWriter
 from .cascadebert_core.cascade import Cascade
-from .cascadebert_core.errors import DeadlineExceeded, InvalidArgument, PolicyError, Unavailable
+from .cascadebert_core.errors import (
+    DeadlineExceeded,
+    InternalError,
+    InvalidArgument,
+    PolicyError,
+    Unavailable,
+)
 from .cascadebert_core.inputs import texts_from_tensors
 from .cascadebert_core.job import Job
 from .cascadebert_core.policy import policy_from_file
@@ -84,7 +90,7 @@ class TritonPythonModel:
             )
             parameters = request.parameters()
             route = self._router.route_from_parameters(json.loads(parameters) if parameters else {})
-        except InvalidArgument as exc:
+        except Exception as exc:  # noqa: BLE001 - one request must not fail the others of its batch
             refused = Job([""], self._router.default, self._n_labels)
             refused.fail(exc)
             return refused
@@ -106,12 +112,17 @@ class TritonPythonModel:
         return send
 
     def _response(self, job: Job, requested: list[str]) -> Any:
-        if job.error is not None:
-            return pb_utils.InferenceResponse(output_tensors=[], error=_triton_error(job.error))
-        outputs = self._answers.outputs_from_job(job, requested)
-        return pb_utils.InferenceResponse(
-            output_tensors=[pb_utils.Tensor(name, array) for name, array in outputs.items()]
-        )
+        """The answer, or the error; whatever goes wrong in making the one becomes the other."""
+        error = job.error
+        if error is None:
+            try:
+                outputs = self._answers.outputs_from_job(job, requested)
+                return pb_utils.InferenceResponse(
+                    output_tensors=[pb_utils.Tensor(name, array) for name, array in outputs.items()]
+                )
+            except Exception as exc:  # noqa: BLE001 - shared memory may be used up
+                error = exc
+        return pb_utils.InferenceResponse(output_tensors=[], error=_triton_error(error))
 
     def _run_stage(self, stage: int, batch: StageBatch) -> NDArray[np.float32]:
         settings = self._cascade.policy.stages[stage]
@@ -128,7 +139,12 @@ class TritonPythonModel:
         except pb_utils.TritonModelException as exc:  # the model is not loaded
             raise Unavailable(str(exc)) from exc
         if response.has_error():
-            raise Unavailable(response.error().message())
+            error = response.error()
+            passing = error.code() in {
+                pb_utils.TritonError.UNAVAILABLE,
+                pb_utils.TritonError.CANCELLED,
+            }
+            raise (Unavailable if passing else InternalError)(error.message())
         return pb_utils.get_output_tensor_by_name(response, contract.LOGITS).as_numpy()
 
 

@@ -1,7 +1,7 @@
 """The cascade itself: rows in, gated answers out, stages run by whoever is asked to.
 
-The BLS model hands in a function that calls other Triton models; the offline evaluator one that
-runs ONNX sessions in its own process. Everything between is the same code.
+The BLS model hands in a function that calls other Triton models, a test one that computes logits;
+what lies between is pure.
 """
 
 from __future__ import annotations
@@ -151,18 +151,19 @@ class Cascade:
 
     def _run_rows(self, stage: int, rows: list[Row], deferred: dict[int, list[Row]]) -> None:
         """Run, gate and settle rows at `stage`; rows that do not exit join `deferred`."""
+        settings = self.policy.stages[stage]
         live = [row for row in rows if not _over(row.job)]
-        try:
-            self._encode(stage, live)
-            chunks = chunks_by_length(
-                [len(row.encoded or ()) for row in live], self.policy.stages[stage].max_batch_size
-            )
-            for indices in chunks:
-                self._run_chunk(stage, [live[i] for i in indices], deferred)
-        except Exception as exc:  # noqa: BLE001 - a thread's rows must never be lost
-            error = _as_cascade_error(exc, f"stage {stage} ({self.policy.stages[stage].model})")
-            # Rows that are decided already are not touched: a job that has ended stays so.
-            _fail(live, error)
+        encoded: dict[int, list[Row]] = defaultdict(list)
+        self._encode_or_fail(stage, live, encoded)
+        live = encoded[stage]
+        lengths = [len(row.encoded or ()) for row in live]
+        for indices in chunks_by_length(lengths, settings.max_batch_size):
+            chunk = [live[i] for i in indices]
+            try:
+                self._run_chunk(stage, chunk, deferred)
+            except Exception as exc:  # noqa: BLE001 - a thread's rows must never be lost
+                # A job that has ended keeps its answer.
+                _fail(chunk, _as_cascade_error(exc, f"stage {stage} ({settings.model})"))
 
     def _run_chunk(self, stage: int, rows: list[Row], deferred: dict[int, list[Row]]) -> None:
         settings = self.policy.stages[stage]

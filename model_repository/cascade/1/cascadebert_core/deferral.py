@@ -15,8 +15,8 @@ class DeferralQueue:
     """Rows that wait for one stage, oldest first.
 
     It is bounded, though a put never waits: whoever is about to make rows for it waits for room
-    first. So rows that are sure never stand behind a full queue, while the wait holds up
-    `execute`, which fills the queue of Triton's scheduler, whose queue policy decides.
+    first. So rows that were found sure are never held back, while the wait holds up `execute`,
+    and further requests gather in the queue of Triton's scheduler.
     """
 
     def __init__(self, max_rows: int) -> None:

@@ -100,10 +100,11 @@ class Router:
     def _at_stage(self, value: object) -> Route:
         # Triton's HTTP endpoint may hand an integer on as a string or as a double.
         text = str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
-        if isinstance(value, bool) or not text.isdecimal() or int(text) >= self._n_stages:
+        allowed = [str(stage) for stage in range(self._n_stages)]
+        if isinstance(value, bool) or text not in allowed:
             raise InvalidArgument(
-                f"stage is {value!r}: give an integer from 0 to {self._n_stages - 1}"
+                f"stage is {text[:40]!r}: give an integer from 0 to {self._n_stages - 1}"
             )
-        stage = int(text)
+        stage = allowed.index(text)
         thresholds = (ALWAYS_EXIT,) * self._n_stages
         return Route(first=stage, thresholds=thresholds, last=stage)

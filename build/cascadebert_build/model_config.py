@@ -19,8 +19,6 @@ AUTO_INSTANCES = "auto_instances"
 # Threads of one instance; 0 where `serve` may choose.
 THREADS = "threads"
 CALLS_IN_FLIGHT = "calls_in_flight"
-# Scheduling niceness of a stage's processes, 0 to 19.
-NICENESS = "niceness"
 
 
 def stage_config(stage: StagePolicy, runtime: RuntimeConfig) -> ModelConfig:

@@ -9,10 +9,6 @@ from dataclasses import dataclass
 # More copies of a member than this cost memory and gain little over threads.
 _MAX_INSTANCES = 4
 
-# Where cores are scarce, rows that are sure must not wait for those that are not: the processes of
-# deferred stages yield to the first stage and to the server.
-DEFERRED_NICENESS = 10
-
 
 @dataclass(frozen=True, slots=True)
 class Placement:

@@ -13,7 +13,6 @@ from .errors import UsageError
 from .model_config import (
     AUTO_INSTANCES,
     CALLS_IN_FLIGHT,
-    NICENESS,
     THREADS,
     ModelConfig,
     config_from_text,
@@ -21,7 +20,7 @@ from .model_config import (
     parameter,
     set_parameter,
 )
-from .placement import DEFERRED_NICENESS, cores, override, placement_of_stage
+from .placement import cores, override, placement_of_stage
 from .publish import published_cascades
 from .tritonserver import Ports, TritonServer
 
@@ -93,8 +92,6 @@ def _plan(
             set_parameter(config, THREADS, str(chosen))
         if stage is not policy.stages[0]:
             calls_in_flight = max(calls_in_flight, group.count)
-            if config.backend == "python":
-                set_parameter(config, NICENESS, str(DEFERRED_NICENESS))
         configs.append(config)
     cascade = _read(repository, name)
     set_parameter(cascade, CALLS_IN_FLIGHT, str(calls_in_flight))

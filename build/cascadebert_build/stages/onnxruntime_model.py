@@ -7,7 +7,6 @@ package, so that the model directory is all that a server needs.
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +24,6 @@ class TritonPythonModel:
         """Load the session on the device of this instance."""
         config = json.loads(args["model_config"])
         parameters = config.get("parameters", {})
-        # This process yields the cores to those of lower niceness while they have work.
-        os.nice(int(parameters.get("niceness", {}).get("string_value", "0")))
         options = onnxruntime.SessionOptions()
         # 0 stands for "not chosen": one thread, since instances bring the parallelism.
         options.intra_op_num_threads = (

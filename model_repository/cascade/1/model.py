@@ -22,13 +22,7 @@ import triton_python_backend_utils as pb_utils  # pyright: ignore[reportMissingI
 from .cascadebert_core import contract
 from .cascadebert_core.answer import AnswerWriter
 from .cascadebert_core.cascade import Cascade
-from .cascadebert_core.errors import (
-    DeadlineExceeded,
-    InternalError,
-    InvalidArgument,
-    PolicyError,
-    Unavailable,
-)
+from .cascadebert_core.errors import DeadlineExceeded, InvalidArgument, PolicyError, Unavailable
 from .cascadebert_core.inputs import texts_from_tensors
 from .cascadebert_core.job import Job
 from .cascadebert_core.policy import policy_from_file
@@ -139,12 +133,9 @@ class TritonPythonModel:
         except pb_utils.TritonModelException as exc:  # the model is not loaded
             raise Unavailable(str(exc)) from exc
         if response.has_error():
-            error = response.error()
-            passing = error.code() in {
-                pb_utils.TritonError.UNAVAILABLE,
-                pb_utils.TritonError.CANCELLED,
-            }
-            raise (Unavailable if passing else InternalError)(error.message())
+            # A server that is stopping, or a stage that is, answers a BLS call with its reason and
+            # the code INTERNAL; nothing here tells it from a failure that would come back.
+            raise Unavailable(response.error().message())
         return pb_utils.get_output_tensor_by_name(response, contract.LOGITS).as_numpy()
 
 

@@ -30,7 +30,8 @@ class StagePolicy:
 
     Attributes:
         model: Triton model that returns the stage's logits.
-        version: the model's version, pinned so that a reload cannot change an answer.
+        version: the model's version, pinned in every call. The certificate's hashes say which
+            artefact it was: a publish replaces version 1 in place.
         tokenizer: folder below `tokenizers/`.
         max_length: tokens, special ones included; longer texts are truncated.
         max_batch_size: rows in one call of the stage.

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import tritonclient.grpc as triton
 
-from cascadebert_build.workspace import write_text
+from cascadebert_engine.files import write_text
 
 from .built import BuiltCascade
 from .machine import this_machine

@@ -9,6 +9,7 @@ from importlib.metadata import version
 
 from cascadebert_client.cli import add_classify_parser, add_status_parser
 from cascadebert_core.errors import PolicyError
+from cascadebert_engine.errors import EngineError
 
 from .commands import add_build_parsers, add_demo_parser, add_serve_parser, add_train_parser
 from .errors import BuildError
@@ -50,6 +51,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BuildError as exc:
         sys.stderr.write(f"cascadebert: {exc}\n")
         return exc.exit_code
+    except EngineError as exc:
+        sys.stderr.write(f"cascadebert: {exc}\n")
+        return 1
     except (PolicyError, OSError) as exc:  # a folder that cannot be written, say
         sys.stderr.write(f"cascadebert: {exc}\n")
         return 2

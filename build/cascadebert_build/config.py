@@ -9,7 +9,11 @@ from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, cast
 
+from cascadebert_engine.profiles import Profile, default_opt_batch, profiles_of_buckets
+from cascadebert_engine.request import HARDWARE_COMPATIBILITY, BuildOptions
+
 from .errors import UsageError
+from .half import FP32_OPS
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -33,12 +37,15 @@ class MemberConfig:
         checkpoint: a folder or a hub id.
         max_length: tokens, special ones included.
         max_batch_size: rows in one call.
+        opt_batch_size: rows that a TensorRT engine is tuned for; 0: half of the most for the
+            first stage, an eighth for the others, which see only the hard rest.
     """
 
     name: str
     checkpoint: str
     max_length: int = 128
     max_batch_size: int = 64
+    opt_batch_size: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +80,11 @@ class RuntimeConfig:
             maximum length. Empty: chosen for the device.
         instances: of each stage; 0: chosen for the machine that serves.
         threads: of each instance of a stage; 0: chosen for the machine that serves.
+        max_queue_delay_us: a stage's batcher waits so long for more calls to merge. The cascade
+            merges rows itself, and a delay is paid by every row: 0 is right but for many
+            concurrent callers of the stage itself.
+        cuda_graphs: a GPU stage launches the kernels of a call as one, for every length and a few
+            numbers of rows.
     """
 
     backend: str = "python"
@@ -82,6 +94,32 @@ class RuntimeConfig:
     buckets: tuple[int, ...] = ()
     instances: int = 0
     threads: int = 0
+    max_queue_delay_us: int = 0
+    cuda_graphs: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CompileConfig:
+    """How engines are built; see `cascadebert_engine.request.BuildOptions`.
+
+    Attributes:
+        fp32_ops: types of ONNX nodes that the FP16 graph keeps in FP32.
+    """
+
+    workspace_mib: int = 0
+    optimization_level: int = 3
+    hardware_compatibility: str = "none"
+    version_compatible: bool = False
+    fp32_ops: tuple[str, ...] = FP32_OPS
+
+    def build_options(self) -> BuildOptions:
+        """The part that the engine's builder reads."""
+        return BuildOptions(
+            self.workspace_mib,
+            self.optimization_level,
+            self.hardware_compatibility,
+            self.version_compatible,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +149,7 @@ class CascadeConfig:
     labels: tuple[str, ...] | None = None
     data: DataConfig | None = None
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
+    compile: CompileConfig = field(default_factory=CompileConfig)
     tune: TuneConfig = field(default_factory=TuneConfig)
 
     def model_name(self, member: MemberConfig) -> str:
@@ -139,6 +178,12 @@ class CascadeConfig:
         """Padded lengths of a member, ascending, ending with its maximum length."""
         lengths = self.runtime.buckets or _default_buckets(self.runtime.device)
         return (*(n for n in lengths if n < member.max_length), member.max_length)
+
+    def profiles(self, member: MemberConfig) -> tuple[Profile, ...]:
+        """Optimisation profiles of a member's engine, one for every bucket."""
+        most = member.max_batch_size
+        best = member.opt_batch_size or default_opt_batch(self.members.index(member), most)
+        return profiles_of_buckets(self.buckets(member), best, most)
 
     def deferral_rates(self) -> tuple[float, ...]:
         """The largest deferral rate of every stage but the last."""
@@ -188,6 +233,7 @@ def _config(raw: dict[str, Any], folder: Path) -> CascadeConfig:
         labels=_strings(top["labels"], "labels") if "labels" in top else None,
         data=_table(DataConfig, top["data"], "data") if "data" in top else None,
         runtime=_table(RuntimeConfig, top.get("runtime", {}), "runtime"),
+        compile=_table(CompileConfig, top.get("compile", {}), "compile"),
         tune=_table(TuneConfig, _rates_as_list(top.get("tune", {})), "tune"),
     )
     _validate(config)
@@ -201,6 +247,11 @@ def _validate(config: CascadeConfig) -> None:
         _name(member.name, f"members[{i}].name")
         _at_least(3, member.max_length, f"members[{i}].max_length")
         _at_least(1, member.max_batch_size, f"members[{i}].max_batch_size")
+        if not 0 <= member.opt_batch_size <= member.max_batch_size:
+            raise UsageError(
+                f"members[{i}].opt_batch_size is {member.opt_batch_size}: give 1 to "
+                f"max_batch_size = {member.max_batch_size}, or 0 for the default"
+            )
     if len(set(names)) != len(names):
         raise UsageError(f"the members' names {names} are not distinct")
     if config.labels is not None and (
@@ -208,6 +259,7 @@ def _validate(config: CascadeConfig) -> None:
     ):
         raise UsageError(f"labels is {list(config.labels)}: give two or more distinct ones")
     _validate_runtime(config.runtime)
+    _validate_compile(config.compile)
     rates = config.tune.max_deferral_rate
     if any(not 0.0 <= rate <= 1.0 for rate in rates):
         raise UsageError(f"tune.max_deferral_rate is {list(rates)}: give numbers from 0 to 1")
@@ -228,15 +280,33 @@ def _validate_runtime(runtime: RuntimeConfig) -> None:
             f"runtime.engine is {runtime.engine!r} under the backend {runtime.backend!r}: "
             "leave it out, the backend implies it"
         )
-    if runtime.engine == "tensorrt" or runtime.precision != "fp32":
+    built = "fp16" if runtime.engine == "tensorrt" else "fp32"
+    if runtime.precision != built:
         raise UsageError(
-            f"runtime.engine {runtime.engine!r} with precision {runtime.precision!r} cannot be "
-            "built yet: this version builds engine 'onnxruntime' with precision 'fp32'"
+            f"runtime.precision is {runtime.precision!r}: with engine {runtime.engine!r} this "
+            f"version builds {built!r} (tensorrt: fp16, onnxruntime: fp32)"
+        )
+    if runtime.engine == "tensorrt" and runtime.device != "gpu":
+        raise UsageError(
+            f"runtime.device is {runtime.device!r}: TensorRT runs on a GPU; leave the key out, or "
+            "use engine = 'onnxruntime'"
         )
     if list(runtime.buckets) != sorted(set(runtime.buckets)) or min(runtime.buckets, default=1) < 1:
         raise UsageError(f"runtime.buckets is {list(runtime.buckets)}: give ascending lengths")
     _at_least(0, runtime.instances, "runtime.instances")
     _at_least(0, runtime.threads, "runtime.threads")
+    _at_least(0, runtime.max_queue_delay_us, "runtime.max_queue_delay_us")
+    if runtime.cuda_graphs and runtime.engine != "tensorrt":
+        raise UsageError("runtime.cuda_graphs is true: only engine = 'tensorrt' has them")
+
+
+def _validate_compile(options: CompileConfig) -> None:
+    _at_least(0, options.workspace_mib, "compile.workspace_mib")
+    if not 0 <= options.optimization_level <= 5:
+        raise UsageError(f"compile.optimization_level is {options.optimization_level}: give 0 to 5")
+    _choice(
+        options.hardware_compatibility, HARDWARE_COMPATIBILITY, "compile.hardware_compatibility"
+    )
 
 
 def _default_buckets(device: str) -> tuple[int, ...]:
@@ -268,6 +338,8 @@ def _table(cls: type[Any], raw: Any, where: str) -> Any:
     # The engine is implied by the backends that are one.
     if cls is RuntimeConfig and "engine" not in values and values.get("backend") == "tensorrt":
         values["engine"] = "tensorrt"
+    if cls is RuntimeConfig and values.get("engine") == "tensorrt":
+        values = {"precision": "fp16", "device": "gpu", **values}
     return cls(**values)
 
 
@@ -276,6 +348,12 @@ def _value(kind: str, value: Any, where: str) -> Any:
         return tuple(_of_type(int, item, where) for item in _list(value, where))
     if kind.startswith("tuple[float"):
         return tuple(float(_of_type((int, float), item, where)) for item in _list(value, where))
+    if kind.startswith("tuple[str"):
+        return _strings(value, where)
+    if kind == "bool":
+        if not isinstance(value, bool):
+            raise UsageError(f"{where} is {value!r}: give true or false")
+        return value
     return _of_type(int if kind.startswith("int") else str, value, where)
 
 

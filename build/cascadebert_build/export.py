@@ -15,12 +15,16 @@ from cascadebert_core.contract import ATTENTION_MASK, INPUT_IDS, LOGITS
 from .checkpoint import Checkpoint
 from .errors import CheckFailed
 from .extras import needs_extra
+from .mask import plain_mask_in_file
 
 if TYPE_CHECKING:
     import torch
 
 # The newest that the exporter writes without a conversion; LayerNormalization is one node.
 OPSET = 18
+
+# Counts the changes of what is made of the exporter's graph; a new one exports anew.
+GRAPH_VERSION = 2
 
 
 def onnx_from_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
@@ -51,6 +55,7 @@ def onnx_from_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
             assert program is not None  # it is for dynamo=True
             # External data would be a second file; one file is one artefact to verify and hash.
             program.save(str(path), external_data=False)
+            plain_mask_in_file(path)
         except Exception as exc:
             raise CheckFailed(
                 f"{checkpoint.source} ({checkpoint.model.config.model_type}) cannot be exported "

@@ -14,8 +14,14 @@ from tqdm import tqdm
 from cascadebert_core.batching import StageBatch, pad_rows
 from cascadebert_core.tokenization import EncodedRow, Encoder, Text
 
+from .config import CascadeConfig, MemberConfig
+from .workspace import Workspace
+
 # Rows in one call while a data set is run through: larger gains nothing on a CPU.
 BATCH_SIZE = 32
+
+# What turns a batch into logits of shape (rows, n_labels): an artefact, loaded.
+Run = Callable[[StageBatch], NDArray[np.float32]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,22 +43,34 @@ class StageInput:
         return pad_rows(rows, self.inputs, self.buckets, self.encoder.pad_id)
 
 
+def stage_input(config: CascadeConfig, workspace: Workspace, member: MemberConfig) -> StageInput:
+    """How texts become the batches of an exported member."""
+    return StageInput(
+        Encoder(workspace.tokenizer(member), member.max_length),
+        workspace.manifest(member).inputs,
+        config.buckets(member),
+    )
+
+
 def logits_of_rows(
-    run: Callable[[StageBatch], NDArray[np.float32]],
+    run: Run,
     stage: StageInput,
     texts: Sequence[Text],
     description: str,
+    max_batch_size: int = BATCH_SIZE,
 ) -> NDArray[np.float32]:
     """Logits of shape (n, n_labels) in the checkpoint's order, row i for text i.
 
-    Rows of like length share a batch; a progress bar shows on terminals.
+    Rows of like length share a batch of at most `max_batch_size`; a progress bar shows on
+    terminals.
     """
+    batch_size = min(BATCH_SIZE, max_batch_size)
     encoded = stage.encoder.encode(texts)
     order = sorted(range(len(encoded)), key=lambda i: len(encoded[i]))
     results: list[NDArray[np.float32]] = []
     with tqdm(total=len(order), desc=description, unit="row", disable=None) as progress:
-        for start in range(0, len(order), BATCH_SIZE):
-            rows = [encoded[i] for i in order[start : start + BATCH_SIZE]]
+        for start in range(0, len(order), batch_size):
+            rows = [encoded[i] for i in order[start : start + batch_size]]
             results.append(run(stage.batch(rows)))
             progress.update(len(rows))
     logits = np.concatenate(results)

@@ -9,6 +9,7 @@ from tritonclient.grpc import model_config_pb2
 
 from cascadebert_core.contract import LOGITS
 from cascadebert_core.policy import StagePolicy
+from cascadebert_engine.profiles import graph_batches
 
 from .config import RuntimeConfig
 
@@ -18,12 +19,21 @@ ModelConfig = Any  # model_config_pb2.ModelConfig is made at run time; checkers 
 AUTO_INSTANCES = "auto_instances"
 # Threads of one instance; 0 where `serve` may choose.
 THREADS = "threads"
+# Whether a plan inside the python backend runs from CUDA graphs.
+CUDA_GRAPHS = "cuda_graphs"
 CALLS_IN_FLIGHT = "calls_in_flight"
 
 
-def stage_config(stage: StagePolicy, runtime: RuntimeConfig) -> ModelConfig:
-    """The configuration of one stage for the backend that hosts it."""
+def stage_config(stage: StagePolicy, runtime: RuntimeConfig, profiles: int = 0) -> ModelConfig:
+    """The configuration of one stage for the backend that hosts it.
+
+    Args:
+        stage: of the policy.
+        runtime: where it runs.
+        profiles: optimisation profiles of its plan; 0 where it has none.
+    """
     pb: Any = model_config_pb2
+    gpu = runtime.device == "gpu"
     config = pb.ModelConfig(
         name=stage.model,
         backend=runtime.backend,
@@ -36,16 +46,14 @@ def stage_config(stage: StagePolicy, runtime: RuntimeConfig) -> ModelConfig:
         ],
         instance_group=[
             pb.ModelInstanceGroup(
-                kind=(
-                    pb.ModelInstanceGroup.KIND_GPU
-                    if runtime.device == "gpu"
-                    else pb.ModelInstanceGroup.KIND_CPU
-                ),
+                kind=pb.ModelInstanceGroup.KIND_GPU if gpu else pb.ModelInstanceGroup.KIND_CPU,
                 count=runtime.instances or 1,
             )
         ],
         # Calls that arrive while one runs form the next; a delay would be paid by every row.
-        dynamic_batching=pb.ModelDynamicBatching(),
+        dynamic_batching=pb.ModelDynamicBatching(
+            max_queue_delay_microseconds=runtime.max_queue_delay_us
+        ),
         version_policy=pb.ModelVersionPolicy(
             specific=pb.ModelVersionPolicy.Specific(versions=[stage.version])
         ),
@@ -53,11 +61,52 @@ def stage_config(stage: StagePolicy, runtime: RuntimeConfig) -> ModelConfig:
     if runtime.backend == "onnxruntime":
         if runtime.threads:
             set_parameter(config, "intra_op_thread_count", str(runtime.threads))
+    elif runtime.backend == "tensorrt":
+        # The backend loads profile 0 alone unless they are named.
+        config.instance_group[0].profile.extend(str(i) for i in range(profiles))
+        if runtime.cuda_graphs:
+            _add_cuda_graphs(config, stage)
+    elif runtime.engine == "tensorrt":
+        set_parameter(config, CUDA_GRAPHS, "true" if runtime.cuda_graphs else "false")
     else:
         set_parameter(config, THREADS, str(runtime.threads))
-        if not runtime.instances:
+        if not runtime.instances and not gpu:
             set_parameter(config, AUTO_INSTANCES, "true")
+    if gpu:
+        _add_warmup(config, stage)
     return config
+
+
+def _add_cuda_graphs(config: ModelConfig, stage: StagePolicy) -> None:
+    """One graph for every length and each of a few numbers of rows.
+
+    Without a `graph_spec` the backend captures the optimum of every profile alone. A call takes
+    the smallest graph that is not below its own rows and length.
+    """
+    cuda = config.optimization.cuda
+    cuda.graphs = True
+    for length in stage.buckets:
+        fewest = 1
+        for batch in graph_batches(stage.max_batch_size):
+            spec = cuda.graph_spec.add(batch_size=batch)
+            # Down to here a call takes this graph; its other rows are computed in vain.
+            spec.graph_lower_bound.batch_size = fewest
+            for name in stage.inputs:
+                spec.input[name].dim.append(length)
+                spec.graph_lower_bound.input[name].dim.append(length)
+            fewest = batch + 1
+
+
+def _add_warmup(config: ModelConfig, stage: StagePolicy) -> None:
+    """One row and a full batch of every bucket, before the model counts as ready."""
+    pb: Any = model_config_pb2
+    for length in stage.buckets:
+        for batch in dict.fromkeys([1, stage.max_batch_size]):
+            warmup = pb.ModelWarmup(name=f"{batch}x{length}", batch_size=batch)
+            for name in stage.inputs:
+                value = pb.ModelWarmup.Input(data_type=pb.TYPE_INT32, dims=[length], zero_data=True)
+                warmup.inputs[name].CopyFrom(value)
+            config.model_warmup.append(warmup)
 
 
 def set_parameter(config: ModelConfig, key: str, value: str) -> None:

@@ -11,26 +11,38 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import cascadebert_core
+import cascadebert_engine
 from cascadebert_core.contract import POLICY_FILE, TOKENIZER_FILE, TOKENIZERS_FOLDER
 from cascadebert_core.policy import Policy, StagePolicy, policy_to_json
+from cascadebert_engine.files import read_json, sha256_of_file, write_json, write_text
+from cascadebert_engine.manifest import FILE as MANIFEST
+from cascadebert_engine.manifest import manifest_from_file
 
 from .config import RuntimeConfig
 from .errors import UsageError
 from .model_config import config_from_text, config_to_text, stage_config
-from .workspace import read_json, sha256_of, sha256_of_file, write_json, write_text
+from .workspace import sha256_of
 
-_STAGE_MODEL = Path(__file__).parent / "stages" / "onnxruntime_model.py"
+_STAGES = Path(__file__).parent / "stages"
 _STAGE_MANIFEST = "cascadebert.json"
 _BLS_VERSION = "1"
 
 
 @dataclass(frozen=True, slots=True)
 class StageFiles:
-    """What one stage is published from."""
+    """What one stage is published from.
+
+    Attributes:
+        stage: of the policy.
+        artefact: model.onnx or model.plan.
+        tokenizer: tokenizer.json.
+        manifest: of a plan.
+    """
 
     stage: StagePolicy
-    onnx: Path
+    artefact: Path
     tokenizer: Path
+    manifest: Path | None = None
 
 
 def publish_cascade(
@@ -78,29 +90,41 @@ def _require_ours(repository: Path, stages: Sequence[StageFiles]) -> None:
 
 def _publish_stage(repository: Path, files: StageFiles, runtime: RuntimeConfig) -> bool:
     target = repository / files.stage.model
-    config = config_to_text(stage_config(files.stage, runtime))
-    python = runtime.backend == "python"
-    onnx_sha256 = sha256_of_file(files.onnx)
-    key = sha256_of(onnx_sha256, config, _STAGE_MODEL.read_text() if python else None)
-    manifest = {"key": key, "onnx_sha256": onnx_sha256}
-    published = target / str(files.stage.version) / "model.onnx"
-    if (
-        read_json(target / _STAGE_MANIFEST) == manifest
-        and published.is_file()
-        and sha256_of_file(published) == onnx_sha256
+    profiles = 0 if files.manifest is None else len(manifest_from_file(files.manifest).profiles)
+    config = config_to_text(stage_config(files.stage, runtime, profiles))
+    sources = _stage_sources(files, runtime)
+    hashes = {name: sha256_of_file(source) for name, source in sorted(sources.items())}
+    manifest = {"key": sha256_of(hashes, config), "files": hashes}
+    published = target / str(files.stage.version)
+    if read_json(target / _STAGE_MANIFEST) == manifest and all(
+        (published / name).is_file() and sha256_of_file(published / name) == value
+        for name, value in hashes.items()
     ):
         return False
     aside = repository / f".{files.stage.model}.new"
     shutil.rmtree(aside, ignore_errors=True)
     version = aside / str(files.stage.version)
-    version.mkdir(parents=True)
-    shutil.copyfile(files.onnx, version / "model.onnx")
-    if python:
-        shutil.copyfile(_STAGE_MODEL, version / "model.py")
+    for name, source in sources.items():
+        (version / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, version / name)
     (aside / "config.pbtxt").write_text(config, encoding="utf-8")
     write_json(aside / _STAGE_MANIFEST, manifest)
     _replace_folder(aside, target)
     return True
+
+
+def _stage_sources(files: StageFiles, runtime: RuntimeConfig) -> dict[str, Path]:
+    """Files of a stage's version folder, by their names there."""
+    sources = {f"model{files.artefact.suffix}": files.artefact}
+    if files.manifest is not None:
+        sources[MANIFEST] = files.manifest
+    if runtime.backend == "python":
+        sources["model.py"] = _STAGES / "model.py"
+        sources["session.py"] = _STAGES / f"{runtime.engine}_session.py"
+        if runtime.engine == "tensorrt":
+            package = Path(cascadebert_engine.__file__).parent
+            sources.update({f"{package.name}/{f.name}": f for f in package.glob("*.py")})
+    return sources
 
 
 def _publish_bls(model: Path, policy: Policy, stages: Sequence[StageFiles]) -> bool:

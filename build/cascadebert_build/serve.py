@@ -8,8 +8,10 @@ from pathlib import Path
 
 from cascadebert_core.contract import POLICY_FILE
 from cascadebert_core.policy import policy_from_file
+from cascadebert_engine.preflight import misfits
 
-from .errors import UsageError
+from .errors import CheckFailed, UsageError
+from .extras import require
 from .model_config import (
     AUTO_INSTANCES,
     CALLS_IN_FLIGHT,
@@ -61,11 +63,26 @@ def serve_cascades(
         unknown = sorted(set(given or {}) - stages - {""})
         if unknown:
             raise UsageError(f"--{flag} {unknown[0]}=…: the stages are {', '.join(sorted(stages))}")
+    found = misfits(repository, names)
+    if found:
+        raise CheckFailed("\n".join(found))
+    for plan in plans:
+        for config in plan[:-1]:
+            if config.backend == "python":
+                _require_engine(repository / config.name)
     with TritonServer(repository, ports=ports, log_path=log_path, options=options) as server:
         for plan in plans:
             for config in plan:  # the stages first, the cascade last
                 server.load(config.name, config_to_json(config))
         yield server
+
+
+def _require_engine(stage: Path) -> None:
+    """Refuse to start where the packages that run a stage's artefact are missing."""
+    if any(stage.glob("*/model.onnx")):
+        require("serve", "onnxruntime")
+    if any(stage.glob("*/model.plan")):
+        require("tensorrt", "tensorrt", "polygraphy")
 
 
 def _plan(

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import sys
-import time
-from collections.abc import Generator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from importlib.metadata import version
@@ -15,31 +13,28 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cascadebert_core.policy import Policy, policy_from_file, policy_to_json
-from cascadebert_core.tokenization import Encoder
+from cascadebert_core.policy import Policy, StagePolicy, policy_from_file, policy_to_json
+from cascadebert_engine.files import read_json, sha256_of_file, write_json, write_text
+from cascadebert_engine.manifest import FILE, PLAN
+from cascadebert_engine.request import EngineRequest
 
 from .checkpoint import checkpoint_from_source, sha256_of_checkpoint, tokenizer_to_json
 from .config import CascadeConfig, MemberConfig
 from .data import Rows, rows_from_source
+from .decisions import MAX_FLIPPED, DecisionReport, compare_decisions
 from .draft import policy_from_members
+from .engine_steps import EngineSteps
 from .errors import CheckFailed, UsageError
-from .export import OPSET, onnx_from_checkpoint
+from .export import GRAPH_VERSION, OPSET, onnx_from_checkpoint
 from .extras import require
-from .logits import StageInput, load_logits, logits_of_rows, save_logits
+from .logits import Run, load_logits, logits_of_rows, save_logits, stage_input
+from .progress import say, timed
 from .publish import StageFiles, publish_cascade
 from .session import OnnxSession
 from .simulate import simulate
 from .tune import choose_thresholds
 from .verify import TOLERANCE, VerifyReport, verify_onnx
-from .workspace import (
-    MemberManifest,
-    Workspace,
-    read_json,
-    sha256_of,
-    sha256_of_file,
-    write_json,
-    write_text,
-)
+from .workspace import MemberManifest, Workspace, sha256_of
 
 
 @dataclass
@@ -61,17 +56,27 @@ class Steps:
         """The held-out rows, read once."""
         return rows_from_source(self.config.data_source())
 
+    @property
+    def engines(self) -> EngineSteps:
+        """The steps that only TensorRT stages need."""
+        return EngineSteps(self.config, self.workspace, lambda: self.rows, self.force)
+
+    @property
+    def uses_plans(self) -> bool:
+        """Whether the stages run TensorRT plans; else they run the exported graphs."""
+        return self.config.runtime.engine == "tensorrt"
+
     def export(self, member: MemberConfig) -> MemberManifest:
         """Checkpoint → ONNX file, tokenizer and manifest."""
         require("build", "torch", "transformers", "onnx", "onnxscript", "onnxruntime")
         source = self.config.checkpoint(member)
         versions = [version(package) for package in ("torch", "transformers", "onnxscript")]
-        key = sha256_of(sha256_of_checkpoint(source), OPSET, versions)
+        key = sha256_of(sha256_of_checkpoint(source), OPSET, GRAPH_VERSION, versions)
         current = self._current_manifest(member, key)
         if current is not None:
-            _say("export", member.name, "up to date")
+            say("export", member.name, "up to date")
             return current
-        with _timed("export", member.name) as note:
+        with timed("export", member.name) as note:
             checkpoint = checkpoint_from_source(source)
             onnx = self.workspace.onnx(member)
             onnx.parent.mkdir(parents=True, exist_ok=True)
@@ -104,14 +109,14 @@ class Steps:
         self.draft()  # labels and lengths, before a minute is spent on numbers
         path = self.workspace.verify_report(member)
         if not self.force and self._is_verified(member):
-            _say("verify", member.name, "up to date")
+            say("verify", member.name, "up to date")
             return None
-        with _timed("verify", member.name) as note:
+        with timed("verify", member.name) as note:
             session = OnnxSession(self.workspace.onnx(member))
             report = verify_onnx(
                 session.logits,
                 checkpoint_from_source(self.config.checkpoint(member)),
-                self.stage_input(member, manifest),
+                stage_input(self.config, self.workspace, member),
                 self.rows.texts,
                 member=member.name,
                 max_batch_size=member.max_batch_size,
@@ -128,27 +133,80 @@ class Steps:
         return report
 
     def logits(self, member: MemberConfig) -> NDArray[np.float32]:
-        """Logits of the held-out rows from the exported file, in the checkpoint's label order."""
-        manifest = self.workspace.manifest(member)
+        """Logits of the held-out rows from the artefact that serves, in the checkpoint's order."""
+        if not self.uses_plans:
+            return self.reference_logits(member)
+        manifest = self.engines.manifest(member)
+        # Loaded only where the logits are not kept already.
+        with contextlib.ExitStack() as stack:
+            return self._logits_of(
+                member,
+                manifest.plan_sha256,
+                lambda: stack.enter_context(self.engines.session(member)).run,
+            )
+
+    def reference_logits(self, member: MemberConfig) -> NDArray[np.float32]:
+        """Logits of the held-out rows from the exported FP32 graph."""
+        return self._logits_of(
+            member,
+            self.workspace.manifest(member).onnx_sha256,
+            lambda: OnnxSession(self.workspace.onnx(member)).logits,
+        )
+
+    def _logits_of(
+        self, member: MemberConfig, artefact: str, load: Callable[[], Run]
+    ) -> NDArray[np.float32]:
         key = sha256_of(
-            manifest.onnx_sha256, manifest.tokenizer_sha256, self.rows.sha256(),
+            artefact, self.workspace.manifest(member).tokenizer_sha256, self.rows.sha256(),
             member.max_length, self.config.buckets(member),
         )  # fmt: skip
         path = self.workspace.logits(member, key)
         kept = None if self.force else load_logits(path, key)
         if kept is not None:
             return kept
-        with _timed("logits", member.name) as note:
-            session = OnnxSession(self.workspace.onnx(member))
+        with timed("logits", member.name) as note:
             logits = logits_of_rows(
-                session.logits,
-                self.stage_input(member, manifest),
+                load(),
+                stage_input(self.config, self.workspace, member),
                 self.rows.texts,
                 f"logits {member.name}",
+                member.max_batch_size,
             )
             save_logits(path, key, logits)
             note(f"{len(logits)} rows")
         return logits
+
+    def verify_decisions(self) -> DecisionReport | None:
+        """Gate decisions of the artefacts that serve against those of the FP32 graphs.
+
+        Returns:
+            None where the FP32 graphs themselves serve, or a passed check still holds.
+
+        Raises:
+            CheckFailed: more rows are decided otherwise than the tolerance allows.
+        """
+        if not self.uses_plans:
+            return None
+        policy = self.policy()
+        if not self.force and self._are_decisions_verified(policy):
+            say("verify", "decisions", "up to date")
+            return None
+        members = self.config.members
+        served = [self.logits(member) for member in members]
+        reference = [self.reference_logits(member) for member in members]
+        with timed("verify", "decisions") as note:
+            report = compare_decisions(policy, served, reference)
+            key = self._decisions_key(policy)
+            write_json(
+                self.workspace.decisions, {"key": key, "passed": bool(report), **asdict(report)}
+            )
+            if not report:
+                raise CheckFailed(
+                    f"{report}: keep more operators in FP32 ([compile] fp32_ops), or choose "
+                    f"thresholds further from where the rows are; see {self.workspace.decisions}"
+                )
+            note(str(report))
+        return report
 
     def draft(self) -> Policy:
         """The policy of the exported members, before thresholds are chosen."""
@@ -168,7 +226,7 @@ class Steps:
         draft = self.draft()
         rates = self.config.deferral_rates()
         logits = [self.logits(member) for member in self.config.members]
-        with _timed("tune", self.config.name) as note:
+        with timed("tune", self.config.name) as note:
             policy = replace(
                 draft.with_thresholds(choose_thresholds(draft, logits, rates)),
                 certificate={
@@ -200,14 +258,24 @@ class Steps:
                     f"the member {member.name!r}, as it is now, has not passed verification: "
                     "run `cascadebert verify`"
                 )
+            if self.uses_plans and not self.engines.is_verified(member):
+                raise UsageError(
+                    f"the engine of {member.name!r}, as it is now, has not passed verification: "
+                    "run `cascadebert verify` on the machine with the GPU"
+                )
         policy = self.policy()
-        with _timed("publish", self.config.name) as note:
+        if self.uses_plans and not self._are_decisions_verified(policy):
+            raise UsageError(
+                "the gate's decisions of these engines at these thresholds have not passed "
+                "verification: run `cascadebert verify`"
+            )
+        with timed("publish", self.config.name) as note:
             written = publish_cascade(
                 repository,
                 self.config.name,
                 policy,
                 [
-                    StageFiles(stage, self.workspace.onnx(member), self.workspace.tokenizer(member))
+                    self._stage_files(stage, member)
                     for stage, member in zip(policy.stages, self.config.members, strict=True)
                 ],
                 self.config.runtime,
@@ -235,11 +303,24 @@ class Steps:
 
     def _artefacts(self) -> dict[str, dict[str, str]]:
         """Hashes of what the thresholds were chosen with; they enter the policy's id."""
-        manifests = {m.name: self.workspace.manifest(m) for m in self.config.members}
-        return {
-            name: {"onnx_sha256": m.onnx_sha256, "tokenizer_sha256": m.tokenizer_sha256}
-            for name, m in manifests.items()
-        }
+        artefacts: dict[str, dict[str, str]] = {}
+        for member in self.config.members:
+            exported = self.workspace.manifest(member)
+            artefacts[member.name] = {
+                "onnx_sha256": exported.onnx_sha256,
+                "tokenizer_sha256": exported.tokenizer_sha256,
+            }
+            if self.uses_plans:
+                plan = self.engines.manifest(member).plan_sha256
+                artefacts[member.name]["plan_sha256"] = plan
+        return artefacts
+
+    def _stage_files(self, stage: StagePolicy, member: MemberConfig) -> StageFiles:
+        tokenizer = self.workspace.tokenizer(member)
+        if not self.uses_plans:
+            return StageFiles(stage, self.workspace.onnx(member), tokenizer)
+        engine = self.workspace.engine(member)
+        return StageFiles(stage, engine / PLAN, tokenizer, engine / FILE)
 
     def build(self, repository: Path) -> list[str]:
         """All steps in order; what is up to date is skipped."""
@@ -247,16 +328,22 @@ class Steps:
             self.export(member)
         for member in self.config.members:
             self.verify(member)
+        if self.uses_plans:
+            for member in self.config.members:
+                self.compile_graph(member)
+            for member in self.config.members:
+                self.engines.plan(member)
+                self.engines.verify(member)
         self.tune()
+        self.verify_decisions()
         return self.publish(repository)
 
-    def stage_input(self, member: MemberConfig, manifest: MemberManifest) -> StageInput:
-        """How texts become batches of the member's stage."""
-        return StageInput(
-            Encoder(self.workspace.tokenizer(member), member.max_length),
-            manifest.inputs,
-            self.config.buckets(member),
-        )
+    def compile_graph(self, member: MemberConfig) -> EngineRequest:
+        """Exported graph → FP16 graph, with all that the machine with the GPU needs."""
+        request = self.engines.graph(member)
+        # Kept for a machine that has no ONNX Runtime.
+        self.reference_logits(member)
+        return request
 
     def _verify_key(self, member: MemberConfig) -> str:
         """A hash of everything that the numerical check of a member reads."""
@@ -270,6 +357,13 @@ class Steps:
         report = read_json(self.workspace.verify_report(member)) or {}
         return report.get("passed") is True and report.get("key") == self._verify_key(member)
 
+    def _decisions_key(self, policy: Policy) -> str:
+        return sha256_of(policy.id, self.rows.sha256(), MAX_FLIPPED)
+
+    def _are_decisions_verified(self, policy: Policy) -> bool:
+        report = read_json(self.workspace.decisions) or {}
+        return report.get("passed") is True and report.get("key") == self._decisions_key(policy)
+
     def _current_manifest(self, member: MemberConfig, key: str) -> MemberManifest | None:
         if self.force:
             return None
@@ -278,29 +372,3 @@ class Steps:
         except (UsageError, TypeError, KeyError, json.JSONDecodeError):
             return None  # absent, damaged, or of another version: it is made anew
         return manifest if manifest.key == key else None
-
-
-@contextmanager
-def _timed(step: str, name: str) -> Generator[_Note, None, None]:
-    """Announce a step on stderr, and say at its end how long it took and what came of it."""
-    start = time.monotonic()
-    note = _Note()
-    if sys.stderr.isatty():
-        sys.stderr.write(f"{step:8} {name:12} …\r")
-        sys.stderr.flush()
-    yield note
-    _say(step, name, f"{time.monotonic() - start:6.1f} s  {note.text}")
-
-
-class _Note:
-    """The words that end a step's line."""
-
-    text = ""
-
-    def __call__(self, text: str) -> None:
-        self.text = text
-
-
-def _say(step: str, name: str, text: str) -> None:
-    sys.stderr.write(f"{step:8} {name:12} {text}\n")
-    sys.stderr.flush()

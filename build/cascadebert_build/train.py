@@ -14,12 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from cascadebert_engine.files import write_json
+
 from .checkpoint import config_from_source, hide_weight_bars, tokenizer_from_source
 from .data import Rows
 from .errors import UsageError
 from .extras import require
 from .objectives import OBJECTIVES
-from .workspace import write_json
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast

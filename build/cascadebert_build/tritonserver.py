@@ -65,7 +65,7 @@ def find_installation() -> Installation:
         MissingExtra: the serve extra is not installed.
         UsageError: the environment has a part that the server cannot run with.
     """
-    for module in ("pytriton", "onnxruntime", "tokenizers"):
+    for module in ("pytriton", "tokenizers"):
         if importlib.util.find_spec(module) is None:
             raise MissingExtra("serve", module)
     numpy_version = importlib.metadata.version("numpy")

@@ -7,6 +7,7 @@
     ├── <member>/tokenizer.json    self-contained tokenizer
     ├── <member>/member.json       what they were made of, with hashes
     ├── <member>/verify.json       report of the numerical check
+    ├── <member>/engine/           graphs for TensorRT, the request, the plan and its reports
     ├── logits/<member>-….npz      logits, by artefact and data
     └── policy.json                the policy that `publish` installs
 """
@@ -18,6 +19,8 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+from cascadebert_engine.files import read_json, sha256_of_file, write_json
 
 from .config import CascadeConfig, MemberConfig
 from .errors import UsageError
@@ -64,6 +67,15 @@ class Workspace:
     def verify_report(self, member: MemberConfig) -> Path:
         """The report of the numerical check."""
         return self.folder / member.name / "verify.json"
+
+    def engine(self, member: MemberConfig) -> Path:
+        """The folder that travels to the machine with the GPU and back."""
+        return self.folder / member.name / "engine"
+
+    @property
+    def decisions(self) -> Path:
+        """The report of the gate's decisions."""
+        return self.folder / "decisions.json"
 
     def logits(self, member: MemberConfig, key: str) -> Path:
         """Logits of a member over one set of rows; `key` hashes everything that made them."""
@@ -113,37 +125,6 @@ def workspace_of(config: CascadeConfig, work_dir: Path | None) -> Workspace:
     return Workspace(work_dir or config.folder / "work" / config.name)
 
 
-def sha256_of_file(path: Path) -> str:
-    """The file's sha256 in hex."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
 def sha256_of(*parts: Any) -> str:
     """A hash of JSON values, to tell whether a step's inputs have changed."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-
-
-def read_json(path: Path) -> dict[str, Any] | None:
-    """The JSON object in `path`; None where there is none, or a damaged one."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return value if isinstance(value, dict) else None
-
-
-def write_json(path: Path, value: dict[str, Any]) -> None:
-    """Write a JSON file whole or not at all."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)

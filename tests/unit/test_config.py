@@ -72,9 +72,18 @@ def test_a_rate_for_every_stage(tmp_path: Path) -> None:
         (MEMBERS + "max_batch_size = 0", "give 1 or more"),
         (MEMBERS + "[data]\n", "data.path is missing"),
         (MEMBERS + '[runtime]\nbackend = "pytorch"', "one of python, onnxruntime, tensorrt"),
-        (MEMBERS + '[runtime]\nengine = "tensorrt"', "cannot be built yet"),
+        (MEMBERS + '[runtime]\nengine = "tensorrt"\ndevice = "cpu"', "TensorRT runs on a GPU"),
+        (MEMBERS + '[runtime]\nengine = "tensorrt"\nprecision = "int8"', "builds 'fp16'"),
+        (MEMBERS + "[runtime]\ncuda_graphs = true", "only engine = 'tensorrt'"),
+        (MEMBERS + "[runtime]\ncuda_graphs = 1", "give true or false"),
+        (MEMBERS + "[runtime]\nmax_queue_delay_us = -1", "give 0 or more"),
+        (MEMBERS + "opt_batch_size = 65", r"opt_batch_size is 65: give 1 to max_batch_size = 64"),
+        (MEMBERS + "[compile]\noptimization_level = 6", "give 0 to 5"),
+        (MEMBERS + "[compile]\nworkspace_mib = -1", "give 0 or more"),
+        (MEMBERS + '[compile]\nhardware_compatibility = "all"', "one of none, ampere_plus"),
+        (MEMBERS + "[compile]\nfp32_ops = 'Softmax'", "give list"),
         (MEMBERS + '[runtime]\nbackend = "onnxruntime"\nengine = "tensorrt"', "implies it"),
-        (MEMBERS + '[runtime]\nprecision = "fp16"', "cannot be built yet"),
+        (MEMBERS + '[runtime]\nprecision = "fp16"', "builds 'fp32'"),
         (MEMBERS + '[runtime]\ndevice = "tpu"', "one of cpu, gpu"),
         (MEMBERS + "[runtime]\nbuckets = [64, 32]", "ascending"),
         (MEMBERS + "[runtime]\nbuckets = 64", "give list"),
@@ -93,3 +102,17 @@ def test_what_is_wrong_is_named(tmp_path: Path, text: str, message: str) -> None
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"nowhere\.toml does not exist"):
         config_from_file(tmp_path / "nowhere.toml")
+
+
+def test_tensorrt_implies_fp16_on_a_gpu_and_profiles_for_every_bucket(tmp_path: Path) -> None:
+    text = MEMBERS + '[runtime]\nbackend = "tensorrt"\nbuckets = [32, 64]\n'
+    config = config_from_file(write(tmp_path, text))
+    assert (config.runtime.engine, config.runtime.precision, config.runtime.device) == (
+        "tensorrt", "fp16", "gpu",
+    )  # fmt: skip
+    first, last = (config.profiles(member) for member in config.members)
+    assert [(p.length, p.opt_batch, p.max_batch) for p in first] == [
+        (32, 32, 64), (64, 32, 64), (128, 32, 64),
+    ]  # fmt: skip
+    # A deferred stage sees only the hard rest.
+    assert {p.opt_batch for p in last} == {8}

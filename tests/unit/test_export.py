@@ -82,7 +82,7 @@ def test_a_graph_that_is_not_its_checkpoint_fails_verification(tmp_path: Path) -
     onnx.save(model, str(path))
     manifest_path = steps.workspace.manifest_path(member)
     manifest = json.loads(manifest_path.read_text())
-    from cascadebert_build.workspace import sha256_of_file
+    from cascadebert_engine.files import sha256_of_file
 
     manifest["onnx_sha256"] = sha256_of_file(path)
     manifest_path.write_text(json.dumps(manifest))

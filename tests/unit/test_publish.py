@@ -106,7 +106,7 @@ def test_only_what_changed_is_written_again(tmp_path: Path) -> None:
     other = POLICY.with_thresholds((0.5,))
     files = stage_files(tmp_path)
     assert publish_cascade(repository, "mine", other, files, RuntimeConfig()) == ["mine"]
-    files[1].onnx.write_bytes(b"other onnx")
+    files[1].artefact.write_bytes(b"other onnx")
     assert publish_cascade(repository, "mine", other, files, RuntimeConfig()) == ["test_1"]
     assert (repository / "test_1" / "1" / "model.onnx").read_bytes() == b"other onnx"
 
@@ -117,7 +117,7 @@ def test_tokenizers_of_an_earlier_policy_are_removed(tmp_path: Path) -> None:
     renamed = tuple(replace(stage, tokenizer="newer") for stage in POLICY.stages)
     policy = replace(POLICY, stages=renamed)
     files = [
-        StageFiles(stage, f.onnx, f.tokenizer)
+        StageFiles(stage, f.artefact, f.tokenizer)
         for stage, f in zip(renamed, stage_files(tmp_path), strict=True)
     ]
     publish_cascade(repository, "mine", policy, files, RuntimeConfig())

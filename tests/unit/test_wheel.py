@@ -27,14 +27,17 @@ def distributions(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_the_wheel_holds_all_three_packages_and_the_bls_model(distributions: Path) -> None:
+def test_the_wheel_holds_all_packages_and_the_bls_model(distributions: Path) -> None:
     (wheel,) = distributions.glob("*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
     assert {
         "cascadebert_client/__init__.py",
         "cascadebert_client/py.typed",
         "cascadebert_build/cli.py",
-        "cascadebert_build/stages/onnxruntime_model.py",
+        "cascadebert_build/stages/model.py",
+        "cascadebert_build/stages/onnxruntime_session.py",
+        "cascadebert_build/stages/tensorrt_session.py",
+        "cascadebert_engine/__main__.py",
         "cascadebert_build/bls/config.pbtxt",
         "cascadebert_build/bls/1/model.py",
         "cascadebert_core/gate.py",

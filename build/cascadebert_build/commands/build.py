@@ -1,4 +1,4 @@
-"""`export`, `verify`, `tune`, `publish`, `build` and `evaluate`."""
+"""`export`, `compile`, `verify`, `tune`, `publish`, `build` and `evaluate`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ from typing import Any
 import numpy as np
 
 from cascadebert_core.policy import Policy, check_threshold
+from cascadebert_engine.builder import GRAPHS
+from cascadebert_engine.files import write_text
+from cascadebert_engine.manifest import PLAN
 
 from ..config import CascadeConfig, MemberConfig, config_from_file
 from ..data import rows_from_source
@@ -19,14 +22,28 @@ from ..errors import UsageError
 from ..evaluate import evaluate
 from ..simulate import Outcome
 from ..steps import Steps
-from ..workspace import workspace_of, write_text
+from ..workspace import workspace_of
 
 
 def add_build_parsers(commands: Any) -> None:
     """Add the commands that take a cascade.toml."""
     export = _parser(commands, "export", _export, "checkpoints to ONNX")
     verify = _parser(commands, "verify", _verify, "exported files against their checkpoints")
-    for one in (export, verify):
+    compile_ = _parser(commands, "compile", _compile, "exported files to TensorRT engines")
+    compile_.add_argument(
+        "--step",
+        choices=("all", "graph", "engine"),
+        default="all",
+        help="graph: the FP16 graphs, on any machine; engine: the plans, on the machine with the "
+        "GPU (default: both)",
+    )
+    compile_.add_argument(
+        "--graph",
+        choices=GRAPHS,
+        default="auto",
+        help="what to build from (default: what suits the TensorRT that is installed)",
+    )
+    for one in (export, verify, compile_):
         one.add_argument("--member", metavar="NAME", help="this member only")
     tune = _parser(commands, "tune", _tune, "thresholds from held-out rows")
     tune.add_argument(
@@ -113,9 +130,34 @@ def _export(args: argparse.Namespace) -> int:
 
 def _verify(args: argparse.Namespace) -> int:
     steps = _steps(args)
-    reports = {member.name: steps.verify(member) for member in _members(args, steps.config)}
+    members = _members(args, steps.config)
+    reports: dict[str, Any] = {member.name: steps.verify(member) for member in members}
+    if steps.uses_plans:
+        for member in members:
+            if (steps.workspace.engine(member) / PLAN).is_file():
+                reports[f"{member.name}_plan"] = steps.engines.verify(member)
+        if args.member is None and steps.workspace.policy.is_file():
+            reports["decisions"] = steps.verify_decisions()
     if args.json:
         print(json.dumps({n: "up to date" if r is None else asdict(r) for n, r in reports.items()}))
+    return 0
+
+
+def _compile(args: argparse.Namespace) -> int:
+    steps = _steps(args)
+    if not steps.uses_plans:
+        raise UsageError(
+            f"{args.config} says engine = {steps.config.runtime.engine!r}, which needs no "
+            "compiling: set engine = 'tensorrt' under [runtime]"
+        )
+    members = _members(args, steps.config)
+    done: dict[str, Any] = {}
+    if args.step != "engine":
+        done = {member.name: asdict(steps.compile_graph(member)) for member in members}
+    if args.step != "graph":
+        done = {member.name: asdict(steps.engines.plan(member, args.graph)) for member in members}
+    if args.json:
+        print(json.dumps(done))
     return 0
 
 

@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from cascadebert_engine.files import write_json, write_text
+
 from ..config import CascadeConfig, DataConfig, config_from_file
 from ..data import Rows, rows_from_source
 from ..evaluate import evaluate
@@ -19,7 +21,7 @@ from ..serve import serve_cascades
 from ..steps import Steps
 from ..tritonserver import Ports
 from ..tune import choose_thresholds
-from ..workspace import workspace_of, write_json, write_text
+from ..workspace import workspace_of
 from .measurement import CONCURRENCY, Measured, Way, measure
 from .picture import save_picture
 

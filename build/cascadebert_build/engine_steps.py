@@ -1,0 +1,310 @@
+"""The steps that only TensorRT stages need: FP16 graph, engine, and the check of both."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cascadebert_core.batching import StageBatch
+from cascadebert_core.tokenization import Text
+from cascadebert_engine.builder import build_plan
+from cascadebert_engine.errors import EngineError
+from cascadebert_engine.files import read_json, sha256_of_file, write_json, write_text
+from cascadebert_engine.machine import this_machine
+from cascadebert_engine.manifest import (
+    FILE,
+    PLAN,
+    EngineManifest,
+    check_calls,
+    check_machine,
+    check_plan,
+    manifest_from_file,
+)
+from cascadebert_engine.request import FILE as REQUEST
+from cascadebert_engine.request import EngineRequest, Graph, request_from_file
+from cascadebert_engine.session import EngineSession
+
+from .config import CascadeConfig, MemberConfig
+from .data import Rows
+from .errors import CheckFailed, UsageError
+from .extras import require
+from .half import half_graph, tensorrt_graph
+from .logits import StageInput, stage_input
+from .progress import say, timed
+from .reference import Reference, reference_from_file
+from .session import OnnxSession
+from .verify import sample_of_texts
+from .verify_engine import (
+    FP32_FINGERPRINT,
+    MAX_DIFFERENCE,
+    P99_DIFFERENCE,
+    EngineReport,
+    verify_engine,
+)
+from .workspace import Workspace, sha256_of
+
+# Counts the changes of what is made of a graph; a new one makes the graphs anew.
+_GRAPH_VERSION = 1
+
+# Rows that AutoCast reads the ranges of the activations from.
+_CALIBRATION_ROWS = 64
+
+
+@dataclass
+class EngineSteps:
+    """From an exported member to a verified plan.
+
+    Attributes:
+        config: cascade.toml.
+        workspace: artefacts between the steps.
+        rows: the held-out rows, read when they are first needed.
+        force: do every step anew.
+    """
+
+    config: CascadeConfig
+    workspace: Workspace
+    rows: Callable[[], Rows]
+    force: bool = False
+
+    def graph(self, member: MemberConfig) -> EngineRequest:
+        """Exported graph → FP32 and FP16 graphs for TensorRT, and the request for the engine.
+
+        Raises:
+            MissingExtra: ModelOpt or ONNX Runtime is not installed.
+            CheckFailed: the graph cannot be converted.
+        """
+        folder = self.workspace.engine(member)
+        key = self._graph_key(member)
+        if not self.force and (read_json(folder / "graph.json") or {}).get("key") == key:
+            try:
+                request = request_from_file(folder / REQUEST)
+                say("graph", member.name, "up to date")
+                return request
+            except EngineError:
+                pass  # damaged or of another version: it is made anew
+        require("fp16", "modelopt", "onnx", "onnxruntime")
+        with timed("graph", member.name) as note:
+            (folder / "graph.json").unlink(missing_ok=True)
+            fp32, fp16 = folder / "fp32.onnx", folder / "fp16.onnx"
+            opset = tensorrt_graph(self.workspace.onnx(member), fp32)
+            stage = stage_input(self.config, self.workspace, member)
+            texts = _reference_texts(self.rows().texts, stage)
+            reference = self._reference(member, stage, texts)
+            calibration = stage.batch(reference.rows[:_CALIBRATION_ROWS]).tensors
+            half = half_graph(
+                fp32,
+                fp16,
+                [{name: calibration[name] for name in stage.inputs}],
+                self.config.compile.fp32_ops,
+            )
+            reference.save(folder / "reference.npz")
+            manifest = self.workspace.manifest(member)
+            request = EngineRequest(
+                member=member.name,
+                inputs=manifest.inputs,
+                n_labels=len(manifest.labels),
+                profiles=self.config.profiles(member),
+                fp32=Graph(fp32.name, sha256_of_file(fp32), opset),
+                fp16=Graph(fp16.name, sha256_of_file(fp16), half.opset),
+                checkpoint_sha256=manifest.key,
+                onnx_sha256=manifest.onnx_sha256,
+                options=self.config.compile.build_options(),
+            )
+            request.write(folder / REQUEST)
+            difference = self._graph_difference(fp16, stage, reference)
+            if not difference <= MAX_DIFFERENCE:  # NaN too
+                raise CheckFailed(
+                    f"{fp16} differs from the exported graph by {difference:.1e} in a logit "
+                    f"(tolerance {MAX_DIFFERENCE:.0e}): keep more operators in FP32, as in "
+                    '[compile] fp32_ops = ["LayerNormalization", "Softmax"]'
+                )
+            made = {"modelopt": version("nvidia-modelopt"), "difference": difference}
+            write_json(folder / "graph.json", {"key": key, **made, **asdict(half)})
+            note(f"{half}; largest logit difference {difference:.1e} on the CPU")
+        return request
+
+    def plan(self, member: MemberConfig, graph: str = "auto") -> EngineManifest:
+        """Request → plan, on this machine's GPU.
+
+        Args:
+            member: one of the cascade's.
+            graph: "fp16", "fp32", or "auto": what suits the TensorRT that is installed.
+
+        Raises:
+            EngineError: there is no GPU or no TensorRT, or the engine cannot be built.
+        """
+        folder = self.workspace.engine(member)
+        request = request_from_file(folder / REQUEST)
+        machine = this_machine()
+        current = None if self.force else self._current(member, request, graph)
+        if current is not None:
+            say("engine", member.name, "up to date")
+            return current
+        with timed("engine", member.name) as note:
+            manifest = build_plan(request, folder, machine, graph=graph)
+            note(
+                f"{manifest.plan_bytes / 1e6:.0f} MB for {manifest.gpu}, TensorRT "
+                f"{manifest.tensorrt}, {len(manifest.profiles)} profiles; {manifest.precision}"
+            )
+        return manifest
+
+    def verify(self, member: MemberConfig) -> EngineReport | None:
+        """The plan against the FP32 graph; None when a passed check still holds.
+
+        Raises:
+            CheckFailed: it is out of tolerance.
+            EngineError: it does not fit this machine or its own manifest.
+        """
+        if not self.force and self.is_verified(member):
+            say("verify", f"{member.name} plan", "up to date")
+            return None
+        manifest = self.manifest(member)
+        folder = self.workspace.engine(member)
+        with timed("verify", f"{member.name} plan") as note:
+            reference = reference_from_file(folder / "reference.npz")
+            stage = stage_input(self.config, self.workspace, member)
+            with self.session(member) as session:
+                report = verify_engine(session.run, manifest, reference, stage.encoder.pad_id)
+            write_json(
+                folder / "verify.json",
+                {
+                    "key": self._verify_key(member),
+                    "passed": bool(report),
+                    "failures": report.failures(),
+                    **asdict(report),
+                },
+            )
+            write_text(folder / "verify.md", report.to_markdown())
+            if not report:
+                raise CheckFailed(
+                    f"the engine of {member.name!r} is not its checkpoint: "
+                    f"{'; '.join(report.failures())}; see {folder / 'verify.md'}"
+                )
+            note(str(report))
+        return report
+
+    def is_verified(self, member: MemberConfig) -> bool:
+        """Whether the plan, as it is now, has passed its check."""
+        report = read_json(self.workspace.engine(member) / "verify.json") or {}
+        return report.get("passed") is True and report.get("key") == self._verify_key(member)
+
+    def manifest(self, member: MemberConfig) -> EngineManifest:
+        """The plan's manifest, with the plan and the member's present limits checked against it.
+
+        Raises:
+            UsageError: there is none, or the member was exported anew since.
+            PlanMisfit: the plan is damaged, or does not hold the calls of the stage.
+        """
+        folder = self.workspace.engine(member)
+        if not (folder / FILE).is_file():
+            raise UsageError(
+                f"the member {member.name!r} has no engine: run `cascadebert compile` on a machine "
+                "with a GPU"
+            )
+        manifest = manifest_from_file(folder / FILE)
+        check_plan(folder / PLAN, manifest)
+        exported = self.workspace.manifest(member)
+        if manifest.onnx_sha256 != exported.onnx_sha256:
+            raise UsageError(
+                f"the engine of {member.name!r} was built from an earlier export: run "
+                "`cascadebert compile` again"
+            )
+        check_calls(
+            manifest,
+            inputs=exported.inputs,
+            n_labels=len(exported.labels),
+            buckets=self.config.buckets(member),
+            max_batch_size=member.max_batch_size,
+        )
+        return manifest
+
+    def session(self, member: MemberConfig) -> RunningPlan:
+        """The plan, loaded as the embedded server loads it."""
+        plan = self.workspace.engine(member) / PLAN
+        return RunningPlan(EngineSession(plan, cuda_graphs=self.config.runtime.cuda_graphs))
+
+    def _current(
+        self, member: MemberConfig, request: EngineRequest, graph: str
+    ) -> EngineManifest | None:
+        """The manifest of a plan that this request and this machine would give again."""
+        folder = self.workspace.engine(member)
+        try:
+            manifest = manifest_from_file(folder / FILE)
+            check_plan(folder / PLAN, manifest)
+            check_machine(manifest, this_machine())
+        except EngineError:
+            return None
+        wanted = {"fp16": request.fp16.sha256, "fp32": request.fp32.sha256}
+        same = (
+            manifest.graph_sha256 == wanted[manifest.graph]
+            and graph in {"auto", manifest.graph}
+            and manifest.profiles == request.profiles
+            and manifest.hardware_compatibility == request.options.hardware_compatibility
+            and manifest.version_compatible == request.options.version_compatible
+        )
+        return manifest if same else None
+
+    def _reference(
+        self, member: MemberConfig, stage: StageInput, texts: Sequence[Text]
+    ) -> Reference:
+        rows = stage.encoder.encode(texts)
+        run = OnnxSession(self.workspace.onnx(member)).logits
+        return Reference(tuple(rows), np.concatenate([run(stage.batch([row])) for row in rows]))
+
+    def _graph_difference(self, fp16: Path, stage: StageInput, reference: Reference) -> float:
+        """Largest logit difference of the FP16 graph, run on the CPU; infinite where it is NaN."""
+        run = OnnxSession(fp16).logits
+        logits = np.concatenate([run(stage.batch([row])) for row in reference.rows])
+        difference = np.abs(logits - reference.logits).max()
+        return float(difference) if np.isfinite(difference) else float("inf")
+
+    def _graph_key(self, member: MemberConfig) -> str:
+        manifest = self.workspace.manifest(member)
+        return sha256_of(
+            manifest.onnx_sha256, manifest.tokenizer_sha256, self.rows().sha256(),
+            member.max_length, [asdict(p) for p in self.config.profiles(member)],
+            asdict(self.config.compile), _GRAPH_VERSION,
+        )  # fmt: skip
+
+    def _verify_key(self, member: MemberConfig) -> str:
+        """A hash of everything that the check of the plan reads."""
+        folder = self.workspace.engine(member)
+        files = [folder / PLAN, folder / FILE, folder / "reference.npz"]
+        return sha256_of(
+            [sha256_of_file(file) if file.is_file() else None for file in files],
+            self.workspace.manifest(member).onnx_sha256, self.config.buckets(member),
+            member.max_batch_size, self.config.runtime.cuda_graphs,
+            MAX_DIFFERENCE, P99_DIFFERENCE, FP32_FINGERPRINT,
+        )  # fmt: skip
+
+
+class RunningPlan:
+    """An engine session that takes stage batches; a context manager that closes it."""
+
+    def __init__(self, session: EngineSession) -> None:
+        """Own `session`."""
+        self._session = session
+
+    def run(self, batch: StageBatch) -> NDArray[np.float32]:
+        """Logits of shape (rows, n_labels) in the checkpoint's own order."""
+        return self._session.logits(batch.tensors)
+
+    def __enter__(self) -> RunningPlan:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._session.close()
+
+
+def _reference_texts(texts: Sequence[Text], stage: StageInput) -> list[Text]:
+    """The sample of the ONNX check, and a text so short that every profile holds it."""
+    sample = sample_of_texts(texts, stage)
+    shortest = min(sample, key=lambda text: len("".join(text)))
+    words = (shortest,) if isinstance(shortest, str) else shortest
+    first = tuple((word.split() or [""])[0] for word in words)
+    return [*sample, first[0] if isinstance(shortest, str) else (first[0], first[1])]

@@ -1,0 +1,57 @@
+"""A stage of a cascade inside Triton's python backend: the requests of a batch in one call.
+
+`cascadebert publish` copies this file into the stage's version folder, with the `session.py` of
+the engine that runs there. It uses nothing of the package, so that the model directory is all that
+a server needs.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import triton_python_backend_utils as pb_utils  # pyright: ignore[reportMissingImports] - Triton's own
+
+from .session import open_session  # pyright: ignore[reportMissingImports]
+
+_LOGITS = "logits"
+
+
+class TritonPythonModel:
+    """Merges the requests of a batch into one run of the session."""
+
+    def initialize(self, args: dict[str, str]) -> None:
+        """Open the session on the device of this instance."""
+        config = json.loads(args["model_config"])
+        parameters = {
+            name: value["string_value"] for name, value in config.get("parameters", {}).items()
+        }
+        gpu = args["model_instance_kind"] == "GPU"
+        device = int(args["model_instance_device_id"]) if gpu else None
+        self._session = open_session(Path(__file__).parent, device, parameters)
+        self._inputs = [value["name"] for value in config["input"]]
+
+    def execute(self, requests: list[Any]) -> list[Any]:
+        """One response for each request, in order."""
+        # Triton's batcher has put together only requests of equal length.
+        feeds = {
+            name: np.concatenate(
+                [pb_utils.get_input_tensor_by_name(r, name).as_numpy() for r in requests]
+            )
+            for name in self._inputs
+        }
+        logits = self._session.logits(feeds)
+        responses: list[Any] = []
+        start = 0
+        for request in requests:
+            rows = pb_utils.get_input_tensor_by_name(request, self._inputs[0]).shape()[0]
+            part = pb_utils.Tensor(_LOGITS, logits[start : start + rows])
+            responses.append(pb_utils.InferenceResponse(output_tensors=[part]))
+            start += rows
+        return responses
+
+    def finalize(self) -> None:
+        """Give the session's memory back."""
+        self._session.close()

@@ -1,0 +1,47 @@
+"""model.onnx in ONNX Runtime, on a CPU or a GPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+
+
+class Session:
+    """One ONNX Runtime session."""
+
+    def __init__(self, path: Path, device: int | None, threads: int) -> None:
+        """Load `path` on the GPU of that number; None: on the CPU."""
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        self._session = onnxruntime.InferenceSession(
+            str(path), options, providers=_providers(device)
+        )
+
+    def logits(self, feeds: dict[str, np.ndarray[Any, Any]]) -> np.ndarray[Any, Any]:
+        """Logits of shape (rows, n_labels) for int32 inputs of shape (rows, length)."""
+        return np.asarray(self._session.run(["logits"], feeds)[0])
+
+    def close(self) -> None:
+        """Drop the session."""
+        del self._session
+
+
+def open_session(folder: Path, device: int | None, parameters: dict[str, str]) -> Session:
+    """The session of a version folder; parameters are those of config.pbtxt."""
+    # 0 stands for "not chosen": one thread, since instances bring the parallelism.
+    return Session(folder / "model.onnx", device, int(parameters.get("threads", "1")) or 1)
+
+
+def _providers(device: int | None) -> list[Any]:
+    if device is None:
+        return ["CPUExecutionProvider"]
+    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        raise RuntimeError(
+            "this stage was published for a GPU and the installed onnxruntime has no CUDA "
+            "provider: install onnxruntime-gpu, or publish with device = 'cpu'"
+        )
+    return [("CUDAExecutionProvider", {"device_id": device}), "CPUExecutionProvider"]

@@ -1,0 +1,27 @@
+"""What can be wrong with an engine.
+
+::
+
+    EngineError
+    ├── BuildFailed      the engine cannot be built here, or is not what was asked for
+    ├── PlanMisfit       the plan does not fit this machine, this policy or its own manifest
+    └── NoGpu            there is no GPU, no driver, or too little of its memory
+"""
+
+from __future__ import annotations
+
+
+class EngineError(Exception):
+    """Base of everything that this package raises on purpose; one sentence with the remedy."""
+
+
+class BuildFailed(EngineError):  # noqa: N818
+    """TensorRT cannot build the engine, or it built another one than was asked for."""
+
+
+class PlanMisfit(EngineError):  # noqa: N818
+    """A plan that must not be loaded here."""
+
+
+class NoGpu(EngineError):  # noqa: N818
+    """A GPU is needed and cannot be used."""

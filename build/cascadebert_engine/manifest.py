@@ -1,0 +1,202 @@
+"""The manifest beside a plan: what it was built from, for which machine, and whether it fits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from .errors import PlanMisfit
+from .files import read_json, sha256_of_file, write_json
+from .machine import Machine, version_numbers
+from .precision import PrecisionEvidence
+from .profiles import Profile
+
+SCHEMA_VERSION = 1
+FILE = "engine.json"
+PLAN = "model.plan"
+
+_REBUILD = "build it again on this machine with `cascadebert compile`, then publish"
+
+_AMPERE = (8, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class EngineManifest:
+    """What a plan is.
+
+    Attributes:
+        member: name in cascade.toml.
+        plan_sha256, plan_bytes: of the file beside it.
+        tensorrt: full version that built it, "10.12.0.36".
+        cuda: newest CUDA that the building machine's driver runs.
+        gpu, compute_capability: of the building machine.
+        hardware_compatibility, version_compatible: as in the build options.
+        inputs, n_labels, profiles: what it can be called with.
+        graph: "fp16" (strongly typed) or "fp32" (8.6, with the FP16 flag).
+        strongly_typed: whether the graph's types bind.
+        precision: what the engine inspector shows.
+        checkpoint_sha256, onnx_sha256, graph_sha256: what it was built from.
+    """
+
+    member: str
+    plan_sha256: str
+    plan_bytes: int
+    tensorrt: str
+    cuda: str
+    gpu: str
+    compute_capability: str
+    hardware_compatibility: str
+    version_compatible: bool
+    inputs: tuple[str, ...]
+    n_labels: int
+    profiles: tuple[Profile, ...]
+    graph: str
+    strongly_typed: bool
+    precision: PrecisionEvidence
+    checkpoint_sha256: str
+    onnx_sha256: str
+    graph_sha256: str
+
+    def write(self, path: Path) -> None:
+        """Write the manifest; it comes after the plan, so that it vouches for a whole one."""
+        write_json(path, {"schema_version": SCHEMA_VERSION, **asdict(self)})
+
+    def profile_for(self, length: int) -> int | None:
+        """Index of the profile of a padded length; None where there is none."""
+        lengths = [profile.length for profile in self.profiles]
+        return lengths.index(length) if length in lengths else None
+
+
+def manifest_from_file(path: Path) -> EngineManifest:
+    """Read a manifest.
+
+    Raises:
+        PlanMisfit: it is missing, damaged or of another version.
+    """
+    raw = read_json(path)
+    if raw is None:
+        raise PlanMisfit(f"{path} is missing or damaged: {_REBUILD}")
+    version = raw.pop("schema_version", None)
+    if version != SCHEMA_VERSION:
+        raise PlanMisfit(
+            f"{path} has the schema version {version!r} and this package knows {SCHEMA_VERSION}: "
+            f"{_REBUILD}"
+        )
+    try:
+        return _manifest(raw)
+    except (KeyError, TypeError) as exc:
+        raise PlanMisfit(f"{path} is not an engine's manifest ({exc}): {_REBUILD}") from exc
+
+
+def check_plan(plan: Path, manifest: EngineManifest) -> None:
+    """Check that the plan is the one that the manifest was written for.
+
+    Raises:
+        PlanMisfit: it is missing or damaged.
+    """
+    if not plan.is_file():
+        raise PlanMisfit(f"{plan} is missing: {_REBUILD}")
+    if plan.stat().st_size != manifest.plan_bytes or sha256_of_file(plan) != manifest.plan_sha256:
+        raise PlanMisfit(
+            f"{plan} is damaged: its {plan.stat().st_size} bytes do not hash to the manifest's "
+            f"{manifest.plan_sha256[:12]}…; copy it again, or {_REBUILD}"
+        )
+
+
+def check_machine(manifest: EngineManifest, machine: Machine, device: int = 0) -> None:
+    """Check that a GPU and TensorRT of this machine can run the plan.
+
+    Args:
+        manifest: of the plan.
+        machine: where it shall run.
+        device: index into the machine's GPUs.
+
+    Raises:
+        PlanMisfit: with what does not fit, and the remedy.
+    """
+    what = f"the plan of {manifest.member!r}"
+    if machine.gpu_problem is not None:
+        raise PlanMisfit(f"{what} needs a GPU, and {machine.gpu_problem}")
+    if device >= len(machine.gpus):
+        raise PlanMisfit(
+            f"{what} shall run on GPU {device}, and this machine has {len(machine.gpus)}: "
+            "choose another in `instance_group`"
+        )
+    if machine.tensorrt is None:
+        raise PlanMisfit(
+            f"{what} needs TensorRT, and there is none here: pip install 'cascadebert[tensorrt]', "
+            "or serve in NVIDIA's Triton container"
+        )
+    built, here = version_numbers(manifest.tensorrt), version_numbers(machine.tensorrt)
+    forward = manifest.version_compatible and built[0] == here[0] and here >= built
+    if built != here and not forward:
+        raise PlanMisfit(
+            f"{what} was built by TensorRT {manifest.tensorrt} and this machine has "
+            f"{machine.tensorrt}: {_REBUILD} (the TensorRT and Triton images must have one tag)"
+        )
+    gpu = machine.gpus[device]
+    if gpu.compute_capability != manifest.compute_capability and not _portable(
+        manifest, gpu.compute_capability
+    ):
+        raise PlanMisfit(
+            f"{what} was built for compute capability {manifest.compute_capability} "
+            f"({manifest.gpu}) and GPU {device} here has {gpu.compute_capability} ({gpu.name}): "
+            f"{_REBUILD}, or build with hardware_compatibility = 'ampere_plus'"
+        )
+    if manifest.plan_bytes > gpu.memory_bytes:
+        raise PlanMisfit(
+            f"{what} takes {manifest.plan_bytes / 2**20:.0f} MiB and {gpu.name} has "
+            f"{gpu.memory_bytes / 2**20:.0f} MiB: choose a larger GPU or a smaller member"
+        )
+
+
+def check_calls(
+    manifest: EngineManifest,
+    *,
+    inputs: Sequence[str],
+    n_labels: int,
+    buckets: Sequence[int],
+    max_batch_size: int,
+) -> None:
+    """Check that the plan holds every call that a stage will make.
+
+    Raises:
+        PlanMisfit: with the profile or the limit that does not hold it.
+    """
+    what = f"the plan of {manifest.member!r}"
+    again = "compile it again, then publish"
+    if tuple(inputs) != manifest.inputs or n_labels != manifest.n_labels:
+        raise PlanMisfit(
+            f"{what} takes {list(manifest.inputs)} and gives {manifest.n_labels} logits, and the "
+            f"stage calls it with {list(inputs)} for {n_labels} labels: {again}"
+        )
+    for length in buckets:
+        if manifest.profile_for(length) is None:
+            held = [profile.length for profile in manifest.profiles]
+            raise PlanMisfit(
+                f"{what} has profiles for the lengths {held} and the stage calls it with "
+                f"{length} tokens: change buckets or max_length, or {again}"
+            )
+    most = min(profile.max_batch for profile in manifest.profiles)
+    if max_batch_size > most:
+        raise PlanMisfit(
+            f"{what} holds {most} rows in a call and max_batch_size is {max_batch_size}: lower "
+            f"max_batch_size to {most}, or {again}"
+        )
+
+
+def _portable(manifest: EngineManifest, compute_capability: str) -> bool:
+    here = tuple(int(part) for part in compute_capability.split("."))
+    return manifest.hardware_compatibility == "ampere_plus" and here >= _AMPERE
+
+
+def _manifest(raw: dict[str, Any]) -> EngineManifest:
+    fields: dict[str, Any] = {
+        **raw,
+        "inputs": tuple(raw["inputs"]),
+        "profiles": tuple(Profile(**profile) for profile in raw["profiles"]),
+        "precision": PrecisionEvidence(**raw["precision"]),
+    }
+    return EngineManifest(**fields)

@@ -1,0 +1,207 @@
+"""A plan, loaded and run with TensorRT's Python runtime."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .builder import import_tensorrt
+from .cuda import Cuda, Graph, Memory, contiguous
+from .errors import NoGpu, PlanMisfit
+from .machine import this_machine
+from .manifest import FILE, EngineManifest, check_machine, check_plan, manifest_from_file
+from .profiles import graph_batches
+
+LOGITS = "logits"
+
+
+class EngineSession:
+    """One context for every profile, device buffers for the largest call, one stream.
+
+    Calls come from one thread at a time.
+    """
+
+    def __init__(self, plan: Path, *, device: int = 0, cuda_graphs: bool = False) -> None:
+        """Load `plan`, which must fit its manifest and this machine.
+
+        Args:
+            plan: with the manifest beside it.
+            device: GPU to run on.
+            cuda_graphs: launch the kernels of a call as one. A call of another size than those
+                that were captured is padded to the next.
+
+        Raises:
+            PlanMisfit: the plan is damaged, of another machine, or has other tensors than its
+                manifest says.
+            NoGpu: there is no GPU, or too little of its memory.
+        """
+        self.manifest = manifest_from_file(plan.with_name(FILE))
+        machine = this_machine()
+        check_machine(self.manifest, machine, device)
+        check_plan(plan, self.manifest)
+        trt = import_tensorrt()
+        self._cuda = Cuda(device)
+        self._runtime = trt.Runtime(trt.Logger(trt.Logger.WARNING))
+        if self.manifest.version_compatible:
+            self._runtime.engine_host_code_allowed = True
+        self._engine: Any = self._runtime.deserialize_cuda_engine(plan.read_bytes())
+        if self._engine is None:
+            raise PlanMisfit(
+                f"TensorRT {trt.__version__} cannot load {plan}: build it again on this machine "
+                "with `cascadebert compile`"
+            )
+        check_bindings(trt, self._engine, self.manifest)
+        self._contexts = [self._context(i) for i in range(len(self.manifest.profiles))]
+        self._inputs, self._logits = self._buffers()
+        for context in self._contexts:
+            for name, memory in self._inputs.items():
+                context.set_tensor_address(name, memory.pointer)
+            context.set_tensor_address(LOGITS, self._logits.pointer)
+        self._graphs: dict[tuple[int, int], Graph] = {}
+        if cuda_graphs:
+            self._capture_graphs()
+
+    def logits(self, tensors: Mapping[str, NDArray[np.int32]]) -> NDArray[np.float32]:
+        """Logits of shape (rows, n_labels) in the checkpoint's own order.
+
+        Args:
+            tensors: every input of the plan, int32 of shape (rows, length); the length is one of
+                the profiles'.
+
+        Raises:
+            PlanMisfit: no profile holds the call.
+        """
+        rows, length = tensors[self.manifest.inputs[0]].shape
+        profile = self.manifest.profile_for(length)
+        if profile is None or rows > self.manifest.profiles[profile].max_batch:
+            held = [(p.max_batch, p.length) for p in self.manifest.profiles]
+            raise PlanMisfit(
+                f"a call of {rows} rows of {length} tokens fits none of the plan's profiles (most "
+                f"rows, length) {held}: pad to one of them, or compile with other buckets"
+            )
+        size = self._captured_size(profile, rows)
+        # They must live until the stream has read them.
+        hosts = {name: contiguous(tensors[name], size or rows) for name in self._inputs}
+        for name, host in hosts.items():
+            self._inputs[name].copy_from(host)
+        if size is None:
+            self._enqueue(profile, rows)
+        else:
+            self._graphs[profile, size].launch()
+        logits = np.empty((size or rows, self.manifest.n_labels), dtype=np.float32)
+        self._logits.copy_to(logits)
+        self._cuda.synchronize()
+        return logits[:rows]
+
+    def close(self) -> None:
+        """Give device memory and contexts back."""
+        for graph in self._graphs.values():
+            graph.destroy()
+        for memory in (*self._inputs.values(), self._logits):
+            memory.free()
+        self._graphs, self._inputs, self._contexts = {}, {}, []
+        self._engine = self._runtime = None
+        self._cuda.close()
+
+    def _context(self, profile: int) -> Any:
+        context = self._engine.create_execution_context()
+        if context is None or not context.set_optimization_profile_async(
+            profile, self._cuda.stream
+        ):
+            raise NoGpu(
+                f"TensorRT cannot set up profile {profile} of {self.manifest.member!r} with "
+                f"{self._cuda.free_bytes() / 2**20:.0f} MiB of GPU memory free: lower "
+                "max_batch_size or the instances, or end what else uses the GPU"
+            )
+        self._cuda.synchronize()
+        return context
+
+    def _buffers(self) -> tuple[dict[str, Memory], Memory]:
+        tokens = max(p.max_batch * p.length for p in self.manifest.profiles)
+        rows = max(p.max_batch for p in self.manifest.profiles)
+        inputs = {
+            name: self._cuda.allocate(tokens * np.dtype(np.int32).itemsize)
+            for name in self.manifest.inputs
+        }
+        size = rows * self.manifest.n_labels * np.dtype(np.float32).itemsize
+        return inputs, self._cuda.allocate(size)
+
+    def _enqueue(self, profile: int, rows: int) -> None:
+        context = self._contexts[profile]
+        length = self.manifest.profiles[profile].length
+        accepted = [context.set_input_shape(name, (rows, length)) for name in self._inputs]
+        if not all(accepted) or not context.execute_async_v3(self._cuda.stream):
+            raise PlanMisfit(
+                f"TensorRT refuses {rows} rows of {length} tokens in profile {profile} of "
+                f"{self.manifest.member!r}: build the plan again with `cascadebert compile`"
+            )
+
+    def _capture_graphs(self) -> None:
+        for i, profile in enumerate(self.manifest.profiles):
+            ones = np.ones((profile.max_batch, profile.length), dtype=np.int32)
+            for memory in self._inputs.values():
+                memory.copy_from(ones)
+            for size in graph_batches(profile.max_batch):
+                # The first run of a shape may allocate, which a capture must not.
+                self._enqueue(i, size)
+                self._cuda.synchronize()
+                with self._cuda.capture() as captured:
+                    self._enqueue(i, size)
+                self._graphs[i, size] = captured[0]
+
+    def _captured_size(self, profile: int, rows: int) -> int | None:
+        """Rows of the smallest captured graph that holds the call; None without graphs."""
+        if not self._graphs:
+            return None
+        sizes = graph_batches(self.manifest.profiles[profile].max_batch)
+        return sizes[bisect_left(sizes, rows)]
+
+
+def check_bindings(trt: Any, engine: Any, manifest: EngineManifest) -> None:
+    """Check that an engine's tensors and profiles are those of its manifest.
+
+    Raises:
+        PlanMisfit: with the tensor and what it should be.
+    """
+    wanted: dict[str, tuple[str, Any, tuple[int, int]]] = dict.fromkeys(
+        manifest.inputs, ("INPUT", trt.DataType.INT32, (-1, -1))
+    )
+    wanted[LOGITS] = ("OUTPUT", trt.DataType.FLOAT, (-1, manifest.n_labels))
+    names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
+    again = "build it again with `cascadebert compile`"
+    if sorted(names) != sorted(wanted):
+        raise PlanMisfit(
+            f"the plan of {manifest.member!r} has the tensors {names} and its manifest names "
+            f"{list(wanted)}: {again}"
+        )
+    for name, (mode, dtype, shape) in wanted.items():
+        # A fixed length shows as -1 or as the number, by how many profiles there are.
+        found = tuple(engine.get_tensor_shape(name))
+        fits = len(found) == 2 and (mode == "INPUT" or found[1] in {-1, shape[1]})
+        if engine.get_tensor_mode(name) != getattr(trt.TensorIOMode, mode) or not fits:
+            raise PlanMisfit(
+                f"the plan's {name} has the shape {found} and {shape} is wanted: {again}"
+            )
+        if engine.get_tensor_dtype(name) != dtype:
+            raise PlanMisfit(
+                f"the plan's {name} has the type {engine.get_tensor_dtype(name)} and {dtype} is "
+                f"wanted: {again}"
+            )
+    if engine.num_optimization_profiles != len(manifest.profiles):
+        raise PlanMisfit(
+            f"the plan has {engine.num_optimization_profiles} profiles and its manifest "
+            f"{len(manifest.profiles)}: {again}"
+        )
+    for i, profile in enumerate(manifest.profiles):
+        shapes = engine.get_tensor_profile_shape(manifest.inputs[0], i)
+        limits = [tuple(shape) for shape in shapes]
+        held = [(rows, profile.length) for rows in (1, profile.opt_batch, profile.max_batch)]
+        if limits != held:
+            raise PlanMisfit(
+                f"profile {i} of the plan holds {limits} and its manifest says {held}: {again}"
+            )

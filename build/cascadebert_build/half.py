@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -103,8 +104,7 @@ def half_graph(
         from modelopt.onnx.autocast import (  # pyright: ignore[reportMissingImports]
             convert_to_mixed_precision,
         )
-    logging.getLogger("modelopt").setLevel(logging.ERROR)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, _quiet():
         data = Path(folder) / "calibration.npz"
         names = calibration[0].keys()
         np.savez(data, **{n: np.concatenate([batch[n] for batch in calibration]) for n in names})
@@ -123,8 +123,21 @@ def half_graph(
                 f"AutoCast cannot convert {fp32}: {type(exc).__name__}: {exc}; serve this member "
                 "with engine = 'onnxruntime'"
             ) from exc
+    # The shapes that AutoCast noted between the nodes are not always right (DeBERTa's are not), and
+    # whoever reads the graph infers its own.
+    del model.graph.value_info[:]
     onnx.save(model, str(target))
     return _summary(model)
+
+
+@contextmanager
+def _quiet() -> Generator[None, None, None]:
+    """Keep a line for every node off the terminal; AutoCast sets its logger up at every call."""
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 def scale_queries(model: Any) -> int:

@@ -46,7 +46,7 @@ def stage_config(stage: StagePolicy, runtime: RuntimeConfig, profiles: int = 0) 
         ],
         instance_group=[
             pb.ModelInstanceGroup(
-                kind=pb.ModelInstanceGroup.KIND_GPU if gpu else pb.ModelInstanceGroup.KIND_CPU,
+                kind=_instance_kind(runtime),
                 count=runtime.instances or 1,
             )
         ],
@@ -75,6 +75,16 @@ def stage_config(stage: StagePolicy, runtime: RuntimeConfig, profiles: int = 0) 
     if gpu:
         _add_warmup(config, stage)
     return config
+
+
+def _instance_kind(runtime: RuntimeConfig) -> Any:
+    kinds: Any = model_config_pb2.ModelInstanceGroup  # pyright: ignore[reportAttributeAccessIssue]
+    if runtime.device == "cpu":
+        return kinds.KIND_CPU
+    # Our own session finds the GPU by itself, in a server that need not have been built for one.
+    if runtime.backend == "python" and runtime.engine == "tensorrt":
+        return kinds.KIND_MODEL
+    return kinds.KIND_GPU
 
 
 def _add_cuda_graphs(config: ModelConfig, stage: StagePolicy) -> None:

@@ -251,7 +251,11 @@ class Steps:
 
         Raises:
             UsageError: a member is not verified, or nothing was tuned.
+            PlanMisfit: a plan does not hold the calls of its stage.
         """
+        if self.uses_plans:
+            for member in self.config.members:
+                self.engines.manifest(member)  # what to build anew, before what to verify anew
         for member in self.config.members:
             if not self._is_verified(member):
                 raise UsageError(

@@ -190,7 +190,7 @@ def verify_engine(
             ]
             logits = np.concatenate([run(stage_batch) for stage_batch in batches])
             indices = [i for call in calls for i in call]
-            truncated = sum(reference.rows[i].truncated for i in indices)
+            truncated = sum(bool(reference.rows[i].truncated) for i in indices)
             cases.append(
                 EngineCase(
                     length=profile.length,

@@ -8,6 +8,7 @@ built with the FP16 flag, which lets TensorRT keep in FP32 what it normalises.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import io
 import re
 from collections.abc import Generator
@@ -109,7 +110,7 @@ def import_tensorrt() -> Any:
         BuildFailed: it, Polygraphy, or one of their libraries is not installed.
     """
     try:
-        import polygraphy.backend.trt  # noqa: F401  # pyright: ignore[reportMissingImports]
+        importlib.import_module("polygraphy.backend.trt")
         import tensorrt  # pyright: ignore[reportMissingImports]
     except (ImportError, OSError) as exc:
         raise BuildFailed(
@@ -139,7 +140,7 @@ def _build(
     trt: Any, request: EngineRequest, graph: Path, log: io.StringIO, *, strongly_typed: bool
 ) -> bytes:
     """The serialised engine."""
-    from polygraphy.backend import trt as polygraphy  # pyright: ignore[reportMissingImports]
+    polygraphy: Any = importlib.import_module("polygraphy.backend.trt")
     from polygraphy.exception import (  # pyright: ignore[reportMissingImports]
         PolygraphyException,
     )
@@ -160,13 +161,11 @@ def _config(
     trt: Any, request: EngineRequest, cache: str, *, strongly_typed: bool
 ) -> dict[str, Any]:
     """Arguments of Polygraphy's CreateConfig; only those that this TensorRT must be told."""
-    from polygraphy.backend.trt import (  # pyright: ignore[reportMissingImports]
-        Profile as Shapes,
-    )
+    polygraphy: Any = importlib.import_module("polygraphy.backend.trt")
 
     profiles: list[Any] = []
     for profile in request.profiles:
-        shapes = Shapes()
+        shapes = polygraphy.Profile()
         for name in request.inputs:
             shapes.add(
                 name,

@@ -28,9 +28,10 @@ class TritonPythonModel:
         parameters = {
             name: value["string_value"] for name, value in config.get("parameters", {}).items()
         }
-        gpu = args["model_instance_kind"] == "GPU"
-        device = int(args["model_instance_device_id"]) if gpu else None
-        self._session = open_session(Path(__file__).parent, device, parameters)
+        kind, device = args["model_instance_kind"], int(args["model_instance_device_id"])
+        self._session = open_session(
+            Path(__file__).parent, device if kind == "GPU" else None, parameters
+        )
         self._inputs = [value["name"] for value in config["input"]]
 
     def execute(self, requests: list[Any]) -> list[Any]:

@@ -15,7 +15,8 @@ from pathlib import Path
 from cascadebert_build.placement import cores
 
 _PACKAGES = (
-    "cascadebert", "nvidia-pytriton", "onnxruntime", "tokenizers", "numpy", "tritonclient",
+    "cascadebert", "nvidia-pytriton", "onnxruntime", "onnxruntime-gpu", "tensorrt", "tokenizers",
+    "torch", "transformers", "numpy", "tritonclient",
 )  # fmt: skip
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _IDLE_FIELDS = (3, 4)  # of /proc/stat's first line: idle, iowait

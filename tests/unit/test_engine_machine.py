@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -127,7 +128,12 @@ def test_compatibility_that_was_asked_for_is_used() -> None:
 
 
 def test_calls_that_the_profiles_hold() -> None:
-    calls = {"inputs": MANIFEST.inputs, "n_labels": 2, "buckets": (32, 128), "max_batch_size": 64}
+    calls: dict[str, Any] = {
+        "inputs": MANIFEST.inputs,
+        "n_labels": 2,
+        "buckets": (32, 128),
+        "max_batch_size": 64,
+    }
     check_calls(MANIFEST, **calls)
     for change, sentence in (
         ({"inputs": ("input_ids",)}, "and the stage calls it with"),

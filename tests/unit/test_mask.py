@@ -83,7 +83,7 @@ def test_a_padding_mask_is_replaced_and_means_the_same() -> None:
     after = onnxruntime.InferenceSession(model.SerializeToString())
     mask = np.array([[1, 1, 0], [1, 0, 0]], dtype=np.int32)
     feeds = {"input_ids": mask, "attention_mask": mask}
-    old, new = (session.run(None, feeds)[0] for session in (before, after))
+    old, new = (np.asarray(s.run(None, feeds)[0]) for s in (before, after))
     assert old.shape == new.shape == (2, 1, 1, 3)
     np.testing.assert_array_equal(old == 0, new == 0)
     assert set(new.ravel().tolist()) == {0.0, MASKED_SCORE}

@@ -128,7 +128,7 @@ def test_a_reference_is_read_as_it_was_written(tmp_path: Path) -> None:
 
 
 def test_flipped_decisions_are_counted() -> None:
-    policy = make_policy((0.8,))
+    policy = make_policy(0.8)
     rng = np.random.default_rng(0)
     logits = [rng.normal(0, 3, (1000, 2)).astype(np.float32) for _ in policy.stages]
     same = compare_decisions(policy, logits, logits)

@@ -135,7 +135,8 @@ class Builder(_Checked):
 
 class INetworkDefinition(_Checked):
     def __init__(self, flags):
-        strongly = 1 << int(real.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
+        kinds = real.NetworkDefinitionCreationFlag.__members__
+        strongly = 1 << int(kinds["STRONGLY_TYPED"]) if "STRONGLY_TYPED" in kinds else 0
         # From 11 on every network is strongly typed.
         self._strongly_typed = bool(flags & strongly) or _MAJOR >= 11
         self._model = None

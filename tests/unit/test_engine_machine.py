@@ -135,12 +135,13 @@ def test_calls_that_the_profiles_hold() -> None:
         "max_batch_size": 64,
     }
     check_calls(MANIFEST, **calls)
-    for change, sentence in (
+    changes: list[tuple[dict[str, Any], str]] = [
         ({"inputs": ("input_ids",)}, "and the stage calls it with"),
         ({"n_labels": 3}, "for 3 labels"),
         ({"buckets": (32, 64)}, r"profiles for the lengths \[32, 128\] .* with 64 tokens"),
         ({"max_batch_size": 65}, "lower max_batch_size to 64"),
-    ):
+    ]
+    for change, sentence in changes:
         with pytest.raises(PlanMisfit, match=sentence):
             check_calls(MANIFEST, **{**calls, **change})
 

@@ -3,16 +3,18 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+WITH_FP16 := $(VENV)/.installed-fp16
 # The shared data and checkpoints of the congruence tests, where they are.
 CONFIG ?=
 
-.PHONY: demo demo-real test lint bench clean help
+.PHONY: demo demo-real test test-compose lint bench clean help
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo                          the main job from nothing: train, build, serve, compare"
 	@echo "make demo-real CONFIG=cascade.toml the same with your checkpoints and data"
 	@echo "make test                          lint, types and all tests"
+	@echo "make test-compose                  the containers: needs root, a Docker engine, Compose"
 	@echo "make lint                          ruff and basedpyright"
 	@echo "make bench CONFIG=cascade.toml     perf_analyzer benchmarks of that cascade"
 	@echo "make clean                         remove what the targets above made"
@@ -34,8 +36,18 @@ lint: $(INSTALLED)
 	$(BIN)/ruff format --check
 	$(BIN)/basedpyright --pythonpath $(BIN)/python
 
-test: lint
+# The FP16 graphs of TensorRT stages. ModelOpt brings onnxruntime-gpu into the folder of onnxruntime:
+# the latter goes in last, so that it is whole.
+$(WITH_FP16): $(INSTALLED)
+	$(BIN)/pip install --quiet --editable '.[build,serve,fp16,dev]'
+	$(BIN)/pip install --quiet --force-reinstall --no-deps onnxruntime
+	@touch $@
+
+test: $(WITH_FP16) lint
 	$(BIN)/pytest
+
+test-compose: $(INSTALLED)
+	CASCADEBERT_COMPOSE=1 $(BIN)/pytest tests/compose
 
 bench: $(INSTALLED)
 	@test -n "$(CONFIG)" || { echo "name a cascade.toml: make bench CONFIG=path/cascade.toml"; exit 2; }

@@ -7,13 +7,14 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.support.checkpoints import save_checkpoint, write_config
 from tests.support.serving import Built, build, serving
 
 
 @pytest.fixture(scope="session")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
     """A two-stage cascade of tiny random members, published."""
+    from tests.support.checkpoints import save_checkpoint, write_config  # torch, where there is one
+
     folder = tmp_path_factory.mktemp("built")
     members = {
         "small": save_checkpoint(folder / "small", num_hidden_layers=1),

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from importlib.metadata import version
 
+from cascadebert_client import __version__
 from cascadebert_client.cli import add_classify_parser, add_status_parser
 from cascadebert_core.errors import PolicyError
 from cascadebert_engine.errors import EngineError
@@ -32,7 +32,7 @@ def parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    top.add_argument("--version", action="version", version=version("cascadebert"))
+    top.add_argument("--version", action="version", version=__version__)
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
     add_build_parsers(commands)
     add_train_parser(commands)

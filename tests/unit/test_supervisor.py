@@ -20,6 +20,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+
+from cascadebert_build.tritonserver import find_installation
 from cascadebert_supervisor.errors import StartError
 from cascadebert_supervisor.flags import command_of_server, flags_of_server
 from cascadebert_supervisor.probe import Probe, rows_of_stage
@@ -27,8 +29,6 @@ from cascadebert_supervisor.repository import ServedCascade, cascades_of_reposit
 from cascadebert_supervisor.settings import Settings, settings_from_environment
 from cascadebert_supervisor.supervisor import served_cascades
 from cascadebert_supervisor.watch import FailureCount
-
-from cascadebert_build.tritonserver import find_installation
 from tests.support.serving import Built
 
 HOST = "127.0.0.1"

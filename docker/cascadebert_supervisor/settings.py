@@ -1,0 +1,133 @@
+"""What the environment says, checked before anything starts."""
+
+from __future__ import annotations
+
+import math
+import re
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from .errors import StartError
+
+# It stands in a flag between ":" and the end, and in an HTTP header.
+_KEY = re.compile(r"[A-Za-z0-9._~-]{16,}")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How one server is run.
+
+    Attributes:
+        key: value that the restricted protocols ask for.
+        models: cascades to serve; none: all that are published.
+        repository: the model repository.
+        probe_interval_s: seconds from the end of one probe to the next.
+        probe_timeout_s: seconds that a probe waits for its answer.
+        probe_failures: failed probes in a row that end the container.
+        start_timeout_s: seconds that the server may take to load its models.
+        stop_timeout_s: seconds that requests in flight get when the container stops.
+        max_request_bytes: of one HTTP request, where the server knows the limit.
+        binary: the server.
+        preflight: command that checks the TensorRT plans of a repository.
+        served_file: where the running supervisor tells the health check what it serves.
+        address: that the server listens on.
+        http_port: of the server, as the two others; the container's are fixed.
+        grpc_port: see http_port.
+        metrics_port: see http_port.
+    """
+
+    key: str
+    models: tuple[str, ...] = ()
+    repository: Path = Path("/models")
+    probe_interval_s: float = 10.0
+    probe_timeout_s: float = 30.0
+    probe_failures: int = 3
+    start_timeout_s: float = 1800.0
+    stop_timeout_s: float = 30.0
+    max_request_bytes: int = 16 * 2**20
+    binary: str = "tritonserver"
+    preflight: tuple[str, ...] = ("python3", "-m", "cascadebert_engine", "check")
+    served_file: Path = Path("/tmp/cascadebert-served.json")
+    address: str = "0.0.0.0"
+    http_port: int = 8000
+    grpc_port: int = 8001
+    metrics_port: int = 8002
+
+
+def settings_from_environment(environment: Mapping[str, str]) -> Settings:
+    """Read CASCADEBERT_*; an empty variable counts as absent, as Compose passes them.
+
+    Raises:
+        StartError: a value is none that it may be.
+    """
+    default = Settings(key="")
+    return Settings(
+        key=_key(environment),
+        models=tuple(
+            name
+            for part in environment.get("CASCADEBERT_MODELS", "").split(",")
+            if (name := part.strip())
+        ),
+        probe_interval_s=_seconds(
+            environment, "CASCADEBERT_PROBE_INTERVAL_S", default.probe_interval_s
+        ),
+        probe_timeout_s=_seconds(
+            environment, "CASCADEBERT_PROBE_TIMEOUT_S", default.probe_timeout_s
+        ),
+        probe_failures=_count(environment, "CASCADEBERT_PROBE_FAILURES", default.probe_failures),
+        start_timeout_s=_seconds(
+            environment, "CASCADEBERT_START_TIMEOUT_S", default.start_timeout_s
+        ),
+        stop_timeout_s=_seconds(environment, "CASCADEBERT_STOP_TIMEOUT_S", default.stop_timeout_s),
+        max_request_bytes=_count(
+            environment, "CASCADEBERT_MAX_REQUEST_BYTES", default.max_request_bytes
+        ),
+    )
+
+
+def _key(environment: Mapping[str, str]) -> str:
+    """The given key, or one that nobody knows: without a key the protocols are closed."""
+    key = environment.get("CASCADEBERT_KEY", "")
+    where = "CASCADEBERT_KEY"
+    path = environment.get("CASCADEBERT_KEY_FILE", "")
+    if path:
+        if key:
+            raise StartError("CASCADEBERT_KEY and CASCADEBERT_KEY_FILE are both set: set one")
+        where = f"the file {path} of CASCADEBERT_KEY_FILE"
+        try:
+            key = Path(path).read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as exc:
+            raise StartError(f"{where} cannot be read ({exc}): mount it readable") from exc
+    if not key and not path:
+        return secrets.token_urlsafe(32)
+    if not _KEY.fullmatch(key):
+        # The value itself stays out of the message: it goes to the log.
+        raise StartError(
+            f"{where} holds a key of {len(key)} characters that cannot be used: give 16 or more "
+            "of letters, digits, '.', '_', '~' and '-' (openssl rand -hex 32)"
+        )
+    return key
+
+
+def _seconds(environment: Mapping[str, str], name: str, default: float) -> float:
+    text = environment.get(name, "")
+    if not text:
+        return default
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise StartError(f"{name} is {text!r}: give a number of seconds above 0")
+    return value
+
+
+def _count(environment: Mapping[str, str], name: str, default: int) -> int:
+    text = environment.get(name, "")
+    if not text:
+        return default
+    if not (text.isascii() and text.isdecimal() and int(text) > 0):
+        raise StartError(f"{name} is {text!r}: give a whole number above 0")
+    return int(text)

@@ -1,0 +1,177 @@
+"""What a confidence is worth: inversions, calibration, and the trade of accuracy for deferral.
+
+All functions take numpy arrays over n rows and know nothing of models. `signal` is any score that
+is higher for surer rows; only its order counts, but for the calibration error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A figure with its bootstrap interval.
+
+    Attributes:
+        value: on the rows as they are.
+        low, high: ends of the percentile interval.
+    """
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.4g} [{self.low:.4g}, {self.high:.4g}]"
+
+
+@dataclass(frozen=True, slots=True)
+class DeferralCurve:
+    """Accuracy of a two-stage cascade at every deferral rate that thresholds can give.
+
+    Attributes:
+        deferral: ascending, from 0 (nothing is deferred) to 1, shape (k,).
+        accuracy: of the cascade there, shape (k,).
+    """
+
+    deferral: NDArray[np.float64]
+    accuracy: NDArray[np.float64]
+
+    @property
+    def area(self) -> float:
+        """Mean accuracy over deferral rates from 0 to 1, by trapezoids."""
+        steps = np.diff(self.deferral)
+        return float((steps * (self.accuracy[1:] + self.accuracy[:-1]) / 2).sum())
+
+    def at(self, deferral: float) -> float:
+        """Accuracy at a deferral rate, between neighbours by mixing their thresholds."""
+        return float(np.interp(deferral, self.deferral, self.accuracy))
+
+
+def difficulty_inversion_score(signal: NDArray[Any], correct: NDArray[np.bool_]) -> float:
+    """DIS of CascadeBERT (Li et al., EMNLP Findings 2021), 0 to 100, higher is better.
+
+    The share of pairs of a wrong and a right row in which the right one is surer; ties count half.
+    That is the AUROC of the signal against correctness (Mann-Whitney's U over the pairs).
+
+    Args:
+        signal: shape (n,).
+        correct: whether the member is right, shape (n,).
+
+    Returns:
+        NaN where all rows are right, or all are wrong.
+    """
+    n_right = int(correct.sum())
+    n_wrong = len(correct) - n_right
+    if not n_right or not n_wrong:
+        return float("nan")
+    ranks = _mid_ranks(np.asarray(signal))
+    u = float(ranks[correct].sum()) - n_right * (n_right + 1) / 2
+    return 100.0 * u / (n_right * n_wrong)
+
+
+def expected_calibration_error(
+    confidence: NDArray[Any], correct: NDArray[np.bool_], bins: int = 15
+) -> float:
+    """ECE over bins of equal mass, 0 to 1 (Nguyen and O'Connor, 2015; Guo et al., ICML 2017).
+
+    Args:
+        confidence: probability of the chosen label, shape (n,).
+        correct: shape (n,).
+        bins: as many as there are rows at the most.
+    """
+    order = np.argsort(confidence, kind="stable")
+    parts = [part for part in np.array_split(order, min(bins, len(order))) if len(part)]
+    gaps = [len(part) * abs(confidence[part].mean() - correct[part].mean()) for part in parts]
+    return float(sum(gaps) / len(order))
+
+
+def brier_score(probabilities: NDArray[Any], labels: NDArray[np.integer[Any]]) -> float:
+    """Mean squared distance of the probabilities from the one-hot label, 0 to 2 (Brier, 1950).
+
+    Args:
+        probabilities: shape (n, n_labels).
+        labels: indices, shape (n,).
+    """
+    one_hot = np.eye(probabilities.shape[1])[labels]
+    return float(((np.asarray(probabilities, np.float64) - one_hot) ** 2).sum(axis=1).mean())
+
+
+def deferral_curve(
+    signal: NDArray[Any], small_correct: NDArray[np.bool_], large_correct: NDArray[np.bool_]
+) -> DeferralCurve:
+    """Defer the least sure rows first, one group of equal signals after the other.
+
+    Args:
+        signal: of the small member, shape (n,).
+        small_correct: shape (n,).
+        large_correct: shape (n,).
+    """
+    order = np.argsort(signal, kind="stable")
+    gain = large_correct[order].astype(np.int64) - small_correct[order]
+    totals = np.concatenate([[0], np.cumsum(gain)]) + int(small_correct.sum())
+    n = len(signal)
+    # No threshold parts rows of the same signal.
+    ordered = np.asarray(signal)[order]
+    ends = np.concatenate([[0], np.flatnonzero(ordered[1:] != ordered[:-1]) + 1, [n]])
+    return DeferralCurve(ends / n, totals[ends] / n)
+
+
+def coverage_at_risk(signal: NDArray[Any], wrong: NDArray[np.bool_], risk: float) -> float:
+    """Largest share of the rows, surest first, of which at most `risk` are wrong.
+
+    Args:
+        signal: shape (n,).
+        wrong: shape (n,).
+        risk: share of the covered rows, 0 to 1.
+    """
+    order = np.argsort(-np.asarray(signal), kind="stable")
+    ordered = np.asarray(signal)[order]
+    counts = np.arange(1, len(order) + 1)
+    share = np.cumsum(wrong[order]) / counts
+    last_of_group = np.concatenate([ordered[1:] != ordered[:-1], [True]])
+    fitting = np.flatnonzero((share <= risk) & last_of_group)
+    return float(counts[fitting[-1]] / len(order)) if fitting.size else 0.0
+
+
+def bootstrap(
+    statistic: Callable[..., float],
+    *arrays: NDArray[Any],
+    resamples: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Interval:
+    """Percentile interval of a statistic over rows drawn with replacement (Efron, 1979).
+
+    The arrays are drawn together, so a difference of two of their figures is a paired one.
+
+    Args:
+        statistic: of arrays of as many rows each.
+        arrays: shape (n, ...) each.
+        resamples: how often rows are drawn.
+        level: of the interval.
+        seed: of the draws.
+    """
+    rng = np.random.default_rng(seed)
+    n = len(arrays[0])
+    draws = np.array(
+        [statistic(*(a[rows] for a in arrays)) for rows in rng.integers(0, n, (resamples, n))]
+    )
+    # A draw without a single wrong row, say, has no such figure.
+    finite = draws[np.isfinite(draws)]
+    tail = 100 * (1 - level) / 2
+    low, high = np.percentile(finite, (tail, 100 - tail)) if finite.size else (np.nan, np.nan)
+    return Interval(float(statistic(*arrays)), float(low), float(high))
+
+
+def _mid_ranks(values: NDArray[Any]) -> NDArray[np.float64]:
+    """Ranks from 1; equal values share the mean of theirs."""
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    ends = np.cumsum(counts)
+    return ((ends - counts + 1 + ends) / 2)[inverse.reshape(-1)]

@@ -11,7 +11,13 @@ from cascadebert_client.cli import add_classify_parser, add_status_parser
 from cascadebert_core.errors import PolicyError
 from cascadebert_engine.errors import EngineError
 
-from .commands import add_build_parsers, add_demo_parser, add_serve_parser, add_train_parser
+from .commands import (
+    add_build_parsers,
+    add_demo_parser,
+    add_difficulty_parser,
+    add_serve_parser,
+    add_train_parser,
+)
 from .errors import BuildError
 
 _EPILOG = """\
@@ -36,6 +42,7 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
     add_build_parsers(commands)
     add_train_parser(commands)
+    add_difficulty_parser(commands)
     add_serve_parser(commands)
     add_classify_parser(commands)
     add_status_parser(commands)

@@ -1,22 +1,157 @@
-"""Training objectives of a member: what its loss is made of."""
+"""Training objectives of a member: what its loss is made of.
+
+An objective sees a batch's logits and targets and gives the loss to minimise. `plain` learns the
+labels alone. `dar` (CascadeBERT, Li et al., EMNLP Findings 2021) also wants easy rows to be surer
+than hard ones, and `gatekeeper` (Rabanser et al., 2025) wants rows that the member gets wrong to
+look like guesses: both make its confidence fit for a gate. Each can be joined with distillation
+from a larger member.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import torch
 
-# Loss of a batch from logits (rows, n_labels) and label indices (rows,).
-Objective = Callable[["torch.Tensor", "torch.Tensor"], "torch.Tensor"]
+
+@dataclass(frozen=True, slots=True)
+class Targets:
+    """What the rows of a batch are, besides their tokens.
+
+    Attributes:
+        labels: indices, shape (rows,).
+        hard: whether models that did not train on a row mostly get it wrong, bool of shape
+            (rows,); None where nobody said.
+        teacher_logits: of a larger member, shape (rows, n_labels); None without one.
+    """
+
+    labels: torch.Tensor
+    hard: torch.Tensor | None = None
+    teacher_logits: torch.Tensor | None = None
 
 
-def cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+# Loss of a batch, a scalar, from logits (rows, n_labels) and targets.
+Objective = Callable[["torch.Tensor", Targets], "torch.Tensor"]
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectiveConfig:
+    """Constants of the objectives; the defaults are those of the papers' scripts.
+
+    Attributes:
+        margin: DAR: easy rows shall be surer than hard ones by this.
+        weight: DAR: of the regulariser beside the cross-entropy.
+        alpha: Gatekeeper: share of the loss that right rows have; 1 is plain training on them.
+        distill_weight: of distillation in the whole loss, 0 to 1.
+        distill_temperature: of teacher and student in it.
+    """
+
+    margin: float = 0.5
+    weight: float = 0.5
+    alpha: float = 0.5
+    distill_weight: float = 0.5
+    distill_temperature: float = 2.0
+
+
+def cross_entropy(logits: torch.Tensor, targets: Targets) -> torch.Tensor:
     """Plain cross-entropy, the mean over the batch."""
     import torch
 
-    return torch.nn.functional.cross_entropy(logits, labels)
+    return torch.nn.functional.cross_entropy(logits, targets.labels)
 
 
-OBJECTIVES: dict[str, Objective] = {"plain": cross_entropy}
+def difficulty_aware(
+    logits: torch.Tensor, targets: Targets, margin: float, weight: float
+) -> torch.Tensor:
+    """CE + weight * mean_i max(0, margin - (c_easy,i - c_hard,j(i))), c the largest probability.
+
+    Each easy row of the batch is held against a hard one, drawn with replacement. Without rows of
+    both kinds there is nothing to hold against, and the regulariser is 0.
+
+    Raises:
+        ValueError: the targets say nothing of difficulty.
+    """
+    import torch
+
+    if targets.hard is None:
+        raise ValueError("DAR needs to know which rows are hard: run `cascadebert difficulty`")
+    loss = cross_entropy(logits, targets)
+    confidence = logits.softmax(dim=-1).amax(dim=-1)  # (rows,)
+    easy, hard = confidence[~targets.hard], confidence[targets.hard]
+    if not len(easy) or not len(hard):
+        return loss
+    partners = hard[torch.randint(len(hard), (len(easy),), device=logits.device)]
+    return loss + weight * (margin - (easy - partners)).clamp(min=0).mean()
+
+
+def gatekeeper(logits: torch.Tensor, targets: Targets, alpha: float) -> torch.Tensor:
+    """Alpha * CE over the right rows + (1 - alpha) * KL(p || uniform) over the wrong ones.
+
+    Both are sums over their rows divided by the rows of the batch, so a batch that is all right
+    learns its labels alone.
+    """
+    import torch
+
+    log_p = logits.log_softmax(dim=-1)
+    right = logits.argmax(dim=-1) == targets.labels
+    entropy_gap = (log_p.exp() * log_p).sum(dim=-1) + torch.log(
+        torch.tensor(float(logits.shape[-1]), device=logits.device)
+    )  # KL of the prediction to the uniform distribution, (rows,)
+    of_label = -log_p.gather(1, targets.labels[:, None]).squeeze(1)
+    return torch.where(right, alpha * of_label, (1 - alpha) * entropy_gap).mean()
+
+
+def distillation(logits: torch.Tensor, targets: Targets, temperature: float) -> torch.Tensor:
+    """T^2 KL(teacher || student), both at temperature T (Hinton et al., 2015).
+
+    Raises:
+        ValueError: the targets have no teacher's logits.
+    """
+    import torch
+
+    if targets.teacher_logits is None:
+        raise ValueError("distillation needs the logits of a teacher")
+    student = (logits / temperature).log_softmax(dim=-1)
+    teacher = (targets.teacher_logits / temperature).log_softmax(dim=-1)
+    divergence = torch.nn.functional.kl_div(
+        student, teacher, reduction="batchmean", log_target=True
+    )
+    return temperature**2 * divergence
+
+
+OBJECTIVES = ("plain", "dar", "gatekeeper")
+
+
+def objective_from_name(
+    name: str, config: ObjectiveConfig | None = None, *, distilled: bool = False
+) -> Objective:
+    """The loss of a training.
+
+    Args:
+        name: one of `OBJECTIVES`.
+        config: constants; None: the defaults.
+        distilled: join it with distillation.
+
+    Raises:
+        ValueError: there is no such objective.
+    """
+    constants = config or ObjectiveConfig()
+
+    def base(logits: torch.Tensor, targets: Targets) -> torch.Tensor:
+        if name == "dar":
+            return difficulty_aware(logits, targets, constants.margin, constants.weight)
+        if name == "gatekeeper":
+            return gatekeeper(logits, targets, constants.alpha)
+        return cross_entropy(logits, targets)
+
+    def joined(logits: torch.Tensor, targets: Targets) -> torch.Tensor:
+        share = constants.distill_weight
+        of_teacher = distillation(logits, targets, constants.distill_temperature)
+        return (1 - share) * base(logits, targets) + share * of_teacher
+
+    if name not in OBJECTIVES:
+        raise ValueError(f"unknown objective {name!r}: give one of {', '.join(OBJECTIVES)}")
+    return joined if distilled else base

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import random
-import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from cascadebert_engine.files import write_json
 
-from .checkpoint import config_from_source, hide_weight_bars, tokenizer_from_source
+from .checkpoint import (
+    config_from_source,
+    hide_weight_bars,
+    tokenizer_from_source,
+)
+from .checkpoint_logits import logits_of_checkpoint
 from .data import Rows
 from .errors import UsageError
 from .extras import require
-from .objectives import OBJECTIVES
+from .objectives import OBJECTIVES, ObjectiveConfig, objective_from_name
+from .trainer import HARD, TEACHER_LOGITS, make_trainer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -36,6 +40,7 @@ class TrainConfig:
         patience: stop after so many epochs without a better validation accuracy; 0: never.
         max_length: tokens, special ones included.
         objective: a name of `objectives.OBJECTIVES`.
+        constants: of the objective.
     """
 
     epochs: float = 3.0
@@ -47,6 +52,7 @@ class TrainConfig:
     max_length: int = 128
     seed: int = 0
     objective: str = "plain"
+    constants: ObjectiveConfig = field(default_factory=ObjectiveConfig)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +73,8 @@ def train_member(
     *,
     labels: Sequence[str] | None = None,
     validation: Rows | None = None,
+    hard: NDArray[np.bool_] | None = None,
+    teacher: str | None = None,
 ) -> TrainResult:
     """Fine-tune `base` on `rows` and save the checkpoint of the best epoch to `output`.
 
@@ -77,6 +85,8 @@ def train_member(
         config: hyperparameters.
         labels: names, in the order of integer labels; None: those of the data or of the base.
         validation: chooses the epoch; None: a tenth of `rows`, drawn with the seed.
+        hard: which rows are hard, shape (n,); the objective "dar" needs it.
+        teacher: folder or hub id of a larger member to distil from; None: no distillation.
 
     Raises:
         UsageError: the base, the labels or the output folder cannot be used.
@@ -89,38 +99,44 @@ def train_member(
         raise UsageError(
             f"unknown objective {config.objective!r}: give one of {', '.join(OBJECTIVES)}"
         )
+    if config.objective == "dar" and hard is None:
+        raise UsageError(
+            "the objective 'dar' needs to know which rows are hard: run `cascadebert difficulty`"
+        )
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise UsageError(f"{output} exists and is not an empty folder: give another one")
-    base_labels = config_from_source(base).id2label
-    names = tuple(labels or _label_names(rows, tuple(dict(base_labels or {}).values())))
+    names = label_names(rows, base, labels)
     if validation is None:
-        rows, validation = split_rows(rows, 0.1, config.seed)
+        kept, held_out = split_indices(rows, 0.1, config.seed)
+        hard = None if hard is None else hard[kept]
+        rows, validation = subset_of_rows(rows, kept), subset_of_rows(rows, held_out)
     tokenizer = tokenizer_from_source(base)
     hide_weight_bars()
     transformers.set_seed(config.seed)
     model = _model_from_base(base, names)
-    objective = OBJECTIVES[config.objective]
-
-    def loss(outputs: Any, targets: Any, num_items_in_batch: Any = None) -> Any:
-        return objective(outputs.logits, targets)
-
+    objective = objective_from_name(
+        config.objective, config.constants, distilled=teacher is not None
+    )
+    train = _encoded(rows, names, tokenizer, config.max_length)
+    for item, is_hard in zip(train, [] if hard is None else hard.tolist(), strict=False):
+        item[HARD] = is_hard
+    if teacher is not None:
+        for item, row in zip(
+            train,
+            logits_of_checkpoint(teacher, rows.texts, names, config.max_length, "teacher"),
+            strict=True,
+        ):
+            item[TEACHER_LOGITS] = row.tolist()
     with tempfile.TemporaryDirectory(prefix="cascadebert-train-") as scratch:
-        trainer = transformers.Trainer(
-            model=model,
-            args=_arguments(config, scratch, len(rows.texts)),
-            train_dataset=cast(Any, _encoded(rows, names, tokenizer, config.max_length)),
-            eval_dataset=cast(Any, _encoded(validation, names, tokenizer, config.max_length)),
-            data_collator=transformers.DataCollatorWithPadding(tokenizer),
-            compute_loss_func=loss,
-            compute_metrics=_accuracy,
-            callbacks=(
-                [transformers.EarlyStoppingCallback(config.patience)] if config.patience else []
-            ),
+        trainer = make_trainer(
+            model,
+            tokenizer,
+            objective,
+            train=train,
+            validation=_encoded(validation, names, tokenizer, config.max_length),
+            config=config,
+            scratch=scratch,
         )
-        # It prints dicts on stdout, which is for results.
-        trainer.remove_callback(transformers.PrinterCallback)
-        trainer.remove_callback(transformers.ProgressCallback)
-        trainer.add_callback(_progress_callback())
         trainer.train()
         history = [
             entry["eval_accuracy"]
@@ -154,21 +170,35 @@ def split_rows(rows: Rows, share: float, seed: int) -> tuple[Rows, Rows]:
     Raises:
         UsageError: there are too few rows to split.
     """
+    first, second = split_indices(rows, share, seed)
+    return subset_of_rows(rows, first), subset_of_rows(rows, second)
+
+
+def split_indices(rows: Rows, share: float, seed: int) -> tuple[list[int], list[int]]:
+    """The rows of `split_rows`, by their indices, ascending."""
     n_second = round(len(rows.texts) * share)
     if not 0 < n_second < len(rows.texts):
         raise UsageError(f"{rows.source} has {len(rows.texts)} rows: too few to hold some out")
     order = list(range(len(rows.texts)))
     random.Random(seed).shuffle(order)
-    return _subset(rows, sorted(order[n_second:])), _subset(rows, sorted(order[:n_second]))
+    return sorted(order[n_second:]), sorted(order[:n_second])
 
 
-def _subset(rows: Rows, indices: Sequence[int]) -> Rows:
+def subset_of_rows(rows: Rows, indices: Sequence[int]) -> Rows:
+    """Some of the rows, in the given order."""
     labels = None if rows.labels is None else tuple(rows.labels[i] for i in indices)
     return Rows(tuple(rows.texts[i] for i in indices), labels, rows.source)
 
 
-def _label_names(rows: Rows, of_base: tuple[str, ...]) -> tuple[str, ...]:
-    """Names for the labels in the data: its own strings, or the base's for integers."""
+def label_names(rows: Rows, base: str, given: Sequence[str] | None = None) -> tuple[str, ...]:
+    """Names for the labels in the data: the given ones, its own strings, or the base's.
+
+    Raises:
+        UsageError: there are no labels, or all rows have the same one.
+    """
+    if given:
+        return tuple(given)
+    of_base = tuple(dict(config_from_source(base).id2label or {}).values())
     if rows.labels is None:
         raise UsageError(f"{rows.source} has no labels: name their column with --label")
     distinct = sorted(set(rows.labels), key=str)
@@ -209,60 +239,3 @@ def _encoded(
         {**{key: values[i] for key, values in encoded.items()}, "labels": int(target)}
         for i, target in enumerate(targets)
     ]
-
-
-def _arguments(config: TrainConfig, scratch: str, n_rows: int) -> Any:
-    import torch
-    import transformers
-
-    steps_per_epoch = -(-n_rows // config.batch_size)
-    return transformers.TrainingArguments(
-        output_dir=scratch,
-        num_train_epochs=config.epochs,
-        learning_rate=config.learning_rate,
-        per_device_train_batch_size=config.batch_size,
-        per_device_eval_batch_size=2 * config.batch_size,
-        warmup_steps=round(config.warmup_ratio * config.epochs * steps_per_epoch),
-        weight_decay=config.weight_decay,
-        seed=config.seed,
-        eval_strategy="epoch",
-        save_strategy="epoch",
-        save_total_limit=1,
-        load_best_model_at_end=True,
-        metric_for_best_model="accuracy",
-        logging_strategy="epoch",
-        save_only_model=True,  # nothing is resumed from here
-        dataloader_pin_memory=torch.cuda.is_available(),
-        report_to="none",
-        disable_tqdm=True,  # the bar is ours
-    )
-
-
-def _progress_callback() -> Any:
-    """A progress bar over the steps on terminals, and a line for every epoch."""
-    import transformers
-
-    class Progress(transformers.TrainerCallback):
-        bar: Any = None
-
-        def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            self.bar = tqdm(total=state.max_steps, desc="train", unit="step", disable=None)
-
-        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            self.bar.update(state.global_step - self.bar.n)
-
-        def on_evaluate(self, args: Any, state: Any, control: Any, **known: Any) -> None:
-            accuracy = known["metrics"]["eval_accuracy"]
-            tqdm.write(
-                f"epoch {state.epoch:g}: validation accuracy {accuracy:.2%}", file=sys.stderr
-            )
-
-        def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            self.bar.close()
-
-    return Progress()
-
-
-def _accuracy(prediction: Any) -> dict[str, float]:
-    logits: NDArray[np.float32] = prediction.predictions
-    return {"accuracy": float((logits.argmax(axis=1) == prediction.label_ids).mean())}

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
-from cascadebert_build import objectives
+from cascadebert_build import objectives, train
 from cascadebert_build.checkpoint import checkpoint_from_source
 from cascadebert_build.cli import main
 from cascadebert_build.data import Rows
@@ -42,20 +44,54 @@ def test_a_member_learns_and_its_best_epoch_is_kept(tmp_path: Path) -> None:
     assert checkpoint.labels[int(logits.argmax())] == ("good" if "superb" in GOOD else "bad")
 
 
-def test_the_objective_is_the_one_that_was_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("name", objectives.OBJECTIVES)
+def test_the_objective_gets_what_it_needs_in_every_batch(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen: list[tuple[int, ...]] = []
+    seen: list[objectives.Targets] = []
+    made = objectives.objective_from_name
 
-    def watched(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        seen.append(tuple(logits.shape))
-        return objectives.cross_entropy(logits, labels)
+    def watched(*args: Any, **kwargs: Any) -> objectives.Objective:
+        objective = made(*args, **kwargs)
 
-    monkeypatch.setitem(objectives.OBJECTIVES, "watched", watched)
+        def loss(logits: torch.Tensor, targets: objectives.Targets) -> torch.Tensor:
+            assert logits.shape == (len(targets.labels), 2)
+            seen.append(targets)
+            return objective(logits, targets)
+
+        return loss
+
+    monkeypatch.setattr(train, "objective_from_name", watched)
     base = save_checkpoint(tmp_path / "base")
-    config = TrainConfig(epochs=1, max_length=16, objective="watched")
-    train_member(ROWS, str(base), tmp_path / "out", config)
-    assert (32, 2) in seen
+    # The teacher's labels stand in another order, and its logits are brought into the data's.
+    teacher = save_checkpoint(tmp_path / "teacher", labels=("good", "bad"), seed=1)
+    config = TrainConfig(epochs=1, max_length=16, objective=name)
+    hard = np.arange(len(ROWS.texts)) % 8 == 0
+    train_member(ROWS, str(base), tmp_path / "out", config, hard=hard, teacher=str(teacher))
+    assert {len(targets.labels) for targets in seen} == {32, 360 % 32}
+    for targets in seen[:-1]:
+        assert targets.hard is not None
+        assert 1 <= int(targets.hard.sum()) <= 8
+    assert sum(int(t.hard.sum()) for t in seen if t.hard is not None) == pytest.approx(45, abs=12)
+    model = checkpoint_from_source(str(teacher))
+    texts = [str(text) for text in ROWS.texts]
+    tokens = model.tokenizer(texts, padding=True, return_tensors="pt")
+    with torch.no_grad():
+        in_order_of_data = model.model(**tokens).logits[:, [1, 0]]
+    expected = {tuple(row) for row in in_order_of_data.round(decimals=3).tolist()}
+    for targets in seen:
+        assert targets.teacher_logits is not None
+        got = {tuple(row) for row in targets.teacher_logits.round(decimals=3).tolist()}
+        assert len(got & expected) >= 0.9 * len(got)
+
+
+def test_dar_without_difficulty_is_refused(tmp_path: Path) -> None:
+    base = str(save_checkpoint(tmp_path / "base"))
+    with pytest.raises(UsageError, match="run `cascadebert difficulty`"):
+        train_member(ROWS, base, tmp_path / "o", TrainConfig(objective="dar"))
+    other = str(save_checkpoint(tmp_path / "other", labels=("x", "y")))
+    with pytest.raises(UsageError, match="they must agree as a set"):
+        train_member(ROWS, base, tmp_path / "o", TrainConfig(max_length=16), teacher=other)
 
 
 def test_splits_are_disjoint_seeded_and_complete() -> None:

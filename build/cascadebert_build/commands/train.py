@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
 from ..config import DataConfig
-from ..data import rows_from_source
-from ..objectives import OBJECTIVES
+from ..data import Rows, rows_from_source
+from ..difficulty import difficulty_from_file, difficulty_path
+from ..objectives import OBJECTIVES, ObjectiveConfig
 from ..train import TrainConfig, train_member
 
 _HELP = {
@@ -23,6 +24,13 @@ _HELP = {
     "max_length": "tokens, special ones included",
     "seed": "of weights, order and split",
 }
+_CONSTANTS_HELP = {
+    "margin": "dar: easy rows shall be surer than hard ones by this",
+    "weight": "dar: of the regulariser beside the cross-entropy",
+    "alpha": "gatekeeper: weight of the rows that are right",
+    "distill_weight": "with --teacher: share of distillation in the loss",
+    "distill_temperature": "with --teacher: of both members",
+}
 
 
 def add_train_parser(commands: Any) -> None:
@@ -30,42 +38,95 @@ def add_train_parser(commands: Any) -> None:
     summary = "fine-tune one member from a base checkpoint and a data file"
     parser = commands.add_parser("train", help=summary, description=summary)
     parser.set_defaults(run=_train)
+    add_data_arguments(parser)
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--validation", metavar="DATA", help="default: a tenth of DATA")
+    parser.add_argument("--objective", choices=OBJECTIVES, default="plain")
+    parser.add_argument(
+        "--difficulty",
+        type=Path,
+        metavar="FILE",
+        help="of DATA, as `cascadebert difficulty` wrote it; for --objective dar "
+        "(default: DATA.difficulty.json)",
+    )
+    parser.add_argument(
+        "--teacher", type=Path, metavar="CHECKPOINT", help="a larger member to distil from"
+    )
+    for field in fields(ObjectiveConfig):
+        parser.add_argument(
+            f"--{field.name.replace('_', '-')}",
+            type=float, default=field.default, metavar="X",
+            help=f"{_CONSTANTS_HELP[field.name]} (default: %(default)s)",
+        )  # fmt: skip
+    training_arguments(parser)
+    parser.add_argument("--json", action="store_true", help="the result as JSON on stdout")
+
+
+def add_data_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the rows to train on, their columns, and the base checkpoint."""
     parser.add_argument("data", metavar="DATA", help="tsv, csv, jsonl, or a hub data set")
     parser.add_argument(
         "--base", type=Path, required=True, metavar="CHECKPOINT", help="folder or hub id"
     )
-    parser.add_argument("--output", type=Path, required=True, metavar="DIR")
-    parser.add_argument("--validation", metavar="DATA", help="default: a tenth of DATA")
     parser.add_argument("--text", default="text", metavar="COLUMN", help="default: %(default)s")
     parser.add_argument("--text-pair", metavar="COLUMN")
     parser.add_argument("--label", default="label", metavar="COLUMN", help="default: %(default)s")
     parser.add_argument("--labels", metavar="A,B,…", help="names, in the order of integer labels")
     parser.add_argument("--subset", metavar="NAME", help="configuration of a hub data set")
-    parser.add_argument("--objective", choices=sorted(OBJECTIVES), default="plain")
+
+
+def training_arguments(parser: argparse.ArgumentParser, without: tuple[str, ...] = ()) -> None:
+    """Add the hyperparameters of a training."""
     for field in fields(TrainConfig):
-        if field.name in _HELP:
+        if field.name in _HELP and field.name not in without:
             parser.add_argument(
                 f"--{field.name.replace('_', '-')}",
                 type=type(field.default), default=field.default, metavar="N",
                 help=f"{_HELP[field.name]} (default: %(default)s)",
             )  # fmt: skip
-    parser.add_argument("--json", action="store_true", help="the result as JSON on stdout")
+
+
+def settings_from_arguments(args: argparse.Namespace) -> TrainConfig:
+    """The hyperparameters that were given."""
+    return TrainConfig(**{name: getattr(args, name) for name in _HELP if hasattr(args, name)})
+
+
+def rows_of(args: argparse.Namespace, path: str, split: str) -> Rows:
+    """Rows of a file or hub data set with the columns that were given."""
+    return rows_from_source(
+        DataConfig(path, args.text, args.text_pair, args.label, split, args.subset)
+    )
+
+
+def base_of(args: argparse.Namespace) -> str:
+    """The base checkpoint: an absolute folder where there is one, else a hub id."""
+    return _source(args.base)
+
+
+def _source(path: Path) -> str:
+    return str(path.resolve()) if path.exists() else str(path)
 
 
 def _train(args: argparse.Namespace) -> int:
-    def rows(path: str, split: str) -> Any:
-        return rows_from_source(
-            DataConfig(path, args.text, args.text_pair, args.label, split, args.subset)
-        )
-
-    config = TrainConfig(objective=args.objective, **{name: getattr(args, name) for name in _HELP})
+    constants = ObjectiveConfig(
+        **{field.name: getattr(args, field.name) for field in fields(ObjectiveConfig)}
+    )
+    rows = rows_of(args, args.data, "train")
+    hard = None
+    if args.objective == "dar":
+        path = args.difficulty or difficulty_path(args.data)
+        hard = difficulty_from_file(path, rows).hard
     result = train_member(
-        rows(args.data, "train"),
-        str(args.base.resolve()) if args.base.exists() else str(args.base),
+        rows,
+        base_of(args),
         args.output,
-        config,
+        replace(settings_from_arguments(args), objective=args.objective, constants=constants),
         labels=None if args.labels is None else args.labels.split(","),
-        validation=None if args.validation is None else rows(args.validation, "validation"),
+        validation=None
+        if args.validation is None
+        else rows_of(args, args.validation, "validation"),
+        hard=hard,
+        teacher=None if args.teacher is None else _source(args.teacher),
     )
     if args.json:
         print(json.dumps(asdict(result)))

@@ -1,0 +1,88 @@
+"""`difficulty`: which training rows are hard."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..data import Rows
+from ..difficulty import Difficulty, difficulty_path, label_difficulty
+from ..errors import UsageError
+from ..train import label_names
+from .train import add_data_arguments, base_of, rows_of, settings_from_arguments, training_arguments
+
+_EXAMPLES = 5
+_WIDTH = 76
+
+
+def add_difficulty_parser(commands: Any) -> None:
+    """Add `difficulty`."""
+    summary = "label the training rows that models which did not see them mostly get wrong"
+    parser = commands.add_parser("difficulty", help=summary, description=summary)
+    parser.set_defaults(run=_difficulty)
+    add_data_arguments(parser)
+    parser.add_argument("--folds", type=int, default=5, metavar="K", help="default: %(default)s")
+    parser.add_argument(
+        "--seeds", default="1,2,3", metavar="A,B,…", help="a training of every fold for each "
+        "(default: %(default)s)"
+    )  # fmt: skip
+    parser.add_argument(
+        "--output", type=Path, metavar="FILE", help="default: DATA.difficulty.json, beside the data"
+    )
+    training_arguments(parser, without=("seed",))
+    parser.add_argument("--json", action="store_true", help="the result as JSON on stdout")
+
+
+def _difficulty(args: argparse.Namespace) -> int:
+    output = args.output or difficulty_path(args.data)
+    rows = rows_of(args, args.data, "train")
+    base = base_of(args)
+    labels = None if args.labels is None else args.labels.split(",")
+    difficulty = label_difficulty(
+        rows,
+        base,
+        output.with_name(f"{output.name}.parts"),
+        settings_from_arguments(args),
+        folds=args.folds,
+        seeds=_seeds(args.seeds),
+        labels=labels,
+    )
+    difficulty.write(output)
+    if args.json:
+        summary = {"output": str(output), "rows": len(rows.texts)}
+        print(json.dumps({**summary, "hard": int(difficulty.hard.sum())}))
+    else:
+        print(_summary(rows, difficulty, label_names(rows, base, labels)))
+        print(f"\nwritten to {output}")
+    return 0
+
+
+def _seeds(text: str) -> tuple[int, ...]:
+    parts = text.split(",")
+    if not all(part.strip().isdecimal() for part in parts) or len(set(parts)) != len(parts):
+        raise UsageError(f"--seeds {text!r}: give distinct whole numbers, such as 1,2,3")
+    return tuple(int(part) for part in parts)
+
+
+def _summary(rows: Rows, difficulty: Difficulty, names: tuple[str, ...]) -> str:
+    """Share of hard rows by label, and the hardest among them."""
+    targets = rows.label_indices(names)
+    hard = difficulty.hard
+    lines = [f"{len(hard)} rows, {hard.mean():.1%} of them hard", ""]
+    width = max(len(name) for name in names) + 2
+    for i, name in enumerate(names):
+        of_label = hard[targets == i]
+        share = float(of_label.mean()) if len(of_label) else 0.0
+        lines.append(f"{name:{width}}{len(of_label):>8} rows {share:>8.1%} hard")
+    worst = np.argsort(-difficulty.wrong, kind="stable")[:_EXAMPLES]
+    worst = worst[hard[worst]]
+    if len(worst):
+        lines += ["", "among the hardest:"]
+    for i in worst:
+        text = rows.texts[i] if isinstance(rows.texts[i], str) else " | ".join(rows.texts[i])
+        lines.append(f"  {names[targets[i]]:{width}}{str(text)[:_WIDTH]}")
+    return "\n".join(lines)

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from cascadebert_build.config import CascadeConfig, MemberConfig, config_from_file
 from cascadebert_build.errors import BuildError, UsageError
+from cascadebert_build.logits import stage_input
 from cascadebert_build.reference import reference_from_file
 from cascadebert_build.workspace import Workspace, workspace_of
 from cascadebert_core.batching import pad_rows
@@ -113,7 +114,8 @@ def _prepare(args: argparse.Namespace) -> int:
         transformers.BertForSequenceClassification(config).save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         lines += ["[[members]]", f'name = "{name}"', f'checkpoint = "{name}"']
-        lines += ["max_batch_size = 128"]
+        # The same for both, though one stands behind the other here.
+        lines += ["max_batch_size = 128", "opt_batch_size = 32"]
     lines += ["[data]", f'path = "{args.data.resolve()}"', 'text = "sentence"']
     lines += ["[runtime]", 'engine = "tensorrt"', "buckets = [32, 128]"]
     path = args.folder / "cascade.toml"
@@ -123,20 +125,23 @@ def _prepare(args: argparse.Namespace) -> int:
 
 
 def _measure(args: argparse.Namespace) -> int:
+    if args.device == "cpu" and args.contender.startswith("tensorrt"):
+        raise UsageError(f"--contender {args.contender} runs on a GPU: leave --device out")
     config = config_from_file(args.config)
     workspace = workspace_of(config, None)
     rows: list[Row] = []
     for member in config.members:
-        run = _load(args.contender, args.device, config, workspace, member)
+        run, close = _load(args.contender, args.device, config, workspace, member)
         for length in args.lengths:
             for batch in args.batches:
-                tensors = _inputs(workspace, member, batch, length)
+                tensors = _inputs(config, workspace, member, batch, length)
                 rows.append(_time(run, tensors, args.contender, member.name, args.seconds))
                 row = rows[-1]
                 sys.stderr.write(
                     f"{row.contender:16} {row.member:10} {batch:4} x {length:3}: "
                     f"{row.p50_ms:8.2f} ms, {row.rows_per_s:9.0f} rows/s\n"
                 )
+        close()
     gpus = [gpu.name for gpu in gpu_machine().gpus]
     write_json(
         args.output,
@@ -151,7 +156,7 @@ def _measure(args: argparse.Namespace) -> int:
 
 
 def _inputs(
-    workspace: Workspace, member: MemberConfig, batch: int, length: int
+    config: CascadeConfig, workspace: Workspace, member: MemberConfig, batch: int, length: int
 ) -> dict[str, NDArray[np.int32]]:
     """Real rows that fit the length, each as often as it takes to fill the batch."""
     reference = reference_from_file(workspace.engine(member) / "reference.npz")
@@ -159,8 +164,8 @@ def _inputs(
     if not fitting:
         raise UsageError(f"no row of {member.name!r} has {length} tokens or less")
     rows = [fitting[i % len(fitting)] for i in range(batch)]
-    inputs = workspace.manifest(member).inputs
-    return pad_rows(rows, inputs, [length], pad_id=0).tensors
+    stage = stage_input(config, workspace, member)
+    return pad_rows(rows, stage.inputs, [length], stage.encoder.pad_id).tensors
 
 
 def _time(
@@ -183,16 +188,19 @@ def _time(
 
 def _load(
     contender: str, device: str, config: CascadeConfig, workspace: Workspace, member: MemberConfig
-) -> Run:
+) -> tuple[Run, Callable[[], None]]:
+    """How to run a member, and how to give its memory back."""
     if contender.startswith("tensorrt"):
         from cascadebert_engine.manifest import PLAN
         from cascadebert_engine.session import EngineSession
 
         plan = workspace.engine(member) / PLAN
-        return EngineSession(plan, cuda_graphs=contender == "tensorrt-graphs").logits
+        session = EngineSession(plan, cuda_graphs=contender == "tensorrt-graphs")
+        return session.logits, session.close
     if contender == "onnxruntime":
-        return _onnxruntime(workspace.onnx(member), device)
-    return _torch(config.checkpoint(member), device, half=contender == "torch-fp16")
+        return _onnxruntime(workspace.onnx(member), device), lambda: None
+    half = contender == "torch-fp16"
+    return _torch(config.checkpoint(member), device, half=half), lambda: None
 
 
 def _torch(checkpoint: str, device: str, *, half: bool) -> Run:
@@ -221,6 +229,8 @@ def _onnxruntime(path: Path, device: str) -> Run:
             f"ONNX Runtime has no {provider} here: install onnxruntime-gpu, or measure it on a cpu"
         )
     session = onnxruntime.InferenceSession(str(path), providers=[provider])
+    if session.get_providers()[0] != provider:
+        raise UsageError(f"ONNX Runtime's {provider} does not start: see its reason above")
 
     def run(tensors: dict[str, NDArray[np.int32]]) -> Any:
         return session.run(["logits"], tensors)[0]

@@ -291,8 +291,10 @@ def _validate_runtime(runtime: RuntimeConfig) -> None:
             f"runtime.device is {runtime.device!r}: TensorRT runs on a GPU; leave the key out, or "
             "use engine = 'onnxruntime'"
         )
-    if list(runtime.buckets) != sorted(set(runtime.buckets)) or min(runtime.buckets, default=1) < 1:
-        raise UsageError(f"runtime.buckets is {list(runtime.buckets)}: give ascending lengths")
+    if list(runtime.buckets) != sorted(set(runtime.buckets)) or min(runtime.buckets, default=3) < 3:
+        raise UsageError(
+            f"runtime.buckets is {list(runtime.buckets)}: give ascending lengths of 3 or more"
+        )
     _at_least(0, runtime.instances, "runtime.instances")
     _at_least(0, runtime.threads, "runtime.threads")
     _at_least(0, runtime.max_queue_delay_us, "runtime.max_queue_delay_us")

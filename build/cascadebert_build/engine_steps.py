@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from cascadebert_core.batching import StageBatch
 from cascadebert_core.tokenization import Text
-from cascadebert_engine.builder import build_plan
+from cascadebert_engine.builder import build_plan, is_strongly_typed
 from cascadebert_engine.errors import EngineError
 from cascadebert_engine.files import read_json, sha256_of_file, write_json, write_text
 from cascadebert_engine.machine import this_machine
@@ -42,6 +42,7 @@ from .verify import sample_of_texts
 from .verify_engine import (
     FP32_FINGERPRINT,
     MAX_DIFFERENCE,
+    MIN_AGREEMENT,
     P99_DIFFERENCE,
     EngineReport,
     verify_engine,
@@ -79,17 +80,34 @@ class EngineSteps:
             CheckFailed: the graph cannot be converted.
         """
         folder = self.workspace.engine(member)
-        key = self._graph_key(member)
-        if not self.force and (read_json(folder / "graph.json") or {}).get("key") == key:
-            try:
-                request = request_from_file(folder / REQUEST)
-                say("graph", member.name, "up to date")
-                return request
-            except EngineError:
-                pass  # damaged or of another version: it is made anew
-        require("fp16", "modelopt", "onnx", "onnxruntime")
+        kept = None if self.force else self._kept_graphs(member)
+        if kept is not None:
+            say("graph", member.name, "up to date")
+        else:
+            require("fp16", "modelopt", "onnx", "onnxruntime")
+            kept = self._make_graphs(member)
+        manifest = self.workspace.manifest(member)
+        request = EngineRequest(
+            member=member.name,
+            inputs=manifest.inputs,
+            n_labels=len(manifest.labels),
+            profiles=self.config.profiles(member),
+            fp32=kept[0],
+            fp16=kept[1],
+            checkpoint_sha256=manifest.key,
+            onnx_sha256=manifest.onnx_sha256,
+            options=self.config.compile.build_options(),
+        )
+        request.write(folder / REQUEST)
+        return request
+
+    def _make_graphs(self, member: MemberConfig) -> tuple[Graph, Graph]:
+        """The FP32 and the FP16 graph, the second checked against the exported one on the CPU."""
+        folder = self.workspace.engine(member)
         with timed("graph", member.name) as note:
-            (folder / "graph.json").unlink(missing_ok=True)
+            # Nothing of an earlier graph may be built from until this one is found good.
+            for name in ("graph.json", REQUEST):
+                (folder / name).unlink(missing_ok=True)
             fp32, fp16 = folder / "fp32.onnx", folder / "fp16.onnx"
             opset = tensorrt_graph(self.workspace.onnx(member), fp32)
             stage = stage_input(self.config, self.workspace, member)
@@ -103,19 +121,6 @@ class EngineSteps:
                 self.config.compile.fp32_ops,
             )
             reference.save(folder / "reference.npz")
-            manifest = self.workspace.manifest(member)
-            request = EngineRequest(
-                member=member.name,
-                inputs=manifest.inputs,
-                n_labels=len(manifest.labels),
-                profiles=self.config.profiles(member),
-                fp32=Graph(fp32.name, sha256_of_file(fp32), opset),
-                fp16=Graph(fp16.name, sha256_of_file(fp16), half.opset),
-                checkpoint_sha256=manifest.key,
-                onnx_sha256=manifest.onnx_sha256,
-                options=self.config.compile.build_options(),
-            )
-            request.write(folder / REQUEST)
             difference = self._graph_difference(fp16, stage, reference)
             if not difference <= MAX_DIFFERENCE:  # NaN too
                 raise CheckFailed(
@@ -123,10 +128,39 @@ class EngineSteps:
                     f"(tolerance {MAX_DIFFERENCE:.0e}): keep more operators in FP32, as in "
                     '[compile] fp32_ops = ["LayerNormalization", "Softmax"]'
                 )
-            made = {"modelopt": version("nvidia-modelopt"), "difference": difference}
-            write_json(folder / "graph.json", {"key": key, **made, **asdict(half)})
+            graphs = (
+                Graph(fp32.name, sha256_of_file(fp32), opset, 0.0),
+                Graph(fp16.name, sha256_of_file(fp16), half.opset, half.half_share),
+            )
+            write_json(
+                folder / "graph.json",
+                {
+                    "key": self._graph_key(member),
+                    "modelopt": _modelopt_version(),
+                    "difference": difference,
+                    **asdict(half),
+                    "graphs": [asdict(graph) for graph in graphs],
+                },
+            )
             note(f"{half}; largest logit difference {difference:.1e} on the CPU")
-        return request
+        return graphs
+
+    def _kept_graphs(self, member: MemberConfig) -> tuple[Graph, Graph] | None:
+        """Graphs that would be made again as they are; None where there are none."""
+        folder = self.workspace.engine(member)
+        made = read_json(folder / "graph.json") or {}
+        # On a machine without ModelOpt, what another one made is taken.
+        if made.get("key") != self._graph_key(member) or _modelopt_version() not in {
+            None,
+            made.get("modelopt"),
+        }:
+            return None
+        fp32, fp16 = (Graph(**graph) for graph in made["graphs"])
+        for graph in (fp32, fp16):
+            file = folder / graph.file
+            if not file.is_file() or sha256_of_file(file) != graph.sha256:
+                return None
+        return (fp32, fp16) if (folder / "reference.npz").is_file() else None
 
     def plan(self, member: MemberConfig, graph: str = "auto") -> EngineManifest:
         """Request → plan, on this machine's GPU.
@@ -140,7 +174,19 @@ class EngineSteps:
         """
         folder = self.workspace.engine(member)
         request = request_from_file(folder / REQUEST)
-        machine = this_machine()
+        exported = self.workspace.manifest(member)
+        if (
+            request.onnx_sha256 != exported.onnx_sha256
+            or request.profiles != self.config.profiles(member)
+            or request.options != self.config.compile.build_options()
+        ):
+            raise UsageError(
+                f"the request of {member.name!r} is of other settings or of an earlier export: run "
+                "`cascadebert compile --step graph` first"
+            )
+        machine = this_machine(of_python=True)
+        if graph == "auto" and machine.tensorrt is not None:
+            graph = "fp16" if is_strongly_typed(machine.tensorrt) else "fp32"
         current = None if self.force else self._current(member, request, graph)
         if current is not None:
             say("engine", member.name, "up to date")
@@ -236,16 +282,15 @@ class EngineSteps:
         try:
             manifest = manifest_from_file(folder / FILE)
             check_plan(folder / PLAN, manifest)
-            check_machine(manifest, this_machine())
+            check_machine(manifest, this_machine(of_python=True))
         except EngineError:
             return None
         wanted = {"fp16": request.fp16.sha256, "fp32": request.fp32.sha256}
         same = (
             manifest.graph_sha256 == wanted[manifest.graph]
-            and graph in {"auto", manifest.graph}
+            and manifest.graph == graph
             and manifest.profiles == request.profiles
-            and manifest.hardware_compatibility == request.options.hardware_compatibility
-            and manifest.version_compatible == request.options.version_compatible
+            and manifest.options == request.options
         )
         return manifest if same else None
 
@@ -267,8 +312,8 @@ class EngineSteps:
         manifest = self.workspace.manifest(member)
         return sha256_of(
             manifest.onnx_sha256, manifest.tokenizer_sha256, self.rows().sha256(),
-            member.max_length, [asdict(p) for p in self.config.profiles(member)],
-            asdict(self.config.compile), _GRAPH_VERSION,
+            member.max_length, self.config.buckets(member), self.config.compile.fp32_ops,
+            _GRAPH_VERSION,
         )  # fmt: skip
 
     def _verify_key(self, member: MemberConfig) -> str:
@@ -279,7 +324,7 @@ class EngineSteps:
             [sha256_of_file(file) if file.is_file() else None for file in files],
             self.workspace.manifest(member).onnx_sha256, self.config.buckets(member),
             member.max_batch_size, self.config.runtime.cuda_graphs,
-            MAX_DIFFERENCE, P99_DIFFERENCE, FP32_FINGERPRINT,
+            MAX_DIFFERENCE, P99_DIFFERENCE, MIN_AGREEMENT, FP32_FINGERPRINT,
         )  # fmt: skip
 
 
@@ -308,3 +353,10 @@ def _reference_texts(texts: Sequence[Text], stage: StageInput) -> list[Text]:
     words = (shortest,) if isinstance(shortest, str) else shortest
     first = tuple((word.split() or [""])[0] for word in words)
     return [*sample, first[0] if isinstance(shortest, str) else (first[0], first[1])]
+
+
+def _modelopt_version() -> str | None:
+    try:
+        return version("nvidia-modelopt")
+    except PackageNotFoundError:
+        return None

@@ -29,5 +29,10 @@ def require(extra: str, *modules: str) -> None:
         MissingExtra: one of the modules is not installed.
     """
     for module in modules:
-        if importlib.util.find_spec(module) is None:
+        if not has_extra(module):
             raise MissingExtra(extra, module)
+
+
+def has_extra(module: str) -> bool:
+    """Whether a module of an extra is installed."""
+    return importlib.util.find_spec(module) is not None

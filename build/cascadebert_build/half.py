@@ -14,6 +14,7 @@ where the type changes. What it is told here, and why:
 from __future__ import annotations
 
 import logging
+import re
 import tempfile
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
@@ -46,12 +47,14 @@ class HalfGraph:
         nodes: of the FP16 graph, casts not counted.
         half_nodes: those among them that compute in FP16.
         single_ops: types of the others that compute in FP32, with how many there are.
+        half_share: share of its matrix products that are in FP16.
     """
 
     opset: int
     nodes: int
     half_nodes: int
     single_ops: dict[str, int]
+    half_share: float
 
     def __str__(self) -> str:
         kept = ", ".join(f"{n} {op}" for op, n in sorted(self.single_ops.items()))
@@ -77,7 +80,7 @@ def tensorrt_graph(exported: Path, target: Path) -> int:
         pass  # TensorRT 10 and newer read the exporter's own opset
     target.parent.mkdir(parents=True, exist_ok=True)
     onnx.save(model, str(target))
-    return int(model.opset_import[0].version)
+    return _opset(model)
 
 
 def half_graph(
@@ -115,7 +118,7 @@ def half_graph(
                 keep_io_types=True,
                 calibration_data=str(data),
                 op_types_to_exclude=list(fp32_ops),
-                nodes_to_include=[f"^{name}$" for name in _float_gathers(fp32)],
+                nodes_to_include=[f"^{re.escape(name)}$" for name in _float_gathers(fp32)],
                 data_max=RANGE_LIMIT,
             )
         except Exception as exc:
@@ -202,7 +205,7 @@ def _summary(model: Any) -> HalfGraph:
     inferred = onnx.shape_inference.infer_shapes(model)
     types = {v.name: v.type.tensor_type.elem_type for v in inferred.graph.value_info}
     types.update({v.name: v.type.tensor_type.elem_type for v in inferred.graph.output})
-    half = nodes = 0
+    half = nodes = products = half_products = 0
     single: dict[str, int] = {}
     for node in inferred.graph.node:
         kind = types.get(node.output[0])
@@ -212,8 +215,16 @@ def _summary(model: Any) -> HalfGraph:
         }:
             continue
         nodes += 1
+        multiplies = node.op_type in {"MatMul", "Gemm"}
+        products += multiplies
         if kind == onnx.TensorProto.FLOAT16:
             half += 1
+            half_products += multiplies
         else:
             single[node.op_type] = single.get(node.op_type, 0) + 1
-    return HalfGraph(int(model.opset_import[0].version), nodes, half, single)
+    return HalfGraph(_opset(model), nodes, half, single, half_products / max(1, products))
+
+
+def _opset(model: Any) -> int:
+    """Version of the default domain."""
+    return next(int(o.version) for o in model.opset_import if o.domain in {"", "ai.onnx"})

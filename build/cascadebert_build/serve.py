@@ -100,6 +100,12 @@ def _plan(
     calls_in_flight = 1
     for stage in policy.stages:
         config = _read(repository, stage.model)
+        if config.backend != "python":
+            raise UsageError(
+                f"{stage.model} is published for Triton's {config.backend} backend, which the "
+                "embedded server does not have: serve it in a container (docker compose up "
+                'triton), or publish it with [runtime] backend = "python"'
+            )
         group = config.instance_group[0]
         auto = parameter(config, AUTO_INSTANCES) is not None
         group.count = override(instances, stage.model, fitting.instances if auto else group.count)

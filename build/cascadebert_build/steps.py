@@ -26,7 +26,7 @@ from .draft import policy_from_members
 from .engine_steps import EngineSteps
 from .errors import CheckFailed, UsageError
 from .export import GRAPH_VERSION, OPSET, onnx_from_checkpoint
-from .extras import require
+from .extras import has_extra, require
 from .logits import Run, load_logits, logits_of_rows, save_logits, stage_input
 from .progress import say, timed
 from .publish import StageFiles, publish_cascade
@@ -68,6 +68,9 @@ class Steps:
 
     def export(self, member: MemberConfig) -> MemberManifest:
         """Checkpoint → ONNX file, tokenizer and manifest."""
+        if not self.force and not has_extra("torch") and self._is_exported(member):
+            say("export", member.name, "kept as it is: PyTorch is not installed here")
+            return self.workspace.manifest(member)
         require("build", "torch", "transformers", "onnx", "onnxscript", "onnxruntime")
         source = self.config.checkpoint(member)
         versions = [version(package) for package in ("torch", "transformers", "onnxscript")]
@@ -136,14 +139,25 @@ class Steps:
         """Logits of the held-out rows from the artefact that serves, in the checkpoint's order."""
         if not self.uses_plans:
             return self.reference_logits(member)
-        manifest = self.engines.manifest(member)
         # Loaded only where the logits are not kept already.
         with contextlib.ExitStack() as stack:
             return self._logits_of(
                 member,
-                manifest.plan_sha256,
+                self._served_hash(member),
                 lambda: stack.enter_context(self.engines.session(member)).run,
             )
+
+    def kept_logits(self, member: MemberConfig) -> NDArray[np.float32]:
+        """Logits of the artefact that serves, as they were kept; it is not run.
+
+        Raises:
+            UsageError: none are kept of this artefact and these rows.
+        """
+
+        def load() -> Run:
+            raise UsageError(f"no logits of {member.name!r} are kept: run `cascadebert tune`")
+
+        return self._logits_of(member, self._served_hash(member), load)
 
     def reference_logits(self, member: MemberConfig) -> NDArray[np.float32]:
         """Logits of the held-out rows from the exported FP32 graph."""
@@ -152,6 +166,14 @@ class Steps:
             self.workspace.manifest(member).onnx_sha256,
             lambda: OnnxSession(self.workspace.onnx(member)).logits,
         )
+
+    def _served_hash(self, member: MemberConfig) -> str:
+        """A hash of the artefact that serves, and of what decides its kernels."""
+        if not self.uses_plans:
+            return self.workspace.manifest(member).onnx_sha256
+        # With CUDA graphs calls have other sizes, and so other kernels.
+        plan = self.engines.manifest(member).plan_sha256
+        return f"{plan}, graphs {self.config.runtime.cuda_graphs}"
 
     def _logits_of(
         self, member: MemberConfig, artefact: str, load: Callable[[], Run]
@@ -367,6 +389,13 @@ class Steps:
     def _are_decisions_verified(self, policy: Policy) -> bool:
         report = read_json(self.workspace.decisions) or {}
         return report.get("passed") is True and report.get("key") == self._decisions_key(policy)
+
+    def _is_exported(self, member: MemberConfig) -> bool:
+        try:
+            self.workspace.manifest(member)
+        except (UsageError, TypeError, KeyError):
+            return False
+        return True
 
     def _current_manifest(self, member: MemberConfig, key: str) -> MemberManifest | None:
         if self.force:

@@ -50,7 +50,9 @@ def _build(args: argparse.Namespace) -> int:
     from .request import request_from_file
 
     request = request_from_file(args.request)
-    manifest = build_plan(request, args.request.parent, this_machine(), graph=args.graph)
+    manifest = build_plan(
+        request, args.request.parent, this_machine(of_python=True), graph=args.graph
+    )
     lengths = ", ".join(str(profile.length) for profile in manifest.profiles)
     sys.stdout.write(
         f"{manifest.member}: {manifest.plan_bytes / 2**20:.0f} MiB for {manifest.gpu}, TensorRT "

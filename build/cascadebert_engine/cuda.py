@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import NoGpu
+from .errors import CudaError, NoGpu
 
 # cudaStreamCaptureModeThreadLocal (driver_types.h): other threads may allocate meanwhile.
 _CAPTURE_THREAD_LOCAL = 1
@@ -40,8 +40,8 @@ class Cuda:
             self._library: Any = self._wrapper.handle
         except Exception as exc:
             raise NoGpu(
-                f"the CUDA runtime library cannot be loaded ({exc}): "
-                "pip install nvidia-cuda-runtime-cu12, or use NVIDIA's images"
+                f"the CUDA runtime library cannot be loaded ({exc}): pip install the "
+                "nvidia-cuda-runtime of the CUDA that TensorRT uses, or use NVIDIA's images"
             ) from exc
         self.ask("cudaSetDevice", ctypes.c_int(device))
         handle = ctypes.c_void_p()
@@ -56,7 +56,13 @@ class Cuda:
         """
         pointer = ctypes.c_void_p()
         self.ask("cudaMalloc", ctypes.byref(pointer), ctypes.c_size_t(nbytes))
-        return Memory(self, int(pointer.value or 0))
+        return Memory(self, int(pointer.value or 0), nbytes)
+
+    def runtime_version(self) -> str:
+        """CUDA of the runtime library, "12.9"; a driver of an older major does not run it."""
+        number = ctypes.c_int()
+        self.ask("cudaRuntimeGetVersion", ctypes.byref(number))
+        return f"{number.value // 1000}.{number.value % 1000 // 10}"
 
     def free_bytes(self) -> int:
         """Memory of the device that nobody uses."""
@@ -79,9 +85,11 @@ class Cuda:
             yield captured
         finally:
             # Also ends a capture that failed; the stream is of no use before.
-            self._library.cudaStreamEndCapture(stream, ctypes.byref(graph))
-        if not graph.value:
-            raise NoGpu("CUDA captured no graph: serve with cuda_graphs = false")
+            status = self._library.cudaStreamEndCapture(stream, ctypes.byref(graph))
+        if status != 0 or not graph.value:
+            raise CudaError(
+                f"CUDA captured no graph (error {status}): serve with cuda_graphs = false"
+            )
         executable = ctypes.c_void_p()
         self.ask(
             "cudaGraphInstantiateWithFlags",
@@ -107,33 +115,42 @@ class Cuda:
         """Call a function of the runtime library.
 
         Raises:
-            NoGpu: it answered an error.
+            NoGpu: there is no GPU that it can use, or too little of its memory.
+            CudaError: it answered another error.
         """
         call: Callable[..., int] = getattr(self._library, name)
         status = call(*arguments)
         if status != 0:
-            raise NoGpu(f"{name} of the CUDA runtime answered error {status}: {_advice(status)}")
+            error = NoGpu if status in _ADVICE else CudaError
+            raise error(f"{name} of the CUDA runtime answered error {status}: {_advice(status)}")
 
 
 class Memory:
     """A block of device memory."""
 
-    def __init__(self, cuda: Cuda, pointer: int) -> None:
-        """Own `pointer` of `cuda`."""
+    def __init__(self, cuda: Cuda, pointer: int, nbytes: int) -> None:
+        """Own the `nbytes` at `pointer` of `cuda`."""
         self._cuda = cuda
+        self._nbytes = nbytes
         self.pointer = pointer
 
     def copy_from(self, host: NDArray[Any]) -> None:
         """Put a contiguous array into the block, on the stream."""
+        self._require(host)
         self._cuda.copy(self.pointer, host.ctypes.data, host.nbytes, to_device=True)
 
     def copy_to(self, host: NDArray[Any]) -> None:
         """Fill a contiguous array from the block, on the stream."""
+        self._require(host)
         self._cuda.copy(host.ctypes.data, self.pointer, host.nbytes, to_device=False)
 
     def free(self) -> None:
         """Give the block back."""
         self._cuda.ask("cudaFree", ctypes.c_void_p(self.pointer))
+
+    def _require(self, host: NDArray[Any]) -> None:
+        if host.nbytes > self._nbytes:
+            raise ValueError(f"{host.nbytes} bytes do not fit a block of {self._nbytes}")
 
 
 class Graph:
@@ -161,7 +178,7 @@ _ADVICE = {
     2: "too little GPU memory: end what else uses it, or lower max_batch_size or the instances",
     35: "the driver is older than this CUDA: update it",
     100: "no GPU is visible: check `nvidia-smi` and CUDA_VISIBLE_DEVICES",
-    101: "there is no GPU of this number: check `instance_group` and CUDA_VISIBLE_DEVICES",
+    101: "there is no GPU of this number: check CUDA_VISIBLE_DEVICES",
 }
 
 
@@ -169,7 +186,7 @@ def _advice(status: int) -> str:
     return _ADVICE.get(status, "check `nvidia-smi`, and the driver's log (`dmesg`)")
 
 
-def contiguous(array: NDArray[np.int32], rows: int) -> NDArray[np.int32]:
+def padded_to_rows(array: NDArray[np.int32], rows: int) -> NDArray[np.int32]:
     """The array as C-contiguous int32 of `rows` rows; the last row is repeated where it has fewer.
 
     A repeated row is real text: unlike one of nothing but padding it cannot make a NaN.

@@ -5,7 +5,8 @@
     EngineError
     ├── BuildFailed      the engine cannot be built here, or is not what was asked for
     ├── PlanMisfit       the plan does not fit this machine, this policy or its own manifest
-    └── NoGpu            there is no GPU, no driver, or too little of its memory
+    ├── NoGpu            there is no GPU, no driver, or too little of its memory
+    └── CudaError        the CUDA runtime refused a call
 """
 
 from __future__ import annotations
@@ -25,3 +26,7 @@ class PlanMisfit(EngineError):  # noqa: N818
 
 class NoGpu(EngineError):  # noqa: N818
     """A GPU is needed and cannot be used."""
+
+
+class CudaError(EngineError):
+    """The CUDA runtime refused a call."""

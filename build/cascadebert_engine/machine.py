@@ -51,8 +51,15 @@ class Machine:
     tensorrt: str | None
 
 
-def this_machine() -> Machine:
-    """Ask the driver and the TensorRT library; nothing is initialised beyond the driver itself."""
+def this_machine(*, of_python: bool = False) -> Machine:
+    """Ask the driver and the TensorRT library; nothing is initialised beyond the driver itself.
+
+    Args:
+        of_python: the TensorRT of the Python package, which builds engines and runs them in the
+            embedded server; else that of the system, which Triton's own backend loads.
+    """
+    if of_python:
+        _import_tensorrt()
     tensorrt = tensorrt_version()
     try:
         driver = ctypes.CDLL("libcuda.so.1")

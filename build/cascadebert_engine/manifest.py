@@ -9,9 +9,10 @@ from typing import Any
 
 from .errors import PlanMisfit
 from .files import read_json, sha256_of_file, write_json
-from .machine import Machine, version_numbers
+from .machine import Gpu, Machine, version_numbers
 from .precision import PrecisionEvidence
 from .profiles import Profile
+from .request import BuildOptions
 
 SCHEMA_VERSION = 1
 FILE = "engine.json"
@@ -30,9 +31,10 @@ class EngineManifest:
         member: name in cascade.toml.
         plan_sha256, plan_bytes: of the file beside it.
         tensorrt: full version that built it, "10.12.0.36".
-        cuda: newest CUDA that the building machine's driver runs.
+        cuda: of the CUDA runtime that it was built with, "12.9".
         gpu, compute_capability: of the building machine.
-        hardware_compatibility, version_compatible: as in the build options.
+        options: how it was built.
+        device_memory_bytes: scratch memory of one execution context.
         inputs, n_labels, profiles: what it can be called with.
         graph: "fp16" (strongly typed) or "fp32" (8.6, with the FP16 flag).
         strongly_typed: whether the graph's types bind.
@@ -47,8 +49,8 @@ class EngineManifest:
     cuda: str
     gpu: str
     compute_capability: str
-    hardware_compatibility: str
-    version_compatible: bool
+    options: BuildOptions
+    device_memory_bytes: int
     inputs: tuple[str, ...]
     n_labels: int
     profiles: tuple[Profile, ...]
@@ -86,7 +88,7 @@ def manifest_from_file(path: Path) -> EngineManifest:
         )
     try:
         return _manifest(raw)
-    except (KeyError, TypeError) as exc:
+    except (KeyError, TypeError, ValueError) as exc:
         raise PlanMisfit(f"{path} is not an engine's manifest ({exc}): {_REBUILD}") from exc
 
 
@@ -121,8 +123,8 @@ def check_machine(manifest: EngineManifest, machine: Machine, device: int = 0) -
         raise PlanMisfit(f"{what} needs a GPU, and {machine.gpu_problem}")
     if device >= len(machine.gpus):
         raise PlanMisfit(
-            f"{what} shall run on GPU {device}, and this machine has {len(machine.gpus)}: "
-            "choose another in `instance_group`"
+            f"{what} shall run on GPU {device}, and this machine has {len(machine.gpus)}: see "
+            "CUDA_VISIBLE_DEVICES"
         )
     if machine.tensorrt is None:
         raise PlanMisfit(
@@ -130,25 +132,24 @@ def check_machine(manifest: EngineManifest, machine: Machine, device: int = 0) -
             "or serve in NVIDIA's Triton container"
         )
     built, here = version_numbers(manifest.tensorrt), version_numbers(machine.tensorrt)
-    forward = manifest.version_compatible and built[0] == here[0] and here >= built
+    forward = manifest.options.version_compatible and built[0] == here[0] and here >= built
     if built != here and not forward:
         raise PlanMisfit(
             f"{what} was built by TensorRT {manifest.tensorrt} and this machine has "
             f"{machine.tensorrt}: {_REBUILD} (the TensorRT and Triton images must have one tag)"
         )
+    if machine.cuda is not None and _major(machine.cuda) < _major(manifest.cuda):
+        raise PlanMisfit(
+            f"{what} was built with CUDA {manifest.cuda} and the driver here runs {machine.cuda} "
+            f"at most: update the driver, or {_REBUILD}"
+        )
     gpu = machine.gpus[device]
-    if gpu.compute_capability != manifest.compute_capability and not _portable(
-        manifest, gpu.compute_capability
-    ):
+    if not _fits_gpu(manifest, gpu):
         raise PlanMisfit(
             f"{what} was built for compute capability {manifest.compute_capability} "
             f"({manifest.gpu}) and GPU {device} here has {gpu.compute_capability} ({gpu.name}): "
-            f"{_REBUILD}, or build with hardware_compatibility = 'ampere_plus'"
-        )
-    if manifest.plan_bytes > gpu.memory_bytes:
-        raise PlanMisfit(
-            f"{what} takes {manifest.plan_bytes / 2**20:.0f} MiB and {gpu.name} has "
-            f"{gpu.memory_bytes / 2**20:.0f} MiB: choose a larger GPU or a smaller member"
+            f"{_REBUILD}, or build with hardware_compatibility = 'same_compute_capability' or "
+            "'ampere_plus'"
         )
 
 
@@ -187,9 +188,24 @@ def check_calls(
         )
 
 
-def _portable(manifest: EngineManifest, compute_capability: str) -> bool:
-    here = tuple(int(part) for part in compute_capability.split("."))
-    return manifest.hardware_compatibility == "ampere_plus" and here >= _AMPERE
+def needed_bytes(manifest: EngineManifest, instances: int) -> int:
+    """GPU memory of a stage: the weights and, for every profile, an execution context's scratch."""
+    of_one = manifest.plan_bytes + len(manifest.profiles) * manifest.device_memory_bytes
+    return instances * of_one
+
+
+def _fits_gpu(manifest: EngineManifest, gpu: Gpu) -> bool:
+    here = tuple(int(part) for part in gpu.compute_capability.split("."))
+    level = manifest.options.hardware_compatibility
+    if level == "ampere_plus":
+        return here >= _AMPERE
+    same = gpu.compute_capability == manifest.compute_capability
+    # Kernels are timed on one model, and NVIDIA warns of errors on another.
+    return same and (level == "same_compute_capability" or gpu.name == manifest.gpu)
+
+
+def _major(version: str) -> int:
+    return version_numbers(version)[0]
 
 
 def _manifest(raw: dict[str, Any]) -> EngineManifest:
@@ -198,5 +214,12 @@ def _manifest(raw: dict[str, Any]) -> EngineManifest:
         "inputs": tuple(raw["inputs"]),
         "profiles": tuple(Profile(**profile) for profile in raw["profiles"]),
         "precision": PrecisionEvidence(**raw["precision"]),
+        "options": BuildOptions(**raw["options"]),
     }
-    return EngineManifest(**fields)
+    manifest = EngineManifest(**fields)
+    version_numbers(manifest.tensorrt)
+    version_numbers(manifest.cuda)
+    numbers: list[Any] = [manifest.plan_bytes, manifest.device_memory_bytes, manifest.n_labels]
+    if not manifest.profiles or not all(isinstance(number, int) for number in numbers):
+        raise ValueError("it has no profiles, or a size that is no number")
+    return manifest

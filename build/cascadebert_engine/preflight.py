@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -9,7 +10,15 @@ from typing import Any, cast
 from .errors import PlanMisfit
 from .files import read_json
 from .machine import Machine, this_machine
-from .manifest import FILE, PLAN, check_calls, check_machine, check_plan, manifest_from_file
+from .manifest import (
+    FILE,
+    PLAN,
+    check_calls,
+    check_machine,
+    check_plan,
+    manifest_from_file,
+    needed_bytes,
+)
 
 
 def misfits(
@@ -23,14 +32,19 @@ def misfits(
         machine: where they shall run; None: this one, asked only if there is a plan.
     """
     found: list[str] = []
-    for stage, version in _stages(repository, models):
-        folder = repository / str(stage["model"]) / str(stage["version"])
+    needed = 0
+    for cascade, stage in _stages(repository, models):
+        model = repository / str(stage.get("model"))
+        folder = model / str(stage.get("version"))
         if not (folder / PLAN).exists() and not (folder / FILE).exists():
             continue
         machine = machine or this_machine()
         try:
             manifest = manifest_from_file(folder / FILE)
-            check_machine(manifest, machine)
+            # Triton's own backend puts an instance on every GPU, our session one on the first.
+            embedded = (folder / "model.py").exists()
+            for device in range(1 if embedded else max(1, len(machine.gpus))):
+                check_machine(manifest, machine, device)
             check_plan(folder / PLAN, manifest)
             check_calls(
                 manifest,
@@ -39,18 +53,38 @@ def misfits(
                 buckets=stage["buckets"],
                 max_batch_size=stage["max_batch_size"],
             )
-        except PlanMisfit as exc:
-            found.append(f"{version}, stage {stage['model']}: {exc}")
+            needed += needed_bytes(manifest, _instances(model / "config.pbtxt"))
+        except (PlanMisfit, OSError) as exc:
+            found.append(f"{cascade}, stage {stage.get('model')}: {exc}")
+        except (KeyError, TypeError, ValueError) as exc:
+            found.append(
+                f"{cascade}, stage {stage.get('model')}: its policy or manifest is damaged "
+                f"({type(exc).__name__}: {exc}): publish the cascade again"
+            )
+    has = min((gpu.memory_bytes for gpu in machine.gpus), default=0) if machine else 0
+    if not found and needed > has:
+        found.append(
+            f"the engines take {needed / 2**20:.0f} MiB of GPU memory with all their instances, "
+            f"and the GPU has {has / 2**20:.0f} MiB: lower instances or max_batch_size, or choose "
+            "a larger GPU or smaller members"
+        )
     return found
 
 
-def _stages(repository: Path, models: Sequence[str]) -> Iterator[tuple[dict[str, Any], str]]:
+def _instances(config: Path) -> int:
+    """Instances of a stage, from the text of its config.pbtxt; 1 where it names none."""
+    group = re.search(r"instance_group\s*\[?\s*{[^}]*?count:\s*(\d+)", config.read_text())
+    return int(group[1]) if group else 1
+
+
+def _stages(repository: Path, models: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
     """The stages that the repository's policies name, with the cascade that names them."""
     for path in sorted(repository.glob("*/*/policy.json")):
         cascade = path.parent.parent.name
         if models and cascade not in models:
             continue
         # A policy that cannot be read is refused by the cascade itself, in its own words.
-        policy = read_json(path) or {}
-        for stage in cast("list[dict[str, Any]]", policy.get("stages", [])):
-            yield stage, cascade
+        stages = (read_json(path) or {}).get("stages")
+        for stage in cast("list[Any]", stages) if isinstance(stages, list) else []:
+            if isinstance(stage, dict):
+                yield cascade, cast("dict[str, Any]", stage)

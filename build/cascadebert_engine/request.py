@@ -24,11 +24,13 @@ class Graph:
         file: its name.
         sha256: of its bytes.
         opset: of the default domain.
+        half_share: share of its matrix products that are in FP16.
     """
 
     file: str
     sha256: str
     opset: int
+    half_share: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +40,9 @@ class BuildOptions:
     Attributes:
         workspace_mib: most scratch memory that a kernel may use; 0: no limit but the device's.
         optimization_level: 0 to 5, TensorRT's own scale; 3 is its default.
-        hardware_compatibility: "none" binds the plan to the GPU's compute capability,
-            "ampere_plus" lets it run on 8.0 and newer, at some cost in speed.
+        hardware_compatibility: "none" binds the plan to the model of the GPU,
+            "same_compute_capability" to its compute capability, and "ampere_plus" lets it run on
+            8.0 and newer; each at some cost in speed.
         version_compatible: lets newer TensorRT of the same major version run the plan.
     """
 

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .builder import import_tensorrt
-from .cuda import Cuda, Graph, Memory, contiguous
-from .errors import NoGpu, PlanMisfit
+from .cuda import Cuda, Graph, Memory, padded_to_rows
+from .errors import CudaError, NoGpu, PlanMisfit
 from .machine import this_machine
 from .manifest import FILE, EngineManifest, check_machine, check_plan, manifest_from_file
 from .profiles import graph_batches
@@ -36,18 +36,19 @@ class EngineSession:
                 that were captured is padded to the next.
 
         Raises:
-            PlanMisfit: the plan is damaged, of another machine, or has other tensors than its
-                manifest says.
-            NoGpu: there is no GPU, or too little of its memory.
+            PlanMisfit: there is no GPU, or the plan is damaged, of another machine, or has other
+                tensors than its manifest says.
+            NoGpu: there is too little memory on the GPU.
+            CudaError: the CUDA runtime refused something else.
         """
         self.manifest = manifest_from_file(plan.with_name(FILE))
-        machine = this_machine()
+        machine = this_machine(of_python=True)
         check_machine(self.manifest, machine, device)
         check_plan(plan, self.manifest)
         trt = import_tensorrt()
         self._cuda = Cuda(device)
         self._runtime = trt.Runtime(trt.Logger(trt.Logger.WARNING))
-        if self.manifest.version_compatible:
+        if self.manifest.options.version_compatible:
             self._runtime.engine_host_code_allowed = True
         self._engine: Any = self._runtime.deserialize_cuda_engine(plan.read_bytes())
         if self._engine is None:
@@ -84,13 +85,17 @@ class EngineSession:
                 f"a call of {rows} rows of {length} tokens fits none of the plan's profiles (most "
                 f"rows, length) {held}: pad to one of them, or compile with other buckets"
             )
+        shapes = {name: tensors[name].shape for name in self._inputs}
+        if set(shapes.values()) != {(rows, length)}:
+            raise PlanMisfit(f"the tensors of a call have the shapes {shapes}: give all one shape")
         size = self._captured_size(profile, rows)
         # They must live until the stream has read them.
-        hosts = {name: contiguous(tensors[name], size or rows) for name in self._inputs}
+        hosts = {name: padded_to_rows(tensors[name], size or rows) for name in self._inputs}
         for name, host in hosts.items():
             self._inputs[name].copy_from(host)
         if size is None:
-            self._enqueue(profile, rows)
+            self._set_shape(profile, rows)
+            self._execute(profile)
         else:
             self._graphs[profile, size].launch()
         logits = np.empty((size or rows, self.manifest.n_labels), dtype=np.float32)
@@ -131,14 +136,19 @@ class EngineSession:
         size = rows * self.manifest.n_labels * np.dtype(np.float32).itemsize
         return inputs, self._cuda.allocate(size)
 
-    def _enqueue(self, profile: int, rows: int) -> None:
-        context = self._contexts[profile]
-        length = self.manifest.profiles[profile].length
-        accepted = [context.set_input_shape(name, (rows, length)) for name in self._inputs]
-        if not all(accepted) or not context.execute_async_v3(self._cuda.stream):
+    def _set_shape(self, profile: int, rows: int) -> None:
+        context, length = self._contexts[profile], self.manifest.profiles[profile].length
+        if not all(context.set_input_shape(name, (rows, length)) for name in self._inputs):
             raise PlanMisfit(
                 f"TensorRT refuses {rows} rows of {length} tokens in profile {profile} of "
                 f"{self.manifest.member!r}: build the plan again with `cascadebert compile`"
+            )
+
+    def _execute(self, profile: int) -> None:
+        if not self._contexts[profile].execute_async_v3(self._cuda.stream):
+            raise CudaError(
+                f"TensorRT could not run profile {profile} of {self.manifest.member!r}: see its "
+                "messages above, and `nvidia-smi`"
             )
 
     def _capture_graphs(self) -> None:
@@ -148,10 +158,11 @@ class EngineSession:
                 memory.copy_from(ones)
             for size in graph_batches(profile.max_batch):
                 # The first run of a shape may allocate, which a capture must not.
-                self._enqueue(i, size)
+                self._set_shape(i, size)
+                self._execute(i)
                 self._cuda.synchronize()
                 with self._cuda.capture() as captured:
-                    self._enqueue(i, size)
+                    self._execute(i)
                 self._graphs[i, size] = captured[0]
 
     def _captured_size(self, profile: int, rows: int) -> int | None:

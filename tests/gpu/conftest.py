@@ -78,7 +78,10 @@ def project(
     folder = tmp_path_factory.mktemp("project") / "cascade"
     shutil.copytree(graphs.parent, folder)
     built = Project(
-        machine, folder / graphs.name, folder / "model_repository", isinstance(machine, RealMachine)
+        machine,
+        folder / graphs.name,
+        folder / "model_repository",
+        is_random="CASCADEBERT_GPU_CONFIG" not in os.environ,
     )
     for arguments in (
         ("compile", "--step", "engine"),

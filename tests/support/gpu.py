@@ -47,13 +47,13 @@ class Project:
     """A cascade.toml, its work folder and a model repository, on a machine.
 
     Attributes:
-        real: whether the machine's GPU is one.
+        is_random: whether the members' weights are.
     """
 
     machine: Machine
     config: Path
     repository: Path
-    real: bool
+    is_random: bool
 
     def command(self, name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run a build command of this cascade."""

@@ -33,9 +33,11 @@ def test_types_of_every_generation(key: str, half: str, single: str) -> None:
     ]
     evidence = evidence_from_inspector(json.dumps({"Layers": layers}))
     assert (evidence.half, evidence.single, evidence.opaque, evidence.layers) == (3, 1, 0, 5)
-    assert evidence.verdict == "fp16"
+    # Three of four: as much as was asked for, and too little where nearly all were to be.
+    assert evidence.verdict(0.75) == "fp16"
+    assert evidence.verdict(1.0) == "fp32"
     single_only = json.dumps({"Layers": [layer("gemm", key, single)] * 3})
-    assert evidence_from_inspector(single_only).verdict == "fp32"
+    assert evidence_from_inspector(single_only).verdict(0.75) == "fp32"
 
 
 def test_a_fused_transformer_tells_nothing() -> None:
@@ -48,13 +50,26 @@ def test_a_fused_transformer_tells_nothing() -> None:
     }
     evidence = evidence_from_inspector(json.dumps({"Layers": [node]}))
     assert (evidence.half, evidence.single, evidence.opaque) == (0, 0, 1)
-    assert evidence.verdict == "opaque"
+    assert evidence.verdict(0.75) == "opaque"
+    # A classifier in FP32 beside it says nothing of the transformer.
+    both = json.dumps({"Layers": [node, layer("MatrixMultiply", "Format/Datatype", "FP32")]})
+    assert evidence_from_inspector(both).verdict(0.75) == "opaque"
+
+
+def test_layers_that_only_bear_attention_in_their_names_are_not_counted() -> None:
+    norm = layer("kgen", "DataType", "Float", name="/encoder/layer.0/attention/output/LayerNorm")
+    assert evidence_from_inspector(json.dumps({"Layers": [norm]})).single == 0
+
+
+def test_numbers_that_json_has_no_word_for() -> None:
+    text = '{"Layers": [{"Name": "MatMul_1", "Alpha": -inf, "Betas": [nan, inf]}]}'
+    assert evidence_from_inspector(text).opaque == 1
 
 
 def test_names_alone_tell_nothing() -> None:
     evidence = evidence_from_inspector(json.dumps({"Layers": ["MatMul_1", "Relu_2"]}))
     assert (evidence.opaque, evidence.layers) == (1, 2)
-    assert evidence.verdict == "opaque"
+    assert evidence.verdict(0.75) == "opaque"
 
 
 @pytest.mark.parametrize("text", ["[]", "{}", '{"Layers": 3}', "no JSON"])

@@ -17,6 +17,7 @@ from cascadebert_build.verify_engine import EngineReport, verify_engine
 from cascadebert_core.batching import StageBatch
 from cascadebert_core.tokenization import EncodedRow
 from cascadebert_engine.precision import PrecisionEvidence
+from cascadebert_engine.profiles import Profile
 from tests.support.policies import make_policy
 from tests.unit.test_engine_machine import MANIFEST
 
@@ -87,22 +88,22 @@ def test_what_is_out_of_tolerance(error: float, sentence: str) -> None:
     assert sentence in report.to_markdown()
 
 
-def test_another_clear_label_fails_and_a_tie_does_not() -> None:
-    class Swapped(Engine):
-        def __call__(self, batch: StageBatch) -> NDArray[np.float32]:
-            return super().__call__(batch)[:, ::-1]
-
-    report = verify(Swapped(0))
-    assert any("rows have another, clear label" in failure for failure in report.failures())
-    tied = Reference(reference().rows, np.full((40, 2), 0.5, dtype=np.float32))
+def test_labels_that_change_fail_even_within_the_tolerances() -> None:
+    """Logits that nearly tie, and an engine that moves all of them the other way."""
+    logits = np.tile(np.array([[0.505, 0.5]], dtype=np.float32), (40, 1))
 
     def other_way(batch: StageBatch) -> NDArray[np.float32]:
-        return np.tile(np.array([[0.5, 0.501]], dtype=np.float32), (batch.shape[0], 1))
+        return np.tile(np.array([[0.5, 0.505]], dtype=np.float32), (batch.shape[0], 1))
 
-    report = verify_engine(other_way, MANIFEST, tied, pad_id=0)
-    assert report
-    assert report.cases[0].label_agreement == 0
-    assert report.cases[0].clear_disagreements == 0
+    report = verify_engine(other_way, MANIFEST, Reference(reference().rows, logits), pad_id=0)
+    assert report.max_difference < 0.01
+    assert report.failures() == ["100.0% of the rows get another label than in FP32 (tolerance 1%)"]
+
+
+def test_a_profile_that_no_row_fits_is_named() -> None:
+    manifest = replace(MANIFEST, profiles=(Profile(2, 1, 4),))
+    with pytest.raises(UsageError, match=r"no row .* fits the profile of 2 tokens: .* has 3"):
+        verify(Engine(), manifest)
 
 
 def test_an_opaque_engine_must_show_fp16s_rounding() -> None:

@@ -21,9 +21,14 @@ class Session:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
-        self._session = onnxruntime.InferenceSession(
-            str(path), options, providers=_providers(device)
-        )
+        providers = _providers(device)
+        self._session = onnxruntime.InferenceSession(str(path), options, providers=providers)
+        # A CUDA provider that does not start is left out with a line in the log.
+        if device is not None and "CUDAExecutionProvider" not in self._session.get_providers():
+            raise RuntimeError(
+                "ONNX Runtime's CUDA provider does not start (its reason stands above): install "
+                "the CUDA and cuDNN that it was built for, or publish with device = 'cpu'"
+            )
 
     def logits(self, feeds: dict[str, np.ndarray[Any, Any]]) -> np.ndarray[Any, Any]:
         """Logits of shape (rows, n_labels) for int32 inputs of shape (rows, length)."""

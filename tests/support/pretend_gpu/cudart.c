@@ -9,6 +9,7 @@ typedef void (*work_t)(int);
 
 static int capturing = 0;
 static int recorded = 0;
+static int recorded_before = 0;
 static struct { work_t work; int id; } graphs[4096];
 static size_t used = 0;
 
@@ -17,6 +18,7 @@ static size_t limit(void) {
     return (size_t)(mib ? atoi(mib) : 4096) << 20;
 }
 
+int cudaRuntimeGetVersion(int *version) { *version = 12090; return 0; }
 int cudaSetDevice(int device) { return device == 0 ? 0 : 101; }
 int cudaStreamCreate(void **stream) { *stream = malloc(1); return 0; }
 int cudaStreamDestroy(void *stream) { free(stream); return 0; }
@@ -51,6 +53,7 @@ int cudaMemcpyAsync(void *to, const void *from, size_t size, int kind, void *str
 int cudaStreamBeginCapture(void *stream, int mode) {
     (void)stream; (void)mode;
     capturing = 1;
+    recorded_before = recorded;
     return 0;
 }
 int pretend_is_capturing(void) { return capturing; }
@@ -62,7 +65,8 @@ void pretend_record(work_t work, int id) {
 int cudaStreamEndCapture(void *stream, void **graph) {
     (void)stream;
     capturing = 0;
-    *graph = (void *)(size_t)recorded; /* 1-based: an empty capture gives no graph */
+    /* 1-based: a capture that recorded nothing gives no graph */
+    *graph = (void *)(size_t)(recorded > recorded_before ? recorded : 0);
     return 0;
 }
 int cudaGraphInstantiateWithFlags(void **executable, void *graph, unsigned long long flags) {

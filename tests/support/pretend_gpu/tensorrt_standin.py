@@ -119,6 +119,12 @@ class Builder(_Checked):
         if os.environ.get("PRETEND_BUILD") == "out of memory":
             self._logger.log(real.Logger.ERROR, "Cuda failure: out of memory")
             return None
+        self._logger.log(
+            real.Logger.WARNING, "Skipping tactic 0x1 due to insufficient memory on requested size"
+        )
+        if os.environ.get("PRETEND_BUILD") == "no implementation":
+            self._logger.log(real.Logger.ERROR, "Could not find any implementation for node X")
+            return None
         if os.environ.get("PRETEND_BUILD") == "fp32":
             network._half = False
         elif not network._strongly_typed:
@@ -209,8 +215,11 @@ class OnnxParser(_Checked):
     def parse_from_file(self, model):
         loaded = onnx.load(model)
         foreign = [node.op_type for node in loaded.graph.node if node.domain not in {"", "ai.onnx"}]
+        # As the parsers of 10 and 11 word it; 8.6 says "could not find plugin: X version: 1".
         self._errors = [
-            f"No importer registered for op: {op}. Attempting plugin." for op in foreign
+            f"In node 0 with name: x and operator: {op} (checkFallbackPluginImporter): "
+            'INVALID_NODE: creator && "Plugin not found"'
+            for op in foreign
         ]
         self._network._model = loaded
         self._network._half = any(
@@ -350,6 +359,12 @@ class ICudaEngine(_Checked):
     @property
     def num_optimization_profiles(self):
         return len(self._head["profiles"])
+
+    def __getattr__(self, name):
+        # The first is gone in 11, and the second is not there in 8.6.
+        if name in {"device_memory_size", "device_memory_size_v2"} and hasattr(self._real, name):
+            return 1 << 20
+        raise AttributeError(f"TensorRT {real.__version__} has no ICudaEngine.{name}")
 
     def get_tensor_name(self, index):
         return list(self._tensors)[index]

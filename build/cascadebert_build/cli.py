@@ -24,7 +24,8 @@ _EPILOG = """\
 typical use:
   cascadebert build cascade.toml     checkpoints to a Triton model repository
   cascadebert serve                  that repository, on this machine
-  cascadebert classify "some text"   an answer from the server
+  cascadebert classify "some text" --model NAME
+                                     an answer from the server
 
 exit codes: 0 done, 1 a check failed, 2 wrong use or bad input
 """

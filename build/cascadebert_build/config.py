@@ -258,6 +258,12 @@ def _validate(config: CascadeConfig) -> None:
         len(config.labels) < 2 or len(set(config.labels)) != len(config.labels)
     ):
         raise UsageError(f"labels is {list(config.labels)}: give two or more distinct ones")
+    longest = max(member.max_length for member in config.members)
+    if config.runtime.buckets and config.runtime.buckets[0] > longest:
+        raise UsageError(
+            f"runtime.buckets is {list(config.runtime.buckets)}, and no member takes more than "
+            f"max_length = {longest} tokens: every row would be padded to that; give shorter ones"
+        )
     _validate_runtime(config.runtime)
     _validate_compile(config.compile)
     rates = config.tune.max_deferral_rate

@@ -140,6 +140,7 @@ class EngineSteps:
                     "difference": difference,
                     **asdict(half),
                     "graphs": [asdict(graph) for graph in graphs],
+                    "reference_sha256": sha256_of_file(folder / "reference.npz"),
                 },
             )
             note(f"{half}; largest logit difference {difference:.1e} on the CPU")
@@ -160,7 +161,9 @@ class EngineSteps:
             file = folder / graph.file
             if not file.is_file() or sha256_of_file(file) != graph.sha256:
                 return None
-        return (fp32, fp16) if (folder / "reference.npz").is_file() else None
+        reference = folder / "reference.npz"
+        whole = reference.is_file() and sha256_of_file(reference) == made.get("reference_sha256")
+        return (fp32, fp16) if whole else None
 
     def plan(self, member: MemberConfig, graph: str = "auto") -> EngineManifest:
         """Request → plan, on this machine's GPU.

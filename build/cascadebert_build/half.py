@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import CheckFailed
+from .errors import CheckFailed, UsageError
 from .extras import needs_extra
 
 # TensorRT 8.6 reads ONNX up to here, and newer versions read it too.
@@ -99,10 +99,18 @@ def half_graph(
 
     Raises:
         MissingExtra: ModelOpt is not installed.
+        UsageError: `fp32_ops` names a type that the graph does not have.
         CheckFailed: AutoCast cannot convert the graph.
     """
     import onnx
 
+    there = sorted({node.op_type for node in onnx.load(str(fp32)).graph.node})
+    unknown = [op for op in fp32_ops if op not in there]
+    if unknown:
+        raise UsageError(
+            f"[compile] fp32_ops names {unknown[0]!r}, and the graph has no such node: it has "
+            f"{', '.join(there)}"
+        )
     with needs_extra("fp16"):
         from modelopt.onnx.autocast import (  # pyright: ignore[reportMissingImports]
             convert_to_mixed_precision,

@@ -6,7 +6,10 @@ from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from google.protobuf.text_format import ParseError
+
 from cascadebert_core.contract import POLICY_FILE
+from cascadebert_core.errors import PolicyError
 from cascadebert_core.policy import policy_from_file
 from cascadebert_engine.preflight import misfits
 
@@ -94,7 +97,11 @@ def _plan(
             f"{repository} has no published cascade {name!r}: it has "
             f"{', '.join(published_cascades(repository)) or 'none'}"
         )
-    policy = policy_from_file(repository / name / "1" / POLICY_FILE)
+    path = repository / name / "1" / POLICY_FILE
+    try:
+        policy = policy_from_file(path)
+    except PolicyError as exc:
+        raise UsageError(f"{path}: {exc}: publish the cascade again") from exc
     fitting = placement_of_stage(cores(), len(policy.stages))
     configs: list[ModelConfig] = []
     calls_in_flight = 1
@@ -125,5 +132,5 @@ def _read(repository: Path, model: str) -> ModelConfig:
     path = repository / model / "config.pbtxt"
     try:
         return config_from_text(path.read_text(encoding="utf-8"))
-    except OSError as exc:
+    except (OSError, ParseError) as exc:
         raise UsageError(f"{path} cannot be read ({exc}): publish the cascade again") from exc

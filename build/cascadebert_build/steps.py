@@ -13,7 +13,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from cascadebert_core.errors import PolicyError
 from cascadebert_core.policy import Policy, StagePolicy, policy_from_file, policy_to_json
+from cascadebert_engine.errors import EngineError
 from cascadebert_engine.files import read_json, sha256_of_file, write_json, write_text
 from cascadebert_engine.manifest import FILE, PLAN
 from cascadebert_engine.request import EngineRequest
@@ -79,6 +81,8 @@ class Steps:
         if current is not None:
             say("export", member.name, "up to date")
             return current
+        if not Path(source).exists():
+            say("export", member.name, f"no folder {self.config.folder / source}: asking the hub")
         with timed("export", member.name) as note:
             checkpoint = checkpoint_from_source(source)
             onnx = self.workspace.onnx(member)
@@ -309,6 +313,14 @@ class Steps:
             note(f"{', '.join(written) or 'nothing new'} in {repository} (policy {policy.id[:12]})")
         return written
 
+    def has_policy(self) -> bool:
+        """Whether thresholds are chosen that are still of these members and this runtime."""
+        try:
+            self.policy()
+        except (UsageError, EngineError, PolicyError):
+            return False
+        return True
+
     def policy(self) -> Policy:
         """The tuned policy, if it is still one of these members.
 
@@ -324,7 +336,10 @@ class Steps:
             == policy
         )
         if not same or (policy.certificate or {}).get("artefacts") != self._artefacts():
-            raise UsageError("the members have changed since: run `cascadebert tune` again")
+            raise UsageError(
+                "the members or their engines have changed since the thresholds were chosen: run "
+                "`cascadebert tune` again"
+            )
         return policy
 
     def _artefacts(self) -> dict[str, dict[str, str]]:

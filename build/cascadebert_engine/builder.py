@@ -120,7 +120,7 @@ def import_tensorrt() -> Any:
     except (ImportError, OSError) as exc:
         raise BuildFailed(
             f"TensorRT cannot be used here ({exc}): build in NVIDIA's TensorRT image, or "
-            "pip install 'cascadebert[tensorrt]' on a machine that reaches NVIDIA's package index"
+            "install the extra 'tensorrt' on a machine that reaches NVIDIA's package index"
         ) from exc
     return tensorrt
 

@@ -128,7 +128,7 @@ def check_machine(manifest: EngineManifest, machine: Machine, device: int = 0) -
         )
     if machine.tensorrt is None:
         raise PlanMisfit(
-            f"{what} needs TensorRT, and there is none here: pip install 'cascadebert[tensorrt]', "
+            f"{what} needs TensorRT, and there is none here: install the extra 'tensorrt', "
             "or serve in NVIDIA's Triton container"
         )
     built, here = version_numbers(manifest.tensorrt), version_numbers(machine.tensorrt)

@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Sequence
 
 from .errors import StartError
-from .repository import ServedCascade
+from .repository import ServedCascade, needs_host_code
 from .settings import Settings
 
 # The name of the key. Over gRPC Triton puts `triton-grpc-protocol-` in front of it.
@@ -81,9 +81,9 @@ def command_of_server(
         extra: further flags, from the command of the service.
 
     Raises:
-        StartError: `extra` sets what the container relies on.
+        StartError: `extra` sets what the container relies on, or a flag that there is not.
     """
-    _require_foreign(extra)
+    _require_foreign(extra, known)
     models = dict.fromkeys(
         model for cascade in cascades for model in (*cascade.stages, cascade.name)
     )
@@ -111,14 +111,21 @@ def command_of_server(
         "grpc-max-response-pool-size": "64",
     }
     command += [f"--{flag}={value}" for flag, value in newer.items() if flag in known]
+    if needs_host_code(settings.repository, cascades):
+        # Such a plan carries its own runtime, which the backend runs only if it is told to.
+        command.append("--backend-config=tensorrt,version-compatible=true")
     return [*command, *extra]
 
 
-def _require_foreign(extra: Sequence[str]) -> None:
+def _require_foreign(extra: Sequence[str], known: frozenset[str]) -> None:
     for argument in extra:
         name = argument.lstrip("-").partition("=")[0]
         if argument.startswith("-") and name in _OURS:
             raise StartError(
                 f"--{name} is set by the container: leave it out, and see docs/containers.md for "
                 "the variable that does what you want"
+            )
+        if argument.startswith("--") and name not in known:
+            raise StartError(
+                f"tritonserver has no flag --{name}: see `tritonserver --help` of this image"
             )

@@ -22,11 +22,13 @@ class ServedCascade:
         name: of the Triton model.
         stages: Triton models of its stages, small to large.
         pair: whether its rows are pairs of texts.
+        policy: id of the policy that is served.
     """
 
     name: str
     stages: tuple[str, ...]
     pair: bool
+    policy: str = ""
 
 
 def cascades_of_repository(repository: Path, wanted: Sequence[str] = ()) -> list[ServedCascade]:
@@ -90,7 +92,7 @@ def _cascade(repository: Path, name: str, path: Path) -> ServedCascade:
                 f"{path} names the stage {model!r}, which is not in {repository}: publish the "
                 "cascade again"
             )
-    return ServedCascade(name, tuple(names), policy.get("pair") is True)
+    return ServedCascade(name, tuple(names), policy.get("pair") is True, str(policy.get("id", "")))
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -110,3 +112,17 @@ def _closed(path: Path, reason: str) -> str:
         f"{path} cannot be read by user {os.getuid()} ({reason}): make the repository readable "
         "(chmod -R a+rX), or run as its owner (CASCADEBERT_USER)"
     )
+
+
+def needs_host_code(repository: Path, cascades: Sequence[ServedCascade]) -> bool:
+    """Whether a TensorRT plan among the stages was built to be version-compatible."""
+    for cascade in cascades:
+        for stage in cascade.stages:
+            for path in (repository / stage).glob("*/engine.json"):
+                options = _read(path).get("options")
+                if (
+                    isinstance(options, dict)
+                    and cast("dict[str, Any]", options).get("version_compatible") is True
+                ):
+                    return True
+    return False

@@ -110,8 +110,8 @@ def _ended(code: int, *, ready: bool) -> int:
         log.error("tritonserver ended by itself", code=code)
     else:
         log.error(
-            "tritonserver ended while it loaded the models: its lines above name the model and "
-            "the reason; publish that cascade again",
+            "tritonserver ended while it started: see its lines above; where they name a model "
+            "that does not load, publish that cascade again",
             code=code,
         )
     # Nobody asked for it: a server that ends well without being told has failed too.
@@ -123,7 +123,8 @@ def _ready(settings: Settings, cascades: Sequence[ServedCascade], seconds: float
     aside = settings.served_file.with_suffix(".new")
     aside.write_text(json.dumps(content), encoding="utf-8")
     aside.replace(settings.served_file)
-    log.info("ready", after=f"{seconds:.1f}s", cascades=_names(cascades))
+    policies = ",".join(f"{cascade.name}@{cascade.policy[:12]}" for cascade in cascades)
+    log.info("ready", after=f"{seconds:.1f}s", policies=policies)
 
 
 def _check_engines(

@@ -116,3 +116,9 @@ def test_tensorrt_implies_fp16_on_a_gpu_and_profiles_for_every_bucket(tmp_path: 
     ]  # fmt: skip
     # A deferred stage sees only the hard rest.
     assert {p.opt_batch for p in last} == {8}
+
+
+def test_buckets_that_no_member_can_fill_are_refused(tmp_path: Path) -> None:
+    text = MEMBERS + "[runtime]\nbuckets = [512, 1024]\n"
+    with pytest.raises(UsageError, match="every row would be padded to that"):
+        config_from_file(write(tmp_path, text))

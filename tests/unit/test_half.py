@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 
 from cascadebert_build.checkpoint import checkpoint_from_source
+from cascadebert_build.errors import UsageError
 from cascadebert_build.export import onnx_from_checkpoint
 from cascadebert_build.half import TENSORRT_OPSET, half_graph, scale_queries, tensorrt_graph
 from tests.support.checkpoints import FAMILIES, save_checkpoint
@@ -102,3 +103,12 @@ def test_scales_move_to_the_queries_and_weights_are_left_alone(tmp_path: Path) -
     onnx.checker.check_model(model)
     assert sum(node.op_type == "MatMul" for node in model.graph.node) == products
     assert scale_queries(model) == 0
+
+
+def test_an_operator_that_the_graph_does_not_have_is_refused(tmp_path: Path) -> None:
+    """A typo would otherwise take the protection of the default away without a word."""
+    checkpoint = checkpoint_from_source(str(save_checkpoint(tmp_path / "c")))
+    onnx_from_checkpoint(checkpoint, tmp_path / "model.onnx")
+    tensorrt_graph(tmp_path / "model.onnx", tmp_path / "fp32.onnx")
+    with pytest.raises(UsageError, match=r"'LayerNorm', .* it has Add, .*LayerNormalization"):
+        half_graph(tmp_path / "fp32.onnx", tmp_path / "fp16.onnx", [], ("LayerNorm",))

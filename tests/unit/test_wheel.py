@@ -96,7 +96,7 @@ def test_the_bare_package_imports_its_client_and_command_line_without_torch(
         check=False,
     )
     assert missing.returncode == 2
-    assert "pip install 'cascadebert[build]'" in missing.stderr
+    assert "install the extra 'build'" in missing.stderr
     (tmp_path / "model_repository").mkdir()
     unserved = subprocess.run(
         [environment / "bin" / "cascadebert", "serve"],

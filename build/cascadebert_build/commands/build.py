@@ -53,7 +53,7 @@ def add_build_parsers(commands: Any) -> None:
         help="largest share of the rows that a stage may defer (default: [tune] of cascade.toml)",
     )
     publish = _parser(commands, "publish", _publish, "verified members to a model repository")
-    build = _parser(commands, "build", _build, "all of it: export, verify, tune, publish")
+    build = _parser(commands, "build", _build, "all of it: export, compile, verify, tune, publish")
     for one in (publish, build):
         add_repository_argument(one)
     _add_evaluate_parser(commands)
@@ -136,7 +136,7 @@ def _verify(args: argparse.Namespace) -> int:
         for member in members:
             if (steps.workspace.engine(member) / PLAN).is_file():
                 reports[f"{member.name}_plan"] = steps.engines.verify(member)
-        if args.member is None and steps.workspace.policy.is_file():
+        if args.member is None and steps.has_policy():
             reports["decisions"] = steps.verify_decisions()
     if args.json:
         print(json.dumps({n: "up to date" if r is None else asdict(r) for n, r in reports.items()}))
@@ -148,7 +148,8 @@ def _compile(args: argparse.Namespace) -> int:
     if not steps.uses_plans:
         raise UsageError(
             f"{args.config} says engine = {steps.config.runtime.engine!r}, which needs no "
-            "compiling: set engine = 'tensorrt' under [runtime]"
+            "compiling: set backend = 'tensorrt' under [runtime] for Triton's own backend, or "
+            "engine = 'tensorrt' for the embedded server"
         )
     members = _members(args, steps.config)
     done: dict[str, Any] = {}

@@ -8,10 +8,42 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from cascadebert_core.gate import softmax
 from cascadebert_core.policy import Policy
 
 from .data import Rows
+from .metrics import (
+    Interval,
+    bootstrap,
+    brier_score,
+    coverage_at_risk,
+    deferral_curve,
+    difficulty_inversion_score,
+    expected_calibration_error,
+    resamples_for,
+    surety,
+)
 from .simulate import Outcome, logits_in_policy_order, simulate
+
+# Share of wrong answers in the coverage that is reported.
+COVERAGE_RISK = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class MemberMetrics:
+    """What one member's confidence is worth, each with a bootstrap interval.
+
+    Attributes:
+        dis: difficulty inversion score, 0 to 100; 50 says nothing.
+        ece: expected calibration error over bins of equal mass.
+        brier: Brier score.
+        coverage: share of the rows, surest first, with at most 5% wrong.
+    """
+
+    dis: Interval
+    ece: Interval
+    brier: Interval
+    coverage: Interval
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +61,9 @@ class Evaluation:
         exits: rows that each stage answered.
         unanswered: rows without an answer, for NaN or infinite logits.
         near_threshold: rows within 1e-5 of a threshold: served, they may exit otherwise.
+        metrics: of each member's confidence; None without labels.
+        curve_area: mean accuracy of first and last member over all deferral rates, with a
+            bootstrap interval; None without labels or with one member.
     """
 
     rows: int
@@ -41,6 +76,8 @@ class Evaluation:
     exits: tuple[int, ...]
     unanswered: int
     near_threshold: int
+    metrics: tuple[MemberMetrics, ...] | None
+    curve_area: Interval | None
 
     def __str__(self) -> str:
         thresholds = ", ".join(f"{threshold:.4f}" for threshold in self.thresholds)
@@ -57,6 +94,16 @@ class Evaluation:
             f"deferred {self.deferral_rate:.1%}; the cascade's label is not "
             f"{self.members[-1]}'s on {self.disagreement:.2%} of the rows",
         ]
+        if self.metrics is not None:
+            lines += ["", f"{'confidence':{width}}{'DIS':>18}{'ECE':>23}{'Brier':>23}"]
+            for name, member in zip(self.members, self.metrics, strict=True):
+                lines.append(
+                    f"{name:{width}}{member.dis:>18.1f}{member.ece:>23.3f}{member.brier:>23.3f}"
+                )
+        if self.curve_area is not None:
+            lines.append(
+                f"accuracy averaged over all deferral rates: {self.curve_area:.4f} (intervals: 95%)"
+            )
         if self.unanswered:
             lines.append(f"{self.unanswered} rows have no answer: their logits are not finite")
         return "\n".join(lines)
@@ -81,11 +128,10 @@ def evaluate(
     """
     used = tuple(policy.thresholds if thresholds is None else thresholds)
     outcome = simulate(policy, logits, used)
-    of_members = [
-        logits_in_policy_order(policy, i, values).argmax(axis=1) for i, values in enumerate(logits)
-    ]
     answered = outcome.exit_stage >= 0
     truth = None if rows.labels is None else rows.label_indices(policy.labels)
+    ordered = [logits_in_policy_order(policy, i, values) for i, values in enumerate(logits)]
+    of_members = [values.argmax(axis=1) for values in ordered]
     evaluation = Evaluation(
         rows=len(rows.texts),
         thresholds=used,
@@ -101,5 +147,47 @@ def evaluate(
         exits=tuple(outcome.exits_per_stage()),
         unanswered=int((~answered).sum()),
         near_threshold=int(outcome.near_threshold(used, NEAR).sum()),
+        metrics=(
+            None
+            if truth is None
+            else tuple(
+                _metrics(values, stage.temperature, truth)
+                for values, stage in zip(ordered, policy.stages, strict=True)
+            )
+        ),
+        curve_area=None if truth is None or len(ordered) < 2 else _curve_area(ordered, truth),
     )
     return evaluation, outcome
+
+
+def _metrics(
+    logits: NDArray[np.float32], temperature: float, truth: NDArray[np.int64]
+) -> MemberMetrics:
+    finite = np.isfinite(logits).all(axis=1)
+    logits, truth = logits[finite] / np.float32(temperature), truth[finite]
+    correct = logits.argmax(axis=1) == truth
+    probabilities = softmax(logits)
+    confidence, sure = probabilities.max(axis=1), surety(logits)
+    n = resamples_for(len(truth))
+
+    def coverage(signal: NDArray[np.float64], right: NDArray[np.bool_]) -> float:
+        return coverage_at_risk(signal, ~right, COVERAGE_RISK)
+
+    return MemberMetrics(
+        dis=bootstrap(difficulty_inversion_score, sure, correct, resamples=n),
+        ece=bootstrap(expected_calibration_error, confidence, correct, resamples=n),
+        brier=bootstrap(brier_score, probabilities, truth, resamples=n),
+        coverage=bootstrap(coverage, sure, correct, resamples=n),
+    )
+
+
+def _curve_area(ordered: Sequence[NDArray[np.float32]], truth: NDArray[np.int64]) -> Interval:
+    small, large = (values.argmax(axis=1) == truth for values in (ordered[0], ordered[-1]))
+
+    def area(
+        signal: NDArray[np.float64], of_small: NDArray[np.bool_], of_large: NDArray[np.bool_]
+    ) -> float:
+        return deferral_curve(signal, of_small, of_large).area
+
+    sure = surety(np.nan_to_num(ordered[0], nan=0.0, posinf=0.0, neginf=0.0))
+    return bootstrap(area, sure, small, large, resamples=resamples_for(len(truth)))

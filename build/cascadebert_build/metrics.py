@@ -27,8 +27,15 @@ class Interval:
     low: float
     high: float
 
+    def __format__(self, spec: str) -> str:
+        """`f"{interval:>20.2f}"`: the figures to two places, the whole to 20 columns."""
+        width, _, places = spec.partition(".")
+        number = f".{places or '4g'}"
+        text = f"{self.value:{number}} [{self.low:{number}}, {self.high:{number}}]"
+        return f"{text:{width}}"
+
     def __str__(self) -> str:
-        return f"{self.value:.4g} [{self.low:.4g}, {self.high:.4g}]"
+        return f"{self}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +59,16 @@ class DeferralCurve:
     def at(self, deferral: float) -> float:
         """Accuracy at a deferral rate, between neighbours by mixing their thresholds."""
         return float(np.interp(deferral, self.deferral, self.accuracy))
+
+
+def surety(logits: NDArray[Any]) -> NDArray[np.float64]:
+    """Logarithm of the largest softmax probability, shape (n,), of logits of shape (n, n_labels).
+
+    It orders rows as the probability does, and goes on telling them apart where that has reached
+    1.0 in floating point: -log1p(sum of exp(logit - largest) over the other labels).
+    """
+    ordered = np.sort(np.asarray(logits, dtype=np.float64), axis=1)
+    return -np.log1p(np.exp(ordered[:, :-1] - ordered[:, -1:]).sum(axis=1))
 
 
 def difficulty_inversion_score(signal: NDArray[Any], correct: NDArray[np.bool_]) -> float:
@@ -175,3 +192,8 @@ def _mid_ranks(values: NDArray[Any]) -> NDArray[np.float64]:
     _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
     ends = np.cumsum(counts)
     return ((ends - counts + 1 + ends) / 2)[inverse.reshape(-1)]
+
+
+def resamples_for(n_rows: int) -> int:
+    """Bootstrap resamples that take seconds: 1000, and fewer where rows are very many."""
+    return int(np.clip(20_000_000 // max(1, n_rows), 100, 1000))

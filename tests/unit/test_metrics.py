@@ -16,6 +16,7 @@ from cascadebert_build.metrics import (
     deferral_curve,
     difficulty_inversion_score,
     expected_calibration_error,
+    surety,
 )
 
 # Few distinct values, so that ties are frequent.
@@ -108,3 +109,19 @@ def test_paired_draws_see_a_small_difference() -> None:
     small = large & (rng.random(500) < 0.98)  # wrong wherever the large one is, and now and then
     apart = bootstrap(lambda a, b: float(a.mean() - b.mean()), large, small)
     assert apart.low > 0
+
+
+def test_surety_tells_rows_apart_where_probabilities_are_one() -> None:
+    logits = np.array([[0.0, 40.0], [0.0, 60.0], [0.0, 2.0], [5.0, 5.0]])
+    sure = surety(logits)
+    assert list(np.argsort(sure)) == [3, 2, 0, 1]
+    assert sure[3] == pytest.approx(np.log(0.5))
+    assert np.exp(sure[2]) == pytest.approx(1 / (1 + np.exp(-2)))
+    three = np.array([[1.0, 2.0, 3.0]])
+    assert np.exp(surety(three)[0]) == pytest.approx(np.exp(3) / np.exp(three).sum())
+
+
+def test_an_interval_is_written_as_wide_and_as_exact_as_asked() -> None:
+    interval = bootstrap(lambda x: float(x.mean()), np.array([1.0, 1.0]))
+    assert f"{interval:>25.2f}" == "        1.00 [1.00, 1.00]"
+    assert str(interval) == "1 [1, 1]"

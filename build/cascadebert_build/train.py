@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cascadebert_engine.files import write_json
+from cascadebert_engine.files import write_json, write_text
 
 from .checkpoint import (
     config_from_source,
@@ -24,6 +24,7 @@ from .data import Rows
 from .errors import UsageError
 from .extras import require
 from .objectives import OBJECTIVES, ObjectiveConfig, objective_from_name
+from .tasks import METRICS
 from .trainer import HARD, TEACHER_LOGITS, make_trainer
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ class TrainConfig:
         max_length: tokens, special ones included.
         objective: a name of `objectives.OBJECTIVES`.
         constants: of the objective.
+        metric: a name of `tasks.METRICS`; chooses the epoch that is kept.
     """
 
     epochs: float = 3.0
@@ -53,14 +55,23 @@ class TrainConfig:
     seed: int = 0
     objective: str = "plain"
     constants: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    metric: str = "accuracy"
 
 
 @dataclass(frozen=True, slots=True)
 class TrainResult:
-    """What the training came to: validation accuracy by epoch, and the best, which was kept."""
+    """What the training came to on the validation rows.
+
+    Attributes:
+        accuracy_by_epoch: in order.
+        best_accuracy: of the epoch that was kept.
+        metric, best: name and value of what chose that epoch.
+    """
 
     accuracy_by_epoch: tuple[float, ...]
     best_accuracy: float
+    metric: str
+    best: float
     train_rows: int
     validation_rows: int
 
@@ -99,6 +110,8 @@ def train_member(
         raise UsageError(
             f"unknown objective {config.objective!r}: give one of {', '.join(OBJECTIVES)}"
         )
+    if config.metric not in METRICS:
+        raise UsageError(f"unknown metric {config.metric!r}: give one of {', '.join(METRICS)}")
     if config.objective == "dar" and hard is None:
         raise UsageError(
             "the objective 'dar' needs to know which rows are hard: run `cascadebert difficulty`"
@@ -138,30 +151,77 @@ def train_member(
             scratch=scratch,
         )
         trainer.train()
-        history = [
-            entry["eval_accuracy"]
-            for entry in trainer.state.log_history
-            if "eval_accuracy" in entry
-        ]
+        history = [entry for entry in trainer.state.log_history if "eval_accuracy" in entry]
         output.mkdir(parents=True, exist_ok=True)
         trainer.save_model(str(output))  # the best epoch's weights are loaded by now
     tokenizer.save_pretrained(str(output))
+    best = max(history, key=lambda entry: entry[f"eval_{config.metric}"])
     result = TrainResult(
-        tuple(float(value) for value in history), float(max(history)), len(rows.texts),
-        len(validation.texts),
-    )  # fmt: skip
-    write_json(
-        output / "training.json",
-        {
-            "base": base,
-            "data": rows.source,
-            "data_sha256": rows.sha256(),
-            "config": asdict(config),
-            "result": asdict(result),
-            "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
-        },
+        accuracy_by_epoch=tuple(float(entry["eval_accuracy"]) for entry in history),
+        best_accuracy=float(best["eval_accuracy"]),
+        metric=config.metric,
+        best=float(best[f"eval_{config.metric}"]),
+        train_rows=len(rows.texts),
+        validation_rows=len(validation.texts),
     )
+    record = {
+        "base": base,
+        "teacher": teacher,
+        "data": rows.source,
+        "data_sha256": rows.sha256(),
+        "hard_rows": None if hard is None else int(hard.sum()),
+        "config": asdict(config),
+        "result": asdict(result),
+        "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
+    }
+    write_json(output / "training.json", record)
+    write_text(output / "README.md", model_card(record, names))
     return result
+
+
+def model_card(record: dict[str, Any], labels: Sequence[str]) -> str:
+    """The card that comes with a checkpoint, from the record of its training."""
+    config, result = record["config"], record["result"]
+    constants = {
+        "dar": ("margin", "weight"),
+        "gatekeeper": ("alpha",),
+    }.get(config["objective"], ())
+    if record["teacher"]:
+        constants = (*constants, "distill_weight", "distill_temperature")
+    lines = [
+        "---",
+        "library_name: transformers",
+        "pipeline_tag: text-classification",
+        "---",
+        "",
+        "# A member of a cascade",
+        "",
+        f"Fine-tuned from `{record['base']}` by CascadeBERT on Triton. Labels: {', '.join(labels)}.",
+        "",
+        "| | |",
+        "|---|---|",
+        f"| objective | {config['objective']} |",
+        *(f"| {name.replace('_', ' ')} | {config['constants'][name]:g} |" for name in constants),
+        *([f"| distilled from | `{record['teacher']}` |"] if record["teacher"] else []),
+        *(
+            [f"| hard rows | {record['hard_rows']} |"]
+            if record["hard_rows"] is not None and config["objective"] == "dar"
+            else []
+        ),
+        f"| data | {Path(record['data']).name}, {result['train_rows']} rows (sha256 of texts and "
+        f"labels {record['data_sha256'][:16]}…) |",
+        f"| validation | {result['metric']} {result['best']:.4f}, accuracy "
+        f"{result['best_accuracy']:.4f}, {result['validation_rows']} rows, which chose the epoch |",
+        f"| epochs, learning rate, batch | at most {config['epochs']:g}, {config['learning_rate']:g}, "
+        f"{config['batch_size']} |",
+        f"| tokens | at most {config['max_length']} |",
+        f"| seed | {config['seed']} |",
+        f"| versions | torch {record['versions']['torch']}, transformers "
+        f"{record['versions']['transformers']} |",
+        "",
+        "`training.json` has all of it for programs.",
+    ]
+    return "\n".join(lines) + "\n"
 
 
 def split_rows(rows: Rows, share: float, seed: int) -> tuple[Rows, Rows]:

@@ -7,11 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-from numpy.typing import NDArray
 from tqdm import tqdm
 
 from .objectives import Objective, Targets
 from .sampling import epoch_order
+from .tasks import METRICS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast, Trainer
@@ -93,7 +93,7 @@ def make_trainer(
         train_dataset=cast("Any", train),
         eval_dataset=cast("Any", validation),
         data_collator=transformers.DataCollatorWithPadding(tokenizer),
-        compute_metrics=_accuracy,
+        compute_metrics=_metrics_of(config.metric),
         callbacks=[transformers.EarlyStoppingCallback(config.patience)] if config.patience else [],
     )
     # Losses come from our own objective, with the labels taken out of the model's inputs.
@@ -102,7 +102,7 @@ def make_trainer(
     # It prints dicts on stdout, which is for results.
     trainer.remove_callback(transformers.PrinterCallback)
     trainer.remove_callback(transformers.ProgressCallback)
-    trainer.add_callback(_progress_callback())
+    trainer.add_callback(_progress_callback(config.metric))
     return trainer
 
 
@@ -124,7 +124,7 @@ def _arguments(config: TrainConfig, scratch: str, n_rows: int) -> Any:
         save_strategy="epoch",
         save_total_limit=1,
         load_best_model_at_end=True,
-        metric_for_best_model="accuracy",
+        metric_for_best_model=config.metric,
         logging_strategy="epoch",
         save_only_model=True,  # nothing is resumed from here
         remove_unused_columns=False,  # the objective uses what the model does not
@@ -135,7 +135,7 @@ def _arguments(config: TrainConfig, scratch: str, n_rows: int) -> Any:
     )
 
 
-def _progress_callback() -> Any:
+def _progress_callback(metric: str) -> Any:
     """A progress bar over the steps on terminals, and a line for every epoch."""
     import transformers
 
@@ -149,10 +149,9 @@ def _progress_callback() -> Any:
             self.bar.update(state.global_step - self.bar.n)
 
         def on_evaluate(self, args: Any, state: Any, control: Any, **known: Any) -> None:
-            accuracy = known["metrics"]["eval_accuracy"]
-            tqdm.write(
-                f"epoch {state.epoch:g}: validation accuracy {accuracy:.2%}", file=sys.stderr
-            )
+            found = {n: known["metrics"][f"eval_{n}"] for n in dict.fromkeys(["accuracy", metric])}
+            text = ", ".join(f"{name} {value:.2%}" for name, value in found.items())
+            tqdm.write(f"epoch {state.epoch:g}: validation {text}", file=sys.stderr)
 
         def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             self.bar.close()
@@ -160,6 +159,12 @@ def _progress_callback() -> Any:
     return Progress()
 
 
-def _accuracy(prediction: Any) -> dict[str, float]:
-    logits: NDArray[np.float32] = prediction.predictions
-    return {"accuracy": float((logits.argmax(axis=1) == prediction.label_ids).mean())}
+def _metrics_of(metric: str) -> Any:
+    """Accuracy, and the metric that chooses the epoch."""
+
+    def compute(prediction: Any) -> dict[str, float]:
+        predicted = np.asarray(prediction.predictions).argmax(axis=1)
+        names = dict.fromkeys(["accuracy", metric])
+        return {name: METRICS[name](predicted, prediction.label_ids) for name in names}
+
+    return compute

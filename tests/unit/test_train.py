@@ -38,6 +38,9 @@ def test_a_member_learns_and_its_best_epoch_is_kept(tmp_path: Path) -> None:
     record = json.loads((tmp_path / "out" / "training.json").read_text())
     assert record["data_sha256"]
     assert record["config"]["learning_rate"] == 3e-3
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "| objective | plain |" in card
+    assert f"accuracy {result.best_accuracy:.4f}, 40 rows, which chose the epoch" in card
     tokens = checkpoint.tokenizer("the film was superb", return_tensors="pt")
     with torch.no_grad():
         logits = checkpoint.model(**tokens).logits[0]

@@ -13,7 +13,14 @@ from ..data import Rows
 from ..difficulty import Difficulty, difficulty_path, label_difficulty
 from ..errors import UsageError
 from ..train import label_names
-from .train import add_data_arguments, base_of, rows_of, settings_from_arguments, training_arguments
+from .train import (
+    add_data_arguments,
+    base_of,
+    labels_of,
+    rows_of,
+    settings_from_arguments,
+    training_arguments,
+)
 
 _EXAMPLES = 5
 _WIDTH = 76
@@ -41,7 +48,7 @@ def _difficulty(args: argparse.Namespace) -> int:
     output = args.output or difficulty_path(args.data)
     rows = rows_of(args, args.data, "train")
     base = base_of(args)
-    labels = None if args.labels is None else args.labels.split(",")
+    labels = labels_of(args)
     difficulty = label_difficulty(
         rows,
         base,

@@ -11,7 +11,9 @@ from typing import Any
 from ..config import DataConfig
 from ..data import Rows, rows_from_source
 from ..difficulty import difficulty_from_file, difficulty_path
+from ..errors import UsageError
 from ..objectives import OBJECTIVES, ObjectiveConfig
+from ..tasks import HUB_DATA_SET, METRICS, TASKS
 from ..train import TrainConfig, train_member
 
 _HELP = {
@@ -52,6 +54,11 @@ def add_train_parser(commands: Any) -> None:
     parser.add_argument(
         "--teacher", type=Path, metavar="CHECKPOINT", help="a larger member to distil from"
     )
+    parser.add_argument(
+        "--metric",
+        choices=sorted(METRICS),
+        help="chooses the epoch (default: the task's, or accuracy)",
+    )
     for field in fields(ObjectiveConfig):
         parser.add_argument(
             f"--{field.name.replace('_', '-')}",
@@ -68,9 +75,14 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--base", type=Path, required=True, metavar="CHECKPOINT", help="folder or hub id"
     )
-    parser.add_argument("--text", default="text", metavar="COLUMN", help="default: %(default)s")
+    parser.add_argument(
+        "--task",
+        choices=sorted(TASKS),
+        help="of GLUE: its columns, labels and metric, for its own files or the hub's data set",
+    )
+    parser.add_argument("--text", metavar="COLUMN", help="default: text")
     parser.add_argument("--text-pair", metavar="COLUMN")
-    parser.add_argument("--label", default="label", metavar="COLUMN", help="default: %(default)s")
+    parser.add_argument("--label", metavar="COLUMN", help="default: label")
     parser.add_argument("--labels", metavar="A,B,…", help="names, in the order of integer labels")
     parser.add_argument("--subset", metavar="NAME", help="configuration of a hub data set")
 
@@ -92,10 +104,42 @@ def settings_from_arguments(args: argparse.Namespace) -> TrainConfig:
 
 
 def rows_of(args: argparse.Namespace, path: str, split: str) -> Rows:
-    """Rows of a file or hub data set with the columns that were given."""
+    """Rows of a file or hub data set with the columns that were given, or those of the task.
+
+    Raises:
+        UsageError: the rows cannot be read, or the task has no file with a header.
+    """
+    task = TASKS.get(args.task) if args.task else None
+    columns: tuple[str, str | None, str] = ("text", None, "label")
+    subset = args.subset
+    if task is not None and not Path(path).exists():
+        columns = (*task.hub_columns, "label")
+        subset = subset or args.task
+        split = task.validation if split == "validation" else split
+    elif task is not None:
+        if task.columns is None:
+            raise UsageError(
+                f"{path}: GLUE's file of {args.task} has no header: give it one and name the "
+                f"columns without --task, or take it from the hub ({HUB_DATA_SET})"
+            )
+        columns = task.columns
     return rows_from_source(
-        DataConfig(path, args.text, args.text_pair, args.label, split, args.subset)
+        DataConfig(
+            path,
+            args.text or columns[0],
+            args.text_pair or columns[1],
+            args.label or columns[2],
+            split,
+            subset,
+        )
     )
+
+
+def labels_of(args: argparse.Namespace) -> list[str] | None:
+    """Label names in the order of integer labels: the given ones, or the task's."""
+    if args.labels is not None:
+        return args.labels.split(",")
+    return list(TASKS[args.task].labels) if args.task else None
 
 
 def base_of(args: argparse.Namespace) -> str:
@@ -120,8 +164,13 @@ def _train(args: argparse.Namespace) -> int:
         rows,
         base_of(args),
         args.output,
-        replace(settings_from_arguments(args), objective=args.objective, constants=constants),
-        labels=None if args.labels is None else args.labels.split(","),
+        replace(
+            settings_from_arguments(args),
+            objective=args.objective,
+            constants=constants,
+            metric=args.metric or (TASKS[args.task].metric if args.task else "accuracy"),
+        ),
+        labels=labels_of(args),
         validation=None
         if args.validation is None
         else rows_of(args, args.validation, "validation"),
@@ -132,7 +181,7 @@ def _train(args: argparse.Namespace) -> int:
         print(json.dumps(asdict(result)))
     else:
         print(
-            f"{args.output}: validation accuracy {result.best_accuracy:.2%} "
+            f"{args.output}: validation {result.metric} {result.best:.2%} "
             f"({result.train_rows} training rows, {result.validation_rows} held out)"
         )
     return 0

@@ -21,7 +21,7 @@ class Task:
     """One task.
 
     Attributes:
-        columns: of GLUE's tsv: text, its pair or None, and label; None where the file has no header.
+        columns: of GLUE's tsv: text, its pair or None, and label; None where it has no header.
         hub_columns: text and its pair or None, on the hub; the label is "label".
         labels: in the order of integer labels.
         metric: a name of `METRICS`.

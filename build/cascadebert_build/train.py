@@ -196,7 +196,8 @@ def model_card(record: dict[str, Any], labels: Sequence[str]) -> str:
         "",
         "# A member of a cascade",
         "",
-        f"Fine-tuned from `{record['base']}` by CascadeBERT on Triton. Labels: {', '.join(labels)}.",
+        f"Fine-tuned from `{record['base']}` by CascadeBERT on Triton.",
+        f"Labels: {', '.join(labels)}.",
         "",
         "| | |",
         "|---|---|",
@@ -212,8 +213,8 @@ def model_card(record: dict[str, Any], labels: Sequence[str]) -> str:
         f"labels {record['data_sha256'][:16]}…) |",
         f"| validation | {result['metric']} {result['best']:.4f}, accuracy "
         f"{result['best_accuracy']:.4f}, {result['validation_rows']} rows, which chose the epoch |",
-        f"| epochs, learning rate, batch | at most {config['epochs']:g}, {config['learning_rate']:g}, "
-        f"{config['batch_size']} |",
+        f"| epochs | at most {config['epochs']:g} |",
+        f"| learning rate, batch | {config['learning_rate']:g}, {config['batch_size']} |",
         f"| tokens | at most {config['max_length']} |",
         f"| seed | {config['seed']} |",
         f"| versions | torch {record['versions']['torch']}, transformers "

@@ -23,6 +23,7 @@ from .checkpoint_logits import logits_of_checkpoint
 from .data import Rows
 from .errors import UsageError
 from .extras import require
+from .layers import take_layers
 from .objectives import OBJECTIVES, ObjectiveConfig, objective_from_name
 from .tasks import METRICS
 from .trainer import HARD, TEACHER_LOGITS, make_trainer
@@ -86,6 +87,7 @@ def train_member(
     validation: Rows | None = None,
     hard: NDArray[np.bool_] | None = None,
     teacher: str | None = None,
+    layers: Sequence[int] | None = None,
 ) -> TrainResult:
     """Fine-tune `base` on `rows` and save the checkpoint of the best epoch to `output`.
 
@@ -98,6 +100,7 @@ def train_member(
         validation: chooses the epoch; None: a tenth of `rows`, drawn with the seed.
         hard: which rows are hard, shape (n,); the objective "dar" needs it.
         teacher: folder or hub id of a larger member to distil from; None: no distillation.
+        layers: of the base that the member keeps, from 0; None: all.
 
     Raises:
         UsageError: the base, the labels or the output folder cannot be used.
@@ -127,6 +130,8 @@ def train_member(
     hide_weight_bars()
     transformers.set_seed(config.seed)
     model = _model_from_base(base, names)
+    if layers is not None:
+        take_layers(model, layers)
     objective = objective_from_name(
         config.objective, config.constants, distilled=teacher is not None
     )
@@ -166,6 +171,7 @@ def train_member(
     )
     record = {
         "base": base,
+        "layers": None if layers is None else list(layers),
         "teacher": teacher,
         "data": rows.source,
         "data_sha256": rows.sha256(),
@@ -201,6 +207,11 @@ def model_card(record: dict[str, Any], labels: Sequence[str]) -> str:
         "",
         "| | |",
         "|---|---|",
+        *(
+            [f"| layers of the base | {', '.join(map(str, record['layers']))} |"]
+            if record["layers"] is not None
+            else []
+        ),
         f"| objective | {config['objective']} |",
         *(f"| {name.replace('_', ' ')} | {config['constants'][name]:g} |" for name in constants),
         *([f"| distilled from | `{record['teacher']}` |"] if record["teacher"] else []),

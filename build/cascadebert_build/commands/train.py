@@ -52,6 +52,11 @@ def add_train_parser(commands: Any) -> None:
         "(default: DATA.difficulty.json)",
     )
     parser.add_argument(
+        "--layers",
+        metavar="0,2,…",
+        help="keep these layers of the base alone: a small member where there is no small base",
+    )
+    parser.add_argument(
         "--teacher", type=Path, metavar="CHECKPOINT", help="a larger member to distil from"
     )
     parser.add_argument(
@@ -151,6 +156,13 @@ def _source(path: Path) -> str:
     return str(path.resolve()) if path.exists() else str(path)
 
 
+def _layers(text: str) -> tuple[int, ...]:
+    parts = text.split(",")
+    if not all(part.strip().isdecimal() for part in parts):
+        raise UsageError(f"--layers {text!r}: give numbers from 0 on, such as 0,2,5")
+    return tuple(int(part) for part in parts)
+
+
 def _train(args: argparse.Namespace) -> int:
     constants = ObjectiveConfig(
         **{field.name: getattr(args, field.name) for field in fields(ObjectiveConfig)}
@@ -175,6 +187,7 @@ def _train(args: argparse.Namespace) -> int:
         if args.validation is None
         else rows_of(args, args.validation, "validation"),
         hard=hard,
+        layers=None if args.layers is None else _layers(args.layers),
         teacher=None if args.teacher is None else _source(args.teacher),
     )
     if args.json:

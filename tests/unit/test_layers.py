@@ -1,0 +1,65 @@
+"""Layers taken from a deeper model, in every family."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from cascadebert_build.checkpoint import checkpoint_from_source
+from cascadebert_build.cli import main
+from cascadebert_build.errors import UsageError
+from cascadebert_build.layers import take_layers
+from tests.support.checkpoints import FAMILIES, save_checkpoint, write_rows
+
+DEPTH = {"distilbert": "n_layers"}
+
+
+@pytest.mark.parametrize("family", list(FAMILIES))
+def test_what_is_left_is_a_complete_checkpoint(family: str, tmp_path: Path) -> None:
+    deep: Any = {DEPTH.get(family, "num_hidden_layers"): 4}
+    source = save_checkpoint(tmp_path / "deep", family, **deep)
+    checkpoint = checkpoint_from_source(str(source))
+    weights = {name: value.clone() for name, value in checkpoint.model.state_dict().items()}
+    take_layers(checkpoint.model, [0, 3])
+    checkpoint.model.save_pretrained(tmp_path / "taken")
+    checkpoint.tokenizer.save_pretrained(str(tmp_path / "taken"))
+    taken = checkpoint_from_source(str(tmp_path / "taken"))
+    assert taken.model.config.num_hidden_layers == 2
+    state = taken.model.state_dict()
+    kept = {name for name in state if ".layer." in name}
+    assert {name.split(".layer.")[1].split(".")[0] for name in kept} == {"0", "1"}
+    for name in kept:
+        head, _, tail = name.partition(".layer.")
+        index, _, rest = tail.partition(".")
+        source_name = f"{head}.layer.{ {'0': '0', '1': '3'}[index] }.{rest}"
+        assert torch.equal(state[name], weights[source_name])
+    tokens = taken.tokenizer("the film was good", return_tensors="pt")
+    logits = taken.model(**{name: tokens[name] for name in taken.inputs}).logits
+    assert logits.shape == (1, 2)
+
+
+@pytest.mark.parametrize("indices", [[], [0, 0], [2], [-1]])
+def test_layers_that_there_are_not(indices: list[int], tmp_path: Path) -> None:
+    checkpoint = checkpoint_from_source(str(save_checkpoint(tmp_path / "c")))
+    with pytest.raises(UsageError, match="give distinct numbers from 0 to 1, the base has 2"):
+        take_layers(checkpoint.model, indices)
+
+
+def test_a_small_member_from_a_large_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    large = str(save_checkpoint(tmp_path / "large", num_hidden_layers=3))
+    data = str(write_rows(tmp_path / "rows.tsv"))
+    out = tmp_path / "small"
+    command = ["train", data, "--text", "sentence", "--base", large, "--teacher", large]
+    command += ["--labels", "negative,positive", "--epochs", "1", "--max-length", "16"]
+    assert main([*command, "--layers", "0,2", "--output", str(out)]) == 0
+    assert checkpoint_from_source(str(out)).model.config.num_hidden_layers == 2
+    assert "| layers of the base | 0, 2 |" in (out / "README.md").read_text()
+    assert main([*command, "--layers", "0,7", "--output", str(tmp_path / "no")]) == 2
+    assert "the base has 3" in capsys.readouterr().err
+    assert main([*command, "--layers", "two", "--output", str(tmp_path / "no")]) == 2
+    assert "--layers 'two'" in capsys.readouterr().err

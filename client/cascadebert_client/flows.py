@@ -18,7 +18,7 @@ from .errors import (
     Target,
     translated,
 )
-from .requests import EncodedRow, Parameters, Tensors, infer_arguments, parse_response
+from .requests import TEXT, EncodedRow, Parameters, Tensors, infer_arguments, parse_response
 from .types import Classification, ModelStatistics, ModelStatus, ServerStatus
 
 ResultT = TypeVar("ResultT")
@@ -62,8 +62,13 @@ class _ServerMetadata(Protocol):
     version: str
 
 
+class _TensorMetadata(Protocol):
+    name: str
+
+
 class _ModelMetadata(Protocol):
     versions: list[str]
+    inputs: list[_TensorMetadata]
 
 
 class _ModelConfig(Protocol):
@@ -206,6 +211,13 @@ class CascadeFlows:
         )
         if not ready and not problems:
             problems.append(f"{self.target} is loaded but not ready: see the server's log")
+        if metadata is not None and all(tensor.name != TEXT for tensor in metadata.inputs):
+            ready = False
+            cascade = self.target.model.rpartition("_")[0]
+            problems.append(
+                f"{self.target} has no input {TEXT}: it is no cascade"
+                + (f", but a stage of {cascade!r} by its name" if cascade else "")
+            )
         return ModelStatus(
             name=self.target.model,
             ready=ready,

@@ -26,6 +26,9 @@ EncodedRow: TypeAlias = tuple[bytes, bytes | None]
 Parameters: TypeAlias = dict[str, str | int]
 """Request parameters as they go over the wire."""
 
+TEXT = "TEXT"
+"""The input that every cascade has, BYTES (n, 1)."""
+
 OUTPUTS: dict[str, type[np.generic]] = {
     "PROBABILITIES": np.float32,  # (n, labels), in the policy's label order
     "LABEL": np.object_,  # (n, 1), bytes
@@ -253,7 +256,7 @@ def infer_arguments(
         remaining_s: Seconds until the deadline, for the server to read; None without one. The
             gRPC deadline is the caller's to set.
     """
-    inputs = [_bytes_input("TEXT", [text for text, _ in rows])]
+    inputs = [_bytes_input(TEXT, [text for text, _ in rows])]
     pairs = [pair for _, pair in rows if pair is not None]
     if pairs:
         inputs.append(_bytes_input("TEXT_PAIR", pairs))

@@ -72,6 +72,9 @@ def test_serve_prints_its_addresses_answers_and_stops_cleanly(
         assert json.loads(answered.stdout)["label"] in built.policy.labels
         status = run("status", "--url", addresses["grpc"], "--model", "tiny")
         assert status.returncode == 0, status.stderr
+        stage = run("status", "--url", addresses["grpc"], "--model", "tiny_small")
+        assert stage.returncode == 1
+        assert "has no input TEXT: it is no cascade, but a stage of 'tiny'" in stage.stdout
         server.send_signal(how)
         assert server.wait(40) == 0
         assert not [pid for pid in children if alive(pid)]

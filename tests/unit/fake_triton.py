@@ -225,7 +225,8 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
 
     def ModelMetadata(self, request: Any, context: Any) -> Any:  # noqa: N802
         self._require_model(request.name, request.version, context)
-        return pb.ModelMetadataResponse(name=self.model, versions=["1"])
+        text = pb.ModelMetadataResponse.TensorMetadata(name="TEXT", datatype="BYTES", shape=[-1, 1])
+        return pb.ModelMetadataResponse(name=self.model, versions=["1"], inputs=[text])
 
     def ModelConfig(self, request: Any, context: Any) -> Any:  # noqa: N802
         with self._lock:

@@ -128,10 +128,10 @@ def test_leaving_early_cancels_what_is_in_flight(connect: Connect, server: FakeT
     source = Source(dict.fromkeys(range(1, 100), "hang"))
     answers = connect().stream(source, rows_per_request=1, max_concurrency=4)
     next(answers)
-    for _ in range(3):
-        assert server.hanging.acquire(timeout=20)
+    # The first answer may come before the window is full: one request hangs for certain, or three.
+    assert server.hanging.acquire(timeout=20)
     answers.close()
-    assert server.wait_until_given_up(3)
+    assert server.wait_until_given_up(len(server.requests) - 1)
     assert not [t for t in threading.enumerate() if t.name.startswith("cascadebert")]
     taken = source.taken
     assert taken <= 4

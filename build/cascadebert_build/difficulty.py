@@ -9,7 +9,6 @@ nor one that saw the same text: rows of equal text share a fold.
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -100,6 +99,7 @@ def label_difficulty(
     folds: int = 5,
     seeds: Sequence[int] = (1, 2, 3),
     labels: Sequence[str] | None = None,
+    layers: Sequence[int] | None = None,
 ) -> Difficulty:
     """Cross-fit `rows`: folds x seeds trainings, out-of-fold predictions only.
 
@@ -112,6 +112,7 @@ def label_difficulty(
         folds: 2 or more.
         seeds: of weights, order and folds.
         labels: names, in the order of integer labels.
+        layers: of the base that the models keep, from 0; None: all.
 
     Raises:
         UsageError: there are too few rows, or a fold lacks a label.
@@ -122,6 +123,7 @@ def label_difficulty(
         "method": "cross-fitting, out-of-fold predictions; hard: most of them wrong",
         "base": base,
         "base_sha256": sha256_of_checkpoint(base),
+        "layers": None if layers is None else list(layers),
         "folds": folds,
         "seeds": list(seeds),
         "training": {**asdict(config), "seed": "each of the seeds"},
@@ -140,7 +142,10 @@ def label_difficulty(
                 with timed("seed", name) as note:
                     train = subset_of_rows(rows, np.flatnonzero(fold_of != fold).tolist())
                     texts = [rows.texts[i] for i in held_out]
-                    logits = _out_of_fold(train, texts, base, replace(config, seed=seed), names)
+                    logits = _out_of_fold(
+                        train, texts, base, replace(config, seed=seed), names,
+                        layers=layers, folder=path.with_suffix(""),
+                    )  # fmt: skip
                     save_logits(path, key, logits)
                     right = float((logits.argmax(axis=1) == targets[held_out]).mean())
                     note(f"{len(held_out)} rows, {right:.2%} right")
@@ -182,14 +187,22 @@ def folds_of_rows(
 
 
 def _out_of_fold(
-    train: Rows, texts: Sequence[Text], base: str, config: TrainConfig, names: tuple[str, ...]
+    train: Rows,
+    texts: Sequence[Text],
+    base: str,
+    config: TrainConfig,
+    names: tuple[str, ...],
+    *,
+    layers: Sequence[int] | None,
+    folder: Path,
 ) -> NDArray[np.float32]:
-    """Logits of the held-out texts from a model that was trained on other rows."""
-    folder = Path(tempfile.mkdtemp(prefix="cascadebert-difficulty-"))
-    try:
-        train_member(train, base, folder / "member", config, labels=names)
-        return logits_of_checkpoint(
-            str(folder / "member"), texts, names, config.max_length, "predict"
-        )
-    finally:
+    """Logits of the held-out texts from a model that was trained on other rows.
+
+    The model is in `folder` while it is trained, so that an interrupted one goes on.
+    """
+    if not (folder / "training.json").is_file():
         shutil.rmtree(folder, ignore_errors=True)
+        train_member(train, base, folder, config, labels=names, layers=layers)
+    logits = logits_of_checkpoint(str(folder), texts, names, config.max_length, "predict")
+    shutil.rmtree(folder, ignore_errors=True)
+    return logits

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from tqdm import tqdm
 
+from .errors import UsageError
 from .objectives import Objective, Targets
 from .sampling import epoch_order
 from .tasks import METRICS
@@ -21,6 +25,7 @@ if TYPE_CHECKING:
 # What a row carries beside the tensors of the model.
 LABELS = "labels"
 HARD = "hard"
+ROW = "row"  # its index in the data, for complaints
 TEACHER_LOGITS = "teacher_logits"
 
 Item = Mapping[str, Any]
@@ -35,17 +40,17 @@ def make_trainer(
     validation: Sequence[Item],
     config: TrainConfig,
     scratch: str,
-) -> Trainer:
-    """A Trainer that keeps the epoch of the best validation accuracy.
+) -> MadeTrainer:
+    """A Trainer that keeps the weights of the best validation metric.
 
     Args:
         model: with a classification head.
         tokenizer: pads the batches.
         objective: of the training; the validation is by accuracy.
-        train: rows with token ids, labels, and what the objective needs besides.
+        train: rows with token ids, labels, their index, and what the objective needs besides.
         validation: rows with token ids and labels.
         config: hyperparameters.
-        scratch: folder for the epochs' weights.
+        scratch: folder for checkpoints, from which an interrupted training goes on.
     """
     import torch
     import transformers
@@ -54,16 +59,20 @@ def make_trainer(
     hard = np.array([item[HARD] for item in train]) if train and HARD in train[0] else None
 
     class Order(torch.utils.data.Sampler[int]):
-        """A new order for every epoch; the same ones for the same seed."""
+        """A new order for every epoch; the same ones for the same seed, also after a resume."""
 
         def __init__(self) -> None:
-            self._rng = np.random.default_rng(config.seed)
+            self._epoch = 0
+
+        def set_epoch(self, epoch: int) -> None:
+            self._epoch = epoch
 
         def __len__(self) -> int:
             return len(lengths)
 
         def __iter__(self) -> Iterator[int]:
-            return iter(epoch_order(lengths, config.batch_size, self._rng, hard))
+            rng = np.random.default_rng((config.seed, self._epoch))
+            return iter(epoch_order(lengths, config.batch_size, rng, hard))
 
     class MemberTrainer(transformers.Trainer):
         def _get_train_sampler(self, *_: Any, **__: Any) -> Any:
@@ -76,12 +85,15 @@ def make_trainer(
             return_outputs: bool = False,
             num_items_in_batch: Any = None,
         ) -> Any:
+            rows = inputs.pop(ROW, None)
             targets = Targets(
                 inputs.pop(LABELS), inputs.pop(HARD, None), inputs.pop(TEACHER_LOGITS, None)
             )
             outputs = model(**inputs)
             if model.training:
                 loss = objective(outputs.logits, targets)
+                if not torch.isfinite(loss):
+                    raise UsageError(_not_finite(float(loss), self.state.global_step, rows))
             else:
                 # The metric is accuracy; this is for the log.
                 loss = torch.nn.functional.cross_entropy(outputs.logits, targets.labels)
@@ -103,36 +115,108 @@ def make_trainer(
     trainer.remove_callback(transformers.PrinterCallback)
     trainer.remove_callback(transformers.ProgressCallback)
     trainer.add_callback(_progress_callback(config.metric))
-    return trainer
+    clock = _clock_callback()
+    trainer.add_callback(clock)
+    return MadeTrainer(trainer, clock)
+
+
+@dataclass(frozen=True, slots=True)
+class MadeTrainer:
+    """A Trainer, and what measures it.
+
+    Attributes:
+        trainer: to run.
+        clock: has `steps` and `seconds`, of the training steps alone.
+    """
+
+    trainer: Trainer
+    clock: Any
+
+
+def _not_finite(loss: float, step: int, rows: Any) -> str:
+    which = ", ".join(str(row + 1) for row in sorted(rows.tolist())) if rows is not None else "?"
+    return (
+        f"the loss became {loss} at step {step} (rows {which} of the training data, from 1): give "
+        "a lower --learning-rate, or --precision fp32, or look for broken weights in the base or "
+        "the teacher"
+    )
+
+
+def _precision(name: str) -> str:
+    """`auto` is bf16 on GPUs that have it, fp16 on others, and fp32 on a CPU."""
+    import torch
+
+    if name != "auto":
+        return name
+    if not torch.cuda.is_available():
+        return "fp32"
+    return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
 
 
 def _arguments(config: TrainConfig, scratch: str, n_rows: int) -> Any:
     import torch
     import transformers
 
-    steps_per_epoch = -(-n_rows // config.batch_size)
+    gpu = torch.cuda.is_available()
+    precision = _precision(config.precision)
+    if precision == "fp16" and not gpu:
+        raise UsageError("the precision fp16 needs a GPU: give bf16 or fp32")
+    strategy = "steps" if config.checkpoint_steps else "epoch"
     return transformers.TrainingArguments(
         output_dir=scratch,
         num_train_epochs=config.epochs,
         learning_rate=config.learning_rate,
         per_device_train_batch_size=config.batch_size,
         per_device_eval_batch_size=2 * config.batch_size,
-        warmup_steps=round(config.warmup_ratio * config.epochs * steps_per_epoch),
+        warmup_steps=_warmup_steps(config, n_rows),
         weight_decay=config.weight_decay,
         seed=config.seed,
-        eval_strategy="epoch",
-        save_strategy="epoch",
-        save_total_limit=1,
+        bf16=precision == "bf16",
+        fp16=precision == "fp16",
+        use_cpu=not gpu,
+        eval_strategy=strategy,
+        save_strategy=strategy,
+        eval_steps=config.checkpoint_steps or None,
+        save_steps=config.checkpoint_steps or 500,
+        save_total_limit=1,  # and the best one
         load_best_model_at_end=True,
         metric_for_best_model=config.metric,
         logging_strategy="epoch",
-        save_only_model=True,  # nothing is resumed from here
         remove_unused_columns=False,  # the objective uses what the model does not
         label_names=[LABELS],
-        dataloader_pin_memory=torch.cuda.is_available(),
+        dataloader_pin_memory=gpu,
         report_to="none",
         disable_tqdm=True,  # the bar is ours
     )
+
+
+def _warmup_steps(config: TrainConfig, n_rows: int) -> int:
+    processes = int(os.environ.get("WORLD_SIZE", "1"))  # as torchrun and accelerate say it
+    steps_per_epoch = -(-n_rows // (config.batch_size * processes))
+    return round(config.warmup_ratio * config.epochs * steps_per_epoch)
+
+
+def _clock_callback() -> Any:
+    """Counts steps and their seconds; validation and checkpoints are left out."""
+    import transformers
+
+    class Clock(transformers.TrainerCallback):
+        steps = 0
+        seconds = 0.0
+        _since = 0.0
+
+        def _restart(self, *_: Any, **__: Any) -> None:
+            self._since = time.perf_counter()
+
+        on_train_begin = on_epoch_begin = on_evaluate = on_save = _restart
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            now = time.perf_counter()
+            self.steps += 1
+            self.seconds += now - self._since
+            self._since = now
+
+    return Clock()
 
 
 def _progress_callback(metric: str) -> Any:
@@ -143,12 +227,17 @@ def _progress_callback(metric: str) -> Any:
         bar: Any = None
 
         def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            self.bar = tqdm(total=state.max_steps, desc="train", unit="step", disable=None)
+            self.bar = tqdm(
+                total=state.max_steps, initial=state.global_step, desc="train", unit="step",
+                disable=None if state.is_world_process_zero else True,
+            )  # fmt: skip
 
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             self.bar.update(state.global_step - self.bar.n)
 
         def on_evaluate(self, args: Any, state: Any, control: Any, **known: Any) -> None:
+            if not state.is_world_process_zero:
+                return
             found = {n: known["metrics"][f"eval_{n}"] for n in dict.fromkeys(["accuracy", metric])}
             text = ", ".join(f"{name} {value:.2%}" for name, value in found.items())
             tqdm.write(f"epoch {state.epoch:g}: validation {text}", file=sys.stderr)

@@ -57,7 +57,7 @@ def test_rows_against_the_rule_are_hard(tmp_path: Path, monkeypatch: pytest.Monk
         votes.clear()
         for text, label in zip(rows.texts, rows.labels or (), strict=True):
             votes.setdefault(str(text).split()[-1], Counter())[str(label)] += 1
-        return TrainResult((1.0,), 1.0, "accuracy", 1.0, len(rows.texts), 1)
+        return TrainResult((1.0,), 1.0, "accuracy", 1.0, len(rows.texts), 1, 1.0)
 
     def predict(_: str, texts: list[str], names: tuple[str, ...], *__: Any) -> Any:
         chosen = [votes[text.split()[-1]].most_common(1)[0][0] for text in texts]
@@ -85,7 +85,7 @@ def test_no_training_sees_the_rows_that_it_judges_and_none_is_made_twice(
         if len(seen) == 3:  # the machine goes away
             raise KeyboardInterrupt
         seen.append({str(text) for text in rows.texts})
-        return TrainResult((1.0,), 1.0, "accuracy", 1.0, len(rows.texts), 1)
+        return TrainResult((1.0,), 1.0, "accuracy", 1.0, len(rows.texts), 1, 1.0)
 
     def predict(_: str, texts: list[str], *__: Any) -> Any:
         judged.append(set(texts))

@@ -31,7 +31,7 @@ def test_a_member_learns_and_its_best_epoch_is_kept(tmp_path: Path) -> None:
     config = TrainConfig(epochs=4, learning_rate=3e-3, batch_size=32, max_length=16, seed=1)
     result = train_member(ROWS, str(base), tmp_path / "out", config)
     assert result.best_accuracy > 0.9
-    assert result.best_accuracy == max(result.accuracy_by_epoch)
+    assert result.best_accuracy == max(result.accuracies)
     assert (result.train_rows, result.validation_rows) == (360, 40)
     checkpoint = checkpoint_from_source(str(tmp_path / "out"))
     assert checkpoint.labels == ("bad", "good")
@@ -40,7 +40,7 @@ def test_a_member_learns_and_its_best_epoch_is_kept(tmp_path: Path) -> None:
     assert record["config"]["learning_rate"] == 3e-3
     card = (tmp_path / "out" / "README.md").read_text()
     assert "| objective | plain |" in card
-    assert f"accuracy {result.best_accuracy:.4f}, 40 rows, which chose the epoch" in card
+    assert f"accuracy {result.best_accuracy:.4f}, 40 rows, which chose the weights" in card
     tokens = checkpoint.tokenizer("the film was superb", return_tensors="pt")
     with torch.no_grad():
         logits = checkpoint.model(**tokens).logits[0]

@@ -17,6 +17,7 @@ from .train import (
     add_data_arguments,
     base_of,
     labels_of,
+    layers_of,
     rows_of,
     settings_from_arguments,
     training_arguments,
@@ -57,6 +58,7 @@ def _difficulty(args: argparse.Namespace) -> int:
         folds=args.folds,
         seeds=_seeds(args.seeds),
         labels=labels,
+        layers=layers_of(args),
     )
     difficulty.write(output)
     if args.json:

@@ -22,8 +22,10 @@ _HELP = {
     "batch_size": "rows in a step",
     "warmup_ratio": "share of the steps in which the learning rate rises",
     "weight_decay": "of AdamW",
-    "patience": "epochs without a better validation accuracy before it stops; 0: never stop",
+    "patience": "validations without a better metric before it stops; 0: never stop",
     "max_length": "tokens, special ones included",
+    "precision": "auto, fp32, bf16 or fp16; auto: bf16 or fp16 on a GPU, fp32 on a CPU",
+    "checkpoint_steps": "validate and save after so many steps; 0: after every epoch",
     "seed": "of weights, order and split",
 }
 _CONSTANTS_HELP = {
@@ -52,11 +54,6 @@ def add_train_parser(commands: Any) -> None:
         "(default: DATA.difficulty.json)",
     )
     parser.add_argument(
-        "--layers",
-        metavar="0,2,…",
-        help="keep these layers of the base alone: a small member where there is no small base",
-    )
-    parser.add_argument(
         "--teacher", type=Path, metavar="CHECKPOINT", help="a larger member to distil from"
     )
     parser.add_argument(
@@ -81,6 +78,11 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
         "--base", type=Path, required=True, metavar="CHECKPOINT", help="folder or hub id"
     )
     parser.add_argument(
+        "--layers",
+        metavar="0,2,…",
+        help="keep these layers of the base alone: a small member where there is no small base",
+    )
+    parser.add_argument(
         "--task",
         choices=sorted(TASKS),
         help="of GLUE: its columns, labels and metric, for its own files or the hub's data set",
@@ -98,7 +100,8 @@ def training_arguments(parser: argparse.ArgumentParser, without: tuple[str, ...]
         if field.name in _HELP and field.name not in without:
             parser.add_argument(
                 f"--{field.name.replace('_', '-')}",
-                type=type(field.default), default=field.default, metavar="N",
+                type=type(field.default), default=field.default,
+                metavar="NAME" if field.name == "precision" else "N",
                 help=f"{_HELP[field.name]} (default: %(default)s)",
             )  # fmt: skip
 
@@ -156,10 +159,17 @@ def _source(path: Path) -> str:
     return str(path.resolve()) if path.exists() else str(path)
 
 
-def _layers(text: str) -> tuple[int, ...]:
-    parts = text.split(",")
+def layers_of(args: argparse.Namespace) -> tuple[int, ...] | None:
+    """The layers of the base to keep; None: all.
+
+    Raises:
+        UsageError: they are no numbers.
+    """
+    if args.layers is None:
+        return None
+    parts = args.layers.split(",")
     if not all(part.strip().isdecimal() for part in parts):
-        raise UsageError(f"--layers {text!r}: give numbers from 0 on, such as 0,2,5")
+        raise UsageError(f"--layers {args.layers!r}: give numbers from 0 on, such as 0,2,5")
     return tuple(int(part) for part in parts)
 
 
@@ -187,7 +197,7 @@ def _train(args: argparse.Namespace) -> int:
         if args.validation is None
         else rows_of(args, args.validation, "validation"),
         hard=hard,
-        layers=None if args.layers is None else _layers(args.layers),
+        layers=layers_of(args),
         teacher=None if args.teacher is None else _source(args.teacher),
     )
     if args.json:
@@ -195,6 +205,7 @@ def _train(args: argparse.Namespace) -> int:
     else:
         print(
             f"{args.output}: validation {result.metric} {result.best:.2%} "
-            f"({result.train_rows} training rows, {result.validation_rows} held out)"
+            f"({result.train_rows} training rows, {result.validation_rows} held out, "
+            f"{result.rows_per_s:.0f} rows/s)"
         )
     return 0

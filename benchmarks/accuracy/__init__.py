@@ -1,0 +1,1 @@
+"""What difficulty-aware training buys, measured: members, cascades and early exits on GLUE."""

@@ -1,0 +1,1 @@
+"""Dynamic early exiting, the approach that cascades of complete models are held against."""

@@ -1,0 +1,101 @@
+"""DeeBERT (Xin et al., ACL 2020): exits trained on a frozen fine-tuned backbone, entropy decides.
+
+Stage one fine-tunes the backbone with its last classifier: that is the large member itself. Stage
+two freezes it and trains an exit after every other layer, each a pooler, dropout and a linear
+layer, with the sum of their cross-entropies. Since nothing below an exit learns, the hidden states
+are computed once; they are without the backbone's dropout, which the authors' code leaves on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cascadebert_build.checkpoint import checkpoint_from_source
+from cascadebert_build.data import Rows
+
+from .exits import first_tokens
+
+EPOCHS = 10
+LEARNING_RATE = 1e-3
+_BATCH_SIZE = 32
+_DROPOUT = 0.1
+
+
+def train_deebert(
+    large: Path,
+    rows: Rows,
+    dev: Rows,
+    labels: Sequence[str],
+    output: Path,
+    *,
+    seed: int,
+    max_length: int,
+) -> NDArray[np.float32]:
+    """Train the exits of a fine-tuned model and save them as `output/exits.pt`.
+
+    Args:
+        large: checkpoint of stage one.
+        rows: to train on.
+        dev: to predict.
+        labels: names, in the order of the columns.
+        output: folder.
+        seed: of weights and order.
+        max_length: tokens.
+
+    Returns:
+        Logits of every exit on the development rows, shape (n, layers, n_labels); the last
+        layer's are the large member's own.
+    """
+    import torch
+
+    torch.manual_seed(seed)
+    checkpoint = checkpoint_from_source(str(large))
+    columns = [checkpoint.labels.index(label) for label in labels]
+    model = cast("Any", checkpoint.model)
+    train = torch.from_numpy(first_tokens(model, large, rows, max_length, "exits, train"))
+    held_out = torch.from_numpy(first_tokens(model, large, dev, max_length, "exits, dev"))
+    targets = torch.from_numpy(rows.label_indices(checkpoint.labels))
+    exits = torch.nn.ModuleList(
+        new_exit(model, len(labels)) for _ in range(model.config.num_hidden_layers - 1)
+    )
+    optimizer = torch.optim.AdamW(exits.parameters(), LEARNING_RATE)
+    steps = EPOCHS * -(-len(targets) // _BATCH_SIZE)
+    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=steps)
+    for _ in range(EPOCHS):
+        for part in torch.randperm(len(targets)).split(_BATCH_SIZE):
+            loss = torch.stack(
+                [
+                    torch.nn.functional.cross_entropy(exit_(train[part, i]), targets[part])
+                    for i, exit_ in enumerate(exits)
+                ]
+            ).sum()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+    output.mkdir(parents=True, exist_ok=True)
+    torch.save(exits.state_dict(), output / "exits.pt")
+    exits.eval()
+    with torch.inference_mode():
+        logits = [exit_(held_out[:, i]) for i, exit_ in enumerate(exits)]
+        logits.append(model.classifier(model.bert.pooler.activation(
+            model.bert.pooler.dense(held_out[:, -1])
+        )))  # fmt: skip
+        return torch.stack(logits, dim=1).numpy()[:, :, columns]
+
+
+def new_exit(model: Any, n_labels: int) -> Any:
+    """An exit on a first token's hidden state: BERT's pooler, from the backbone's, and a head."""
+    import torch
+
+    hidden = model.config.hidden_size
+    dense = torch.nn.Linear(hidden, hidden)
+    dense.load_state_dict(model.bert.pooler.dense.state_dict())
+    return torch.nn.Sequential(
+        dense, torch.nn.Tanh(), torch.nn.Dropout(_DROPOUT), torch.nn.Linear(hidden, n_labels)
+    )

@@ -79,7 +79,9 @@ class TritonPythonModel:
                 [row.encoded for row in part], settings.inputs, settings.buckets, encoder.pad_id
             )
             logits = self._logits(stage, batch.tensors)[:, list(settings.label_indices)]
-            decision = decide(logits, settings.temperature, self._route.thresholds[stage])
+            decision = decide(
+                logits, settings.temperature, self._route.thresholds[stage], settings.signal
+            )
             for i, row in enumerate(part):
                 if decision.exits[i]:
                     row.job.settle(

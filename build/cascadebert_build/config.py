@@ -9,6 +9,7 @@ from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, cast
 
+from cascadebert_core.signals import MAX_PROBABILITY, SIGNALS
 from cascadebert_engine.profiles import Profile, default_opt_batch, profiles_of_buckets
 from cascadebert_engine.request import HARDWARE_COMPATIBILITY, BuildOptions
 
@@ -129,9 +130,14 @@ class TuneConfig:
     Attributes:
         max_deferral_rate: largest share of the rows reaching a stage that it may defer: one
             number for all stages but the last, or one for each.
+        signal: of every stage but the last, a name of `cascadebert_core.signals.SIGNALS`.
+        fit_temperature: of every stage, on a fifth of the held-out rows, which then choose no
+            threshold; without labels, or with too few rows, all temperatures are 1.
     """
 
     max_deferral_rate: tuple[float, ...] = (0.25,)
+    signal: str = MAX_PROBABILITY
+    fit_temperature: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,6 +258,8 @@ def _validate(config: CascadeConfig) -> None:
                 f"members[{i}].opt_batch_size is {member.opt_batch_size}: give 1 to "
                 f"max_batch_size = {member.max_batch_size}, or 0 for the default"
             )
+    if config.tune.signal not in SIGNALS:
+        raise UsageError(f"tune.signal is {config.tune.signal!r}: give one of {', '.join(SIGNALS)}")
     if len(set(names)) != len(names):
         raise UsageError(f"the members' names {names} are not distinct")
     if config.labels is not None and (

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cascadebert_core.gate import softmax
-from cascadebert_core.policy import Policy
+from cascadebert_core.policy import Policy, StagePolicy
+from cascadebert_core.signals import ENTROPY, MARGIN, MAX_PROBABILITY, SIGNALS
 
 from .data import Rows
 from .metrics import (
@@ -64,6 +65,8 @@ class Evaluation:
         metrics: of each member's confidence; None without labels.
         curve_area: mean accuracy of first and last member over all deferral rates, with a
             bootstrap interval; None without labels or with one member.
+        signals: difficulty inversion score of the first member by each confidence signal; None
+            without labels.
     """
 
     rows: int
@@ -78,6 +81,7 @@ class Evaluation:
     near_threshold: int
     metrics: tuple[MemberMetrics, ...] | None
     curve_area: Interval | None
+    signals: dict[str, Interval] | None
 
     def __str__(self) -> str:
         thresholds = ", ".join(f"{threshold:.4f}" for threshold in self.thresholds)
@@ -95,11 +99,16 @@ class Evaluation:
             f"{self.members[-1]}'s on {self.disagreement:.2%} of the rows",
         ]
         if self.metrics is not None:
-            lines += ["", f"{'confidence':{width}}{'DIS':>18}{'ECE':>23}{'Brier':>23}"]
+            covered = f"sure at {COVERAGE_RISK:.0%} wrong"
+            lines += ["", f"{'confidence':{width}}{'DIS':>18}{'ECE':>23}{'Brier':>23}{covered:>23}"]
             for name, member in zip(self.members, self.metrics, strict=True):
                 lines.append(
                     f"{name:{width}}{member.dis:>18.1f}{member.ece:>23.3f}{member.brier:>23.3f}"
+                    f"{member.coverage:>23.3f}"
                 )
+        if self.signals is not None:
+            by_signal = ", ".join(f"{name} {dis.value:.1f}" for name, dis in self.signals.items())
+            lines.append(f"DIS of {self.members[0]} by signal: {by_signal}")
         if self.curve_area is not None:
             lines.append(
                 f"accuracy averaged over all deferral rates: {self.curve_area:.4f} (intervals: 95%)"
@@ -131,7 +140,11 @@ def evaluate(
     answered = outcome.exit_stage >= 0
     truth = None if rows.labels is None else rows.label_indices(policy.labels)
     ordered = [logits_in_policy_order(policy, i, values) for i, values in enumerate(logits)]
-    of_members = [values.argmax(axis=1) for values in ordered]
+    # Logits that are not finite are no answer, and never a right one.
+    of_members = [
+        np.where(np.isfinite(values).all(axis=1), values.argmax(axis=1), -1) for values in ordered
+    ]
+    answers = np.where(answered, outcome.labels, -1)
     evaluation = Evaluation(
         rows=len(rows.texts),
         thresholds=used,
@@ -139,10 +152,8 @@ def evaluate(
         member_accuracy=(
             None if truth is None else tuple(float((m == truth).mean()) for m in of_members)
         ),
-        cascade_accuracy=(
-            None if truth is None else float(((outcome.labels == truth) & answered).mean())
-        ),
-        disagreement=float((outcome.labels != of_members[-1]).mean()),
+        cascade_accuracy=(None if truth is None else float((answers == truth).mean())),
+        disagreement=float((answers != of_members[-1]).mean()),
         deferral_rate=outcome.deferral_rate,
         exits=tuple(outcome.exits_per_stage()),
         unanswered=int((~answered).sum()),
@@ -151,23 +162,28 @@ def evaluate(
             None
             if truth is None
             else tuple(
-                _metrics(values, stage.temperature, truth)
+                _metrics(values, stage, truth)
                 for values, stage in zip(ordered, policy.stages, strict=True)
             )
         ),
-        curve_area=None if truth is None or len(ordered) < 2 else _curve_area(ordered, truth),
+        curve_area=(
+            None
+            if truth is None or len(ordered) < 2
+            else _curve_area(ordered, policy.stages[0], truth)
+        ),
+        signals=None if truth is None else _signals(ordered[0], policy.stages[0], truth),
     )
     return evaluation, outcome
 
 
 def _metrics(
-    logits: NDArray[np.float32], temperature: float, truth: NDArray[np.int64]
+    logits: NDArray[np.float32], stage: StagePolicy, truth: NDArray[np.int64]
 ) -> MemberMetrics:
     finite = np.isfinite(logits).all(axis=1)
-    logits, truth = logits[finite] / np.float32(temperature), truth[finite]
+    logits, truth = logits[finite] / np.float32(stage.temperature), truth[finite]
     correct = logits.argmax(axis=1) == truth
     probabilities = softmax(logits)
-    confidence, sure = probabilities.max(axis=1), surety(logits)
+    confidence, sure = probabilities.max(axis=1), surety(logits, stage.signal)
     n = resamples_for(len(truth))
 
     def coverage(signal: NDArray[np.float64], right: NDArray[np.bool_]) -> float:
@@ -181,7 +197,28 @@ def _metrics(
     )
 
 
-def _curve_area(ordered: Sequence[NDArray[np.float32]], truth: NDArray[np.int64]) -> Interval:
+def _signals(
+    logits: NDArray[np.float32], stage: StagePolicy, truth: NDArray[np.int64]
+) -> dict[str, Interval]:
+    finite = np.isfinite(logits).all(axis=1)
+    logits, truth = logits[finite] / np.float32(stage.temperature), truth[finite]
+    correct = logits.argmax(axis=1) == truth
+    found: dict[str, Interval] = {}
+    for signal in SIGNALS:
+        if logits.shape[1] == 2 and signal in {MARGIN, ENTROPY}:
+            # Of two labels they order rows as the largest probability does.
+            found[signal] = found[MAX_PROBABILITY]
+            continue
+        found[signal] = bootstrap(
+            difficulty_inversion_score, surety(logits, signal), correct,
+            resamples=resamples_for(len(truth)),
+        )  # fmt: skip
+    return found
+
+
+def _curve_area(
+    ordered: Sequence[NDArray[np.float32]], stage: StagePolicy, truth: NDArray[np.int64]
+) -> Interval:
     small, large = (values.argmax(axis=1) == truth for values in (ordered[0], ordered[-1]))
 
     def area(
@@ -189,5 +226,8 @@ def _curve_area(ordered: Sequence[NDArray[np.float32]], truth: NDArray[np.int64]
     ) -> float:
         return deferral_curve(signal, of_small, of_large).area
 
-    sure = surety(np.nan_to_num(ordered[0], nan=0.0, posinf=0.0, neginf=0.0))
+    finite = np.isfinite(ordered[0]).all(axis=1)
+    scaled = np.nan_to_num(ordered[0], nan=0.0, posinf=0.0, neginf=0.0) / stage.temperature
+    # A row that is not finite is always deferred.
+    sure = np.where(finite, surety(scaled, stage.signal), -np.inf)
     return bootstrap(area, sure, small, large, resamples=resamples_for(len(truth)))

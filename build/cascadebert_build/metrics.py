@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cascadebert_core.signals import ENERGY, ENTROPY, MARGIN, MAX_PROBABILITY, SIGNALS
+
 
 @dataclass(frozen=True, slots=True)
 class Interval:
@@ -61,14 +63,34 @@ class DeferralCurve:
         return float(np.interp(deferral, self.deferral, self.accuracy))
 
 
-def surety(logits: NDArray[Any]) -> NDArray[np.float64]:
-    """Logarithm of the largest softmax probability, shape (n,), of logits of shape (n, n_labels).
+def surety(logits: NDArray[Any], signal: str = MAX_PROBABILITY) -> NDArray[np.float64]:
+    """A score that orders rows as a confidence signal does, shape (n,).
 
-    It orders rows as the probability does, and goes on telling them apart where that has reached
-    1.0 in floating point: -log1p(sum of exp(logit - largest) over the other labels).
+    It goes on telling rows apart where the signal has reached 1.0 in floating point: logarithms of
+    what is left to 1, in double precision.
+
+    Args:
+        logits: finite, shape (n, n_labels), divided by the temperature.
+        signal: a name of `cascadebert_core.signals.SIGNALS`.
+
+    Raises:
+        ValueError: there is no such signal.
     """
     ordered = np.sort(np.asarray(logits, dtype=np.float64), axis=1)
-    return -np.log1p(np.exp(ordered[:, :-1] - ordered[:, -1:]).sum(axis=1))
+    others = np.exp(ordered[:, :-1] - ordered[:, -1:])  # odds against the largest, (n, n_labels-1)
+    log_largest = -np.log1p(others.sum(axis=1))
+    if signal == MAX_PROBABILITY:
+        return log_largest
+    if signal == MARGIN:
+        # 1 - (p1 - p2) = p2 + ... + pk + p2
+        return -(np.log(others.sum(axis=1) + others[:, -1]) + log_largest)
+    if signal == ENTROPY:
+        log_p = np.concatenate([ordered[:, :-1] - ordered[:, -1:], np.zeros((len(ordered), 1))], 1)
+        log_p += log_largest[:, None]
+        return (np.exp(log_p) * log_p).sum(axis=1)
+    if signal == ENERGY:
+        return ordered[:, -1] - log_largest
+    raise ValueError(f"unknown signal {signal!r}: give one of {', '.join(SIGNALS)}")
 
 
 def difficulty_inversion_score(signal: NDArray[Any], correct: NDArray[np.bool_]) -> float:
@@ -102,7 +124,12 @@ def expected_calibration_error(
         confidence: probability of the chosen label, shape (n,).
         correct: shape (n,).
         bins: as many as there are rows at the most.
+
+    Returns:
+        NaN without rows.
     """
+    if not len(confidence):
+        return float("nan")
     order = np.argsort(confidence, kind="stable")
     parts = [part for part in np.array_split(order, min(bins, len(order))) if len(part)]
     gaps = [len(part) * abs(confidence[part].mean() - correct[part].mean()) for part in parts]
@@ -115,7 +142,12 @@ def brier_score(probabilities: NDArray[Any], labels: NDArray[np.integer[Any]]) -
     Args:
         probabilities: shape (n, n_labels).
         labels: indices, shape (n,).
+
+    Returns:
+        NaN without rows.
     """
+    if not len(labels):
+        return float("nan")
     one_hot = np.eye(probabilities.shape[1])[labels]
     return float(((np.asarray(probabilities, np.float64) - one_hot) ** 2).sum(axis=1).mean())
 
@@ -169,7 +201,7 @@ def bootstrap(
     The arrays are drawn together, so a difference of two of their figures is a paired one.
 
     Args:
-        statistic: of arrays of as many rows each.
+        statistic: of arrays of as many rows each, whatever the order of the rows.
         arrays: shape (n, ...) each.
         resamples: how often rows are drawn.
         level: of the interval.
@@ -177,9 +209,17 @@ def bootstrap(
     """
     rng = np.random.default_rng(seed)
     n = len(arrays[0])
-    draws = np.array(
-        [statistic(*(a[rows] for a in arrays)) for rows in rng.integers(0, n, (resamples, n))]
-    )
+    if not n:
+        return Interval(float("nan"), float("nan"), float("nan"))
+    # What statistics sort by stands first: on rows in its order their sorting is a single pass.
+    order = np.argsort(arrays[0], kind="stable") if arrays[0].ndim == 1 else np.arange(n)
+    ordered = [a[order] for a in arrays]
+    found: list[float] = []
+    for _ in range(resamples):
+        counts = np.bincount(rng.integers(0, n, n), minlength=n)
+        rows = np.repeat(np.arange(n), counts)
+        found.append(statistic(*(a[rows] for a in ordered)))
+    draws = np.array(found)
     # A draw without a single wrong row, say, has no such figure.
     finite = draws[np.isfinite(draws)]
     tail = 100 * (1 - level) / 2
@@ -189,11 +229,16 @@ def bootstrap(
 
 def _mid_ranks(values: NDArray[Any]) -> NDArray[np.float64]:
     """Ranks from 1; equal values share the mean of theirs."""
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    ends = np.cumsum(counts)
-    return ((ends - counts + 1 + ends) / 2)[inverse.reshape(-1)]
+    order = np.argsort(values, kind="stable")
+    ordered = values[order]
+    first = np.concatenate([[True], ordered[1:] != ordered[:-1]])
+    starts = np.flatnonzero(first)
+    ends = np.append(starts[1:], len(values))
+    ranks = np.empty(len(values))
+    ranks[order] = ((starts + 1 + ends) / 2)[np.cumsum(first) - 1]
+    return ranks
 
 
 def resamples_for(n_rows: int) -> int:
-    """Bootstrap resamples that take seconds: 1000, and fewer where rows are very many."""
-    return int(np.clip(20_000_000 // max(1, n_rows), 100, 1000))
+    """Bootstrap resamples that take seconds: 1000, and fewer where rows are many."""
+    return int(np.clip(3_000_000 // max(1, n_rows), 200, 1000))

@@ -74,7 +74,7 @@ def simulate(
     reaching = np.arange(n)
     for index, stage in enumerate(policy.stages):
         ordered = logits_in_policy_order(policy, index, logits[index])[reaching]
-        decision = decide(ordered, stage.temperature, route.thresholds[index])
+        decision = decide(ordered, stage.temperature, route.thresholds[index], stage.signal)
         outcome.stage_confidence[reaching, index] = decision.confidence
         exited = reaching[decision.exits]
         outcome.probabilities[exited] = decision.probabilities[decision.exits]

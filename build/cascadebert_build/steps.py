@@ -34,7 +34,7 @@ from .progress import say, timed
 from .publish import StageFiles, publish_cascade
 from .session import OnnxSession
 from .simulate import simulate
-from .tune import choose_thresholds
+from .tune import SPLIT_SEED, choose_thresholds, fit_temperatures
 from .verify import TOLERANCE, VerifyReport, verify_onnx
 from .workspace import MemberManifest, Workspace, sha256_of
 
@@ -246,29 +246,44 @@ class Steps:
         return policy_from_members(replace(self.config, members=tuple(members)), manifests)
 
     def tune(self) -> Policy:
-        """Thresholds for the wanted deferral rate, and the policy with them."""
+        """Temperatures, thresholds for the wanted deferral rate, and the policy with them."""
         for member in self.config.members:
             self.workspace.manifest(member)
         draft = self.draft()
         rates = self.config.deferral_rates()
         logits = [self.logits(member) for member in self.config.members]
         with timed("tune", self.config.name) as note:
+            fitted = fit_temperatures(
+                draft.with_signal(self.config.tune.signal),
+                self.rows,
+                logits,
+                fit=self.config.tune.fit_temperature,
+            )
+            rest = [values[fitted.threshold_rows] for values in logits]
             policy = replace(
-                draft.with_thresholds(choose_thresholds(draft, logits, rates)),
+                fitted.policy.with_thresholds(choose_thresholds(fitted.policy, rest, rates)),
                 certificate={
                     "method": "max_deferral_rate on held-out rows; promises nothing",
                     "max_deferral_rates": list(rates),
-                    "rows": len(self.rows.texts),
+                    "rows": len(fitted.threshold_rows),
+                    "temperature_rows": len(fitted.temperature_rows),
+                    "split_seed": SPLIT_SEED,
                     "data_sha256": self.rows.sha256(),
                     "artefacts": self._artefacts(),
                 },
             )
-            outcome = simulate(policy, logits)
+            outcome = simulate(policy, rest)
             write_text(self.workspace.policy, policy_to_json(policy))
             thresholds = ", ".join(f"{threshold:.4f}" for threshold in policy.thresholds)
+            temperatures = ", ".join(f"{stage.temperature:g}" for stage in policy.stages)
             note(
                 f"thresholds {thresholds or 'none'}: {outcome.deferral_rate:.1%} of "
-                f"{len(self.rows.texts)} rows deferred"
+                f"{len(fitted.threshold_rows)} rows deferred; temperatures {temperatures} "
+                + (
+                    f"from {len(fitted.temperature_rows)} other rows"
+                    if len(fitted.temperature_rows)
+                    else "not fitted"
+                )
             )
         return policy
 
@@ -332,7 +347,10 @@ class Steps:
         policy = policy_from_file(self.workspace.policy)
         draft = self.draft()
         same = len(policy.stages) == len(draft.stages) and (
-            replace(draft.with_thresholds(policy.thresholds), certificate=policy.certificate)
+            replace(
+                draft.with_confidence_of(policy).with_thresholds(policy.thresholds),
+                certificate=policy.certificate,
+            )
             == policy
         )
         if not same or (policy.certificate or {}).get("artefacts") != self._artefacts():

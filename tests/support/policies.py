@@ -44,6 +44,7 @@ def make_stage(
         "buckets": (4, 8, 16),
         "inputs": ("input_ids", "attention_mask", "token_type_ids"),
         "temperature": 1.0,
+        "signal": "max_probability",
         "threshold": threshold,
         "label_indices": tuple(range(n_labels)),
     }

@@ -49,7 +49,7 @@ def test_a_file_edited_by_hand_is_refused() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"schema_version": 2}, "schema_version is 2 and this reader knows 1"),
+        ({"schema_version": 1}, "schema_version is 1 and this reader knows 2"),
         ({"labels": ["a"]}, "two or more"),
         ({"labels": ["a", "a"]}, "distinct"),
         ({"pair": "no"}, "pair is 'no'"),
@@ -75,6 +75,7 @@ def test_a_wrong_top_level_key_is_named(changes: dict[str, Any], message: str) -
         (0, {"threshold": -0.1}, "from 0 to 1"),
         (1, {"threshold": 0.5}, "last stage always answers"),
         (0, {"temperature": 0}, "above 0"),
+        (0, {"signal": "hunch"}, "one of max_probability, margin, entropy, energy"),
         (0, {"version": 0}, "integer >= 1"),
         (0, {"max_batch_size": True}, "integer >= 1"),
         (0, {"buckets": [16, 8]}, "ascending"),

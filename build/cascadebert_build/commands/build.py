@@ -6,12 +6,14 @@ import argparse
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from cascadebert_core.policy import Policy, check_threshold
+from cascadebert_core.signals import SIGNALS
 from cascadebert_engine.builder import GRAPHS
 from cascadebert_engine.files import write_text
 from cascadebert_engine.manifest import PLAN
@@ -20,6 +22,15 @@ from ..config import CascadeConfig, MemberConfig, config_from_file
 from ..data import rows_from_source
 from ..errors import UsageError
 from ..evaluate import evaluate
+from ..extras import require
+from ..graph_cost import macs_per_token, relative_costs
+from ..progress import timed
+from ..report import (
+    early_exit_from_file,
+    material_from_evaluation,
+    page_from_material,
+    provenance_of,
+)
 from ..simulate import Outcome
 from ..steps import Steps
 from ..workspace import workspace_of
@@ -51,6 +62,17 @@ def add_build_parsers(commands: Any) -> None:
         type=float,
         metavar="RATE",
         help="largest share of the rows that a stage may defer (default: [tune] of cascade.toml)",
+    )
+    tune.add_argument(
+        "--signal",
+        choices=tuple(SIGNALS),
+        help="what the confidence of every stage but the last is (default: [tune], or "
+        "max_probability)",
+    )
+    tune.add_argument(
+        "--fit-temperature",
+        action=argparse.BooleanOptionalAction,
+        help="of every stage, on a fifth of the rows (default: [tune], or yes)",
     )
     publish = _parser(commands, "publish", _publish, "verified members to a model repository")
     build = _parser(commands, "build", _build, "all of it: export, compile, verify, tune, publish")
@@ -95,6 +117,19 @@ def _add_evaluate_parser(commands: Any) -> None:
     )
     parser.add_argument(
         "--predictions", type=Path, metavar="OUT.jsonl", help="write the answer for every row"
+    )
+    parser.add_argument(
+        "--report",
+        type=Path,
+        metavar="OUT.html",
+        help="write a page with plots and rows to look at; it opens without a network",
+    )
+    parser.add_argument(
+        "--early-exit",
+        type=Path,
+        metavar="CURVES.json",
+        help='early-exit curves for the report: {"curves": [{"name": …, "points": [{"cost": …, '
+        '"accuracy": …}]}]}, cost relative to the last member alone, accuracy from 0 to 1',
     )
 
 
@@ -164,11 +199,15 @@ def _compile(args: argparse.Namespace) -> int:
 
 def _tune(args: argparse.Namespace) -> int:
     steps = _steps(args)
-    if args.max_deferral_rate is not None:
-        if not 0 <= args.max_deferral_rate <= 1:
-            raise UsageError(f"--max-deferral-rate {args.max_deferral_rate}: give 0 to 1")
-        tune = replace(steps.config.tune, max_deferral_rate=(args.max_deferral_rate,))
-        steps.config = replace(steps.config, tune=tune)
+    if args.max_deferral_rate is not None and not 0 <= args.max_deferral_rate <= 1:
+        raise UsageError(f"--max-deferral-rate {args.max_deferral_rate}: give 0 to 1")
+    given = {
+        "max_deferral_rate": None if args.max_deferral_rate is None else (args.max_deferral_rate,),
+        "signal": args.signal,
+        "fit_temperature": args.fit_temperature,
+    }
+    tune = replace(steps.config.tune, **{k: v for k, v in given.items() if v is not None})
+    steps.config = replace(steps.config, tune=tune)
     policy = steps.tune()
     if args.json:
         print(json.dumps({"policy": policy.id, "thresholds": policy.thresholds}))
@@ -190,6 +229,11 @@ def _report_published(args: argparse.Namespace, written: list[str]) -> int:
 
 
 def _evaluate(args: argparse.Namespace) -> int:
+    if args.early_exit is not None and args.report is None:
+        raise UsageError("--early-exit draws its curves into a report: give --report OUT.html too")
+    if args.report is not None:
+        require("build", "matplotlib", "onnx")
+    early_exit = () if args.early_exit is None else early_exit_from_file(args.early_exit)
     steps = _steps(args)
     policy = steps.policy()
     thresholds = None
@@ -202,6 +246,22 @@ def _evaluate(args: argparse.Namespace) -> int:
     evaluation, outcome = evaluate(policy, steps.rows, logits, thresholds)
     if args.predictions is not None:
         write_text(args.predictions, predictions_as_jsonl(policy, outcome))
+    if args.report is not None:
+        with timed("report", steps.config.name) as note:
+            macs = [macs_per_token(steps.workspace.onnx(m)) for m in steps.config.members]
+            material = material_from_evaluation(
+                policy,
+                steps.rows,
+                logits,
+                (evaluation, outcome),
+                names=[member.name for member in steps.config.members],
+                costs=relative_costs(macs),
+                early_exit=early_exit,
+            )
+            now = datetime.now(timezone.utc)
+            provenance = provenance_of(steps, policy, macs, now, args.data)
+            write_text(args.report, page_from_material(material, provenance))
+            note(f"{args.report}, {args.report.stat().st_size / 1e6:.1f} MB")
     _print(args, asdict(evaluation), str(evaluation))
     return 0
 

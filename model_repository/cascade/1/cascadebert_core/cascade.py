@@ -180,7 +180,7 @@ class Cascade:
         # (rows, labels) in the policy's order
         logits = logits[:, self._label_indices[stage]]
         thresholds = np.array([row.job.route.thresholds[stage] for row in rows], dtype=np.float32)
-        decision = decide(logits, settings.temperature, thresholds)
+        decision = decide(logits, settings.temperature, thresholds, settings.signal)
         self._settle(stage, rows, decision.probabilities, decision.confidence, decision.exits)
         onward: list[Row] = []
         for row in (rows[i] for i in np.flatnonzero(~decision.exits)):

@@ -1,8 +1,9 @@
 """The confidence gate: which rows a stage may answer.
 
-A row exits iff its confidence, the largest softmax probability, is *strictly* above its
-threshold (CascadeBERT, Li et al., EMNLP Findings 2021). All arithmetic is float32, so that a
-confidence that a caller read from a response can be sent back as a threshold and ties exactly.
+A row exits iff its confidence is *strictly* above its threshold (CascadeBERT, Li et al., EMNLP
+Findings 2021, whose confidence is the largest softmax probability; `signals` has others). All
+arithmetic is float32, so that a confidence that a caller read from a response can be sent back as a
+threshold and ties exactly.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+from .signals import MAX_PROBABILITY, SIGNALS
 
 # The last stage's threshold: every finite confidence is above it, and NaN is above nothing.
 ALWAYS_EXIT = np.float32(-1.0)
@@ -22,7 +25,7 @@ class Decision:
 
     Attributes:
         probabilities: float32 of shape (n, n_labels); NaN where a logit was not finite.
-        confidence: float32 of shape (n,), the largest probability; NaN likewise.
+        confidence: float32 of shape (n,), the signal's, 0 to 1; NaN likewise.
         exits: bool of shape (n,), whether the row is answered here.
     """
 
@@ -32,7 +35,10 @@ class Decision:
 
 
 def decide(
-    logits: NDArray[np.float32], temperature: float, thresholds: NDArray[np.float32] | np.float32
+    logits: NDArray[np.float32],
+    temperature: float,
+    thresholds: NDArray[np.float32] | np.float32,
+    signal: str = MAX_PROBABILITY,
 ) -> Decision:
     """Gate n rows.
 
@@ -40,6 +46,7 @@ def decide(
         logits: shape (n, n_labels), in the policy's label order.
         temperature: the logits are divided by it (Guo et al., ICML 2017).
         thresholds: one for all rows, or of shape (n,).
+        signal: a name of `signals.SIGNALS`.
 
     Returns:
         The decision; rows with a NaN or infinite logit never exit.
@@ -47,8 +54,10 @@ def decide(
     scaled = np.divide(logits, temperature, dtype=np.float32)
     probabilities = softmax(scaled)
     # A logit of minus infinity alone would still give a confident, finite softmax.
-    probabilities[~np.isfinite(logits).all(axis=1)] = np.nan
-    confidence = probabilities.max(axis=1)
+    broken = ~np.isfinite(logits).all(axis=1)
+    probabilities[broken] = np.nan
+    confidence = SIGNALS[signal](probabilities, scaled, temperature)
+    confidence[broken] = np.nan
     return Decision(probabilities, confidence, confidence > thresholds)
 
 

@@ -16,8 +16,9 @@ from typing import Any, cast
 
 from .contract import ATTENTION_MASK, INPUT_IDS, STAGE_INPUTS
 from .errors import PolicyError
+from .signals import MAX_PROBABILITY, SIGNALS
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 _MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 # A tokenizer's name becomes a folder below the version folder, so it may not climb out of it.
@@ -38,6 +39,7 @@ class StagePolicy:
         buckets: padded lengths in tokens, ascending; the last one is `max_length`.
         inputs: tensors that the model takes, a subset of `contract.STAGE_INPUTS`.
         temperature: logits are divided by it before the softmax.
+        signal: what the stage's confidence is, a name of `signals.SIGNALS`.
         threshold: the default operating point's; None at the last stage.
         label_indices: `label_indices[i]` is where the policy's label i stands in the logits.
     """
@@ -52,6 +54,7 @@ class StagePolicy:
     temperature: float
     threshold: float | None
     label_indices: tuple[int, ...]
+    signal: str = MAX_PROBABILITY
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +86,19 @@ class Policy:
     def thresholds(self) -> tuple[float, ...]:
         """The default operating point's thresholds, one for every stage but the last."""
         return self.operating_points[self.default_operating_point]
+
+    def with_signal(self, signal: str) -> Policy:
+        """The policy with this confidence signal at all stages but the last."""
+        *gated, last = self.stages
+        return replace(self, stages=(*(replace(stage, signal=signal) for stage in gated), last))
+
+    def with_confidence_of(self, other: Policy) -> Policy:
+        """The policy with another's signals and temperatures, stage by stage."""
+        stages = tuple(
+            replace(stage, signal=theirs.signal, temperature=theirs.temperature)
+            for stage, theirs in zip(self.stages, other.stages, strict=True)
+        )
+        return replace(self, stages=stages)
 
     def with_thresholds(self, thresholds: tuple[float, ...], name: str = "default") -> Policy:
         """A policy that serves these thresholds as its one operating point."""
@@ -200,6 +216,7 @@ def _stage(keys: _Keys, *, n_labels: int, last: bool) -> StagePolicy:
         temperature=keys.number("temperature"),
         threshold=keys.number("threshold", null=True),
         label_indices=keys.integers("label_indices"),
+        signal=keys.string("signal"),
     )
     keys.finish()
     where = keys.where
@@ -217,6 +234,8 @@ def _stage(keys: _Keys, *, n_labels: int, last: bool) -> StagePolicy:
         )
     if not stage.temperature > 0:
         raise PolicyError(f"{where}.temperature is {stage.temperature}: give a number above 0")
+    if stage.signal not in SIGNALS:
+        raise PolicyError(f"{where}.signal is {stage.signal!r}: give one of {', '.join(SIGNALS)}")
     if sorted(stage.label_indices) != list(range(n_labels)):
         raise PolicyError(
             f"{where}.label_indices is {list(stage.label_indices)}: give each of "

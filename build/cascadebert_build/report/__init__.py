@@ -1,0 +1,17 @@
+"""The page of `cascadebert evaluate --report`: plots first, then rows to look at."""
+
+from .early_exit import EarlyExitCurve, early_exit_from_file
+from .material import Material, material_from_evaluation
+from .page import page_from_material
+from .provenance import MemberSource, Provenance, provenance_of
+
+__all__ = [
+    "EarlyExitCurve",
+    "Material",
+    "MemberSource",
+    "Provenance",
+    "early_exit_from_file",
+    "material_from_evaluation",
+    "page_from_material",
+    "provenance_of",
+]

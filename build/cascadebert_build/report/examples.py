@@ -1,0 +1,70 @@
+"""Rows worth reading: sure and wrong, and where the cascade leaves the last member."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cascadebert_core.tokenization import Text
+
+from .answers import NO_ANSWER, MemberAnswers
+from .material import Material
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One row of the data with what was said to it.
+
+    Attributes:
+        row: its number in the data, from 1.
+        text: a string, or a pair of strings.
+        label: the right one; None without labels.
+        answers: label and probability of every member alone; None where it has no answer.
+        exit_stage: that answered; NO_ANSWER where none could.
+    """
+
+    row: int
+    text: Text
+    label: str | None
+    answers: tuple[tuple[str, float] | None, ...]
+    exit_stage: int
+
+
+def sure_and_wrong(
+    members: Sequence[MemberAnswers], exit_stage: NDArray[Any], truth: NDArray[Any]
+) -> NDArray[np.intp]:
+    """Indices of the rows that the first stage answered wrongly, the surest first."""
+    first = members[0]
+    wrong = np.flatnonzero((exit_stage == 0) & (first.labels != truth))
+    return wrong[np.argsort(-first.confidence[wrong], kind="stable")]
+
+
+def unlike_the_last(members: Sequence[MemberAnswers], exit_stage: NDArray[Any]) -> NDArray[np.intp]:
+    """Indices of the rows where the cascade's answer is not the last member's, surest first."""
+    labels = np.stack([member.labels for member in members], axis=1)
+    confidences = np.stack([member.confidence for member in members], axis=1)
+    rows = np.arange(len(exit_stage))
+    given = np.where(exit_stage == NO_ANSWER, NO_ANSWER, labels[rows, exit_stage])
+    differing = np.flatnonzero(given != labels[:, -1])
+    return differing[np.argsort(-confidences[differing, exit_stage[differing]], kind="stable")]
+
+
+def example_at(row: int, material: Material) -> Example:
+    """The row of that index, with names for its labels."""
+    labels, truth = material.labels, material.truth
+    return Example(
+        row=row + 1,
+        text=material.texts[row],
+        label=None if truth is None else labels[int(truth[row])],
+        answers=tuple(
+            None
+            if member.labels[row] == NO_ANSWER
+            else (labels[int(member.labels[row])], float(member.probability[row]))
+            for member in material.members
+        ),
+        exit_stage=int(material.exit_stage[row]),
+    )

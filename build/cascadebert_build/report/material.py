@@ -1,0 +1,155 @@
+"""All that a report is drawn and written from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cascadebert_core.policy import Policy
+from cascadebert_core.tokenization import Text
+
+from ..data import Rows
+from ..errors import UsageError
+from ..evaluate import Evaluation
+from ..metrics import Interval, bootstrap, resamples_for
+from ..simulate import Outcome
+from .answers import NO_ANSWER, MemberAnswers, answers_of_members
+from .curves import CascadeCurve, accuracy_of, cascade_curve, mean_cost
+from .early_exit import EarlyExitCurve
+
+
+@dataclass(frozen=True)
+class Material:
+    """One cascade over one data set of n rows.
+
+    Attributes:
+        names: of the members, small to large.
+        signals: what the confidence of each member is.
+        labels: names, in the policy's order.
+        texts: n strings, or pairs of strings.
+        truth: indices into `labels`, shape (n,); None without labels.
+        members: what each of them alone says to every row.
+        exit_stage: that answered, shape (n,), as the gate decided.
+        thresholds: for every stage but the last.
+        tuned: whether these are the policy's own.
+        costs: of a row in each member, relative to the last.
+        evaluation: the figures that `cascadebert evaluate` prints.
+        early_exit: curves to draw beside the cascade's.
+    """
+
+    names: tuple[str, ...]
+    signals: tuple[str, ...]
+    labels: tuple[str, ...]
+    texts: tuple[Text, ...]
+    truth: NDArray[np.int64] | None
+    members: tuple[MemberAnswers, ...]
+    exit_stage: NDArray[np.int32]
+    thresholds: tuple[float, ...]
+    tuned: bool
+    costs: tuple[float, ...]
+    evaluation: Evaluation
+    early_exit: tuple[EarlyExitCurve, ...] = ()
+
+    @property
+    def last(self) -> str:
+        """The name of the last member, which everything is compared with."""
+        return self.names[-1]
+
+    @property
+    def measure(self) -> str:
+        """What a right answer is counted as: without labels, the last member's is the right one."""
+        return f"agreement with {self.last}" if self.truth is None else "accuracy"
+
+    @cached_property
+    def right(self) -> NDArray[np.bool_]:
+        """Whether each member is right about each row, shape (n, n_members)."""
+        wanted = self.members[-1].labels if self.truth is None else self.truth
+        labels = np.stack([member.labels for member in self.members], axis=1)
+        return (labels == wanted[:, None]) & (labels != NO_ANSWER)
+
+    @cached_property
+    def confidences(self) -> NDArray[np.float32]:
+        """Of every member for every row, shape (n, n_members)."""
+        return np.stack([member.confidence for member in self.members], axis=1)
+
+    @cached_property
+    def curve(self) -> CascadeCurve:
+        """The cascade over one threshold for all stages."""
+        return cascade_curve(self.confidences, self.right, self.costs)
+
+    @cached_property
+    def accuracy(self) -> float:
+        """Of the cascade at its thresholds, by `measure`."""
+        return accuracy_of(self.exit_stage, self.right)
+
+    @property
+    def cost(self) -> float:
+        """Of a row in the cascade at its thresholds on average, relative to the last member."""
+        return mean_cost(self.exit_stage, self.costs)
+
+    @property
+    def deferral(self) -> float:
+        """Share of the rows that the first member did not answer."""
+        return float((self.exit_stage != 0).mean())
+
+    @cached_property
+    def gain(self) -> Interval:
+        """Accuracy of the cascade less that of the last member alone, over the same rows."""
+        rows = np.arange(len(self.exit_stage))
+        given = self.right[rows, self.exit_stage] & (self.exit_stage != NO_ANSWER)
+        difference = given.astype(np.float64) - self.right[:, -1]
+        return bootstrap(_mean, difference, resamples=resamples_for(len(rows)))
+
+
+def material_from_evaluation(
+    policy: Policy,
+    rows: Rows,
+    logits: Sequence[NDArray[np.float32]],
+    evaluated: tuple[Evaluation, Outcome],
+    *,
+    names: Sequence[str],
+    costs: Sequence[float],
+    early_exit: Sequence[EarlyExitCurve] = (),
+) -> Material:
+    """Gather what the page needs.
+
+    Args:
+        policy: the cascade.
+        rows: n of them, with labels or without.
+        logits: of every stage, shape (n, n_labels) in the checkpoint's own order.
+        evaluated: what `evaluate` made of them.
+        names: of the members.
+        costs: of a row in each member, relative to the last.
+        early_exit: curves to draw beside the cascade's.
+
+    Raises:
+        UsageError: curves of accuracies without labels to measure the cascade's.
+    """
+    evaluation, outcome = evaluated
+    if early_exit and rows.labels is None:
+        raise UsageError(
+            "--early-exit gives accuracies and the data has no labels to compare them with: name "
+            "their column as data.label, or leave --early-exit out"
+        )
+    return Material(
+        names=tuple(names),
+        signals=tuple(stage.signal for stage in policy.stages),
+        labels=policy.labels,
+        texts=rows.texts,
+        truth=None if rows.labels is None else rows.label_indices(policy.labels),
+        members=answers_of_members(policy, logits),
+        exit_stage=outcome.exit_stage,
+        thresholds=evaluation.thresholds,
+        tuned=evaluation.thresholds == policy.thresholds,
+        costs=tuple(costs),
+        evaluation=evaluation,
+        early_exit=tuple(early_exit),
+    )
+
+
+def _mean(values: NDArray[np.float64]) -> float:
+    return float(values.mean())

@@ -1,0 +1,137 @@
+"""What a report was made from, without the paths of the machine that made it."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+from cascadebert_core.policy import Policy
+from cascadebert_engine.manifest import PLAN
+
+from ..steps import Steps
+
+_PACKAGES = ("cascadebert", "numpy", "onnx", "onnxruntime", "tensorrt", "torch", "transformers")
+
+
+@dataclass(frozen=True, slots=True)
+class MemberSource:
+    """One member's artefacts.
+
+    Attributes:
+        name: of the member.
+        checkpoint: a hub id, or a folder's name.
+        hashes: (file, sha256) of each artefact.
+        macs_per_token: multiply-accumulates of a token by the graph's weights.
+        temperature: that its logits are divided by.
+    """
+
+    name: str
+    checkpoint: str
+    hashes: tuple[tuple[str, str], ...]
+    macs_per_token: int
+    temperature: float
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """Where a report's figures come from.
+
+    Attributes:
+        cascade: its name.
+        policy_id: of the policy whose temperatures, and thresholds if no others were given, hold.
+        method: how its thresholds were chosen; None when it does not say.
+        data: a file's name, a hub id, or what the user called it.
+        rows: how many.
+        data_sha256: of texts and labels.
+        chosen_on_these_rows: whether the thresholds were chosen on the same rows.
+        runtime: engine, precision and device.
+        members: small to large.
+        versions: (package, version) of those installed.
+        date: of the report.
+    """
+
+    cascade: str
+    policy_id: str
+    method: str | None
+    data: str
+    rows: int
+    data_sha256: str
+    chosen_on_these_rows: bool
+    runtime: str
+    members: tuple[MemberSource, ...]
+    versions: tuple[tuple[str, str], ...]
+    date: str
+
+
+def provenance_of(
+    steps: Steps, policy: Policy, macs: Sequence[int], date: datetime, data: str | None = None
+) -> Provenance:
+    """Gather it from the work folder and the installed packages.
+
+    Args:
+        steps: with the rows that were evaluated.
+        policy: that answered.
+        macs: of a token in each member.
+        date: of the report.
+        data: what the user called the rows on the command line; None: cascade.toml's.
+    """
+    certificate = policy.certificate or {}
+    method = certificate.get("method")
+    sha256 = steps.rows.sha256()
+    runtime = steps.config.runtime
+    members = [
+        MemberSource(
+            name=member.name,
+            checkpoint=source_name(steps.workspace.manifest(member).checkpoint),
+            hashes=_hashes(steps, i),
+            macs_per_token=macs[i],
+            temperature=policy.stages[i].temperature,
+        )
+        for i, member in enumerate(steps.config.members)
+    ]
+    return Provenance(
+        cascade=steps.config.name,
+        policy_id=policy.id,
+        method=method if isinstance(method, str) else None,
+        data=source_name(steps.rows.source) if data is None else data,
+        rows=len(steps.rows.texts),
+        data_sha256=sha256,
+        chosen_on_these_rows=certificate.get("data_sha256") == sha256,
+        runtime=f"{runtime.engine}, {runtime.precision}, {runtime.device}",
+        members=tuple(members),
+        versions=(("Python", platform.python_version()), *_versions()),
+        date=date.strftime("%Y-%m-%d %H:%M %Z").strip(),
+    )
+
+
+def source_name(source: str) -> str:
+    """A file's or folder's own name where the path is absolute; anything else as it is."""
+    windows = PureWindowsPath(source)
+    if windows.drive:
+        return windows.name or "?"
+    if PurePosixPath(source).is_absolute() or source.startswith("~"):
+        return Path(source).name or "?"
+    return source
+
+
+def _hashes(steps: Steps, index: int) -> tuple[tuple[str, str], ...]:
+    member = steps.config.members[index]
+    manifest = steps.workspace.manifest(member)
+    hashes = [("model.onnx", manifest.onnx_sha256), ("tokenizer.json", manifest.tokenizer_sha256)]
+    if steps.uses_plans:
+        hashes.append((PLAN, steps.engines.manifest(member).plan_sha256))
+    return tuple(hashes)
+
+
+def _versions() -> list[tuple[str, str]]:
+    found: list[tuple[str, str]] = []
+    for package in _PACKAGES:
+        try:
+            found.append((package, version(package)))
+        except PackageNotFoundError:
+            continue
+    return found

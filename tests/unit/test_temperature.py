@@ -1,0 +1,106 @@
+"""Fitting a temperature: it finds the best one, and keeps its rows from the thresholds."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy import optimize
+
+from cascadebert_build.data import Rows
+from cascadebert_build.errors import UsageError
+from cascadebert_build.metrics import expected_calibration_error
+from cascadebert_build.temperature import (
+    HIGHEST,
+    LOWEST,
+    fit_temperature,
+    negative_log_likelihood,
+)
+from cascadebert_build.tune import choose_thresholds, fit_temperatures
+from cascadebert_core.gate import softmax
+from tests.support.policies import make_policy
+
+
+def overconfident(n: int, by: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Logits whose right temperature is `by`, and labels drawn from it."""
+    rng = np.random.default_rng(seed)
+    honest = rng.normal(0, 2, (n, 3))
+    p = softmax(honest.astype(np.float32)).astype(np.float64)
+    labels = np.array([rng.choice(3, p=row / row.sum()) for row in p])
+    return (honest * by).astype(np.float32), labels
+
+
+@pytest.mark.parametrize("by", [0.5, 1.0, 2.5])
+def test_it_is_the_one_with_the_least_loss(by: float) -> None:
+    logits, labels = overconfident(4000, by)
+    found = fit_temperature(logits, labels)
+    assert found == pytest.approx(by, rel=0.06)
+    best = optimize.minimize_scalar(
+        lambda t: negative_log_likelihood(logits, labels, t), bounds=(0.05, 20), method="bounded"
+    )
+    assert found == pytest.approx(float(best.x), abs=2e-3)
+
+
+def test_it_mends_the_calibration_on_other_rows() -> None:
+    logits, labels = overconfident(6000, 3.0)
+    t = fit_temperature(logits[:3000], labels[:3000])
+    errors = []
+    for temperature in (1.0, t):
+        p = softmax(logits[3000:] / np.float32(temperature))
+        errors.append(expected_calibration_error(p.max(1), p.argmax(1) == labels[3000:]))
+    assert errors[1] < errors[0] / 4
+
+
+def test_what_has_no_best_temperature_stays_in_bounds() -> None:
+    logits = np.array([[0.0, 3.0], [3.0, 0.0]], dtype=np.float32)
+    assert fit_temperature(logits, np.array([1, 0])) == LOWEST
+    assert fit_temperature(logits, np.array([0, 1])) == HIGHEST
+    assert fit_temperature(np.full((2, 2), np.nan, np.float32), np.array([0, 1])) == 1.0
+    broken = np.concatenate([logits, [[np.inf, 0]]]).astype(np.float32)
+    assert fit_temperature(broken, np.array([1, 0, 1])) == LOWEST
+
+
+def test_rows_of_temperature_and_thresholds_are_not_shared() -> None:
+    logits, labels = overconfident(1000, 2.0)
+    logits, labels = logits[:, :2], labels % 2
+    rows = Rows(tuple(f"row {i}" for i in range(1000)), tuple(labels.tolist()), "test")
+    policy = make_policy(0.9)
+    assert policy.labels  # two of them
+    fitted = fit_temperatures(policy, rows, [logits, logits * 2])
+    assert len(fitted.temperature_rows) == 200
+    both = np.concatenate([fitted.temperature_rows, fitted.threshold_rows])
+    assert sorted(both.tolist()) == list(range(1000))
+    # Twice the logits, twice the temperature: to the last but the rounding.
+    first, second = (stage.temperature for stage in fitted.policy.stages)
+    assert second == pytest.approx(2 * first, abs=2e-4)
+    # What the other rows hold does not enter.
+    changed = logits.copy()
+    changed[fitted.threshold_rows] = 0
+    again = fit_temperatures(policy, rows, [changed, changed * 2])
+    assert again.policy == fitted.policy
+
+
+def test_too_few_rows_or_no_labels_fit_nothing() -> None:
+    logits = np.zeros((240, 2), dtype=np.float32)
+    few = Rows(("a",) * 240, (0,) * 240, "test")
+    for rows, fit in ((few, True), (replace(few, labels=None), True), (few, False)):
+        fitted = fit_temperatures(make_policy(0.9), rows, [logits, logits], fit=fit)
+        assert [stage.temperature for stage in fitted.policy.stages] == [1.0, 1.0]
+        assert len(fitted.threshold_rows) == 240
+    with pytest.raises(UsageError, match="has the label 'maybe'"):
+        many = Rows(("a",) * 1000, ("maybe",) * 1000, "test")
+        fit_temperatures(make_policy(0.9), many, [np.zeros((1000, 2), np.float32)] * 2)
+
+
+def test_thresholds_are_of_the_chosen_signal() -> None:
+    rng = np.random.default_rng(1)
+    logits = rng.normal(0, 3, (500, 2)).astype(np.float32)
+    by_signal = {}
+    for signal in ("max_probability", "margin", "entropy", "energy"):
+        policy = make_policy(0.9).with_signal(signal)
+        assert policy.stages[-1].signal == "max_probability"
+        (threshold,) = choose_thresholds(policy, [logits, logits], [0.3])
+        by_signal[signal] = threshold
+    assert len(set(by_signal.values())) == 4
+    assert by_signal["margin"] == pytest.approx(2 * by_signal["max_probability"] - 1, abs=1e-5)

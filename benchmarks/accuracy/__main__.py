@@ -1,4 +1,6 @@
-"""Train everything that the evidence needs, several at a time; what is done is not done again.
+"""Train everything that the evidence needs, several at a time.
+
+What is done, here or in the repository's packed results, is not done again.
 
 python -m benchmarks.accuracy --glue GLUE --base MINILM --work WORK
 python -m benchmarks.accuracy.results --work WORK
@@ -13,6 +15,7 @@ import time
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from pathlib import Path
 
+from .packed import load_packed
 from .plan import SEEDS, TASKS, Run, runs_of_task
 from .training import Place, perform, use_one_thread
 
@@ -37,14 +40,14 @@ def main() -> int:
 
 
 def _run_all(runs: list[Run], place: Place, jobs: int) -> int:
-    waiting = [run for run in runs if not place.result(run).is_file()]
-    print(f"{len(runs)} runs, {len(runs) - len(waiting)} of them done", flush=True)
+    waiting = _to_do(runs, place)
+    print(f"{len(runs)} runs, {len(waiting)} of them to do", flush=True)
     started, n_done, failed = time.monotonic(), 0, False
     running: dict[Future[None], Run] = {}
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(jobs, context, use_one_thread) as pool:
         while waiting or running:
-            ready = [r for r in waiting if all(place.result(n).is_file() for n in r.needs)]
+            ready = [r for r in waiting if all(place.serves(n) for n in r.needs)]
             for run in ready[: jobs - len(running)]:
                 waiting.remove(run)
                 running[pool.submit(perform, run, place)] = run
@@ -64,6 +67,17 @@ def _run_all(runs: list[Run], place: Place, jobs: int) -> int:
                     flush=True,
                 )
     return int(failed)
+
+
+def _to_do(runs: list[Run], place: Place) -> list[Run]:
+    """What is neither in the repository nor in the work folder, and what that needs."""
+    packed = {run.task: load_packed(run.task).logits for run in runs}
+    missing = [
+        run for run in runs if run.name not in packed[run.task] and not place.result(run).is_file()
+    ]
+    needed = [need for run in missing for need in run.needs if not place.serves(need)]
+    # In the order of the plan: what others wait for comes first.
+    return [run for run in runs if run in missing or run in needed]
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cascadebert_core.gate import softmax
-from cascadebert_core.policy import Policy, StagePolicy
+from cascadebert_core.policy import Policy, StagePolicy, Threshold
 from cascadebert_core.signals import ENTROPY, MARGIN, MAX_PROBABILITY, SIGNALS
 
 from .data import Rows
@@ -70,7 +70,7 @@ class Evaluation:
     """
 
     rows: int
-    thresholds: tuple[float, ...]
+    thresholds: tuple[Threshold, ...]
     members: tuple[str, ...]
     member_accuracy: tuple[float, ...] | None
     cascade_accuracy: float | None
@@ -84,8 +84,7 @@ class Evaluation:
     signals: dict[str, Interval] | None
 
     def __str__(self) -> str:
-        thresholds = ", ".join(f"{threshold:.4f}" for threshold in self.thresholds)
-        lines = [f"{self.rows} rows, thresholds {thresholds or 'none'}", ""]
+        lines = [f"{self.rows} rows, thresholds {thresholds_as_text(self.thresholds)}", ""]
         width = max(len(name) for name in (*self.members, "cascade")) + 2
         lines.append(f"{'':{width}}{'accuracy':>9}{'answered':>10}")
         for i, name in enumerate(self.members):
@@ -118,6 +117,15 @@ class Evaluation:
         return "\n".join(lines)
 
 
+def thresholds_as_text(thresholds: Sequence[Threshold]) -> str:
+    """`0.9272`, or `0.9272/0.8810` where they differ by label; `none` of one stage."""
+    texts = [
+        "/".join(f"{value:.4f}" for value in (t if isinstance(t, tuple) else (t,)))
+        for t in thresholds
+    ]
+    return ", ".join(texts) or "none"
+
+
 NEAR = 1e-5
 
 
@@ -125,7 +133,7 @@ def evaluate(
     policy: Policy,
     rows: Rows,
     logits: Sequence[NDArray[np.float32]],
-    thresholds: Sequence[float] | None = None,
+    thresholds: Sequence[Threshold] | None = None,
 ) -> tuple[Evaluation, Outcome]:
     """Figures, and the answer for every row.
 

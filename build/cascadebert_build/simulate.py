@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cascadebert_core.gate import decide
-from cascadebert_core.policy import Policy
+from cascadebert_core.policy import Policy, Threshold
 from cascadebert_core.route import route_from_thresholds
 
 
@@ -44,17 +44,23 @@ class Outcome:
         """Share of rows that the first stage did not answer."""
         return float((self.exit_stage != 0).mean())
 
-    def near_threshold(self, thresholds: Sequence[float], distance: float) -> NDArray[np.bool_]:
-        """Rows with a confidence within `distance` of a threshold that they met, shape (n,)."""
-        gates = self.stage_confidence[:, : len(thresholds)]
-        gaps = np.abs(gates - np.array(thresholds, dtype=np.float32))
-        return (gaps <= distance).any(axis=1)  # false for NaN
+    def near_threshold(self, thresholds: Sequence[Threshold], distance: float) -> NDArray[np.bool_]:
+        """Rows with a confidence within `distance` of a threshold that they met, shape (n,).
+
+        Of thresholds that differ by label, any of them counts.
+        """
+        near = np.zeros(len(self.exit_stage), dtype=bool)
+        for i, threshold in enumerate(thresholds):
+            limits = np.atleast_1d(np.array(threshold, dtype=np.float32))
+            gaps = np.abs(self.stage_confidence[:, i, None] - limits)
+            near |= (gaps <= distance).any(axis=1)  # false for NaN
+        return near
 
 
 def simulate(
     policy: Policy,
     logits: Sequence[NDArray[np.float32]],
-    thresholds: Sequence[float] | None = None,
+    thresholds: Sequence[Threshold] | None = None,
 ) -> Outcome:
     """Send rows through all stages.
 
@@ -74,7 +80,9 @@ def simulate(
     reaching = np.arange(n)
     for index, stage in enumerate(policy.stages):
         ordered = logits_in_policy_order(policy, index, logits[index])[reaching]
-        decision = decide(ordered, stage.temperature, route.thresholds[index], stage.signal)
+        threshold = route.thresholds[index]
+        limits = threshold[None, :] if isinstance(threshold, np.ndarray) else threshold
+        decision = decide(ordered, stage.temperature, limits, stage.signal)
         outcome.stage_confidence[reaching, index] = decision.confidence
         exited = reaching[decision.exits]
         outcome.probabilities[exited] = decision.probabilities[decision.exits]

@@ -12,12 +12,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from cascadebert_core.policy import Threshold
 from cascadebert_engine.files import write_json, write_text
 
 from ..config import CascadeConfig, DataConfig, config_from_file
 from ..data import Rows, rows_from_source
-from ..evaluate import evaluate
+from ..evaluate import evaluate, thresholds_as_text
 from ..serve import serve_cascades
+from ..simulate import simulate
 from ..steps import Steps
 from ..tritonserver import Ports
 from ..tune import choose_thresholds
@@ -43,7 +45,7 @@ class DemoResult:
 
     data: str
     rows: int
-    thresholds: tuple[float, ...]
+    thresholds: tuple[Threshold, ...]
     measured: tuple[Measured, ...]
     agreement: float
     picture: Path
@@ -67,7 +69,7 @@ class DemoResult:
             f"The cascade gives {large.name}'s label on {self.agreement:.1%} of the rows, and "
             f"answers {cascade.rows_per_s / large.rows_per_s:.1f} times as many a second.",
             f"Measured through the server at {CONCURRENCY} requests of one row in flight; "
-            f"thresholds {', '.join(f'{t:.4f}' for t in self.thresholds)}.",
+            f"thresholds {thresholds_as_text(self.thresholds)}.",
             f"Picture: {self.picture}",
         ]
         return "\n".join(lines)
@@ -138,11 +140,13 @@ def _accuracy_curve(
 ) -> list[tuple[float, float]]:
     """(deferral rate, accuracy) at deferral rates from 0 to 1, all stages alike."""
     policy = steps.policy()
+    truth = rows.label_indices(policy.labels)
     points: list[tuple[float, float]] = []
     for rate in np.linspace(0, 1, 41):
         thresholds = choose_thresholds(policy, logits, [float(rate)] * len(policy.thresholds))
-        evaluation, _ = evaluate(policy, rows, logits, thresholds)
-        points.append((evaluation.deferral_rate, evaluation.cascade_accuracy or 0.0))
+        outcome = simulate(policy, logits, thresholds)
+        right = (outcome.labels == truth) & (outcome.exit_stage >= 0)
+        points.append((outcome.deferral_rate, float(right.mean())))
     return points
 
 

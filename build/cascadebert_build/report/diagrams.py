@@ -71,7 +71,7 @@ def confidence_section(material: Material) -> str:
             continue
         caption = ""
         if i < len(material.thresholds):
-            sure = material.confidences[:, i] > np.float32(material.thresholds[i])
+            sure = material.answers_itself(i)
             wrong = ~material.right[:, i] & np.isfinite(material.confidences[:, i])
             kept, caught = int((wrong & sure).sum()), int((wrong & ~sure).sum())
             kind = "wrong" if material.truth is not None else "differing"

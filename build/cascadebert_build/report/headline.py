@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..evaluate import COVERAGE_RISK
+from ..evaluate import COVERAGE_RISK, thresholds_as_text
 from ..metrics import Interval
 from . import markup as m
 from .material import Material
@@ -65,7 +65,7 @@ def _notes(material: Material, provenance: Provenance) -> list[str]:
             "evaluate other rows with <code>--data</code>."
         )
     if not material.tuned:
-        given = ", ".join(f"{threshold:.4f}" for threshold in material.thresholds)
+        given = thresholds_as_text(material.thresholds)
         notes.append(f"Thresholds given by hand ({given}), not those of the policy.")
     unanswered = material.evaluation.unanswered
     if unanswered:

@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from cascadebert_core.policy import Policy
+from cascadebert_core.policy import Policy, Threshold
 from cascadebert_core.tokenization import Text
 
 from ..data import Rows
@@ -48,7 +48,7 @@ class Material:
     truth: NDArray[np.int64] | None
     members: tuple[MemberAnswers, ...]
     exit_stage: NDArray[np.int32]
-    thresholds: tuple[float, ...]
+    thresholds: tuple[Threshold, ...]
     tuned: bool
     costs: tuple[float, ...]
     evaluation: Evaluation
@@ -75,6 +75,12 @@ class Material:
     def confidences(self) -> NDArray[np.float32]:
         """Of every member for every row, shape (n, n_members)."""
         return np.stack([member.confidence for member in self.members], axis=1)
+
+    def answers_itself(self, member: int) -> NDArray[np.bool_]:
+        """Whether each row is above the threshold of a member but the last, shape (n,)."""
+        threshold = np.array(self.thresholds[member], dtype=np.float32)
+        limits = threshold if threshold.ndim == 0 else threshold[self.members[member].labels]
+        return self.confidences[:, member] > limits  # a row without an answer has NaN
 
     @cached_property
     def curve(self) -> CascadeCurve:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from ..evaluate import thresholds_as_text
 from .curves import oracle_curve
 from .material import Material
 from .reliability import reliability
@@ -158,7 +159,8 @@ def confidence_plot(material: Material, member: int) -> Plot:
     floor = min([1 / len(material.labels), *confidence[finite].tolist()])
     edges = np.linspace(floor, max([1.0, *confidence[finite].tolist()]), _BINS + 1)
     signal = material.signals[member]
-    threshold = material.thresholds[member] if member < len(material.thresholds) else None
+    given = material.thresholds[member] if member < len(material.thresholds) else ()
+    thresholds = sorted(set(given)) if isinstance(given, tuple) else [given]
     with figure_of(3.5) as figure:
         axes = figure.subplots()
         tallest: list[float] = []
@@ -178,7 +180,7 @@ def confidence_plot(material: Material, member: int) -> Plot:
             xlabel=f"confidence ({_SIGNAL_NAMES.get(signal, signal)}), %",
             ylabel="share of the answers, %",
         )
-        if threshold is not None:
+        for threshold in thresholds:
             axes.axvline(100 * threshold, color=INK, lw=1.4, ls=(0, (4, 2)), zorder=4)
         axes.yaxis.set_major_formatter(lambda value, _: f"{abs(value):g}")
         name = material.names[member]
@@ -195,8 +197,8 @@ def confidence_plot(material: Material, member: int) -> Plot:
         for kind, values, colour in zip(kinds, groups, (BLUE, VERMILION), strict=True)
         if len(values)
     ]
-    if threshold is not None:
-        key.append(("tick", INK, f"threshold {threshold:.4f}"))
+    if thresholds:
+        key.append(("tick", INK, f"threshold {thresholds_as_text([given])}"))
     return Plot(svg, tuple(key))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from ..evaluate import thresholds_as_text
 from . import markup as m
 from .examples import Example, example_at, sure_and_wrong, unlike_the_last
 from .material import Material
@@ -92,7 +93,7 @@ def _short(text: str) -> str:
 
 def source_section(material: Material, provenance: Provenance) -> str:
     """Everything that is needed to make the page again."""
-    thresholds = ", ".join(f"{threshold:.6g}" for threshold in material.thresholds)
+    thresholds = thresholds_as_text(material.thresholds)
     method = provenance.method if material.tuned else "given by hand"
     facts = [
         ("Cascade", m.escaped(provenance.cascade)),

@@ -18,7 +18,7 @@ from .batching import StageBatch, chunks_by_length, pad_rows
 from .contract import TOKENIZER_FILE, TOKENIZERS_FOLDER
 from .deferral import DeferralQueue, DeferralWorker
 from .errors import CascadeError, DeadlineExceeded, InternalError
-from .gate import decide
+from .gate import decide, stack_thresholds
 from .job import Job, Row
 from .policy import Policy, StagePolicy
 from .tokenization import Encoder
@@ -179,7 +179,9 @@ class Cascade:
             )
         # (rows, labels) in the policy's order
         logits = logits[:, self._label_indices[stage]]
-        thresholds = np.array([row.job.route.thresholds[stage] for row in rows], dtype=np.float32)
+        thresholds = stack_thresholds(
+            [row.job.route.thresholds[stage] for row in rows], len(self.policy.labels)
+        )
         decision = decide(logits, settings.temperature, thresholds, settings.signal)
         self._settle(stage, rows, decision.probabilities, decision.confidence, decision.exits)
         onward: list[Row] = []

@@ -8,6 +8,7 @@ threshold and ties exactly.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,7 +46,8 @@ def decide(
     Args:
         logits: shape (n, n_labels), in the policy's label order.
         temperature: the logits are divided by it (Guo et al., ICML 2017).
-        thresholds: one for all rows, or of shape (n,).
+        thresholds: one for all rows, or of shape (n,); or of shape (n, n_labels) or (1, n_labels),
+            where they differ by the label that the stage predicts.
         signal: a name of `signals.SIGNALS`.
 
     Returns:
@@ -58,7 +60,24 @@ def decide(
     probabilities[broken] = np.nan
     confidence = SIGNALS[signal](probabilities, scaled, temperature)
     confidence[broken] = np.nan
+    if np.ndim(thresholds) == 2:
+        by_label = np.broadcast_to(thresholds, probabilities.shape)
+        thresholds = by_label[np.arange(len(probabilities)), probabilities.argmax(axis=1)]
     return Decision(probabilities, confidence, confidence > thresholds)
+
+
+def stack_thresholds(
+    thresholds: Sequence[np.float32 | NDArray[np.float32]], n_labels: int
+) -> NDArray[np.float32]:
+    """Thresholds of rows for `decide`: shape (n,), or (n, n_labels) where any differs by label.
+
+    Args:
+        thresholds: of each row, a number or an array of shape (n_labels,).
+        n_labels: of the policy.
+    """
+    if all(np.ndim(threshold) == 0 for threshold in thresholds):
+        return np.array(thresholds, dtype=np.float32)
+    return np.stack([np.broadcast_to(np.float32(t), (n_labels,)) for t in thresholds])
 
 
 def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:

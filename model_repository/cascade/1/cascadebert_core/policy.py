@@ -20,6 +20,9 @@ from .signals import MAX_PROBABILITY, SIGNALS
 
 SCHEMA_VERSION = 2
 
+# Of a stage: one number, or one for every label of the policy, by the label that it predicts.
+Threshold = float | tuple[float, ...]
+
 _MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 # A tokenizer's name becomes a folder below the version folder, so it may not climb out of it.
 _TOKENIZER_NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
@@ -52,7 +55,7 @@ class StagePolicy:
     buckets: tuple[int, ...]
     inputs: tuple[str, ...]
     temperature: float
-    threshold: float | None
+    threshold: Threshold | None
     label_indices: tuple[int, ...]
     signal: str = MAX_PROBABILITY
 
@@ -65,7 +68,8 @@ class Policy:
         stages: at least one; the last one always answers.
         labels: names in the order of the PROBABILITIES output.
         pair: whether the task takes text pairs; None when nobody said.
-        operating_points: named thresholds, one for every stage but the last.
+        operating_points: named thresholds, one for every stage but the last; a threshold is a
+            number, or one for every label.
         default_operating_point: the one that a request without parameters gets.
         certificate: what was promised when the thresholds were chosen, or None.
     """
@@ -73,7 +77,7 @@ class Policy:
     labels: tuple[str, ...]
     pair: bool | None
     stages: tuple[StagePolicy, ...]
-    operating_points: dict[str, tuple[float, ...]]
+    operating_points: dict[str, tuple[Threshold, ...]]
     default_operating_point: str
     certificate: dict[str, Any] | None = None
 
@@ -83,7 +87,7 @@ class Policy:
         return hashlib.sha256(_canonical_json(_fields(self)).encode()).hexdigest()
 
     @property
-    def thresholds(self) -> tuple[float, ...]:
+    def thresholds(self) -> tuple[Threshold, ...]:
         """The default operating point's thresholds, one for every stage but the last."""
         return self.operating_points[self.default_operating_point]
 
@@ -100,8 +104,15 @@ class Policy:
         )
         return replace(self, stages=stages)
 
-    def with_thresholds(self, thresholds: tuple[float, ...], name: str = "default") -> Policy:
+    def with_thresholds(self, thresholds: tuple[Threshold, ...], name: str = "default") -> Policy:
         """A policy that serves these thresholds as its one operating point."""
+        return self.with_operating_points({name: thresholds}, name)
+
+    def with_operating_points(
+        self, points: dict[str, tuple[Threshold, ...]], default: str
+    ) -> Policy:
+        """A policy that serves these operating points, with no certificate."""
+        thresholds = points[default]
         last = (None,) * (len(self.stages) - len(thresholds))
         stages = tuple(
             replace(stage, threshold=threshold)
@@ -110,8 +121,8 @@ class Policy:
         return replace(
             self,
             stages=stages,
-            operating_points={name: thresholds},
-            default_operating_point=name,
+            operating_points=dict(points),
+            default_operating_point=default,
             certificate=None,
         )
 
@@ -172,7 +183,9 @@ def policy_from_json(text: str) -> Policy:
             _stage(keys, n_labels=len(labels), last=index == len(stages) - 1)
             for index, keys in enumerate(stages)
         ),
-        operating_points=_operating_points(top.take("operating_points"), len(stages) - 1),
+        operating_points=_operating_points(
+            top.take("operating_points"), len(stages) - 1, len(labels)
+        ),
         default_operating_point=top.string("default_operating_point"),
         certificate=top.take("certificate"),
     )
@@ -214,7 +227,7 @@ def _stage(keys: _Keys, *, n_labels: int, last: bool) -> StagePolicy:
         buckets=keys.integers("buckets"),
         inputs=keys.strings("inputs"),
         temperature=keys.number("temperature"),
-        threshold=keys.number("threshold", null=True),
+        threshold=_stage_threshold(keys.take("threshold"), f"{keys.where}.threshold", n_labels),
         label_indices=keys.integers("label_indices"),
         signal=keys.string("signal"),
     )
@@ -243,11 +256,29 @@ def _stage(keys: _Keys, *, n_labels: int, last: bool) -> StagePolicy:
         )
     if last and stage.threshold is not None:
         raise PolicyError(f"{where}.threshold is {stage.threshold}: the last stage always answers")
-    if not last:
-        if stage.threshold is None:
-            raise PolicyError(f"{where}.threshold is null: only the last stage has none")
-        check_threshold(stage.threshold, f"{where}.threshold")
+    if not last and stage.threshold is None:
+        raise PolicyError(f"{where}.threshold is null: only the last stage has none")
     return stage
+
+
+def _stage_threshold(raw: Any, where: str, n_labels: int) -> Threshold | None:
+    return None if raw is None else _threshold(raw, where, n_labels)
+
+
+def _threshold(raw: Any, where: str, n_labels: int) -> Threshold:
+    """A number from 0 to 1, or a list of them, one for every label."""
+    if not isinstance(raw, list):
+        value = _number(raw, where)
+        check_threshold(value, where)
+        return value
+    values = tuple(_number(value, where) for value in cast("list[Any]", raw))
+    if len(values) != n_labels:
+        raise PolicyError(
+            f"{where} is {raw!r}: give a number, or one for each of the {n_labels} labels"
+        )
+    for value in values:
+        check_threshold(value, where)
+    return values
 
 
 def check_threshold(value: float, where: str) -> None:
@@ -260,18 +291,19 @@ def check_threshold(value: float, where: str) -> None:
         raise PolicyError(f"{where} is {value}: give a number from 0 to 1")
 
 
-def _operating_points(raw: Any, n_thresholds: int) -> dict[str, tuple[float, ...]]:
+def _operating_points(
+    raw: Any, n_thresholds: int, n_labels: int
+) -> dict[str, tuple[Threshold, ...]]:
     if not isinstance(raw, dict) or not raw:
         raise PolicyError(f"policy.operating_points is {raw!r}: give an object of named thresholds")
-    points: dict[str, tuple[float, ...]] = {}
+    points: dict[str, tuple[Threshold, ...]] = {}
     for name, values in cast("dict[str, Any]", raw).items():
         where = f"policy.operating_points.{name}"
         if not isinstance(values, list) or len(cast("list[Any]", values)) != n_thresholds:
             raise PolicyError(f"{where} is {values!r}: give {n_thresholds} thresholds")
-        thresholds = tuple(_number(value, where) for value in cast("list[Any]", values))
-        for threshold in thresholds:
-            check_threshold(threshold, where)
-        points[name] = thresholds
+        points[name] = tuple(
+            _threshold(value, where, n_labels) for value in cast("list[Any]", values)
+        )
     return points
 
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from . import contract
 from .errors import InvalidArgument
 from .gate import ALWAYS_EXIT
-from .policy import Policy
+from .policy import Policy, Threshold
 
 # Keys that Triton and its clients put among the parameters for themselves.
 _FOREIGN = ("sequence_", "triton_", "binary_data_output", "priority", "timeout", "headers")
@@ -23,20 +24,26 @@ class Route:
 
     Attributes:
         first: the stage that sees the rows first.
-        thresholds: one for every stage of the policy; the last stage of the route, which must
-            answer, has `gate.ALWAYS_EXIT`.
+        thresholds: one for every stage of the policy, a number or one for every label, shape
+            (n_labels,); the last stage of the route, which must answer, has `gate.ALWAYS_EXIT`.
         last: the stage that must answer.
     """
 
     first: int
-    thresholds: tuple[np.float32, ...]
+    thresholds: tuple[np.float32 | NDArray[np.float32], ...]
     last: int
 
 
-def route_from_thresholds(thresholds: tuple[float, ...]) -> Route:
+def route_from_thresholds(thresholds: Sequence[Threshold]) -> Route:
     """A route through all stages with these thresholds, one for every stage but the last."""
-    values = (*(np.float32(threshold) for threshold in thresholds), ALWAYS_EXIT)
+    values = (*(_as_float32(threshold) for threshold in thresholds), ALWAYS_EXIT)
     return Route(first=0, thresholds=values, last=len(thresholds))
+
+
+def _as_float32(threshold: Threshold) -> np.float32 | NDArray[np.float32]:
+    if isinstance(threshold, tuple):
+        return np.array(threshold, dtype=np.float32)
+    return np.float32(threshold)
 
 
 class Router:

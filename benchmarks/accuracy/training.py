@@ -64,6 +64,12 @@ class Place:
         """A run's figures and logits; there once it is done."""
         return self.work / "runs" / f"{run.name}.npz"
 
+    def serves(self, run: Run) -> bool:
+        """Whether what others need of a run is here."""
+        if run.kind == DIFFICULTY:
+            return self.difficulty(run).is_file()
+        return self.result(run).is_file() and self.checkpoint(run).is_dir()
+
     def difficulty(self, run: Run) -> Path:
         """What the cross-fitting of the run's task says."""
         return self.work / "difficulty" / f"{run.task}.json"
@@ -105,7 +111,7 @@ def perform(run: Run, place: Place) -> None:
     rows = train_rows(place, task)
     if run.kind == DIFFICULTY:
         difficulty = _cross_fit(run, rows, place)
-        _write(
+        write_run(
             place.result(run),
             started,
             {"hard": float(difficulty.hard.mean())},
@@ -141,7 +147,7 @@ def perform(run: Run, place: Place) -> None:
         record = json.loads((output / "training.json").read_text())
         logits = logits_of_checkpoint(str(output), dev.texts, labels, MAX_LENGTH, run.name)
     truth = dev.label_indices(labels)
-    _write(place.result(run), started, record, logits=logits.astype(np.float32), labels=truth)
+    write_run(place.result(run), started, record, logits=logits.astype(np.float32), labels=truth)
 
 
 def _config(run: Run, task: GlueTask, place: Place) -> TrainConfig:
@@ -176,7 +182,15 @@ def _cross_fit(run: Run, rows: Rows, place: Place) -> Difficulty:
     return difficulty
 
 
-def _write(path: Path, started: float, record: dict[str, Any], **arrays: NDArray[Any]) -> None:
+def write_run(path: Path, started: float, record: dict[str, Any], **arrays: NDArray[Any]) -> None:
+    """Write a run's result whole or not at all.
+
+    Args:
+        path: a .npz, made with `record` as JSON beside the arrays.
+        started: when the run began, on `time.monotonic`'s clock.
+        record: what it takes to repeat it; `seconds` is added.
+        arrays: logits and labels of the development rows, or what the run is for.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     record = {**record, "seconds": round(time.monotonic() - started, 1)}
     temporary = path.with_name(f".{path.name}.tmp")

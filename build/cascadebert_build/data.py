@@ -31,16 +31,25 @@ class Rows:
         labels: as they stand in the file: integers that index the cascade's labels, or names;
             None where the data has no label column.
         source: where they came from, for reports.
+        numbers: of their lines in the source, or of its records, from 1; None where they came from
+            no file.
     """
 
     texts: tuple[Text, ...]
     labels: tuple[int | str, ...] | None
     source: str
+    numbers: tuple[int, ...] | None = None
 
     @property
     def pair(self) -> bool:
         """Whether the rows are pairs."""
         return isinstance(self.texts[0], tuple)
+
+    def where(self, row: int) -> str:
+        """What messages call a row, given from 0: by its line where there is one."""
+        if self.numbers is None:
+            return f"{self.source}, row {row + 1}"
+        return f"{self.source}:{self.numbers[row]}"
 
     def sha256(self) -> str:
         """A hash of texts and labels, whatever file they came from."""
@@ -58,12 +67,12 @@ class Rows:
         index_of |= {i: i for i in range(len(labels))}
         # Integers may stand in a text file as strings; a label's own name wins.
         index_of = {**{str(i): i for i in range(len(labels))}, **index_of}
-        unknown = sorted({str(label) for label in self.labels if label not in index_of})
-        if unknown:
-            raise UsageError(
-                f"{self.source} has the label {unknown[0]!r}: the cascade's are "
-                f"{', '.join(labels)}, or 0 to {len(labels) - 1}"
-            )
+        for row, label in enumerate(self.labels):
+            if label not in index_of:
+                raise UsageError(
+                    f"{self.where(row)}: the label {str(label)!r} is none of {', '.join(labels)} "
+                    f"(or 0 to {len(labels) - 1}): mend the row, or give the names of all labels"
+                )
         return np.array([index_of[label] for label in self.labels], dtype=np.int64)
 
 
@@ -79,6 +88,7 @@ def rows_from_source(data: DataConfig) -> Rows:
     source = data.path if in_file else f"{data.path} ({data.split})"
     texts: list[Text] = []
     labels: list[int | str] = []
+    numbers: list[int] = []
     for number, values in _file_values(data, columns) if in_file else _hub_values(data, columns):
         where = f"{source}:{number}"
         text = _text(values[0], data.text, where)
@@ -87,9 +97,12 @@ def rows_from_source(data: DataConfig) -> Rows:
         )
         if data.label is not None:
             labels.append(_label(values[-1], data.label, where))
+        numbers.append(number)
     if not texts:
         raise UsageError(f"{source} has no rows")
-    return Rows(tuple(texts), tuple(labels) if data.label is not None else None, source)
+    return Rows(
+        tuple(texts), tuple(labels) if data.label is not None else None, source, tuple(numbers)
+    )
 
 
 def _file_values(data: DataConfig, columns: list[str]) -> Iterator[Values]:

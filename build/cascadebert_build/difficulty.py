@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from cascadebert_core.tokenization import Text
 from cascadebert_engine.files import read_json, write_json
 
+from . import processes
 from .checkpoint import sha256_of_checkpoint
 from .checkpoint_logits import logits_of_checkpoint
 from .data import Rows
@@ -146,7 +147,8 @@ def label_difficulty(
                         train, texts, base, replace(config, seed=seed), names,
                         layers=layers, folder=path.with_suffix(""),
                     )  # fmt: skip
-                    save_logits(path, key, logits)
+                    if processes.is_first():
+                        save_logits(path, key, logits)
                     right = float((logits.argmax(axis=1) == targets[held_out]).mean())
                     note(f"{len(held_out)} rows, {right:.2%} right")
             else:
@@ -174,16 +176,25 @@ def folds_of_rows(
     of_label: dict[int, list[list[int]]] = {}
     for indices in groups.values():
         of_label.setdefault(int(targets[indices[0]]), []).append(indices)
-    for label, members in sorted(of_label.items()):
+    for _, members in sorted(of_label.items()):
         if len(members) < folds:
             raise UsageError(
-                f"{rows.source}: the label {label} has {len(members)} distinct texts, too few for "
-                f"{folds} folds: give fewer folds or more rows"
+                f"{rows.where(members[0][0])}: its label {_label(rows, members[0][0])} has "
+                f"{_texts(len(members))}, too few for {folds} folds: give fewer folds, or more "
+                "rows of the label"
             )
         start = int(rng.integers(folds))
         for place, which in enumerate(rng.permutation(len(members))):
             fold_of[members[which]] = (start + place) % folds
     return fold_of
+
+
+def _label(rows: Rows, row: int) -> str:
+    return repr(rows.labels[row]) if rows.labels is not None else "?"
+
+
+def _texts(n: int) -> str:
+    return "1 distinct text" if n == 1 else f"{n} distinct texts"
 
 
 def _out_of_fold(
@@ -201,8 +212,11 @@ def _out_of_fold(
     The model is in `folder` while it is trained, so that an interrupted one goes on.
     """
     if not (folder / "training.json").is_file():
-        shutil.rmtree(folder, ignore_errors=True)
+        if processes.is_first():
+            shutil.rmtree(folder, ignore_errors=True)
         train_member(train, base, folder, config, labels=names, layers=layers)
     logits = logits_of_checkpoint(str(folder), texts, names, config.max_length, "predict")
-    shutil.rmtree(folder, ignore_errors=True)
+    processes.wait_for_all()
+    if processes.is_first():
+        shutil.rmtree(folder, ignore_errors=True)
     return logits

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import shutil
 from collections.abc import Sequence
@@ -12,9 +13,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cascadebert_engine.files import read_json, write_json, write_text
+from cascadebert_engine.files import write_json, write_text
 
+from . import processes
 from .checkpoint import (
+    Checkpoint,
     config_from_source,
     hide_weight_bars,
     sha256_of_checkpoint,
@@ -25,10 +28,12 @@ from .data import Rows
 from .errors import UsageError
 from .extras import require
 from .layers import take_layers
+from .model_card import model_card
 from .objectives import OBJECTIVES, ObjectiveConfig, objective_from_name
+from .partial import begin_partial, interrupted_checkpoint, partial_folder
 from .progress import say
 from .tasks import METRICS
-from .trainer import HARD, ROW, TEACHER_LOGITS, make_trainer
+from .trainer import HARD, ROW, TEACHER_LOGITS, MadeTrainer, make_trainer, precision_of
 from .workspace import sha256_of
 
 if TYPE_CHECKING:
@@ -128,16 +133,7 @@ def train_member(
     import torch
     import transformers
 
-    if config.objective not in OBJECTIVES:
-        raise UsageError(
-            f"unknown objective {config.objective!r}: give one of {', '.join(OBJECTIVES)}"
-        )
-    if config.metric not in METRICS:
-        raise UsageError(f"unknown metric {config.metric!r}: give one of {', '.join(METRICS)}")
-    if config.precision not in PRECISIONS:
-        raise UsageError(
-            f"unknown precision {config.precision!r}: give one of {', '.join(PRECISIONS)}"
-        )
+    check_config(config)
     if config.objective == "dar" and hard is None:
         raise UsageError(
             "the objective 'dar' needs to know which rows are hard: run `cascadebert difficulty`"
@@ -145,75 +141,165 @@ def train_member(
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise UsageError(f"{output} exists and is not an empty folder: give another one")
     names = label_names(rows, base, labels)
-    all_rows = np.arange(len(rows.texts))
-    if validation is None:
-        kept, held_out = split_indices(rows, 0.1, config.seed)
-        all_rows = all_rows[kept]
-        hard = None if hard is None else hard[kept]
-        rows, validation = subset_of_rows(rows, kept), subset_of_rows(rows, held_out)
+    parts = _parts_of(rows, names, config, validation, hard)
     tokenizer = tokenizer_from_source(base)
-    train = encoded_items(rows, names, tokenizer, config.max_length)
-    held_out_items = encoded_items(validation, names, tokenizer, config.max_length)
-    for item, row in zip(train, all_rows.tolist(), strict=True):
-        item[ROW] = row
-    for item, is_hard in zip(train, [] if hard is None else hard.tolist(), strict=False):
-        item[HARD] = is_hard
-    scratch = output.with_name(f"{output.name}.partial")
+    train = encoded_items(parts.train, names, tokenizer, config.max_length)
+    held_out = encoded_items(parts.validation, names, tokenizer, config.max_length)
+    scratch = partial_folder(output)
     key = sha256_of(
-        rows.sha256(), validation.sha256(), list(names), sha256_of_checkpoint(base),
+        parts.train.sha256(), parts.validation.sha256(), list(names), sha256_of_checkpoint(base),
         None if teacher is None else sha256_of_checkpoint(teacher),
-        None if hard is None else hard.tolist(), None if layers is None else list(layers),
-        asdict(config), torch.__version__, transformers.__version__,
+        None if parts.hard is None else parts.hard.tolist(),
+        None if layers is None else list(layers),
+        asdict(config), torch.__version__, transformers.__version__, processes.count(),
     )  # fmt: skip
-    resumed_from = _interrupted(scratch, key)
-    if teacher is not None:
-        for item, logits in zip(
-            train,
-            logits_of_checkpoint(teacher, rows.texts, names, config.max_length, "teacher"),
-            strict=True,
-        ):
-            item[TEACHER_LOGITS] = logits.tolist()
+    checkpoint = interrupted_checkpoint(scratch, key)
     hide_weight_bars()
     transformers.set_seed(config.seed)
-    model = _model_from_base(base, names)
+    model = model_from_base(base, names)
     if layers is not None:
         take_layers(model, layers)
+    for part, items in ((parts.train, train), (parts.validation, held_out)):
+        _check_positions(part, items, Checkpoint(base, model, tokenizer, names, ()))
+    _add_targets(train, parts, teacher, names, config)
     made = make_trainer(
         model,
         tokenizer,
         objective_from_name(config.objective, config.constants, distilled=teacher is not None),
         train=train,
-        validation=held_out_items,
+        validation=held_out,
         config=config,
         scratch=str(scratch),
     )
-    made.trainer.train(resume_from_checkpoint=resumed_from)
-    history = [entry for entry in made.trainer.state.log_history if "eval_accuracy" in entry]
-    best = max(history, key=lambda entry: entry[f"eval_{config.metric}"])
-    result = TrainResult(
-        accuracies=tuple(float(entry["eval_accuracy"]) for entry in history),
-        best_accuracy=float(best["eval_accuracy"]),
-        metric=config.metric,
-        best=float(best[f"eval_{config.metric}"]),
-        train_rows=len(rows.texts),
-        validation_rows=len(validation.texts),
-        rows_per_s=round(made.clock.steps * config.batch_size / max(made.clock.seconds, 1e-9), 1),
-    )
+    processes.wait_for_all()  # nobody looks into the folder any more
+    if processes.is_first():
+        begin_partial(scratch, key)
+        if checkpoint is not None:
+            say("resume", checkpoint.name, "of an interrupted training")
+    processes.wait_for_all()
+    made.train(checkpoint)
+    processes.wait_for_all()  # all have the best weights, and need the checkpoints no more
+    result = _result_of(made, parts)
     record = {
         "base": base,
         "layers": None if layers is None else list(layers),
         "teacher": teacher,
         "data": rows.source,
-        "data_sha256": rows.sha256(),
-        "hard_rows": None if hard is None else int(hard.sum()),
+        "data_sha256": parts.train.sha256(),
+        "hard_rows": None if parts.hard is None else int(parts.hard.sum()),
         "config": asdict(config),
+        "processes": processes.count(),
         "result": asdict(result),
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
     }
-    if made.trainer.is_world_process_zero():
-        _save(made.trainer, tokenizer, output, record, names)
+    if processes.is_first():
+        _save(made.trainer, tokenizer, scratch / "done", record, names)
+        _move_folder(scratch / "done", output)
         shutil.rmtree(scratch, ignore_errors=True)
+    processes.wait_for_all()
     return result
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """The rows of a training.
+
+    Attributes:
+        train, validation: without a row in common, unless they were given so.
+        indices: of `train` in the data, shape (n,).
+        hard: of `train`, shape (n,); None where nobody said.
+    """
+
+    train: Rows
+    validation: Rows
+    indices: NDArray[np.int64]
+    hard: NDArray[np.bool_] | None
+
+
+def _parts_of(
+    rows: Rows,
+    names: tuple[str, ...],
+    config: TrainConfig,
+    validation: Rows | None,
+    hard: NDArray[np.bool_] | None,
+) -> _Parts:
+    rows.label_indices(names)  # all of them are looked at before some are held out
+    kept = list(range(len(rows.texts)))
+    if validation is None:
+        kept, held_out = split_indices(rows, 0.1, config.seed)
+        validation = subset_of_rows(rows, held_out)
+    train = subset_of_rows(rows, kept)
+    labels = set(train.label_indices(names).tolist())
+    if len(labels) < 2:
+        raise UsageError(_one_label(train, names[labels.pop()]))
+    indices = np.array(kept, dtype=np.int64)
+    return _Parts(train, validation, indices, None if hard is None else hard[indices])
+
+
+def _add_targets(
+    items: Sequence[dict[str, Any]],
+    parts: _Parts,
+    teacher: str | None,
+    names: Sequence[str],
+    config: TrainConfig,
+) -> None:
+    """What the objective takes beside the labels."""
+    for item, row in zip(items, parts.indices.tolist(), strict=True):
+        item[ROW] = row
+    if parts.hard is not None:
+        for item, is_hard in zip(items, parts.hard.tolist(), strict=True):
+            item[HARD] = is_hard
+    if teacher is not None:
+        texts = parts.train.texts
+        logits = logits_of_checkpoint(teacher, texts, names, config.max_length, "teacher")
+        for item, of_row in zip(items, logits.tolist(), strict=True):
+            item[TEACHER_LOGITS] = of_row
+
+
+def _result_of(made: MadeTrainer, parts: _Parts) -> TrainResult:
+    metric = made.config.metric
+    history = [entry for entry in made.trainer.state.log_history if "eval_accuracy" in entry]
+    best = max(history, key=lambda entry: entry[f"eval_{metric}"])
+    return TrainResult(
+        accuracies=tuple(float(entry["eval_accuracy"]) for entry in history),
+        best_accuracy=float(best["eval_accuracy"]),
+        metric=metric,
+        best=float(best[f"eval_{metric}"]),
+        train_rows=len(parts.train.texts),
+        validation_rows=len(parts.validation.texts),
+        rows_per_s=round(
+            made.clock.steps * made.config.batch_size / max(made.clock.seconds, 1e-9), 1
+        ),
+    )
+
+
+def check_config(config: TrainConfig) -> None:
+    """Refuse hyperparameters with which nothing can be trained.
+
+    Raises:
+        UsageError: a name is unknown, or a number is out of its range.
+    """
+    for name, known in (("objective", OBJECTIVES), ("metric", METRICS), ("precision", PRECISIONS)):
+        value = getattr(config, name)
+        if value not in known:
+            raise UsageError(f"unknown {name} {value!r}: give one of {', '.join(known)}")
+    precision_of(config.precision)
+    for name in ("epochs", "learning_rate", "batch_size", "max_length"):
+        if not 0 < getattr(config, name) < math.inf:
+            raise UsageError(f"{name} is {getattr(config, name)}: give a number above 0")
+    for name in ("warmup_ratio", "weight_decay", "patience", "checkpoint_steps", "seed"):
+        if not 0 <= getattr(config, name) < math.inf:
+            raise UsageError(f"{name} is {getattr(config, name)}: give 0 or more")
+
+
+def _check_positions(rows: Rows, items: Sequence[dict[str, Any]], checkpoint: Checkpoint) -> None:
+    limit = checkpoint.max_positions()
+    for row, item in enumerate(items):
+        if limit is not None and len(item["input_ids"]) > limit:
+            raise UsageError(
+                f"{rows.where(row)}: its {len(item['input_ids'])} tokens are more than the {limit} "
+                f"positions of the base: give --max-length {limit}"
+            )
 
 
 def _save(
@@ -232,81 +318,13 @@ def _save(
     write_text(output / "README.md", model_card(record, names))
 
 
-def _interrupted(scratch: Path, key: str) -> str | None:
-    """The last checkpoint of an interrupted training; makes the folder where there is none.
-
-    Raises:
-        UsageError: the folder has another training's checkpoints.
-    """
-    from transformers.trainer_utils import get_last_checkpoint
-
-    mark = scratch / "training.json"
-    if scratch.is_dir() and any(scratch.iterdir()):
-        if (read_json(mark) or {}).get("key") != key:
-            raise UsageError(
-                f"{scratch} holds an interrupted training with other settings, data or versions: "
-                "delete it, or give another output folder"
-            )
-        last = get_last_checkpoint(str(scratch))
-        if last is not None:
-            say("resume", Path(last).name, "from an interrupted training")
-        return last
-    scratch.mkdir(parents=True, exist_ok=True)
-    write_json(mark, {"key": key})
-    return None
-
-
-def model_card(record: dict[str, Any], labels: Sequence[str]) -> str:
-    """The card that comes with a checkpoint, from the record of its training."""
-    config, result = record["config"], record["result"]
-    constants = {
-        "dar": ("margin", "weight"),
-        "gatekeeper": ("alpha",),
-    }.get(config["objective"], ())
-    if record["teacher"]:
-        constants = (*constants, "distill_weight", "distill_temperature")
-    lines = [
-        "---",
-        "library_name: transformers",
-        "pipeline_tag: text-classification",
-        "---",
-        "",
-        "# A member of a cascade",
-        "",
-        f"Fine-tuned from `{record['base']}` by CascadeBERT on Triton.",
-        f"Labels: {', '.join(labels)}.",
-        "",
-        "| | |",
-        "|---|---|",
-        *(
-            [f"| layers of the base | {', '.join(map(str, record['layers']))} |"]
-            if record["layers"] is not None
-            else []
-        ),
-        f"| objective | {config['objective']} |",
-        *(f"| {name.replace('_', ' ')} | {config['constants'][name]:g} |" for name in constants),
-        *([f"| distilled from | `{record['teacher']}` |"] if record["teacher"] else []),
-        *(
-            [f"| hard rows | {record['hard_rows']} |"]
-            if record["hard_rows"] is not None and config["objective"] == "dar"
-            else []
-        ),
-        f"| data | {Path(record['data']).name}, {result['train_rows']} rows (sha256 of texts and "
-        f"labels {record['data_sha256'][:16]}…) |",
-        f"| validation | {result['metric']} {result['best']:.4f}, accuracy "
-        f"{result['best_accuracy']:.4f}, {result['validation_rows']} rows, "
-        "which chose the weights |",
-        f"| epochs | at most {config['epochs']:g} |",
-        f"| precision | {config['precision']} |",
-        f"| learning rate, batch | {config['learning_rate']:g}, {config['batch_size']} |",
-        f"| tokens | at most {config['max_length']} |",
-        f"| seed | {config['seed']} |",
-        f"| versions | torch {record['versions']['torch']}, transformers "
-        f"{record['versions']['transformers']} |",
-        "",
-        "`training.json` has all of it for programs.",
-    ]
-    return "\n".join(lines) + "\n"
+def _move_folder(source: Path, target: Path) -> None:
+    """Give the folder its name, at once where that can be: not onto a mounted folder."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        source.replace(target)  # which may be there, if it is empty
+    except OSError:
+        shutil.copytree(source, target, dirs_exist_ok=True)
 
 
 def split_rows(rows: Rows, share: float, seed: int) -> tuple[Rows, Rows]:
@@ -332,14 +350,15 @@ def split_indices(rows: Rows, share: float, seed: int) -> tuple[list[int], list[
 def subset_of_rows(rows: Rows, indices: Sequence[int]) -> Rows:
     """Some of the rows, in the given order."""
     labels = None if rows.labels is None else tuple(rows.labels[i] for i in indices)
-    return Rows(tuple(rows.texts[i] for i in indices), labels, rows.source)
+    numbers = None if rows.numbers is None else tuple(rows.numbers[i] for i in indices)
+    return Rows(tuple(rows.texts[i] for i in indices), labels, rows.source, numbers)
 
 
 def label_names(rows: Rows, base: str, given: Sequence[str] | None = None) -> tuple[str, ...]:
     """Names for the labels in the data: the given ones, its own strings, or the base's.
 
     Raises:
-        UsageError: there are no labels, or all rows have the same one.
+        UsageError: there are no labels, all rows have the same one, or a number is no index.
     """
     if given:
         return tuple(given)
@@ -348,14 +367,32 @@ def label_names(rows: Rows, base: str, given: Sequence[str] | None = None) -> tu
         raise UsageError(f"{rows.source} has no labels: name their column with --label")
     distinct = sorted(set(rows.labels), key=str)
     if len(distinct) < 2:
-        raise UsageError(f"{rows.source} has the one label {distinct[0]!r}: nothing to learn")
+        raise UsageError(_one_label(rows, distinct[0]))
     if any(not str(label).isdecimal() for label in distinct):
         return tuple(str(label) for label in distinct)
-    n = max(int(label) for label in distinct) + 1
+    largest = max(range(len(rows.labels)), key=lambda i: int((rows.labels or ())[i]))
+    n = int(rows.labels[largest]) + 1
+    if n > len(rows.labels):
+        raise UsageError(
+            f"{rows.where(largest)}: the label {n - 1} of {len(rows.labels)} rows is no index: "
+            "give names, or numbers from 0 on"
+        )
     return of_base if len(of_base) == n else tuple(f"LABEL_{i}" for i in range(n))
 
 
-def _model_from_base(base: str, names: tuple[str, ...]) -> PreTrainedModel:
+def _one_label(rows: Rows, label: int | str) -> str:
+    return (
+        f"{rows.source}: all {len(rows.texts)} rows to train on have the label {label!r}, nothing "
+        "to learn: give rows of two labels or more"
+    )
+
+
+def model_from_base(base: str, names: tuple[str, ...]) -> PreTrainedModel:
+    """The base with a classification head for these labels, in float32.
+
+    Raises:
+        UsageError: it cannot be loaded.
+    """
     import torch
     from transformers import AutoModelForSequenceClassification
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from tqdm import tqdm
 
+from cascadebert_engine.files import read_json
+
+from . import processes
 from .errors import UsageError
 from .objectives import Objective, Targets
 from .sampling import epoch_order
@@ -59,20 +62,18 @@ def make_trainer(
     hard = np.array([item[HARD] for item in train]) if train and HARD in train[0] else None
 
     class Order(torch.utils.data.Sampler[int]):
-        """A new order for every epoch; the same ones for the same seed, also after a resume."""
+        """A new order for every epoch, the same for the same seed.
 
-        def __init__(self) -> None:
-            self._epoch = 0
-
-        def set_epoch(self, epoch: int) -> None:
-            self._epoch = epoch
+        It asks the Trainer for the epoch: `set_epoch` does not reach a sampler that accelerate has
+        wrapped both for several processes and for a resume in mid-epoch.
+        """
 
         def __len__(self) -> int:
             return len(lengths)
 
         def __iter__(self) -> Iterator[int]:
-            rng = np.random.default_rng((config.seed, self._epoch))
-            return iter(epoch_order(lengths, config.batch_size, rng, hard))
+            rng = np.random.default_rng((config.seed, int(trainer.state.epoch or 0)))
+            return iter(epoch_order(lengths, trainer.args.train_batch_size, rng, hard))
 
     class MemberTrainer(transformers.Trainer):
         def _get_train_sampler(self, *_: Any, **__: Any) -> Any:
@@ -93,11 +94,18 @@ def make_trainer(
             if model.training:
                 loss = objective(outputs.logits, targets)
                 if not torch.isfinite(loss):
-                    raise UsageError(_not_finite(float(loss), self.state.global_step, rows))
+                    raise UsageError(_not_finite(loss.item(), self.state.global_step, rows))
             else:
                 # The metric is accuracy; this is for the log.
                 loss = torch.nn.functional.cross_entropy(outputs.logits, targets.labels)
             return (loss, outputs) if return_outputs else loss
+
+        def finish(self, checkpoint: Path) -> None:
+            """Take over a training that had ended: its history and its best weights."""
+            self.state = transformers.TrainerState.load_from_json(
+                str(checkpoint / "trainer_state.json")
+            )
+            self._load_best_model()
 
     trainer = MemberTrainer(
         model=model,
@@ -106,7 +114,7 @@ def make_trainer(
         eval_dataset=cast("Any", validation),
         data_collator=transformers.DataCollatorWithPadding(tokenizer),
         compute_metrics=_metrics_of(config.metric),
-        callbacks=[transformers.EarlyStoppingCallback(config.patience)] if config.patience else [],
+        callbacks=[_course_callback(config)],
     )
     # Losses come from our own objective, with the labels taken out of the model's inputs.
     trainer.can_return_loss = False
@@ -117,7 +125,7 @@ def make_trainer(
     trainer.add_callback(_progress_callback(config.metric))
     clock = _clock_callback()
     trainer.add_callback(clock)
-    return MadeTrainer(trainer, clock)
+    return MadeTrainer(trainer, clock, config)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,25 +135,51 @@ class MadeTrainer:
     Attributes:
         trainer: to run.
         clock: has `steps` and `seconds`, of the training steps alone.
+        config: hyperparameters.
     """
 
     trainer: Trainer
     clock: Any
+    config: TrainConfig
+
+    def train(self, checkpoint: Path | None) -> None:
+        """Run to the end, from a checkpoint of the same training where there is one.
+
+        Raises:
+            UsageError: the loss or the validation's logits are no longer finite.
+        """
+        if checkpoint is not None:
+            state = read_json(checkpoint / "trainer_state.json") or {}
+            if _patience_ended(state.get("log_history", []), self.config):
+                cast("Any", self.trainer).finish(checkpoint)
+                return
+        self.trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
 
 
 def _not_finite(loss: float, step: int, rows: Any) -> str:
     which = ", ".join(str(row + 1) for row in sorted(rows.tolist())) if rows is not None else "?"
     return (
-        f"the loss became {loss} at step {step} (rows {which} of the training data, from 1): give "
-        "a lower --learning-rate, or --precision fp32, or look for broken weights in the base or "
-        "the teacher"
+        f"the loss became {loss} at step {step + 1} (rows {which} of the training data, from 1): "
+        f"{_REMEDY}"
     )
 
 
-def _precision(name: str) -> str:
-    """`auto` is bf16 on GPUs that have it, fp16 on others, and fp32 on a CPU."""
+_REMEDY = (
+    "give a lower --learning-rate, or --precision fp32, or look for broken weights in the base or "
+    "the teacher"
+)
+
+
+def precision_of(name: str) -> str:
+    """The precision on this machine: `auto` is bf16 or fp16 on a GPU, and fp32 on a CPU.
+
+    Raises:
+        UsageError: it cannot be had here.
+    """
     import torch
 
+    if name == "fp16" and not torch.cuda.is_available():
+        raise UsageError("the precision fp16 needs a GPU: give bf16 or fp32")
     if name != "auto":
         return name
     if not torch.cuda.is_available():
@@ -158,9 +192,7 @@ def _arguments(config: TrainConfig, scratch: str, n_rows: int) -> Any:
     import transformers
 
     gpu = torch.cuda.is_available()
-    precision = _precision(config.precision)
-    if precision == "fp16" and not gpu:
-        raise UsageError("the precision fp16 needs a GPU: give bf16 or fp32")
+    precision = precision_of(config.precision)
     strategy = "steps" if config.checkpoint_steps else "epoch"
     return transformers.TrainingArguments(
         output_dir=scratch,
@@ -178,10 +210,11 @@ def _arguments(config: TrainConfig, scratch: str, n_rows: int) -> Any:
         save_strategy=strategy,
         eval_steps=config.checkpoint_steps or None,
         save_steps=config.checkpoint_steps or 500,
-        save_total_limit=1,  # and the best one
+        save_total_limit=2,  # the best and the last
         load_best_model_at_end=True,
         metric_for_best_model=config.metric,
         logging_strategy="epoch",
+        logging_nan_inf_filter=False,  # the loss is looked at already, which waits for a GPU
         remove_unused_columns=False,  # the objective uses what the model does not
         label_names=[LABELS],
         dataloader_pin_memory=gpu,
@@ -191,9 +224,36 @@ def _arguments(config: TrainConfig, scratch: str, n_rows: int) -> Any:
 
 
 def _warmup_steps(config: TrainConfig, n_rows: int) -> int:
-    processes = int(os.environ.get("WORLD_SIZE", "1"))  # as torchrun and accelerate say it
-    steps_per_epoch = -(-n_rows // (config.batch_size * processes))
+    steps_per_epoch = -(-n_rows // (config.batch_size * processes.count()))
     return round(config.warmup_ratio * config.epochs * steps_per_epoch)
+
+
+def _course_callback(config: TrainConfig) -> Any:
+    """Ends the training after validations without a better metric, and validates its last step.
+
+    Early stopping as transformers has it counts in memory, and would begin anew after a resume;
+    transformers 4 validates the last step only where the steps of a validation divide it.
+    """
+    import transformers
+
+    class Course(transformers.TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            if args.eval_strategy == "steps" and state.global_step >= state.max_steps:
+                control.should_evaluate = True
+
+        def on_evaluate(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            if _patience_ended(state.log_history, config):
+                control.should_training_stop = True
+
+    return Course()
+
+
+def _patience_ended(history: Sequence[Mapping[str, Any]], config: TrainConfig) -> bool:
+    name = f"eval_{config.metric}"
+    metrics = [entry[name] for entry in history if name in entry]
+    if not config.patience or not metrics:
+        return False
+    return len(metrics) - 1 - int(np.argmax(metrics)) >= config.patience
 
 
 def _clock_callback() -> Any:
@@ -252,7 +312,10 @@ def _metrics_of(metric: str) -> Any:
     """Accuracy, and the metric that chooses the epoch."""
 
     def compute(prediction: Any) -> dict[str, float]:
-        predicted = np.asarray(prediction.predictions).argmax(axis=1)
+        logits = np.asarray(prediction.predictions)
+        if not np.isfinite(logits).all():
+            raise UsageError(f"the validation's logits are not all finite: {_REMEDY}")
+        predicted = logits.argmax(axis=1)
         names = dict.fromkeys(["accuracy", metric])
         return {name: METRICS[name](predicted, prediction.label_ids) for name in names}
 

@@ -66,5 +66,7 @@ def test_missing_files_and_unknown_labels_are_named(tmp_path: Path) -> None:
         rows_from_source(DataConfig(str(tmp_path / "no.tsv")))
     with pytest.raises(UsageError, match="is no data file"):
         rows_from_source(DataConfig(str(tmp_path / "data.xlsx")))
-    with pytest.raises(UsageError, match="label '7': the cascade's are a, b, or 0 to 1"):
+    with pytest.raises(
+        UsageError, match=r"test, row 1: the label '7' is none of a, b \(or 0 to 1\): mend the row"
+    ):
         Rows(("x",), (7,), "test").label_indices(["a", "b"])

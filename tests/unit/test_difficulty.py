@@ -122,7 +122,9 @@ def test_difficulty_of_other_rows_is_refused(tmp_path: Path) -> None:
 
 def test_too_few_rows_for_the_folds() -> None:
     rows = Rows(("a", "b", "c", "c"), (0, 1, 1, 1), "few.tsv")
-    with pytest.raises(UsageError, match=r"the label 0 has 1 distinct texts, too few for 2 folds"):
+    with pytest.raises(
+        UsageError, match=r"few.tsv, row 1: its label 0 has 1 distinct text, too few"
+    ):
         folds_of_rows(rows, np.array(rows.labels), 2, 0)
     with pytest.raises(UsageError, match="give 2 or more"):
         folds_of_rows(rows, np.array(rows.labels), 1, 0)
@@ -155,3 +157,66 @@ def test_the_commands_from_rows_to_a_member_trained_with_dar(
     assert record["config"]["constants"]["margin"] == 0.3
     assert main([*command[:-1], "1,1"]) == 2
     assert "give distinct whole numbers" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("odd", "more", "message"),
+    [
+        (
+            "",
+            [],
+            "DATA:22: its label 'odd' has 1 distinct text, too few for 2 folds: give fewer folds, "
+            "or more rows of the label",
+        ),
+        (
+            "",
+            ["--text", "words"],
+            "DATA:1: no column named 'words', but 'text', 'label': name the ",
+        ),
+        ("", ["--labels", "bad,good"], "DATA:22: the label 'odd' is none of bad, good (or 0 to 1)"),
+        ("\n \tgood", [], "DATA:23: 'text' is only white space: leave the row out"),
+        ("\nodd too\todd", ["--layers", "0,7"], "layers [0, 7]: give distinct numbers from 0 to 1"),
+        ("\nodd too\todd", ["--precision", "int8"], "unknown precision 'int8'"),
+    ],
+)
+def test_what_cannot_be_cross_fitted(
+    odd: str,
+    more: list[str],
+    message: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The command says so before it trains anything, and writes nothing."""
+    base = str(save_checkpoint(tmp_path / "base"))
+    data = tmp_path / "rows.tsv"
+    lines = [f"{text}\t{label}" for text, label in zip(TEXTS[:20], TRUE, strict=False)]
+    data.write_text("\n".join(["text\tlabel", *lines, f"odd\todd{odd}"]) + "\n")
+    command = ["difficulty", str(data), "--base", base, "--folds", "2", "--max-length", "16"]
+    assert main([*command, *more]) == 2
+    told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("cascade")]
+    assert len(told) == 1
+    assert told[0].startswith(f"cascadebert: {message.replace('DATA', str(data))}")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["base", "rows.tsv"]
+
+
+def test_some_layers_of_the_base_judge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    depths: list[int] = []
+    judged = difficulty.logits_of_checkpoint
+
+    def predict(source: str, *args: Any) -> Any:
+        depths.append(json.loads((Path(source) / "config.json").read_text())["num_hidden_layers"])
+        return judged(source, *args)
+
+    monkeypatch.setattr(difficulty, "logits_of_checkpoint", predict)
+    base = str(save_checkpoint(tmp_path / "base", num_hidden_layers=3))
+    data = tmp_path / "rows.tsv"
+    lines = [f"{text}\t{label}" for text, label in zip(TEXTS, LABELS, strict=True)]
+    data.write_text("\n".join(["text\tlabel", *lines]) + "\n")
+    command = ["difficulty", str(data), "--base", base, "--folds", "2", "--seeds", "1"]
+    command += ["--max-length", "16", "--epochs", "1", "--output", str(tmp_path / "d.json")]
+    assert main([*command, "--layers", "2"]) == 0
+    assert depths == [1, 1]
+    assert json.loads((tmp_path / "d.json").read_text())["protocol"]["layers"] == [2]
+    # What other layers said is not taken for it.
+    assert main([*command, "--layers", "0,1"]) == 0
+    assert depths == [1, 1, 2, 2]

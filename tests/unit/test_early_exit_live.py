@@ -137,7 +137,7 @@ def test_the_cascade(tmp_path: Path) -> None:
             return batches_of(large, indices)
 
         found = run_cascade(
-            *models, float(curve.settings[at]),
+            models[0], models[1], float(curve.settings[at]),
             batches=everything, batch_of=batch_of, n=len(TEXTS),
         )  # fmt: skip
     np.testing.assert_array_equal(found, curve.predicted[at])

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from cascadebert_build import objectives, train
 from cascadebert_build.checkpoint import checkpoint_from_source
 from cascadebert_build.cli import main
 from cascadebert_build.data import Rows
 from cascadebert_build.errors import UsageError
-from cascadebert_build.train import TrainConfig, split_rows, train_member
+from cascadebert_build.train import TrainConfig, split_indices, split_rows, train_member
 from tests.support.checkpoints import MOODS, TOPICS, save_checkpoint
 
 GOOD = set(MOODS[::2])
@@ -33,6 +35,7 @@ def test_a_member_learns_and_its_best_epoch_is_kept(tmp_path: Path) -> None:
     assert result.best_accuracy > 0.9
     assert result.best_accuracy == max(result.accuracies)
     assert (result.train_rows, result.validation_rows) == (360, 40)
+    assert result.rows_per_s > 0
     checkpoint = checkpoint_from_source(str(tmp_path / "out"))
     assert checkpoint.labels == ("bad", "good")
     record = json.loads((tmp_path / "out" / "training.json").read_text())
@@ -134,3 +137,204 @@ def test_the_command_ends_with_2_for_wrong_use(
 ) -> None:
     assert main(["train", str(tmp_path / "no.tsv"), "--base", "x", "--output", "y"]) == 2
     assert "no.tsv does not exist" in capsys.readouterr().err
+
+
+def _spoil(base: Path) -> None:
+    path = base / "model.safetensors"
+    weights = load_file(path)
+    weights["bert.encoder.layer.1.output.dense.weight"][0, 0] = torch.nan
+    save_file(weights, path, {"format": "pt"})
+
+
+def write_data(path: Path, rows: Rows = ROWS) -> Path:
+    lines = [f"{text}\t{label}" for text, label in zip(rows.texts, rows.labels or (), strict=True)]
+    path.write_text("\n".join(["text\tlabel", *lines]) + "\n")
+    return path
+
+
+def test_a_loss_that_is_no_number_ends_the_training(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = str(write_data(tmp_path / "rows.tsv"))
+    base = save_checkpoint(tmp_path / "base")
+    command = ["train", data, "--base", str(base), "--output", str(tmp_path / "out")]
+    command += ["--max-length", "16", "--epochs", "1"]
+    assert main([*command, "--learning-rate", "1e30", "--warmup-ratio", "0"]) == 2
+    message = capsys.readouterr().err.splitlines()[-1]
+    found = re.fullmatch(
+        r"cascadebert: the loss became (nan|inf) at step (\d+) \(rows ([\d, ]+) of the training "
+        r"data, from 1\): give a lower --learning-rate, or --precision fp32, or look for broken "
+        r"weights in the base or the teacher",
+        message,
+    )
+    assert found is not None, message
+    assert 1 < int(found[2]) <= 12
+    rows = [int(row) for row in found[3].split(", ")]
+    assert rows == sorted(set(rows))
+    assert set(rows) <= set(range(1, 401))
+    # With one step to the epoch it is the validation that meets the broken weights.
+    large = ["--batch-size", "400", "--learning-rate", "1e30", "--warmup-ratio", "0"]
+    assert main([*command, *large]) == 2
+    assert "the validation's logits are not all finite: give a lower" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    assert main(command) == 0  # what was left behind is not in the way
+
+    _spoil(base)
+    assert main([*command, "--output", str(tmp_path / "other")]) == 2
+    assert "the loss became nan at step 1 (rows" in capsys.readouterr().err
+    assert not (tmp_path / "other").exists()
+
+
+def test_mixed_precision_on_a_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The model computes in bfloat16; the loss is of float32 logits, and so are the weights."""
+    seen: set[tuple[torch.dtype, bool]] = set()
+    made = objectives.objective_from_name
+
+    def watched(*args: Any, **kwargs: Any) -> objectives.Objective:
+        objective = made(*args, **kwargs)
+
+        def loss(logits: torch.Tensor, targets: objectives.Targets) -> torch.Tensor:
+            seen.add((logits.dtype, bool((logits == logits.bfloat16()).all())))
+            return objective(logits, targets)
+
+        return loss
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(train, "objective_from_name", watched)
+    base = str(save_checkpoint(tmp_path / "base"))
+    config = TrainConfig(epochs=4, learning_rate=3e-3, max_length=16, precision="bf16", seed=1)
+    assert train_member(ROWS, base, tmp_path / "out", config).best_accuracy > 0.9
+    assert seen == {(torch.float32, True)}
+    weights = load_file(tmp_path / "out" / "model.safetensors")
+    assert {weight.dtype for weight in weights.values()} == {torch.float32}
+    assert "| precision | bf16 |" in (tmp_path / "out" / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--precision", "fp16"], "the precision fp16 needs a GPU: give bf16 or fp32"),
+        (["--precision", "int8"], "unknown precision 'int8': give one of auto, fp32, bf16, fp16"),
+        (["--epochs", "0"], "epochs is 0.0: give a number above 0"),
+        (["--batch-size", "0"], "batch_size is 0: give a number above 0"),
+        (["--learning-rate", "nan"], "learning_rate is nan: give a number above 0"),
+        (["--checkpoint-steps", "-1"], "checkpoint_steps is -1: give 0 or more"),
+    ],
+)
+def test_settings_that_cannot_be(
+    more: list[str],
+    message: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    base = str(save_checkpoint(tmp_path / "base"))
+    data = str(write_data(tmp_path / "rows.tsv"))
+    assert main(["train", data, "--base", base, "--output", str(tmp_path / "out"), *more]) == 2
+    assert capsys.readouterr().err == f"cascadebert: {message}\n"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["base", "rows.tsv"]
+
+
+_GOOD_ROWS = "\n".join(
+    f"the film was {mood}\t{'good' if mood in GOOD else 'bad'}" for mood in MOODS
+)
+_LONG = "good " * 70
+
+
+@pytest.mark.parametrize(
+    ("data", "more", "message"),
+    [
+        (
+            f"words\tlabel\n{_GOOD_ROWS}",
+            [],
+            "DATA:1: no column named 'text', but 'words', 'label': name the columns as data.text, "
+            "data.text_pair and data.label, or with the flags",
+        ),
+        (
+            f"text\tlabel\n{_GOOD_ROWS}\nso so\tmeh",
+            ["--labels", "bad,good"],
+            "DATA:12: the label 'meh' is none of bad, good (or 0 to 1): mend the row, or give the "
+            "names of all labels",
+        ),
+        (
+            "text\tlabel\n" + "fine\tgood\n" * 20,
+            [],
+            "DATA: all 20 rows to train on have the label 'good', nothing to learn: give rows of "
+            "two labels or more",
+        ),
+        (
+            "text\tlabel\n" + "fine\tgood\n" * 20,
+            ["--labels", "bad,good"],
+            "DATA: all 18 rows to train on have the label 'good', nothing to learn: give rows of "
+            "two labels or more",
+        ),
+        (
+            f"text\tlabel\n{_GOOD_ROWS}\n\tgood",
+            [],
+            "DATA:12: 'text' is empty: leave the row out",
+        ),
+        (
+            f"text\tlabel\n{_GOOD_ROWS}\nfine\t",
+            [],
+            "DATA:12: 'label' is '': give a label's name or its index",
+        ),
+        (
+            "text\tlabel\nfine\t1\nflat\t0\nfar\t1000000000",
+            [],
+            "DATA:4: the label 1000000000 of 3 rows is no index: give names, or numbers from 0 on",
+        ),
+        (
+            f"text\tlabel\n{_GOOD_ROWS}\n{_LONG}\tgood",
+            [],
+            "DATA:12: its 72 tokens are more than the 66 positions of the base: give "
+            "--max-length 66",
+        ),
+        (
+            f"text\tlabel\n{_GOOD_ROWS}",
+            ["--validation", "VALIDATION"],
+            "VALIDATION:3: the label 'meh' is none of bad, good (or 0 to 1): mend the row, or give "
+            "the names of all labels",
+        ),
+    ],
+)
+def test_data_that_cannot_be_learnt(
+    data: str,
+    more: list[str],
+    message: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """One sentence with the row and the remedy; nothing is written, and nothing is lost."""
+    base = str(save_checkpoint(tmp_path / "base"))
+    (tmp_path / "rows.tsv").write_text(data + "\n")
+    (tmp_path / "dev.tsv").write_text("text\tlabel\nfine\tgood\nso so\tmeh\n")
+    kept = tmp_path / "out.partial" / "checkpoint-1" / "trainer_state.json"
+    kept.parent.mkdir(parents=True)
+    kept.write_text("{}")
+    (tmp_path / "out.partial" / "training.json").write_text('{"key": "of an earlier training"}')
+    files = {"DATA": str(tmp_path / "rows.tsv"), "VALIDATION": str(tmp_path / "dev.tsv")}
+    more = [files.get(argument, argument) for argument in more]
+    output = tmp_path / "out"
+    if "positions" in message:  # found out with the base in memory, behind the check of the folder
+        output = tmp_path / "other"
+    command = ["train", files["DATA"], "--base", base, "--output", str(output)]
+    assert main([*command, *more]) == 2
+    for name, path in files.items():
+        message = message.replace(name, path)
+    assert capsys.readouterr().err == f"cascadebert: {message}\n"
+    assert not output.exists()
+    assert kept.read_text() == "{}"
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["base", "dev.tsv", "out.partial", "rows.tsv"]
+
+
+def test_a_label_whose_rows_are_all_held_out(tmp_path: Path) -> None:
+    base = str(save_checkpoint(tmp_path / "base"))
+    texts = tuple(f"the film was {i}" for i in range(30))
+    rows = Rows(texts, ("good",) * 30, "test")
+    _, held_out = split_indices(rows, 0.1, seed=0)
+    labels = tuple("bad" if i in held_out else "good" for i in range(30))
+    with pytest.raises(UsageError, match="test: all 27 rows to train on have the label 'good'"):
+        train_member(Rows(texts, labels, "test"), base, tmp_path / "out", TrainConfig())
+    assert not (tmp_path / "out.partial").exists()

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import processes
 from ..data import Rows
 from ..difficulty import Difficulty, difficulty_path, label_difficulty
 from ..errors import UsageError
@@ -60,6 +61,8 @@ def _difficulty(args: argparse.Namespace) -> int:
         labels=labels,
         layers=layers_of(args),
     )
+    if not processes.is_first():
+        return 0
     difficulty.write(output)
     if args.json:
         summary = {"output": str(output), "rows": len(rows.texts)}

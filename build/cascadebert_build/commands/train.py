@@ -8,6 +8,7 @@ from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
+from .. import processes
 from ..config import DataConfig
 from ..data import Rows, rows_from_source
 from ..difficulty import difficulty_from_file, difficulty_path
@@ -200,6 +201,8 @@ def _train(args: argparse.Namespace) -> int:
         layers=layers_of(args),
         teacher=None if args.teacher is None else _source(args.teacher),
     )
+    if not processes.is_first():
+        return 0
     if args.json:
         print(json.dumps(asdict(result)))
     else:

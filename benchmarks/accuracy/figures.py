@@ -109,7 +109,7 @@ def member_figures(
     """
     member, plain = f"{objective}-{layers}", f"plain-{layers}"
     # Distilled members are held against distilled plain training: it is DAR that is in question.
-    if objective == "dar-distilled":
+    if objective == "dar-distilled" and packed.seeds(f"plain-distilled-{layers}", task):
         plain = f"plain-distilled-{layers}"
     seeds = [
         seed

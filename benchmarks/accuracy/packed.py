@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .plan import DIFFICULTY, Run
+from .plan import DIFFICULTY, ROBERTA, TASKS, Run
 
 FOLDER = Path(__file__).parent / "logits"
+NAMES = (*TASKS, ROBERTA)
 _RECORDS = "records"
 # Of a run's record: what a reader wants beside the figures.
 _KEPT = ("seconds", "result", "accuracies", "versions", "hard")
@@ -64,7 +65,11 @@ def pack(task: str, runs_folder: Path) -> Packed:
     from the packed ones, so that everybody gets the same.
     """
     known = load_packed(task)
+    # "sst2-roberta" is a task of its own here, though its name begins like another's.
+    others = tuple(f"{name}-" for name in NAMES if name.startswith(f"{task}-"))
     for path in sorted(runs_folder.glob(f"{task}-*.npz")):
+        if path.name.startswith(others):
+            continue
         with np.load(path) as stored:
             record = json.loads(str(stored["record"]))
             known.logits[path.stem] = (

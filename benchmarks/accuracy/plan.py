@@ -18,6 +18,8 @@ DIFFICULTY = "difficulty"
 LARGE = "large"
 DEEBERT = "deebert"
 PABEE = "pabee"
+# The pair of another architecture, trained from scratch on SST-2's sample.
+ROBERTA = "sst2-roberta"
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,11 +25,11 @@ from cascadebert_build.difficulty import difficulty_from_file, label_difficulty
 from cascadebert_build.tasks import TASKS as GLUE
 from cascadebert_build.train import TrainConfig, subset_of_rows, train_member
 
-from .plan import DIFFICULTY, FOLDS, LARGE, SEEDS, TASKS, Run
+from .plan import DIFFICULTY, FOLDS, LARGE, ROBERTA, SEEDS, TASKS, Run
 from .training import MAX_LENGTH, Place, dev_rows, train_rows, use_one_thread, write_run
 
 TASK = TASKS["sst2"]
-NAME = "sst2-roberta"  # of the result files, where others have the task's name
+NAME = ROBERTA  # of the result files, where others have the task's name
 LABELS = GLUE[TASK.name].labels
 VOCABULARY = 8000
 _SPECIAL = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]  # with RoBERTa's ids, 0 to 4

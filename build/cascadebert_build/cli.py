@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from cascadebert_client import __version__
-from cascadebert_client.cli import add_classify_parser, add_status_parser
+from cascadebert_client.cli import add_audit_parser, add_classify_parser, add_status_parser
 from cascadebert_core.errors import PolicyError
 from cascadebert_engine.errors import EngineError
 
@@ -47,6 +47,7 @@ def parser() -> argparse.ArgumentParser:
     add_serve_parser(commands)
     add_classify_parser(commands)
     add_status_parser(commands)
+    add_audit_parser(commands)
     add_demo_parser(commands)
     return top
 

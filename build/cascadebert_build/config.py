@@ -14,6 +14,7 @@ from cascadebert_engine.profiles import Profile, default_opt_batch, profiles_of_
 from cascadebert_engine.request import HARDWARE_COMPATIBILITY, BuildOptions
 
 from .errors import UsageError
+from .goals import DEFAULT_GOALS, DEFAULT_POINT, KINDS, ONLY_POINT, Goal
 from .half import FP32_OPS
 
 if sys.version_info >= (3, 11):
@@ -55,7 +56,7 @@ class DataConfig:
 
     Attributes:
         path: a tsv, csv or jsonl file, or the id of a hub data set.
-        text, text_pair, label: columns.
+        text, text_pair, label: columns; "" as label: the rows have none.
         split: of a hub data set; files have none.
         subset: configuration of a hub data set ("sst2" of "nyu-mll/glue").
     """
@@ -86,6 +87,8 @@ class RuntimeConfig:
             concurrent callers of the stage itself.
         cuda_graphs: a GPU stage launches the kernels of a call as one, for every length and a few
             numbers of rows.
+        audit_rate: share of the rows, 0 to 1, whose answer the server compares in the background
+            with the last member's; see docs/audit.md.
     """
 
     backend: str = "python"
@@ -97,6 +100,7 @@ class RuntimeConfig:
     threads: int = 0
     max_queue_delay_us: int = 0
     cuda_graphs: bool = False
+    audit_rate: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,18 +128,54 @@ class CompileConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class TuneConfig:
-    """How thresholds are chosen.
+class GoalConfig:
+    """What the thresholds of one operating point are chosen for: one of these, and no more.
 
     Attributes:
+        max_disagreement: share of the inputs on which the answer may not be the last member's.
+        max_accuracy_drop: how far the accuracy may lie below the last member's, 0 to 1.
         max_deferral_rate: largest share of the rows reaching a stage that it may defer: one
             number for all stages but the last, or one for each.
+        min_speedup: how many times cheaper than the last member alone.
+        max_cost: milliseconds a row.
+        confidence: of a promise, the first two.
+    """
+
+    max_disagreement: float | None = None
+    max_accuracy_drop: float | None = None
+    max_deferral_rate: tuple[float, ...] | None = None
+    min_speedup: float | None = None
+    max_cost: float | None = None
+    confidence: float = 0.95
+
+    def goal(self, where: str) -> Goal | None:
+        """The goal; None where there is none.
+
+        Raises:
+            UsageError: there is more than one.
+        """
+        given = {kind: getattr(self, kind) for kind in KINDS if getattr(self, kind) is not None}
+        if len(given) > 1:
+            raise UsageError(f"{where} has {' and '.join(given)}: give one of them")
+        for kind, limit in given.items():
+            return Goal(kind, limit, self.confidence)
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class TuneConfig(GoalConfig):
+    """How thresholds are chosen, and the goal of the one operating point, if there is just one.
+
+    Attributes:
+        default: the operating point that a request without parameters gets.
+        per_label: let thresholds differ by the label that a stage predicts.
         signal: of every stage but the last, a name of `cascadebert_core.signals.SIGNALS`.
         fit_temperature: of every stage, on a fifth of the held-out rows, which then choose no
             threshold; without labels, or with too few rows, all temperatures are 1.
     """
 
-    max_deferral_rate: tuple[float, ...] = (0.25,)
+    default: str | None = None
+    per_label: bool = False
     signal: str = MAX_PROBABILITY
     fit_temperature: bool = True
 
@@ -157,6 +197,7 @@ class CascadeConfig:
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
     compile: CompileConfig = field(default_factory=CompileConfig)
     tune: TuneConfig = field(default_factory=TuneConfig)
+    operating_points: Mapping[str, GoalConfig] = field(default_factory=dict[str, GoalConfig])
 
     def model_name(self, member: MemberConfig) -> str:
         """The Triton model of a member's stage."""
@@ -191,10 +232,46 @@ class CascadeConfig:
         best = member.opt_batch_size or default_opt_batch(self.members.index(member), most)
         return profiles_of_buckets(self.buckets(member), best, most)
 
-    def deferral_rates(self) -> tuple[float, ...]:
-        """The largest deferral rate of every stage but the last."""
-        rates = self.tune.max_deferral_rate
-        return rates * (len(self.members) - 1) if len(rates) == 1 else rates
+    def goals(self) -> dict[str, Goal]:
+        """The goal of every operating point by its name; three promises where nobody says any.
+
+        Raises:
+            UsageError: there are goals in two places, or a point without one.
+        """
+        own = self.tune.goal("tune")
+        if own is not None and self.operating_points:
+            raise UsageError(
+                f"tune.{own.kind} is the goal of a single operating point, and there are "
+                f"[operating_points.{next(iter(self.operating_points))}] and others: move it there"
+            )
+        if own is not None:
+            return {self.tune.default or ONLY_POINT: own}
+        if not self.operating_points:
+            confidence = self.tune.confidence
+            return {n: replace(g, confidence=confidence) for n, g in DEFAULT_GOALS.items()}
+        goals: dict[str, Goal] = {}
+        for name, point in self.operating_points.items():
+            goal = point.goal(f"operating_points.{name}")
+            if goal is None:
+                raise UsageError(f"operating_points.{name} has no goal: give {', '.join(KINDS)}")
+            goals[name] = goal
+        return goals
+
+    def has_goals(self) -> bool:
+        """Whether somebody said what the thresholds are for."""
+        return bool(self.operating_points) or self.tune.goal("tune") is not None
+
+    def default_point(self) -> str:
+        """The operating point that a request without parameters gets.
+
+        Raises:
+            UsageError: it is none of them.
+        """
+        names = list(self.goals())
+        default = self.tune.default or (DEFAULT_POINT if DEFAULT_POINT in names else names[0])
+        if default not in names:
+            raise UsageError(f"tune.default is {default!r}: give one of {', '.join(names)}")
+        return default
 
     def _path(self, value: str) -> str:
         path = (self.folder / Path(value).expanduser()).resolve()
@@ -237,10 +314,11 @@ def _config(raw: dict[str, Any], folder: Path) -> CascadeConfig:
         ),
         name=_of_type(str, top.get("name", "cascade"), "name"),
         labels=_strings(top["labels"], "labels") if "labels" in top else None,
-        data=_table(DataConfig, top["data"], "data") if "data" in top else None,
+        data=_data(top["data"]) if "data" in top else None,
         runtime=_table(RuntimeConfig, top.get("runtime", {}), "runtime"),
         compile=_table(CompileConfig, top.get("compile", {}), "compile"),
         tune=_table(TuneConfig, _rates_as_list(top.get("tune", {})), "tune"),
+        operating_points=_points(top.get("operating_points", {})),
     )
     _validate(config)
     return config
@@ -274,14 +352,10 @@ def _validate(config: CascadeConfig) -> None:
         )
     _validate_runtime(config.runtime)
     _validate_compile(config.compile)
-    rates = config.tune.max_deferral_rate
-    if any(not 0.0 <= rate <= 1.0 for rate in rates):
-        raise UsageError(f"tune.max_deferral_rate is {list(rates)}: give numbers from 0 to 1")
-    if len(rates) not in {1, len(config.members) - 1}:
-        raise UsageError(
-            f"tune.max_deferral_rate has {len(rates)} numbers: give one, or one for each of the "
-            f"{len(config.members) - 1} stages that may defer"
-        )
+    config.default_point()
+    for name, goal in config.goals().items():
+        where = f"operating_points.{name}" if config.operating_points else "tune"
+        goal.check(where, len(config.members) - 1)
 
 
 def _validate_runtime(runtime: RuntimeConfig) -> None:
@@ -314,6 +388,8 @@ def _validate_runtime(runtime: RuntimeConfig) -> None:
     _at_least(0, runtime.max_queue_delay_us, "runtime.max_queue_delay_us")
     if runtime.cuda_graphs and runtime.engine != "tensorrt":
         raise UsageError("runtime.cuda_graphs is true: only engine = 'tensorrt' has them")
+    if not 0.0 <= runtime.audit_rate <= 1.0:  # false for NaN too
+        raise UsageError(f"runtime.audit_rate is {runtime.audit_rate}: give a number from 0 to 1")
 
 
 def _validate_compile(options: CompileConfig) -> None:
@@ -366,11 +442,30 @@ def _value(kind: str, value: Any, where: str) -> Any:
         return tuple(float(_of_type((int, float), item, where)) for item in _list(value, where))
     if kind.startswith("tuple[str"):
         return _strings(value, where)
+    if kind.startswith("float"):
+        return float(_of_type((int, float), value, where))
     if kind == "bool":
         if not isinstance(value, bool):
             raise UsageError(f"{where} is {value!r}: give true or false")
         return value
     return _of_type(int if kind.startswith("int") else str, value, where)
+
+
+def _data(raw: Any) -> DataConfig:
+    data: DataConfig = _table(DataConfig, raw, "data")
+    # TOML has no word for nothing.
+    return replace(data, label=data.label or None, text_pair=data.text_pair or None)
+
+
+def _points(raw: Any) -> dict[str, GoalConfig]:
+    if not isinstance(raw, dict):
+        raise UsageError(f"operating_points is {raw!r}: give a table for each, by its name")
+    points: dict[str, GoalConfig] = {}
+    for name, table in cast("dict[str, Any]", raw).items():
+        _name(name, "operating_points")
+        where = f"operating_points.{name}"
+        points[name] = _table(GoalConfig, _rates_as_list(table), where)
+    return points
 
 
 def _rates_as_list(raw: Any) -> Any:

@@ -47,6 +47,7 @@ def policy_from_members(config: CascadeConfig, manifests: Sequence[MemberManifes
         stages=stages,
         operating_points={},
         default_operating_point="default",
+        audit_rate=config.runtime.audit_rate,
     )
     return empty.with_thresholds((1.0,) * (len(stages) - 1))
 

@@ -199,7 +199,7 @@ def _metrics(
 
     return MemberMetrics(
         dis=bootstrap(difficulty_inversion_score, sure, correct, resamples=n),
-        ece=bootstrap(expected_calibration_error, confidence, correct, resamples=n),
+        ece=bootstrap(expected_calibration_error, confidence, correct, resamples=n, centred=True),
         brier=bootstrap(brier_score, probabilities, truth, resamples=n),
         coverage=bootstrap(coverage, sure, correct, resamples=n),
     )

@@ -195,6 +195,7 @@ def bootstrap(
     resamples: int = 1000,
     level: float = 0.95,
     seed: int = 0,
+    centred: bool = False,
 ) -> Interval:
     """Percentile interval of a statistic over rows drawn with replacement (Efron, 1979).
 
@@ -206,6 +207,8 @@ def bootstrap(
         resamples: how often rows are drawn.
         level: of the interval.
         seed: of the draws.
+        centred: shift the draws to the value on the rows as they are, for statistics that draws
+            with repeated rows overrate, such as a calibration error.
     """
     rng = np.random.default_rng(seed)
     n = len(arrays[0])
@@ -223,8 +226,11 @@ def bootstrap(
     # A draw without a single wrong row, say, has no such figure.
     finite = draws[np.isfinite(draws)]
     tail = 100 * (1 - level) / 2
+    value = float(statistic(*arrays))
+    if centred and finite.size:
+        finite = np.maximum(finite - finite.mean() + value, 0.0)
     low, high = np.percentile(finite, (tail, 100 - tail)) if finite.size else (np.nan, np.nan)
-    return Interval(float(statistic(*arrays)), float(low), float(high))
+    return Interval(value, float(low), float(high))
 
 
 def _mid_ranks(values: NDArray[Any]) -> NDArray[np.float64]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from google.protobuf import json_format, text_format
 from tritonclient.grpc import model_config_pb2
 
 from cascadebert_core.contract import LOGITS
-from cascadebert_core.policy import StagePolicy
+from cascadebert_core.policy import Policy, StagePolicy
 from cascadebert_engine.profiles import graph_batches
 
 from .config import RuntimeConfig
@@ -22,6 +23,10 @@ THREADS = "threads"
 # Whether a plan inside the python backend runs from CUDA graphs.
 CUDA_GRAPHS = "cuda_graphs"
 CALLS_IN_FLIGHT = "calls_in_flight"
+OPERATING_POINTS = "operating_points"
+POLICY_ID = "policy"
+# Of an operating point's certificate; all of it is in policy.json.
+_SHOWN = ("promise", "budget", "n", "observed", "bound", "exits", "speedup")
 
 
 def stage_config(stage: StagePolicy, runtime: RuntimeConfig, profiles: int = 0) -> ModelConfig:
@@ -127,6 +132,25 @@ def set_parameter(config: ModelConfig, key: str, value: str) -> None:
 def parameter(config: ModelConfig, key: str) -> str | None:
     """One of the free parameters; None where the configuration has none of that name."""
     return config.parameters[key].string_value if key in config.parameters else None
+
+
+def describe_policy(config: ModelConfig, policy: Policy) -> None:
+    """Say in a cascade's configuration what it serves: Triton hands that out, unlike policy.json.
+
+    The parameter `operating_points` is a JSON object: by name, thresholds, whether it is the
+    default, and of the certificate the promise or budget with what it was found to do.
+    """
+    known = (policy.certificate or {}).get("operating_points", {})
+    points = {
+        name: {
+            "thresholds": list(thresholds),
+            "default": name == policy.default_operating_point,
+            **{key: known[name][key] for key in _SHOWN if key in known.get(name, {})},
+        }
+        for name, thresholds in policy.operating_points.items()
+    }
+    set_parameter(config, OPERATING_POINTS, json.dumps(points))
+    set_parameter(config, POLICY_ID, policy.id)
 
 
 def config_to_text(config: ModelConfig) -> str:

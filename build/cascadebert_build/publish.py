@@ -20,12 +20,13 @@ from cascadebert_engine.manifest import manifest_from_file
 
 from .config import RuntimeConfig
 from .errors import UsageError
-from .model_config import config_from_text, config_to_text, stage_config
+from .model_config import config_from_text, config_to_text, describe_policy, stage_config
 from .workspace import sha256_of
 
 _STAGES = Path(__file__).parent / "stages"
 _STAGE_MANIFEST = "cascadebert.json"
 _BLS_VERSION = "1"
+PUBLISHED_CONFIG = "published"
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +139,7 @@ def _publish_bls(model: Path, policy: Policy, stages: Sequence[StageFiles]) -> b
         if not target.is_file() or target.read_text(encoding="utf-8") != text:
             write_text(target, text)
             changed = True
+    changed |= _publish_description(model, policy)
     text = policy_to_json(policy)
     path = version / POLICY_FILE
     if not path.is_file() or path.read_text(encoding="utf-8") != text:
@@ -147,6 +149,22 @@ def _publish_bls(model: Path, policy: Policy, stages: Sequence[StageFiles]) -> b
         if folder.name not in wanted:  # of an earlier policy
             shutil.rmtree(folder)
     return changed
+
+
+def _publish_description(model: Path, policy: Policy) -> bool:
+    """A second configuration beside the generic one, with the operating points.
+
+    A server that is started with --model-config-name=published takes it; any other serves the
+    same, and `cascadebert status` cannot list the points.
+    """
+    config = config_from_text((model / "config.pbtxt").read_text(encoding="utf-8"))
+    describe_policy(config, policy)
+    text = config_to_text(config)
+    path = model / "configs" / f"{PUBLISHED_CONFIG}.pbtxt"
+    if path.is_file() and path.read_text(encoding="utf-8") == text:
+        return False
+    write_text(path, text)
+    return True
 
 
 def _install_bls_source(model: Path) -> None:

@@ -22,6 +22,7 @@ from .model_config import (
     ModelConfig,
     config_from_text,
     config_to_json,
+    describe_policy,
     parameter,
     set_parameter,
 )
@@ -125,6 +126,7 @@ def _plan(
         configs.append(config)
     cascade = _read(repository, name)
     set_parameter(cascade, CALLS_IN_FLIGHT, str(calls_in_flight))
+    describe_policy(cascade, policy)
     return [*configs, cascade]
 
 

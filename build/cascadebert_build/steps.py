@@ -33,8 +33,7 @@ from .logits import Run, load_logits, logits_of_rows, save_logits, stage_input
 from .progress import say, timed
 from .publish import StageFiles, publish_cascade
 from .session import OnnxSession
-from .simulate import simulate
-from .tune import SPLIT_SEED, choose_thresholds, fit_temperatures
+from .tune_steps import TuneSteps
 from .verify import TOLERANCE, VerifyReport, verify_onnx
 from .workspace import MemberManifest, Workspace, sha256_of
 
@@ -246,44 +245,52 @@ class Steps:
         return policy_from_members(replace(self.config, members=tuple(members)), manifests)
 
     def tune(self) -> Policy:
-        """Temperatures, thresholds for the wanted deferral rate, and the policy with them."""
+        """Temperatures, operating points with their certificate, and the policy with them."""
         for member in self.config.members:
             self.workspace.manifest(member)
         draft = self.draft()
-        rates = self.config.deferral_rates()
         logits = [self.logits(member) for member in self.config.members]
-        with timed("tune", self.config.name) as note:
-            fitted = fit_temperatures(
-                draft.with_signal(self.config.tune.signal),
-                self.rows,
-                logits,
-                fit=self.config.tune.fit_temperature,
-            )
-            rest = [values[fitted.threshold_rows] for values in logits]
-            policy = replace(
-                fitted.policy.with_thresholds(choose_thresholds(fitted.policy, rest, rates)),
-                certificate={
-                    "method": "max_deferral_rate on held-out rows; promises nothing",
-                    "max_deferral_rates": list(rates),
-                    "rows": len(fitted.threshold_rows),
-                    "temperature_rows": len(fitted.temperature_rows),
-                    "split_seed": SPLIT_SEED,
-                    "data_sha256": self.rows.sha256(),
-                    "artefacts": self._artefacts(),
-                },
-            )
-            outcome = simulate(policy, rest)
-            write_text(self.workspace.policy, policy_to_json(policy))
-            thresholds = ", ".join(f"{threshold:.4f}" for threshold in policy.thresholds)
-            temperatures = ", ".join(f"{stage.temperature:g}" for stage in policy.stages)
-            note(
-                f"thresholds {thresholds or 'none'}: {outcome.deferral_rate:.1%} of "
-                f"{len(fitted.threshold_rows)} rows deferred; temperatures {temperatures} "
-                + (
-                    f"from {len(fitted.temperature_rows)} other rows"
-                    if len(fitted.temperature_rows)
-                    else "not fitted"
-                )
+        with contextlib.ExitStack() as stack:
+
+            def load(member: MemberConfig) -> Callable[[], Run]:
+                if not self.uses_plans:
+                    return lambda: OnnxSession(self.workspace.onnx(member)).logits
+                return lambda: stack.enter_context(self.engines.session(member)).run
+
+            policy = self.tuning.tune(draft, logits, load, self._artefacts())
+        write_text(self.workspace.policy, policy_to_json(policy))
+        return policy
+
+    @property
+    def tuning(self) -> TuneSteps:
+        """The choice of operating points."""
+        return TuneSteps(self.config, self.workspace, self.rows, force=self.force)
+
+    def report_rows(self, policy: Policy) -> NDArray[np.intp]:
+        """Indices of the held-out rows that chose neither temperature nor threshold.
+
+        All of them, where the policy was tuned on other rows than cascade.toml's are now.
+        """
+        if (policy.certificate or {}).get("data_sha256") != self.rows.sha256():
+            return np.arange(len(self.rows.texts))
+        return self.tuning.split().report
+
+    def verify_certificate(self) -> Policy | None:
+        """The policy, if its certificate is of these artefacts and rows; None without a policy.
+
+        Raises:
+            CheckFailed: artefacts, runtime or held-out rows have changed since.
+        """
+        if not self.workspace.policy.is_file():
+            return None
+        try:
+            policy = self.policy()
+        except (UsageError, PolicyError) as exc:
+            raise CheckFailed(f"the certificate does not hold: {exc}") from exc
+        if (policy.certificate or {}).get("data_sha256") != self.rows.sha256():
+            raise CheckFailed(
+                "the certificate does not hold: the held-out rows have changed since the "
+                "thresholds were chosen: run `cascadebert tune` again"
             )
         return policy
 
@@ -344,11 +351,16 @@ class Steps:
         """
         if not self.workspace.policy.is_file():
             raise UsageError("no thresholds are chosen: run `cascadebert tune`")
-        policy = policy_from_file(self.workspace.policy)
+        # How often the server audits is nothing that the thresholds depend on.
+        policy = policy_from_file(self.workspace.policy).with_audit_rate(
+            self.config.runtime.audit_rate
+        )
         draft = self.draft()
         same = len(policy.stages) == len(draft.stages) and (
             replace(
-                draft.with_confidence_of(policy).with_thresholds(policy.thresholds),
+                draft.with_confidence_of(policy).with_operating_points(
+                    policy.operating_points, policy.default_operating_point
+                ),
                 certificate=policy.certificate,
             )
             == policy

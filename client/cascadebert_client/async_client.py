@@ -184,6 +184,12 @@ class AsyncCascadeClient:
         """Ask how the server and the cascade are, as `CascadeClient.status` does."""
         return await self._drive(self._flows.status(Deadline.after(timeout_s)))
 
+    async def model_parameters(
+        self, *, timeout_s: float | None = DEFAULT_STATUS_TIMEOUT_S
+    ) -> dict[str, str]:
+        """Return the model's free parameters; see `CascadeClient.model_parameters`."""
+        return await self._drive(self._flows.model_parameters(Deadline.after(timeout_s)))
+
     async def _classify_rows(
         self, rows: list[EncodedRow], parameters: Parameters, deadline: Deadline
     ) -> list[Classification]:

@@ -1,6 +1,7 @@
-"""`cascadebert classify` and `cascadebert status`.
+"""`cascadebert classify`, `cascadebert status` and `cascadebert audit`.
 
 Exit codes: 0 done, 1 the server failed or is not ready, 2 wrong use or bad input, 130 interrupted.
+Of `audit`: 1 a promise is broken, 2 nothing is known (no server, no audits), too; else 0.
 """
 
 import argparse
@@ -16,8 +17,27 @@ from typing import Any, Protocol, TextIO
 
 from tqdm import tqdm
 
+from .audit import (
+    DEFAULT_CONFIDENCE,
+    DISAGREEMENT,
+    Promise,
+    audit_of_point,
+    counts_from_samples,
+    is_broken,
+    promises_from_parameters,
+)
 from .errors import CascadeClientError, InvalidRequest, ModelNotFound
-from .rendering import JsonLines, Renderer, Table, TabSeparated, status_json, status_text
+from .metrics_text import fetch_metrics, metrics_url, samples_from_text
+from .rendering import (
+    JsonLines,
+    Renderer,
+    Table,
+    TabSeparated,
+    audit_json,
+    audit_text,
+    status_json,
+    status_text,
+)
 from .requests import Row
 from .sources import rows_from_file, rows_from_lines
 from .sync_client import (
@@ -133,6 +153,48 @@ def add_status_parser(subparsers: Subparsers) -> None:
     parser.set_defaults(run=run_status)
 
 
+def add_audit_parser(subparsers: Subparsers) -> None:
+    """Add the `audit` command; its handler is in the parsed arguments as `run`."""
+    parser = subparsers.add_parser(
+        "audit",
+        help="say whether a served cascade still keeps its promise",
+        description=(
+            "Read how often the answers of a served cascade were not its last stage's, and test "
+            "the promise of every operating point. You may look as often as you like: the test "
+            "allows for it. Exit code 0: the promises hold or it cannot be told yet, "
+            "1: one is broken, 2: the server cannot be reached or audits nothing."
+        ),
+    )
+    add_connection_arguments(parser)
+    parser.add_argument(
+        "--metrics-url",
+        metavar="URL",
+        help="the server's metrics (default: port 8002 of the host of --url)",
+    )
+    parser.add_argument(
+        "--max-disagreement",
+        type=float,
+        metavar="P",
+        help="test that at most this share of the rows (0 to 1) is answered otherwise than by the "
+        "last stage (default: what the model's configuration promises)",
+    )
+    parser.add_argument(
+        "--confidence",
+        type=float,
+        metavar="P",
+        help=f"of that test (default: {DEFAULT_CONFIDENCE})",
+    )
+    parser.add_argument(
+        "--timeout-s",
+        type=float,
+        default=DEFAULT_STATUS_TIMEOUT_S,
+        metavar="S",
+        help="seconds to wait for each answer (default: %(default)g)",
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.set_defaults(run=run_audit)
+
+
 def run_classify(args: argparse.Namespace) -> int:
     """Run `classify`, and return its exit code."""
     return _guarded("classify", lambda: _classify(args))
@@ -143,6 +205,12 @@ def run_status(args: argparse.Namespace) -> int:
     return _guarded("status", lambda: _status(args))
 
 
+def run_audit(args: argparse.Namespace) -> int:
+    """Run `audit`, and return its exit code."""
+    # 1 is an alarm, which a server that is down must not raise.
+    return _guarded("audit", lambda: _audit(args), failed=_WRONG_USE)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `python -m cascadebert_client.cli`, for where only the client is installed."""
     parser = argparse.ArgumentParser(
@@ -151,12 +219,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
     add_classify_parser(subparsers)
     add_status_parser(subparsers)
+    add_audit_parser(subparsers)
     args = parser.parse_args(argv)
     run: Callable[[argparse.Namespace], int] = args.run
     return run(args)
 
 
-def _guarded(command: str, run: Callable[[], int]) -> int:
+def _guarded(command: str, run: Callable[[], int], *, failed: int = _FAILED) -> int:
     """Run a command, and turn what may go wrong into a message and an exit code."""
     try:
         code = run()
@@ -175,7 +244,7 @@ def _guarded(command: str, run: Callable[[], int]) -> int:
         return _WRONG_USE
     except CascadeClientError as exc:
         print(f"cascadebert {command}: error: {exc}", file=sys.stderr)
-        return _FAILED
+        return failed
     return code
 
 
@@ -184,6 +253,57 @@ def _status(args: argparse.Namespace) -> int:
         status = client.status(timeout_s=args.timeout_s)
     print(status_json(status) if args.json else status_text(status))
     return _DONE if status.serving else _FAILED
+
+
+def _audit(args: argparse.Namespace) -> int:
+    given = _given_promise(args)
+    counts = counts_from_samples(
+        samples_from_text(
+            fetch_metrics(args.metrics_url or metrics_url(args.url), args.timeout_s),
+            "cascadebert_audit",
+        ),
+        args.model,
+    )
+    if not counts:
+        raise InvalidRequest(
+            f"nothing is audited of a model {args.model!r} there: check the name, and that its "
+            "policy's audit_rate is above 0 ([runtime] audit_rate in cascade.toml, then "
+            "`cascadebert publish`)"
+        )
+    promises = {} if given is not None else _served_promises(args)
+    points = [
+        audit_of_point(point, policy, found, given or promises.get(point))
+        for (policy, point), found in counts.items()
+    ]
+    print(audit_json(args.model, points) if args.json else audit_text(args.model, points))
+    return _FAILED if is_broken(points) else _DONE
+
+
+def _given_promise(args: argparse.Namespace) -> Promise | None:
+    """Return the promise on the command line, if there is one."""
+    for name in ("max_disagreement", "confidence", "timeout_s"):
+        value: float | None = getattr(args, name)
+        most = 1.0 if name != "timeout_s" else float("inf")
+        if value is not None and not 0 < value < most:  # true for NaN too
+            limits = "above 0" + (" and below 1" if most == 1 else "")
+            raise InvalidRequest(f"--{name.replace('_', '-')} is {value}: give a number {limits}")
+    if args.max_disagreement is None:
+        if args.confidence is not None:
+            raise InvalidRequest("--confidence is given: give --max-disagreement, too")
+        return None
+    return Promise(DISAGREEMENT, args.max_disagreement, _given(args.confidence, DEFAULT_CONFIDENCE))
+
+
+def _served_promises(args: argparse.Namespace) -> dict[str, Promise]:
+    """Return what the model's configuration promises."""
+    with CascadeClient(args.url, args.model, args.model_version) as client:
+        promises = promises_from_parameters(client.model_parameters(timeout_s=args.timeout_s))
+    if not promises:
+        raise InvalidRequest(
+            f"the configuration of {args.model!r} promises nothing: give --max-disagreement and "
+            "--confidence"
+        )
+    return promises
 
 
 def _classify(args: argparse.Namespace) -> int:

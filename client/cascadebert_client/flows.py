@@ -18,6 +18,7 @@ from .errors import (
     Target,
     translated,
 )
+from .operating_points import points_from_parameters
 from .requests import TEXT, EncodedRow, Parameters, Tensors, infer_arguments, parse_response
 from .types import Classification, ModelStatistics, ModelStatus, ServerStatus
 
@@ -71,8 +72,13 @@ class _ModelMetadata(Protocol):
     inputs: list[_TensorMetadata]
 
 
+class _ModelParameter(Protocol):
+    string_value: str
+
+
 class _ModelConfig(Protocol):
     max_batch_size: int
+    parameters: Mapping[str, _ModelParameter]
 
 
 class _ModelConfigResponse(Protocol):
@@ -170,6 +176,16 @@ class CascadeFlows:
             self._max_batch_size = max(1, int(max_batch_size))
         return min(wanted, self._max_batch_size)
 
+    def model_parameters(self, deadline: Deadline) -> Flow[dict[str, str]]:
+        """Return the free parameters of the model's configuration."""
+
+        def call() -> Call:
+            remaining_s = deadline.require_time(self.target)
+            return self._call("get_model_config", remaining_s, **self._model())
+
+        response = yield from self._with_retries(call, deadline)
+        return _strings(cast("_ModelConfigResponse", response))
+
     def status(self, deadline: Deadline) -> Flow[ServerStatus]:
         """Describe the server and the cascade. Nothing is retried, and no answer is an answer."""
         problems: list[str] = []
@@ -224,6 +240,7 @@ class CascadeFlows:
             versions=tuple(metadata.versions) if metadata is not None else (),
             max_batch_size=int(response.config.max_batch_size) if response is not None else None,
             problem=problems[0] if problems else None,
+            operating_points=() if response is None else points_from_parameters(_strings(response)),
         )
 
     def _statistics(self, deadline: Deadline) -> Flow[tuple[ModelStatistics, ...]]:
@@ -294,6 +311,11 @@ class MakeCall(Protocol):
     def __call__(self) -> Call:
         """Return the call."""
         ...
+
+
+def _strings(response: _ModelConfigResponse) -> dict[str, str]:
+    parameters = response.config.parameters
+    return {name: value.string_value for name, value in parameters.items()}
 
 
 def _model_statistics(counters: _ModelCounters) -> ModelStatistics:

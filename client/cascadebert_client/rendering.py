@@ -2,8 +2,11 @@
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from typing import Protocol
 
+from .audit import PointAudit, sentence
+from .operating_points import OperatingPoint
 from .requests import Row
 from .types import Classification, ModelStatus, ServerStatus
 
@@ -119,6 +122,7 @@ def status_text(status: ServerStatus) -> str:
     lines.append(f"model   {_model_text(status.model)}")
     if status.model.problem is not None:
         lines.append(f"        {status.model.problem}")
+    lines += _point_lines(status.model.operating_points)
     if status.statistics:
         rows = [("", "version", "inferences", "executions", "failures", "mean ms")]
         rows += [
@@ -140,9 +144,87 @@ def status_text(status: ServerStatus) -> str:
     return _printable("\n".join(lines), keep="\n")
 
 
+def _point_lines(points: Sequence[OperatingPoint]) -> list[str]:
+    if not points:
+        return []
+    rows = [("operating point", "thresholds", "deferred", "speed-up", "")]
+    for point in points:
+        thresholds = ", ".join(
+            "/".join(f"{t:.4f}" for t in (each if isinstance(each, tuple) else (each,)))
+            for each in point.thresholds
+        )
+        rows.append(
+            (
+                f"{point.name}{' (default)' if point.default else ''}",
+                thresholds or "-",
+                "-" if point.deferral is None else f"{point.deferral:.1%}",
+                "-" if point.speedup is None else f"{point.speedup:.2f}",
+                point.goal or "",
+            )
+        )
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    return [
+        "",
+        *(
+            "  ".join(
+                [f"{row[0]:<{widths[0]}}"]
+                + [f"{row[i]:>{widths[i]}}" for i in range(1, 4)]
+                + [row[4]]
+            ).rstrip()
+            for row in rows
+        ),
+    ]
+
+
 def status_json(status: ServerStatus) -> str:
     """Return the status as one JSON object."""
     return json.dumps({**dataclasses.asdict(status), "serving": status.serving})
+
+
+def audit_text(model: str, points: Sequence[PointAudit]) -> str:
+    """Return what audits found, as lines for people.
+
+    Args:
+        model: The cascade.
+        points: At least one.
+    """
+    lines: list[str] = []
+    for point in points:
+        counts = point.counts
+        lines += [
+            f"{model}, operating point {point.operating_point} (policy {point.policy[:12]})",
+            f"  {_rows(counts.audited)} audited, {counts.disagreed:,} answered otherwise than by "
+            "the last stage" + (f" ({point.estimate:.3%})" if point.estimate is not None else ""),
+            f"  of all rows {point.interval.low:.3%} to {point.interval.high:.3%}, "
+            f"with {100 * point.confidence:.4g}% confidence however often you look",
+        ]
+        if counts.dropped:
+            lines.append(f"  {_rows(counts.dropped)} not audited for want of spare capacity")
+        if counts.errors:
+            lines.append(f"  {_rows(counts.errors)} that the last stage could not be asked about")
+        lines.append(f"  {sentence(point)}")
+    return _printable("\n".join(lines), keep="\n")
+
+
+def audit_json(model: str, points: Sequence[PointAudit]) -> str:
+    """Return what audits found as one JSON object."""
+    return json.dumps(
+        {
+            "model": model,
+            "operating_points": [
+                {
+                    **dataclasses.asdict(point),
+                    "estimate": point.estimate,
+                    "sentence": sentence(point),
+                }
+                for point in points
+            ],
+        }
+    )
+
+
+def _rows(count: int) -> str:
+    return "1 row" if count == 1 else f"{count:,} rows"
 
 
 def _model_text(model: ModelStatus) -> str:

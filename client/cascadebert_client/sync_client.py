@@ -240,6 +240,21 @@ class CascadeClient:
         """
         return self._drive(self._flows.status(Deadline.after(timeout_s)))
 
+    def model_parameters(
+        self, *, timeout_s: float | None = DEFAULT_STATUS_TIMEOUT_S
+    ) -> dict[str, str]:
+        """Return the free parameters of the model's configuration.
+
+        Args:
+            timeout_s: Seconds that it may take, retries included; None sets no limit.
+
+        Raises:
+            ModelNotFound: The server does not know the model or version.
+            AccessRestricted: The server keeps its configuration to itself.
+            ServerUnavailable: The server cannot be reached or is not ready, retries included.
+        """
+        return self._drive(self._flows.model_parameters(Deadline.after(timeout_s)))
+
     def _classify_rows(
         self, rows: list[EncodedRow], parameters: Parameters, deadline: Deadline
     ) -> list[Classification]:

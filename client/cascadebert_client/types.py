@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from .operating_points import OperatingPoint
+
 
 @dataclass(frozen=True, slots=True)
 class Classification:
@@ -10,7 +12,8 @@ class Classification:
     Attributes:
         label: The winning label.
         probabilities: One float32 value per label, in the order of the policy's labels.
-        confidence: The largest probability. It is exactly the server's float32, so its `repr`,
+        confidence: The stage's confidence signal, by default the largest probability, 0 to 1. It is
+            exactly the server's float32, so its `repr`,
             sent back as a threshold, is that same float32.
         exit_stage: Position (0-based) of the stage that answered.
         degraded: Whether the row was answered below the threshold that was asked for.
@@ -35,6 +38,7 @@ class ModelStatus:
         versions: The versions that the server has loaded.
         max_batch_size: Rows that one request may carry; None where the server does not say.
         problem: Why it is not ready or could not be described; None when all is well.
+        operating_points: What a call may name; empty where the configuration lists none.
     """
 
     name: str
@@ -42,6 +46,7 @@ class ModelStatus:
     versions: tuple[str, ...] = ()
     max_batch_size: int | None = None
     problem: str | None = None
+    operating_points: tuple[OperatingPoint, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -93,6 +93,8 @@ def command_of_server(
         # Only the cascades and their stages, and nothing more at run time without the key.
         "--model-control-mode=explicit",
         *(f"--load-model={model}" for model in models),
+        # Where there is one: it lists the operating points (configs/published.pbtxt).
+        "--model-config-name=published",
         "--exit-on-error=true",
         "--strict-readiness=true",
         "--disable-auto-complete-config",

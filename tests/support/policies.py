@@ -55,6 +55,7 @@ def make_policy(
     *thresholds: float,
     labels: tuple[str, ...] = ("negative", "positive"),
     pair: bool | None = False,
+    audit_rate: float = 0.0,
 ) -> Policy:
     """A cascade with one stage more than thresholds."""
     stages = tuple(
@@ -67,4 +68,5 @@ def make_policy(
         stages=stages,
         operating_points={"default": thresholds},
         default_operating_point="default",
+        audit_rate=audit_rate,
     )

@@ -84,6 +84,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
     port: int = 0
     requests: list[RecordedRequest] = field(default_factory=list)
     config_calls: int = 0
+    parameters: dict[str, str] = field(default_factory=dict)
     peak_in_flight: int = 0
     given_up: int = 0
 
@@ -237,6 +238,8 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
         self._restrict(context)
         self._require_model(request.name, request.version, context)
         config = config_pb.ModelConfig(name=self.model, max_batch_size=self.max_batch_size)
+        for name, value in self.parameters.items():
+            config.parameters[name].string_value = value
         return pb.ModelConfigResponse(config=config)
 
     def ModelStatistics(self, request: Any, context: Any) -> Any:  # noqa: N802

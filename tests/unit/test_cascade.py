@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -38,12 +39,23 @@ class Recorder:
     def __init__(self) -> None:
         self.exits: dict[int, int] = {}
         self.n_truncated = 0
+        self.audits: Counter[tuple[str, str]] = Counter()  # operating point, result
 
     def exited(self, stage: int, rows: int) -> None:
         self.exits[stage] = self.exits.get(stage, 0) + rows
 
     def truncated(self, rows: int) -> None:
         self.n_truncated += rows
+
+    def audited(self, operating_point: str, agreed: int, disagreed: int) -> None:
+        self.audits[operating_point, "agreed"] += agreed
+        self.audits[operating_point, "disagreed"] += disagreed
+
+    def audit_dropped(self, operating_point: str, rows: int) -> None:
+        self.audits[operating_point, "dropped"] += rows
+
+    def audit_failed(self, operating_point: str, rows: int) -> None:
+        self.audits[operating_point, "failed"] += rows
 
 
 class Bench:

@@ -35,7 +35,16 @@ def test_defaults_and_paths_relative_to_the_file(tmp_path: Path) -> None:
     assert config.checkpoint(large) == "org/model", "a hub id stays as it is"
     assert config.data_source().path == str(tmp_path / "dev.tsv")
     assert (config.runtime.backend, config.runtime.engine) == ("python", "onnxruntime")
-    assert config.deferral_rates() == (0.25,)
+    assert {name: str(goal) for name, goal in config.goals().items()} == {
+        "fast": "another answer than the last member's on at most 5% of the inputs, with 95% "
+        "confidence",
+        "balanced": "another answer than the last member's on at most 2% of the inputs, with 95% "
+        "confidence",
+        "accurate": "another answer than the last member's on at most 1% of the inputs, with 95% "
+        "confidence",
+    }
+    assert config.default_point() == "balanced"
+    assert not config.has_goals()
 
 
 def test_a_folder_stands_for_the_file_in_it(tmp_path: Path) -> None:
@@ -52,7 +61,33 @@ def test_buckets_end_with_the_members_own_length(tmp_path: Path) -> None:
 def test_a_rate_for_every_stage(tmp_path: Path) -> None:
     text = MEMBERS + '[[members]]\nname = "huge"\ncheckpoint = "x"\n'
     config = config_from_file(write(tmp_path, text + "[tune]\nmax_deferral_rate = [0.5, 0.1]\n"))
-    assert config.deferral_rates() == (0.5, 0.1)
+    assert config.goals()["default"].rates(2) == (0.5, 0.1)
+
+
+def test_operating_points_of_ones_own(tmp_path: Path) -> None:
+    text = (
+        MEMBERS
+        + """
+[tune]
+default = "night"
+per_label = true
+[operating_points.day]
+max_disagreement = 0.02
+confidence = 0.9
+[operating_points.night]
+min_speedup = 2
+"""
+    )
+    config = config_from_file(write(tmp_path, text))
+    assert list(config.goals()) == ["day", "night"]
+    assert config.default_point() == "night"
+    assert config.goals()["day"].confidence == 0.9
+    assert str(config.goals()["night"]) == "at least 2 times cheaper than the last member alone"
+    assert config.tune.per_label
+    one = config_from_file(write(tmp_path, MEMBERS + "[tune]\nmax_accuracy_drop = 0.005\n"))
+    assert list(one.goals()) == ["default"]
+    assert one.default_point() == "default"
+    assert one.goals()["default"].limit == 0.005
 
 
 @pytest.mark.parametrize(
@@ -77,6 +112,9 @@ def test_a_rate_for_every_stage(tmp_path: Path) -> None:
         (MEMBERS + "[runtime]\ncuda_graphs = true", "only engine = 'tensorrt'"),
         (MEMBERS + "[runtime]\ncuda_graphs = 1", "give true or false"),
         (MEMBERS + "[runtime]\nmax_queue_delay_us = -1", "give 0 or more"),
+        (MEMBERS + "[runtime]\naudit_rate = 1.5", "audit_rate is 1.5: give a number from 0 to 1"),
+        (MEMBERS + "[runtime]\naudit_rate = nan", "from 0 to 1"),
+        (MEMBERS + "[runtime]\naudit_rate = true", "give int or float"),
         (MEMBERS + "opt_batch_size = 65", r"opt_batch_size is 65: give 1 to max_batch_size = 64"),
         (MEMBERS + "[compile]\noptimization_level = 6", "give 0 to 5"),
         (MEMBERS + "[compile]\nworkspace_mib = -1", "give 0 or more"),
@@ -90,6 +128,21 @@ def test_a_rate_for_every_stage(tmp_path: Path) -> None:
         (MEMBERS + "[tune]\nmax_deferral_rate = 1.5", "from 0 to 1"),
         (MEMBERS + '[tune]\nmax_deferral_rate = "all"', "give list"),
         (MEMBERS + "[tune]\nmax_deferral_rate = [0.1, 0.2]", "has 2 numbers"),
+        (MEMBERS + "[tune]\nmax_disagreement = 1", "a share between 0 and 1"),
+        (MEMBERS + '[tune]\nmax_disagreement = "1%"', "give int or float"),
+        (MEMBERS + "[tune]\nmax_accuracy_drop = 0", "a share between 0 and 1"),
+        (MEMBERS + "[tune]\nmin_speedup = 0.5", "at least 1"),
+        (MEMBERS + "[tune]\nmax_cost = 0", "above 0"),
+        (MEMBERS + "[tune]\nmax_cost = 3\nmin_speedup = 2", "give one of them"),
+        (MEMBERS + "[tune]\nconfidence = 1.0", "between 0 and 1"),
+        (MEMBERS + '[tune]\nsignal = "hunch"', "one of max_probability"),
+        (MEMBERS + '[tune]\ndefault = "slow"', "give one of fast, balanced, accurate"),
+        (MEMBERS + "[operating_points.a]\nconfidence = 0.9", "operating_points.a has no goal"),
+        (MEMBERS + "[operating_points.A]\nmax_cost = 3", "lower-case letters"),
+        (
+            MEMBERS + "[tune]\nmax_cost = 3\n[operating_points.a]\nmax_cost = 3",
+            "the goal of a single operating point",
+        ),
         ("[[members]]\nname = 3\ncheckpoint = 'x'", r"members\[0\]\.name is 3: give str"),
         ("[[members]]\nname = 'a'", r"members\[0\]\.checkpoint is missing"),
     ],

@@ -61,6 +61,10 @@ def test_a_file_edited_by_hand_is_refused() -> None:
         ({"operating_points": {"default": [0.8]}}, "are not those of the default"),
         ({"operating_points": {"fast": [0.9]}}, "is not one of"),
         ({"certificate": 3}, "give an object or null"),
+        ({"audit_rate": 1.5}, "audit_rate is 1.5: give a number from 0 to 1"),
+        ({"audit_rate": -0.1}, "from 0 to 1"),
+        ({"audit_rate": None}, "finite number"),
+        ({"audit_rate": True}, "finite number"),
     ],
 )
 def test_a_wrong_top_level_key_is_named(changes: dict[str, Any], message: str) -> None:
@@ -101,6 +105,19 @@ def test_a_missing_key_is_named() -> None:
     raw = json.loads(policy_to_json(make_policy(0.9)))
     del raw["stages"][1]["buckets"]
     with pytest.raises(PolicyError, match=r"stages\[1\]\.buckets is missing"):
+        policy_from_json(with_id(raw))
+
+
+def test_the_audit_rate_is_part_of_the_policy_and_survives_new_thresholds() -> None:
+    plain = make_policy(0.9)
+    assert plain.audit_rate == 0
+    audited = plain.with_audit_rate(0.25)
+    assert audited.id != plain.id
+    assert policy_from_json(policy_to_json(audited)) == audited
+    assert audited.with_thresholds((0.5,)).with_signal("margin").audit_rate == 0.25
+    raw = json.loads(policy_to_json(audited))
+    del raw["audit_rate"]
+    with pytest.raises(PolicyError, match=r"policy\.audit_rate is missing"):
         policy_from_json(with_id(raw))
 
 

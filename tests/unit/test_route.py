@@ -22,6 +22,7 @@ def test_without_parameters_the_default_operating_point_holds() -> None:
     route = ROUTER.route_from_parameters({})
     assert route.thresholds == (np.float32(0.9), np.float32(0.8), ALWAYS_EXIT)
     assert (route.first, route.last) == (0, 2)
+    assert route.operating_point == "default"
 
 
 def test_parameters_of_tritons_own_are_left_alone() -> None:
@@ -32,6 +33,12 @@ def test_parameters_of_tritons_own_are_left_alone() -> None:
 def test_an_operating_point_is_chosen_by_name() -> None:
     route = ROUTER.route_from_parameters({"operating_point": "fast"})
     assert route.thresholds[:2] == (np.float32(0.6), np.float32(0.5))
+    assert route.operating_point == "fast"
+
+
+@pytest.mark.parametrize("parameters", [{"threshold": 0.9}, {"stage": 0}])
+def test_what_the_caller_chooses_is_no_operating_point(parameters: dict[str, object]) -> None:
+    assert ROUTER.route_from_parameters(parameters).operating_point is None
 
 
 @pytest.mark.parametrize("value", ["0.75", 0.75, "7.5e-1"])

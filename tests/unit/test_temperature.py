@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from scipy import optimize
@@ -17,7 +15,7 @@ from cascadebert_build.temperature import (
     fit_temperature,
     negative_log_likelihood,
 )
-from cascadebert_build.tune import choose_thresholds, fit_temperatures
+from cascadebert_build.tune import choose_thresholds, with_fitted_temperatures
 from cascadebert_core.gate import softmax
 from tests.support.policies import make_policy
 
@@ -61,36 +59,29 @@ def test_what_has_no_best_temperature_stays_in_bounds() -> None:
     assert fit_temperature(broken, np.array([1, 0, 1])) == LOWEST
 
 
-def test_rows_of_temperature_and_thresholds_are_not_shared() -> None:
+def test_every_stage_is_fitted_on_the_named_rows_alone() -> None:
     logits, labels = overconfident(1000, 2.0)
     logits, labels = logits[:, :2], labels % 2
     rows = Rows(tuple(f"row {i}" for i in range(1000)), tuple(labels.tolist()), "test")
-    policy = make_policy(0.9)
-    assert policy.labels  # two of them
-    fitted = fit_temperatures(policy, rows, [logits, logits * 2])
-    assert len(fitted.temperature_rows) == 200
-    both = np.concatenate([fitted.temperature_rows, fitted.threshold_rows])
-    assert sorted(both.tolist()) == list(range(1000))
+    fitting = np.arange(0, 1000, 5)
+    fitted = with_fitted_temperatures(make_policy(0.9), rows, [logits, logits * 2], fitting)
     # Twice the logits, twice the temperature: to the last but the rounding.
-    first, second = (stage.temperature for stage in fitted.policy.stages)
+    first, second = (stage.temperature for stage in fitted.stages)
     assert second == pytest.approx(2 * first, abs=2e-4)
     # What the other rows hold does not enter.
     changed = logits.copy()
-    changed[fitted.threshold_rows] = 0
-    again = fit_temperatures(policy, rows, [changed, changed * 2])
-    assert again.policy == fitted.policy
+    changed[np.setdiff1d(np.arange(1000), fitting)] = 0
+    again = with_fitted_temperatures(make_policy(0.9), rows, [changed, changed * 2], fitting)
+    assert again == fitted
 
 
-def test_too_few_rows_or_no_labels_fit_nothing() -> None:
+def test_without_rows_all_temperatures_are_1() -> None:
     logits = np.zeros((240, 2), dtype=np.float32)
-    few = Rows(("a",) * 240, (0,) * 240, "test")
-    for rows, fit in ((few, True), (replace(few, labels=None), True), (few, False)):
-        fitted = fit_temperatures(make_policy(0.9), rows, [logits, logits], fit=fit)
-        assert [stage.temperature for stage in fitted.policy.stages] == [1.0, 1.0]
-        assert len(fitted.threshold_rows) == 240
-    with pytest.raises(UsageError, match="has the label 'maybe'"):
-        many = Rows(("a",) * 1000, ("maybe",) * 1000, "test")
-        fit_temperatures(make_policy(0.9), many, [np.zeros((1000, 2), np.float32)] * 2)
+    rows = Rows(("a",) * 240, ("maybe",) * 240, "test")
+    fitted = with_fitted_temperatures(make_policy(0.9), rows, [logits, logits], np.arange(0))
+    assert [stage.temperature for stage in fitted.stages] == [1.0, 1.0]
+    with pytest.raises(UsageError, match="the label 'maybe'"):
+        with_fitted_temperatures(make_policy(0.9), rows, [logits, logits], np.arange(100))
 
 
 def test_thresholds_are_of_the_chosen_signal() -> None:

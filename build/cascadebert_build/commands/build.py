@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from cascadebert_core.policy import Policy, check_threshold
+from cascadebert_core.policy import Policy, Threshold, check_threshold
 from cascadebert_core.signals import SIGNALS
 from cascadebert_engine.builder import GRAPHS
 from cascadebert_engine.files import write_text
@@ -23,8 +23,10 @@ from ..data import rows_from_source
 from ..errors import UsageError
 from ..evaluate import evaluate
 from ..extras import require
+from ..goals import COST, DEFERRAL_RATE, KINDS, SPEEDUP
 from ..graph_cost import macs_per_token, relative_costs
-from ..progress import timed
+from ..progress import say, timed
+from ..promise import ACCURACY_DROP, DISAGREEMENT
 from ..report import (
     early_exit_from_file,
     material_from_evaluation,
@@ -33,7 +35,16 @@ from ..report import (
 )
 from ..simulate import Outcome
 from ..steps import Steps
+from ..train import subset_of_rows
 from ..workspace import workspace_of
+
+_GOALS = {
+    DISAGREEMENT: ("SHARE", "promise: another answer than the last member's on at most this share"),
+    ACCURACY_DROP: ("SHARE", "promise: accuracy at most so far below the last member's, 0 to 1"),
+    DEFERRAL_RATE: ("RATE", "budget: largest share of the rows that a stage may defer"),
+    SPEEDUP: ("TIMES", "budget: how many times cheaper than the last member alone"),
+    COST: ("MS", "budget: milliseconds a row on this machine"),
+}
 
 
 def add_build_parsers(commands: Any) -> None:
@@ -57,11 +68,19 @@ def add_build_parsers(commands: Any) -> None:
     for one in (export, verify, compile_):
         one.add_argument("--member", metavar="NAME", help="this member only")
     tune = _parser(commands, "tune", _tune, "thresholds from held-out rows")
+    goals = tune.add_mutually_exclusive_group()
+    for kind, (metavar, what) in _GOALS.items():
+        goals.add_argument(f"--{kind.replace('_', '-')}", type=float, metavar=metavar, help=what)
     tune.add_argument(
-        "--max-deferral-rate",
+        "--confidence",
         type=float,
-        metavar="RATE",
-        help="largest share of the rows that a stage may defer (default: [tune] of cascade.toml)",
+        metavar="P",
+        help="of a promise (default: [tune], or 0.95)",
+    )
+    tune.add_argument(
+        "--per-label",
+        action=argparse.BooleanOptionalAction,
+        help="let thresholds differ by the label that a stage predicts (default: [tune], or no)",
     )
     tune.add_argument(
         "--signal",
@@ -110,6 +129,15 @@ def _add_evaluate_parser(commands: Any) -> None:
         "--data", metavar="FILE", help="other rows than cascade.toml's, same columns"
     )
     parser.add_argument(
+        "--all-rows",
+        action="store_true",
+        help="of cascade.toml's, also those that chose temperatures and thresholds",
+    )
+    point = parser.add_mutually_exclusive_group()
+    point.add_argument(
+        "--operating-point", metavar="NAME", help="of the policy (default: its default one)"
+    )
+    point.add_argument(
         "--threshold",
         type=float,
         metavar="T",
@@ -173,6 +201,10 @@ def _verify(args: argparse.Namespace) -> int:
                 reports[f"{member.name}_plan"] = steps.engines.verify(member)
         if args.member is None and steps.has_policy():
             reports["decisions"] = steps.verify_decisions()
+    if args.member is None:
+        policy = steps.verify_certificate()
+        if policy is not None:
+            say("verify", "certificate", f"of these artefacts and rows (policy {policy.id[:12]})")
     if args.json:
         print(json.dumps({n: "up to date" if r is None else asdict(r) for n, r in reports.items()}))
     return 0
@@ -199,18 +231,38 @@ def _compile(args: argparse.Namespace) -> int:
 
 def _tune(args: argparse.Namespace) -> int:
     steps = _steps(args)
-    if args.max_deferral_rate is not None and not 0 <= args.max_deferral_rate <= 1:
-        raise UsageError(f"--max-deferral-rate {args.max_deferral_rate}: give 0 to 1")
+    config = steps.config
     given = {
-        "max_deferral_rate": None if args.max_deferral_rate is None else (args.max_deferral_rate,),
-        "signal": args.signal,
-        "fit_temperature": args.fit_temperature,
+        name: getattr(args, name)
+        for name in ("confidence", "per_label", "signal", "fit_temperature")
+        if getattr(args, name) is not None
     }
-    tune = replace(steps.config.tune, **{k: v for k, v in given.items() if v is not None})
-    steps.config = replace(steps.config, tune=tune)
+    goal = {kind: getattr(args, kind) for kind in KINDS if getattr(args, kind) is not None}
+    if goal:  # in place of whatever cascade.toml has
+        config = replace(config, operating_points={})
+        goal = {kind: (v,) if kind == DEFERRAL_RATE else v for kind, v in goal.items()}
+        given |= {**dict.fromkeys(KINDS), "default": None, **goal}
+    config = replace(config, tune=replace(config.tune, **given))
+    for name, one in config.goals().items():
+        one.check(f"operating point {name}", len(config.members) - 1)
+    steps.config = config
     policy = steps.tune()
     if args.json:
-        print(json.dumps({"policy": policy.id, "thresholds": policy.thresholds}))
+        certificate = policy.certificate or {}
+        print(
+            json.dumps(
+                {
+                    "policy": policy.id,
+                    "thresholds": policy.thresholds,
+                    "default_operating_point": policy.default_operating_point,
+                    "operating_points": {
+                        name: {"thresholds": thresholds}
+                        | certificate.get("operating_points", {}).get(name, {})
+                        for name, thresholds in policy.operating_points.items()
+                    },
+                }
+            )
+        )
     return 0
 
 
@@ -240,9 +292,20 @@ def _evaluate(args: argparse.Namespace) -> int:
     if args.threshold is not None:
         check_threshold(args.threshold, "--threshold")
         thresholds = (args.threshold,) * len(policy.thresholds)
+    if args.operating_point is not None:
+        thresholds = _thresholds_of_point(policy, args.operating_point)
     if args.data is not None:
         steps.rows = rows_from_source(steps.config.data_source(args.data))
     logits = [steps.logits(member) for member in steps.config.members]
+    if args.data is None and not args.all_rows:
+        report = steps.report_rows(policy)
+        say(
+            "rows", "report",
+            f"{len(report)} of {len(steps.rows.texts)} held-out rows, which chose nothing; "
+            "--all-rows takes all, --data others",
+        )  # fmt: skip
+        logits = [values[report] for values in logits]
+        steps.rows = subset_of_rows(steps.rows, report.tolist())
     evaluation, outcome = evaluate(policy, steps.rows, logits, thresholds)
     if args.predictions is not None:
         write_text(args.predictions, predictions_as_jsonl(policy, outcome))
@@ -264,6 +327,14 @@ def _evaluate(args: argparse.Namespace) -> int:
             note(f"{args.report}, {args.report.stat().st_size / 1e6:.1f} MB")
     _print(args, asdict(evaluation), str(evaluation))
     return 0
+
+
+def _thresholds_of_point(policy: Policy, name: str) -> tuple[Threshold, ...]:
+    if name not in policy.operating_points:
+        raise UsageError(
+            f"--operating-point {name!r}: the policy has {', '.join(policy.operating_points)}"
+        )
+    return policy.operating_points[name]
 
 
 def predictions_as_jsonl(policy: Policy, outcome: Outcome) -> str:

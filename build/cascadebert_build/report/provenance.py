@@ -80,7 +80,8 @@ def provenance_of(
         data: what the user called the rows on the command line; None: cascade.toml's.
     """
     certificate = policy.certificate or {}
-    method = certificate.get("method")
+    points = certificate.get("operating_points", {})
+    method = points.get(policy.default_operating_point, {}).get("method")
     sha256 = steps.rows.sha256()
     runtime = steps.config.runtime
     members = [

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from .cascadebert_core.batching import StageBatch
+    from .cascadebert_core.policy import Policy
 
 _MICROSECONDS = 1e-6
 
@@ -51,11 +52,12 @@ class TritonPythonModel:
         self._takes_pairs = policy.pair
         self._router = Router(policy)
         self._answers = AnswerWriter(policy)
+        self._counters = _Counters(args["model_name"], policy)
         self._cascade = Cascade(
             policy,
             version_folder,
             self._run_stage,
-            observer=_Counters(args["model_name"], len(policy.stages)),
+            observer=self._counters,
             calls_in_flight=int(parameters.get("calls_in_flight", {}).get("string_value", "1")),
         )
 
@@ -73,6 +75,7 @@ class TritonPythonModel:
     def finalize(self) -> None:
         """Answer what is in flight and stop the threads."""
         self._cascade.close()
+        self._counters.end_audits()
 
     def _job(self, request: Any) -> Job:
         """The request as a job of its own memory; a request in error as a job that has ended."""
@@ -146,24 +149,50 @@ class _Counters:
     shares with its server, which then crashes (seen with 2.51, seconds into a load).
     """
 
-    def __init__(self, model: str, n_stages: int) -> None:
-        exited = pb_utils.MetricFamily(
-            name="cascadebert_exited_rows_total",
-            description="Rows answered, by the stage that answered them",
-            kind=pb_utils.MetricFamily.COUNTER,
+    def __init__(self, model: str, policy: Policy) -> None:
+        exited = _counter(
+            "cascadebert_exited_rows_total", "Rows answered, by the stage that answered them"
         )
-        truncated = pb_utils.MetricFamily(
-            name="cascadebert_truncated_rows_total",
-            description="Rows longer than the maximum length of their first stage",
-            kind=pb_utils.MetricFamily.COUNTER,
+        truncated = _counter(
+            "cascadebert_truncated_rows_total",
+            "Rows longer than the maximum length of their first stage",
         )
         self._exited = [
-            exited.Metric(labels={"model": model, "stage": str(stage)}) for stage in range(n_stages)
+            exited.Metric(labels={"model": model, "stage": str(stage)})
+            for stage in range(len(policy.stages))
         ]
         self._truncated = truncated.Metric(labels={"model": model})
         # The metrics live only as long as their family.
         self._families = (exited, truncated)
+        self._audit_families: list[Any] = []
+        self._audits: dict[tuple[str, str], Any] = {}
+        if policy.audit_rate > 0:
+            self._add_audits(model, policy)
         self._lock = threading.Lock()
+
+    def _add_audits(self, model: str, policy: Policy) -> None:
+        audited = _counter(
+            "cascadebert_audited_rows_total",
+            "Rows drawn at random whose answer was, or was not, the last stage's",
+        )
+        dropped = _counter(
+            "cascadebert_audit_dropped_rows_total",
+            "Rows drawn at random while too many others waited for their audit",
+        )
+        failed = _counter(
+            "cascadebert_audit_errors_total",
+            "Rows drawn at random that the last stage could not be asked about",
+        )
+        self._audit_families += [audited, dropped, failed]
+        # In a reload the old counters are taken away when the new ones are there already. Were
+        # their labels the same, the new ones would go with them.
+        load = os.urandom(4).hex()
+        for point in policy.operating_points:
+            labels = {"model": model, "policy": policy.id, "operating_point": point, "load": load}
+            for result in ("agreed", "disagreed"):
+                self._audits[point, result] = audited.Metric(labels={**labels, "result": result})
+            self._audits[point, "dropped"] = dropped.Metric(labels=labels)
+            self._audits[point, "failed"] = failed.Metric(labels=labels)
 
     def exited(self, stage: int, rows: int) -> None:
         with self._lock:
@@ -172,6 +201,31 @@ class _Counters:
     def truncated(self, rows: int) -> None:
         with self._lock:
             self._truncated.increment(rows)
+
+    def end_audits(self) -> None:
+        """Take the audits' counters off the endpoint, or an old policy's would stay for ever."""
+        with self._lock:
+            self._audits.clear()
+            self._audit_families.clear()
+
+    def audited(self, operating_point: str, agreed: int, disagreed: int) -> None:
+        with self._lock:
+            self._audits[operating_point, "agreed"].increment(agreed)
+            self._audits[operating_point, "disagreed"].increment(disagreed)
+
+    def audit_dropped(self, operating_point: str, rows: int) -> None:
+        with self._lock:
+            self._audits[operating_point, "dropped"].increment(rows)
+
+    def audit_failed(self, operating_point: str, rows: int) -> None:
+        with self._lock:
+            self._audits[operating_point, "failed"].increment(rows)
+
+
+def _counter(name: str, description: str) -> Any:
+    return pb_utils.MetricFamily(
+        name=name, description=description, kind=pb_utils.MetricFamily.COUNTER
+    )
 
 
 def _array(request: Any, name: str) -> NDArray[Any] | None:

@@ -14,14 +14,15 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from .audit import AuditObserver, Auditor
 from .batching import StageBatch, chunks_by_length, pad_rows
 from .contract import TOKENIZER_FILE, TOKENIZERS_FOLDER
 from .deferral import DeferralQueue, DeferralWorker
 from .errors import CascadeError, DeadlineExceeded, InternalError
-from .gate import decide, stack_thresholds
+from .gate import ALWAYS_EXIT, Decision, decide, stack_thresholds
 from .job import Job, Row
 from .policy import Policy, StagePolicy
-from .tokenization import Encoder
+from .tokenization import EncodedRow, Encoder, Text
 
 # Runs stage number `stage` on a padded batch and returns its logits, float32 (rows, n_labels) in
 # the checkpoint's own order. Threads call it at the same time.
@@ -31,7 +32,7 @@ RunStage = Callable[[int, StageBatch], NDArray[np.float32]]
 _QUEUED_BATCHES = 16
 
 
-class Observer(Protocol):
+class Observer(AuditObserver, Protocol):
     """Told what happened to rows, from any thread."""
 
     def exited(self, stage: int, rows: int) -> None:
@@ -61,7 +62,7 @@ class Cascade:
             policy: validated.
             version_folder: holds `tokenizers/`.
             run_stage: see `RunStage`.
-            observer: for metrics.
+            observer: for metrics; without one, nothing is audited.
             calls_in_flight: calls of one deferred stage at a time; as many as it has instances.
 
         Raises:
@@ -88,6 +89,14 @@ class Cascade:
             )
             self._queues.append(queue)
             self._workers.append(worker)
+        self._auditor: Auditor | None = None
+        if policy.audit_rate > 0 and observer is not None:
+            self._auditor = Auditor(
+                policy.audit_rate,
+                self._last_labels,
+                observer=observer,
+                may_run=lambda: all(queue.empty for queue in self._queues),
+            )
 
     def begin(self, jobs: Sequence[Job], on_end: Callable[[Job], Callable[[Job], None]]) -> None:
         """Run the first stage of all jobs in one call and hand on the rows that are not sure.
@@ -107,6 +116,8 @@ class Cascade:
         for job in jobs:
             if job.ended:
                 continue
+            if self._auditor is not None:
+                self._auditor.draw(job)
             if job.route.first == 0:
                 at_first += job.rows()
             else:
@@ -122,9 +133,13 @@ class Cascade:
 
     def close(self) -> None:
         """Decide what is in flight, then stop. Stages close in order, as rows move forward."""
+        if self._auditor is not None:
+            self._auditor.stop()
         for queue, worker in zip(self._queues, self._workers, strict=True):
             queue.close()
             worker.join()
+        if self._auditor is not None:
+            self._auditor.join()
 
     def _advance(self, stage: int, rows: list[Row]) -> None:
         """One call of a later stage; whatever happens, every row is decided, queued or failed."""
@@ -168,21 +183,10 @@ class Cascade:
     def _run_chunk(self, stage: int, rows: list[Row], deferred: dict[int, list[Row]]) -> None:
         settings = self.policy.stages[stage]
         encoded = [row.encoded for row in rows if row.encoded is not None]
-        pad_id = self._encoder(settings).pad_id
-        batch = pad_rows(encoded, settings.inputs, settings.buckets, pad_id)
-        logits = self._run_stage(stage, batch)
-        expected = (len(rows), len(self.policy.labels))
-        if logits.shape != expected:
-            raise InternalError(
-                f"logits of shape {logits.shape} where {expected} belongs: "
-                "the stage is not the one that the policy was made for"
-            )
-        # (rows, labels) in the policy's order
-        logits = logits[:, self._label_indices[stage]]
         thresholds = stack_thresholds(
             [row.job.route.thresholds[stage] for row in rows], len(self.policy.labels)
         )
-        decision = decide(logits, settings.temperature, thresholds, settings.signal)
+        decision = self._decide(stage, encoded, thresholds)
         self._settle(stage, rows, decision.probabilities, decision.confidence, decision.exits)
         onward: list[Row] = []
         for row in (rows[i] for i in np.flatnonzero(~decision.exits)):
@@ -197,6 +201,39 @@ class Cascade:
                 onward.append(row)
         if onward:
             self._encode_or_fail(stage + 1, onward, deferred)
+
+    def _decide(
+        self,
+        stage: int,
+        encoded: list[EncodedRow],
+        thresholds: NDArray[np.float32] | np.float32,
+    ) -> Decision:
+        """One call of a stage, and what the gate makes of it."""
+        settings = self.policy.stages[stage]
+        pad_id = self._encoder(settings).pad_id
+        batch = pad_rows(encoded, settings.inputs, settings.buckets, pad_id)
+        logits = self._run_stage(stage, batch)
+        expected = (len(encoded), len(self.policy.labels))
+        if logits.shape != expected:
+            raise InternalError(
+                f"logits of shape {logits.shape} where {expected} belongs: "
+                "the stage is not the one that the policy was made for"
+            )
+        # (rows, labels) in the policy's order
+        logits = logits[:, self._label_indices[stage]]
+        return decide(logits, settings.temperature, thresholds, settings.signal)
+
+    def _last_labels(self, texts: list[Text]) -> NDArray[np.intp]:
+        """What the last stage answers by itself, for audits; see `audit.LastLabels`."""
+        last = len(self.policy.stages) - 1
+        encoder = self._encoder(self.policy.stages[last])
+        most = self.policy.stages[last].max_batch_size
+        labels: list[NDArray[np.intp]] = []
+        for start in range(0, len(texts), most):
+            encoded = encoder.encode(texts[start : start + most])
+            decision = self._decide(last, encoded, ALWAYS_EXIT)
+            labels.append(np.where(decision.exits, decision.probabilities.argmax(axis=1), -1))
+        return np.concatenate(labels)
 
     def _settle(
         self,

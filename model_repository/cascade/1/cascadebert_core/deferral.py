@@ -31,6 +31,11 @@ class DeferralQueue:
         with self._changed:
             self._changed.wait_for(lambda: self._closed or len(self._rows) < self._max_rows)
 
+    @property
+    def empty(self) -> bool:
+        """Whether no row waits at this moment."""
+        return not self._rows
+
     def put(self, rows: Sequence[Row]) -> None:
         """Append rows.
 

@@ -48,6 +48,7 @@ class Job:
         deadline_s: on the clock of `time.monotonic`; None when the caller set none.
         on_end: called once, from the thread that ends the job; None while the thread that made
             the job collects the result itself.
+        after_end: called once, after `on_end`, in the same thread.
         probabilities, confidence, exit_stage: float32 (n, n_labels), float32 (n,), int32 (n,).
         error: why the job failed, or None.
     """
@@ -57,6 +58,7 @@ class Job:
     n_labels: int
     deadline_s: float | None = None
     on_end: Callable[[Job], None] | None = None
+    after_end: Callable[[Job], None] | None = None
     probabilities: NDArray[np.float32] = field(init=False)
     confidence: NDArray[np.float32] = field(init=False)
     exit_stage: NDArray[np.int32] = field(init=False)
@@ -121,10 +123,11 @@ class Job:
         self._tell()
 
     def _tell(self) -> None:
-        if self.on_end is None:
-            return
-        try:
-            self.on_end(self)
-        except Exception:
-            # The thread carries rows of other jobs, which must not share this one's fate.
-            _LOGGER.exception("a request was decided and could not be answered")
+        if self.on_end is not None:
+            try:
+                self.on_end(self)
+            except Exception:
+                # The thread carries rows of other jobs, which must not share this one's fate.
+                _LOGGER.exception("a request was decided and could not be answered")
+        if self.after_end is not None:
+            self.after_end(self)

@@ -72,6 +72,7 @@ class Policy:
             number, or one for every label.
         default_operating_point: the one that a request without parameters gets.
         certificate: what was promised when the thresholds were chosen, or None.
+        audit_rate: share of the rows, 0 to 1, whose answer is compared with the last stage's.
     """
 
     labels: tuple[str, ...]
@@ -80,6 +81,7 @@ class Policy:
     operating_points: dict[str, tuple[Threshold, ...]]
     default_operating_point: str
     certificate: dict[str, Any] | None = None
+    audit_rate: float = 0.0
 
     @property
     def id(self) -> str:
@@ -103,6 +105,10 @@ class Policy:
             for stage, theirs in zip(self.stages, other.stages, strict=True)
         )
         return replace(self, stages=stages)
+
+    def with_audit_rate(self, audit_rate: float) -> Policy:
+        """The policy with this share of the rows audited; what it decides stays as it is."""
+        return replace(self, audit_rate=audit_rate)
 
     def with_thresholds(self, thresholds: tuple[Threshold, ...], name: str = "default") -> Policy:
         """A policy that serves these thresholds as its one operating point."""
@@ -188,6 +194,7 @@ def policy_from_json(text: str) -> Policy:
         ),
         default_operating_point=top.string("default_operating_point"),
         certificate=top.take("certificate"),
+        audit_rate=top.number("audit_rate"),
     )
     top.finish()
     _validate_whole(policy)
@@ -203,6 +210,8 @@ def _validate_whole(policy: Policy) -> None:
     """What no single key shows."""
     if policy.certificate is not None and not isinstance(policy.certificate, dict):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise PolicyError(f"policy.certificate is {policy.certificate!r}: give an object or null")
+    if not 0.0 <= policy.audit_rate <= 1.0:
+        raise PolicyError(f"policy.audit_rate is {policy.audit_rate}: give a number from 0 to 1")
     default = policy.default_operating_point
     if default not in policy.operating_points:
         raise PolicyError(

@@ -27,17 +27,21 @@ class Route:
         thresholds: one for every stage of the policy, a number or one for every label, shape
             (n_labels,); the last stage of the route, which must answer, has `gate.ALWAYS_EXIT`.
         last: the stage that must answer.
+        operating_point: the policy's name for these thresholds; None where the caller chose.
     """
 
     first: int
     thresholds: tuple[np.float32 | NDArray[np.float32], ...]
     last: int
+    operating_point: str | None = None
 
 
-def route_from_thresholds(thresholds: Sequence[Threshold]) -> Route:
+def route_from_thresholds(
+    thresholds: Sequence[Threshold], operating_point: str | None = None
+) -> Route:
     """A route through all stages with these thresholds, one for every stage but the last."""
     values = (*(_as_float32(threshold) for threshold in thresholds), ALWAYS_EXIT)
-    return Route(first=0, thresholds=values, last=len(thresholds))
+    return Route(first=0, thresholds=values, last=len(thresholds), operating_point=operating_point)
 
 
 def _as_float32(threshold: Threshold) -> np.float32 | NDArray[np.float32]:
@@ -52,7 +56,7 @@ class Router:
     def __init__(self, policy: Policy) -> None:
         self._n_stages = len(policy.stages)
         self._points = {
-            name: route_from_thresholds(thresholds)
+            name: route_from_thresholds(thresholds, name)
             for name, thresholds in policy.operating_points.items()
         }
         self.default = self._points[policy.default_operating_point]

@@ -1,0 +1,76 @@
+"""Held-out rows cut into parts that never share a row: each answers one question."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .data import Rows
+
+SEED = 0
+_TEMPERATURE_SHARE = 0.2
+_REPORT_SHARE = 0.2
+_DESIGN_SHARE = 0.2
+# A temperature from fewer rows is mostly noise.
+MIN_TEMPERATURE_ROWS = 50
+
+
+@dataclass(frozen=True, slots=True)
+class RowSplit:
+    """Indices of rows, ascending; together they are all distinct rows.
+
+    Attributes:
+        temperature: fit temperatures; empty without labels or with few rows.
+        design: say in which order settings are tested, where other rows must.
+        test: test them.
+        report: have no part in any choice, and are what `evaluate` reports by default.
+        duplicates: rows left out, since their text stands further up: one row is one trial.
+    """
+
+    temperature: NDArray[np.intp]
+    design: NDArray[np.intp]
+    test: NDArray[np.intp]
+    report: NDArray[np.intp]
+    duplicates: NDArray[np.intp]
+
+    @property
+    def thresholds(self) -> NDArray[np.intp]:
+        """Rows that may choose thresholds where no order is needed: `design` and `test`."""
+        return np.sort(np.concatenate([self.design, self.test]))
+
+    def counts(self) -> dict[str, int]:
+        """Rows of each part."""
+        return {
+            "temperature": len(self.temperature),
+            "design": len(self.design),
+            "test": len(self.test),
+            "report": len(self.report),
+            "duplicates": len(self.duplicates),
+        }
+
+
+def split_rows_for_tuning(rows: Rows, *, temperatures: bool = True) -> RowSplit:
+    """Cut rows with `SEED`; the same rows are always cut alike.
+
+    Args:
+        rows: held out of the members' training.
+        temperatures: whether temperatures are to be fitted.
+    """
+    _, first = np.unique(_keys(rows), return_index=True)
+    distinct = np.sort(first)
+    duplicates = np.setdiff1d(np.arange(len(rows.texts)), distinct)
+    order = np.random.default_rng(SEED).permutation(distinct)
+    n = len(order)
+    n_temperature = round(n * _TEMPERATURE_SHARE)
+    if not temperatures or rows.labels is None or n_temperature < MIN_TEMPERATURE_ROWS:
+        n_temperature = 0
+    ends = np.cumsum([n_temperature, round(n * _REPORT_SHARE), round(n * _DESIGN_SHARE)])
+    temperature, report, design, test = (np.sort(part) for part in np.split(order, ends))
+    return RowSplit(temperature, design, test, report, duplicates)
+
+
+def _keys(rows: Rows) -> NDArray[np.str_]:
+    # A separator that no text has a reason to hold; pairs (a, b) and (ab, "") stay apart.
+    return np.array(["\x1f".join((t,) if isinstance(t, str) else t) for t in rows.texts])

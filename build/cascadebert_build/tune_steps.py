@@ -1,0 +1,234 @@
+"""The step that chooses operating points: rows split, costs measured, certificate written."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cascadebert_core.batching import bucket_of
+from cascadebert_core.policy import Policy
+from cascadebert_engine.files import read_json, write_json
+
+from .config import CascadeConfig, MemberConfig
+from .data import Rows
+from .errors import UsageError
+from .evaluate import thresholds_as_text
+from .goals import ONLY_POINT, Goal
+from .graph_cost import macs_per_token
+from .logits import Run, load_logits, save_logits, stage_input
+from .operating_point import OperatingPoint
+from .progress import say, timed
+from .row_split import SEED, RowSplit, split_rows_for_tuning
+from .stage_cost import StageTimes, cost_of_rows, measure_stages
+from .tune import tune_policy, with_fitted_temperatures
+from .workspace import Workspace, sha256_of
+
+# Texts whose shapes are timed: all lengths that matter are among so many.
+_TIMED_TEXTS = 2000
+
+
+class TuneSteps:
+    """Operating points of one cascade."""
+
+    def __init__(
+        self, config: CascadeConfig, workspace: Workspace, rows: Rows, *, force: bool
+    ) -> None:
+        """Prepare to tune.
+
+        Args:
+            config: cascade.toml.
+            workspace: with the exported members.
+            rows: held out.
+            force: measure anew what was measured.
+        """
+        self._config = config
+        self._workspace = workspace
+        self._rows = rows
+        self._force = force
+
+    def split(self) -> RowSplit:
+        """Which of the rows answer which question."""
+        return split_rows_for_tuning(self._rows, temperatures=self._config.tune.fit_temperature)
+
+    def tune(
+        self,
+        draft: Policy,
+        logits: Sequence[NDArray[np.float32]],
+        load: Callable[[MemberConfig], Callable[[], Run]],
+        artefacts: dict[str, Any],
+    ) -> Policy:
+        """The policy with temperatures, operating points and their certificate.
+
+        Args:
+            draft: of the members, without thresholds.
+            logits: of every stage over all rows.
+            load: gives what loads a member's artefact, to time it.
+            artefacts: hashes of what serves, by member.
+
+        Raises:
+            UsageError: a goal cannot be met, or not be shown with so few rows.
+        """
+        split = self.split()
+        if len(split.duplicates):
+            say(
+                "tune", self._config.name,
+                f"{len(split.duplicates)} rows have the text of another and are left out: "
+                "one text is one trial",
+            )  # fmt: skip
+        policy = draft.with_signal(self._config.tune.signal)
+        shared: dict[str, Any] = {
+            "data_sha256": self._rows.sha256(),
+            "rows": split.counts(),
+            "split_seed": SEED,
+            "artefacts": artefacts,
+        }
+        if len(self._config.members) == 1:
+            fitted = with_fitted_temperatures(policy, self._rows, logits, split.temperature)
+            return replace(fitted.with_thresholds((), ONLY_POINT), certificate=shared)
+        times = self._times(load, artefacts)
+        goals = self._goals(split)
+        default = self._config.default_point()
+        with timed("tune", self._config.name) as note:
+            tuned = tune_policy(
+                policy,
+                logits,
+                self._rows,
+                split=split,
+                cost=self._cost_of_rows(times),
+                goals=goals,
+                default=default if default in goals else next(iter(goals)),
+                per_label=self._config.tune.per_label,
+            )
+            temperatures = ", ".join(f"{s.temperature:g}" for s in tuned.policy.stages)
+            note(
+                f"temperatures {temperatures} from {len(split.temperature)} rows"
+                if len(split.temperature)
+                else "temperatures not fitted"
+            )
+        for name, point in tuned.points.items():
+            mark = " (default)" if name == tuned.policy.default_operating_point else ""
+            say("point", f"{name}{mark}", _as_sentence(point, goals[name]))
+        costs = {
+            member.name: {
+                # Keys of JSON objects are strings, and the policy's id is of what a reader sees.
+                "ms": {
+                    str(length): {str(rows): ms for rows, ms in calls.items()}
+                    for length, calls in of_stage.ms.items()
+                },
+                "macs_per_token": macs_per_token(self._workspace.onnx(member)),
+            }
+            for member, of_stage in zip(self._config.members, times, strict=True)
+        }
+        points = {name: point.certificate for name, point in tuned.points.items()}
+        certificate = {**shared, "cost": costs, "operating_points": points}
+        return replace(tuned.policy, certificate=certificate)
+
+    def _goals(self, split: RowSplit) -> dict[str, Goal]:
+        """The user's, or those of the default ones that so many rows can show."""
+        goals = self._config.goals()
+        if self._config.has_goals():
+            return goals
+        n = len(split.thresholds if len(self._config.members) == 2 else split.test)
+        needed = {
+            name: goal.promise.smallest_n
+            for name, goal in goals.items()
+            if goal.promise is not None
+        }
+        for name, least in needed.items():
+            if n < least:
+                say(
+                    "point", name,
+                    f"left out: to promise {goals[name]} takes {least} rows, and {n} are left",
+                )  # fmt: skip
+        kept = {name: goal for name, goal in goals.items() if n >= needed[name]}
+        if not kept:
+            raise UsageError(
+                f"{n} of the {len(self._rows.texts)} held-out rows are left to test thresholds on: "
+                f"too few for any promise (it takes {min(needed.values())} for the loosest); give "
+                "more rows, or a goal of your own under [tune], such as max_deferral_rate = 0.25, "
+                "which promises nothing"
+            )
+        return kept
+
+    def _times(
+        self, load: Callable[[MemberConfig], Callable[[], Run]], artefacts: dict[str, Any]
+    ) -> list[StageTimes]:
+        """Times of every stage on this machine; kept until artefacts or machine change."""
+        members = self._config.members
+        path: Path = self._workspace.folder / "costs.json"
+        key = sha256_of(
+            artefacts, platform.node(), [m.max_batch_size for m in members],
+            [self._config.buckets(m) for m in members], self._rows.sha256(),
+        )  # fmt: skip
+        kept: Any = read_json(path)
+        if kept is None or kept.get("key") != key or self._force:
+            with timed("cost", self._config.name) as note:
+                measured = measure_stages(
+                    {
+                        m.name: (stage_input(self._config, self._workspace, m), load(m))
+                        for m in members
+                    },
+                    self._rows.texts[:_TIMED_TEXTS],
+                    {m.name: m.max_batch_size for m in members},
+                )
+                kept = {"key": key, "ms": {name: times.ms for name, times in measured.items()}}
+                write_json(path, kept)
+                note(", ".join(f"{name} {_usual(t):.3g} ms/row" for name, t in measured.items()))
+        return [
+            StageTimes(
+                {
+                    int(length): {int(rows): ms for rows, ms in calls.items()}
+                    for length, calls in kept["ms"][member.name].items()
+                }
+            )
+            for member in members
+        ]
+
+    def _cost_of_rows(self, times: Sequence[StageTimes]) -> NDArray[np.float64]:
+        return cost_of_rows(times, [self._lengths(m) for m in self._config.members])
+
+    def _lengths(self, member: MemberConfig) -> list[int]:
+        """Padded length of every row, in tokens; counted once for a tokenizer and rows."""
+        manifest = self._workspace.manifest(member)
+        buckets = self._config.buckets(member)
+        key = sha256_of(
+            "lengths", manifest.tokenizer_sha256, self._rows.sha256(), member.max_length
+        )
+        path = self._workspace.logits(member, key)
+        lengths = load_logits(path, key)
+        if lengths is None:
+            encoder = stage_input(self._config, self._workspace, member).encoder
+            encoded = encoder.encode(self._rows.texts)
+            lengths = np.array([len(row) for row in encoded], dtype=np.float32)
+            save_logits(path, key, lengths)
+        return [bucket_of(int(length), buckets) for length in lengths]
+
+
+def _usual(times: StageTimes) -> float:
+    """Milliseconds a row at the length in the middle of those measured."""
+    lengths = sorted(times.ms)
+    return times.per_row(lengths[len(lengths) // 2])
+
+
+def _as_sentence(point: OperatingPoint, goal: Goal) -> str:
+    found = point.certificate
+    what = (
+        f"thresholds {thresholds_as_text(point.thresholds)}: "
+        f"{1 - found['exits'][0]:.1%} deferred, {found['speedup']:.3g} times cheaper than the "
+        f"last member alone, {found['disagreement']:.2%} other answers on {found['n']} rows"
+    )
+    if goal.promise is None:
+        return f"{what}; {goal}: promises nothing about the answers"
+    text = f"{what}; promised: {goal}"
+    if found["exits"][-1] == 1:
+        text += (
+            "; NOTHING but the last member keeps it: more rows, a better small member or a higher "
+            "limit would change that"
+        )
+    return text

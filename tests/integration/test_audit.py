@@ -1,0 +1,192 @@
+"""Audits of a real server: no alarm without drift, an alarm with it, and answers as ever."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tritonclient.grpc as triton
+
+from cascadebert_build.evaluate import evaluate
+from cascadebert_build.publish import StageFiles, publish_cascade
+from cascadebert_build.steps import Steps
+from cascadebert_build.tritonserver import HOST, TritonServer
+from cascadebert_client import CascadeClient
+from tests.support.serving import Built, serving
+
+LIMIT = 0.05
+
+
+@dataclass
+class Audited:
+    """A server whose cascades `calm` and `drifted` are audited, and `tiny` is not.
+
+    Attributes:
+        faithful: texts on which the cascade answers as its last member would.
+        changed: texts that exit early with another label than the last member's.
+    """
+
+    server: TritonServer
+    repository: Path
+    faithful: list[str]
+    changed: list[str]
+
+    @property
+    def metrics_url(self) -> str:
+        return f"http://{HOST}:{self.server.ports.metrics}/metrics"
+
+    def audit(self, model: str, *arguments: str, rows: int | None = None) -> tuple[int, Any]:
+        """The exit code of `cascadebert audit`, and what it says; once it has all of `rows`.
+
+        The promise is the one of the model's configuration, unless `arguments` give one.
+        """
+        deadline_s = time.monotonic() + 30
+        while True:
+            ended = subprocess.run(
+                [
+                    *(sys.executable, "-m", "cascadebert_client.cli", "audit", "--json"),
+                    *("--url", self.server.url, "--metrics-url", self.metrics_url),
+                    *("--model", model, *arguments),
+                ],
+                capture_output=True, text=True, check=False, timeout=60,
+            )  # fmt: skip
+            if ended.returncode == 2:
+                return 2, ended.stderr
+            (point,) = json.loads(ended.stdout)["operating_points"]
+            if rows is None or sum(point["counts"].values()) >= rows:
+                return ended.returncode, point
+            assert time.monotonic() < deadline_s, point
+            time.sleep(0.2)
+
+
+@pytest.fixture(scope="module")
+def audited(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Audited]:
+    repository = tmp_path_factory.mktemp("audited") / "repository"
+    subprocess.run(["cp", "-r", str(built.repository), str(repository)], check=True)
+    members = built.steps.config.members
+    files = [
+        StageFiles(stage, built.steps.workspace.onnx(m), built.steps.workspace.tokenizer(m))
+        for stage, m in zip(built.policy.stages, members, strict=True)
+    ]
+    promise = {"kind": "max_disagreement", "limit": LIMIT, "confidence": 0.95}
+    points = {point: {"promise": promise} for point in built.policy.operating_points}
+    policy = replace(built.policy.with_audit_rate(1.0), certificate={"operating_points": points})
+    for name in ("calm", "drifted"):
+        publish_cascade(repository, name, policy, files, built.steps.config.runtime)
+    logits = built.logits()
+    _, outcome = evaluate(policy, built.steps.rows, logits, policy.thresholds)
+    last = logits[-1][:, list(policy.stages[-1].label_indices)].argmax(axis=1)
+    agrees = np.asarray(outcome.labels == last)
+    early = outcome.exit_stage == 0
+    texts = np.array(built.texts)
+    assert (agrees & early).sum() >= 5
+    assert (~agrees).sum() >= 5, "the members agree on everything"
+    with serving(repository) as server:
+        yield Audited(server, repository, texts[agrees].tolist(), texts[~agrees].tolist())
+
+
+def ask(server: TritonServer, model: str, texts: list[str], rows: int) -> list[Any]:
+    with CascadeClient(server.url, model) as client:
+        repeated = [texts[i % len(texts)] for i in range(rows)]
+        return list(client.classify_stream(repeated, rows_per_request=5, timeout_s=30))
+
+
+def test_without_drift_there_is_no_alarm_however_often_one_looks(audited: Audited) -> None:
+    code, point = audited.audit("calm", rows=0)
+    assert (code, point["verdict"], point["counts"]["agreed"]) == (0, "cannot be told yet", 0)
+    for looks in range(1, 5):
+        ask(audited.server, "calm", audited.faithful, 100)
+        code, point = audited.audit("calm", rows=100 * looks)
+        assert code == 0, point
+        assert point["counts"] == {
+            "agreed": 100 * looks, "disagreed": 0, "dropped": 0, "errors": 0,
+        }  # fmt: skip
+    assert point["verdict"] == "holds"
+
+
+def test_drifted_inputs_raise_the_alarm(audited: Audited) -> None:
+    ask(audited.server, "drifted", audited.faithful, 200)
+    code, point = audited.audit("drifted", rows=200)
+    assert (code, point["verdict"]) == (0, "holds")
+    # From now on every second row is of another kind.
+    pairs = zip(itertools.cycle(audited.faithful), audited.changed, strict=False)
+    drift = list(itertools.chain.from_iterable(pairs))
+    answers = ask(audited.server, "drifted", drift, 200)
+    code, point = audited.audit("drifted", rows=400)
+    assert (code, point["verdict"]) == (1, "broken")
+    assert point["counts"] == {"agreed": 300, "disagreed": 100, "dropped": 0, "errors": 0}
+    assert point["policy"] == answers[0].policy
+
+
+def test_answers_are_those_of_a_cascade_that_is_not_audited(audited: Audited) -> None:
+    texts = [*audited.faithful, *audited.changed]
+    took_s: dict[str, list[float]] = {"tiny": [], "calm": []}
+    answers: dict[str, list[Any]] = {"tiny": [], "calm": []}
+    with (
+        CascadeClient(audited.server.url, "tiny") as tiny,
+        CascadeClient(audited.server.url, "calm") as calm,
+    ):
+        for text in texts:  # in turn, so that a busy machine slows both
+            for name, client in (("tiny", tiny), ("calm", calm)):
+                started_s = time.perf_counter()
+                answers[name].append(client.classify(text, timeout_s=30))
+                took_s[name].append(time.perf_counter() - started_s)
+    for plain, watched in zip(answers["tiny"], answers["calm"], strict=True):
+        assert (watched.label, watched.exit_stage) == (plain.label, plain.exit_stage)
+        assert watched.probabilities == pytest.approx(plain.probabilities, abs=1e-5)
+    plain_s, watched_s = (float(np.median(took_s[name])) for name in ("tiny", "calm"))
+    assert watched_s < 3 * plain_s + 0.02, (plain_s, watched_s)
+    code, said = audited.audit("tiny", "--max-disagreement", "0.5")
+    assert code == 2
+    assert "audit_rate is above 0" in said
+
+
+def test_a_reload_during_audits_ends_soon_and_begins_new_counts(audited: Audited) -> None:
+    limit = ["--max-disagreement", "0.5"]
+    _, other = audited.audit("drifted", *limit)
+    with triton.InferenceServerClient(audited.server.url) as raw:
+        ask(audited.server, "calm", audited.changed, 200)
+        raw.unload_model("calm")
+        wait_until(lambda: audited.audit("calm", *limit)[0] == 2)
+        raw.load_model("calm")
+        code, point = audited.audit("calm", *limit)
+        assert (code, point["counts"]["agreed"], point["counts"]["disagreed"]) == (0, 0, 0)
+        # In place: the new one is loaded before the old one, with the same policy, is gone.
+        ask(audited.server, "calm", audited.changed, 100)
+        os.utime(audited.repository / "calm" / "1" / "policy.json")
+        raw.load_model("calm")
+
+    def counted() -> int:
+        return sum(audited.audit("calm", *limit)[1]["counts"].values())
+
+    wait_until(lambda: counted() == 0)
+    ask(audited.server, "calm", audited.faithful, 10)
+    wait_until(lambda: counted() == 10)
+    # What another cascade has counted stays.
+    assert audited.audit("drifted", *limit)[1] == other
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline_s = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.1)
+
+
+def test_the_build_passes_the_rate_on_without_tuning_again(built: Built) -> None:
+    config = built.steps.config
+    runtime = replace(config.runtime, audit_rate=0.25)
+    steps = Steps(replace(config, runtime=runtime), built.steps.workspace)
+    policy = steps.policy()
+    assert policy.audit_rate == 0.25
+    assert policy.with_audit_rate(built.policy.audit_rate) == built.policy

@@ -1,0 +1,111 @@
+"""Operating points: chosen per request, thresholds by label, listed by the server."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cascadebert_build.evaluate import evaluate
+from cascadebert_build.publish import publish_cascade
+from cascadebert_build.serve import serve_cascades
+from cascadebert_build.tritonserver import TritonServer
+from cascadebert_build.tune import answers_of_stages
+from cascadebert_client import CascadeClient
+from cascadebert_client.rendering import status_text
+from cascadebert_core.contract import POLICY_FILE
+from cascadebert_core.policy import Policy, Threshold, policy_to_json
+from tests.support.serving import FREE_PORTS, Built
+
+
+def with_points(built: Built, repository: Path) -> Policy:
+    """A copy of the repository whose policy has two points, one with thresholds by label."""
+    shutil.copytree(built.repository, repository)
+    answers = answers_of_stages(built.policy, built.logits(), built.steps.rows)
+    sure = answers.confidence[:, 0]
+    often = int(np.bincount(answers.labels[:, 0]).argmax())
+    middle = float(np.median(sure[answers.labels[:, 0] == often]))
+    of_labels = (middle, 1.0) if often == 0 else (1.0, middle)
+    points: dict[str, tuple[Threshold, ...]] = {"by-label": (of_labels,), "everything": (1.0,)}
+    policy = replace(
+        built.policy.with_operating_points(points, "everything"),
+        certificate={
+            "operating_points": {
+                "by-label": {
+                    "promise": {"kind": "max_disagreement", "limit": 0.02, "confidence": 0.95},
+                    "exits": [0.25, 0.75],
+                    "speedup": 1.25,
+                }
+            }
+        },
+    )
+    stages = [
+        built.steps._stage_files(stage, member)
+        for stage, member in zip(policy.stages, built.steps.config.members, strict=True)
+    ]
+    publish_cascade(repository, built.name, policy, stages, built.steps.config.runtime)
+    assert (repository / built.name / "1" / POLICY_FILE).read_text() == policy_to_json(policy)
+    return policy
+
+
+@pytest.fixture(scope="module")
+def repository(built: Built, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Policy]:
+    folder = tmp_path_factory.mktemp("points") / "repository"
+    return folder, with_points(built, folder)
+
+
+def test_a_point_is_chosen_per_request_and_may_differ_by_label(
+    built: Built, repository: tuple[Path, Policy]
+) -> None:
+    folder, policy = repository
+    texts = [str(text) for text in built.texts]
+    with (
+        serve_cascades(folder, ports=FREE_PORTS) as server,
+        CascadeClient(server.url, built.name) as client,
+    ):
+        status = client.status()
+        default = client.classify(texts)
+        by_label = client.classify(texts, operating_point="by-label")
+    assert {answer.exit_stage for answer in default} == {1}
+    _, outcome = evaluate(
+        policy, built.steps.rows, built.logits(), policy.operating_points["by-label"]
+    )
+    near = outcome.near_threshold(policy.operating_points["by-label"], 1e-5)
+    assert 0 < (outcome.exit_stage == 0).mean() < 1
+    # The label with the threshold 1 never exits at the first stage, whatever its confidence.
+    (of_labels,) = policy.operating_points["by-label"]
+    assert isinstance(of_labels, tuple)
+    assert {of_labels[i] for i in outcome.labels[outcome.exit_stage == 0]} == {min(of_labels)}
+    for i, answer in enumerate(by_label):
+        if not near[i]:
+            assert answer.exit_stage == outcome.exit_stage[i]
+            assert answer.label == policy.labels[outcome.labels[i]]
+    points = {point.name: point for point in status.model.operating_points}
+    assert list(points) == ["by-label", "everything"]
+    assert points["everything"].default
+    assert points["by-label"].thresholds == policy.operating_points["by-label"]
+    assert points["by-label"].deferral == 0.75
+    text = status_text(status)
+    assert (
+        "promises another answer than the last stage's on at most 2%, with 95% confidence" in text
+    )
+    assert "everything (default)" in text
+
+
+def test_a_server_that_takes_the_published_configuration_lists_them_too(
+    built: Built, repository: tuple[Path, Policy]
+) -> None:
+    """As the containers start it: no load request hands a configuration over."""
+    folder, policy = repository
+    options = ("--model-config-name=published",)
+    with TritonServer(folder, ports=FREE_PORTS, options=options) as server:
+        for stage in policy.stages:
+            server.load(stage.model)
+        server.load(built.name)
+        with CascadeClient(server.url, built.name) as client:
+            points = client.status().model.operating_points
+            assert client.classify("good film", operating_point="by-label").exit_stage in {0, 1}
+    assert [point.name for point in points] == ["by-label", "everything"]

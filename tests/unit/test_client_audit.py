@@ -1,0 +1,281 @@
+"""`audit` on canned metrics, against an HTTP server and the fake Triton."""
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import Any
+
+import pytest
+
+from cascadebert_client import AsyncCascadeClient, CascadeClient
+from cascadebert_client.audit import Counts, counts_from_samples, promises_from_parameters
+from cascadebert_client.cli import main
+from cascadebert_client.errors import UnexpectedResponse
+from cascadebert_client.metrics_text import metrics_url, samples_from_text
+from tests.unit.fake_triton import FakeTriton
+
+POLICY = "0123456789abcdef" * 4
+Capture = pytest.CaptureFixture[str]
+
+
+def page(**points: tuple[int, int, int, int]) -> str:
+    """A metrics page with agreed, disagreed, dropped and failed rows of operating points."""
+    lines = [
+        "# HELP nv_inference_count Number of inferences performed",
+        "# TYPE nv_inference_count counter",
+        'nv_inference_count{model="cascade",version="1"} 77',
+        'nv_gpu_power_limit{gpu_uuid="GPU-1"} 70.5 1700000000000',
+        "process_start 1e9",
+        "# TYPE cascadebert_audited_rows_total counter",
+    ]
+    for point, (agreed, disagreed, dropped, failed) in points.items():
+        labels = f'model="cascade",operating_point="{point}",policy="{POLICY}"'
+        another = labels.replace("cascade", "other")
+        lines += [
+            f'cascadebert_audited_rows_total{{{labels},result="agreed"}} {agreed}',
+            f'cascadebert_audited_rows_total{{{labels},result="disagreed"}} {disagreed}.000000',
+            f"cascadebert_audit_dropped_rows_total{{{labels}}} {dropped}",
+            f"cascadebert_audit_errors_total{{{labels}}} {failed}",
+            f'cascadebert_audited_rows_total{{{another},result="agreed"}} 1',
+        ]
+    return "\n".join(lines) + "\n"
+
+
+@pytest.fixture
+def serve_page() -> Iterator[Callable[..., str]]:
+    """Serves one text, and says where."""
+    servers: list[HTTPServer] = []
+
+    def serve(text: str, status: int = 200) -> str:
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self.send_response(status)
+                self.end_headers()
+                self.wfile.write(text.encode())
+
+            def log_message(self, format: str, *args: Any) -> None:
+                pass
+
+        server = HTTPServer(("127.0.0.1", 0), Handler)
+        servers.append(server)
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        return f"http://127.0.0.1:{server.server_port}/metrics"
+
+    yield serve
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+def test_a_metrics_page_is_read() -> None:
+    odd = 'x{a="1",b="a \\"quoted\\" } \\\\ \\n line"} +Inf\ny 2\nz{} NaN\n\n# end'
+    x, y, z = samples_from_text(odd)
+    assert (x.name, x.value) == ("x", float("inf"))
+    assert x.labels == {"a": "1", "b": 'a "quoted" } \\ \n line'}
+    assert (y.labels, y.value) == ({}, 2.0)
+    assert z.value != z.value
+    assert [s.name for s in samples_from_text(odd, "y")] == ["y"]
+
+
+@pytest.mark.parametrize("text", ["<html>", "x{a=b} 1", 'x{a="b" 1', "x one", "x"])
+def test_what_is_no_metrics_page_is_refused(text: str) -> None:
+    with pytest.raises(UnexpectedResponse):
+        samples_from_text(text)
+
+
+def test_counts_are_of_one_model_by_policy_and_operating_point() -> None:
+    samples = samples_from_text(page(balanced=(90, 4, 3, 2), fast=(1, 0, 0, 0)))
+    assert counts_from_samples(samples, "cascade") == {
+        (POLICY, "balanced"): Counts(90, 4, 3, 2),
+        (POLICY, "fast"): Counts(1, 0, 0, 0),
+    }
+    assert counts_from_samples(samples, "nobody") == {}
+
+
+def test_the_loads_of_a_cascade_are_summed() -> None:
+    one = 'cascadebert_audited_rows_total{model="m",policy="p",operating_point="o",result="agreed"'
+    text = f'{one},load="1"}} 4\n{one},load="2"}} 3\n'
+    assert counts_from_samples(samples_from_text(text), "m") == {("p", "o"): Counts(agreed=7)}
+
+
+@pytest.mark.parametrize("value", ["-1", "NaN", "+Inf"])
+def test_a_count_that_is_none_is_refused(value: str) -> None:
+    text = f'cascadebert_audited_rows_total{{model="cascade",result="agreed"}} {value}'
+    with pytest.raises(UnexpectedResponse, match="no count"):
+        counts_from_samples(samples_from_text(text), "cascade")
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("localhost:8001", "http://localhost:8002/metrics"),
+        ("dns:///triton:9001", "http://triton:8002/metrics"),
+        ("[::1]:8001", "http://[::1]:8002/metrics"),
+    ],
+)
+def test_metrics_are_on_the_host_of_the_server(url: str, expected: str) -> None:
+    assert metrics_url(url) == expected
+
+
+def test_a_promise_that_holds(serve_page: Callable[..., str], capsys: Capture) -> None:
+    url = serve_page(page(default=(4000, 8, 0, 0)))
+    assert main(["audit", "--metrics-url", url, "--max-disagreement", "0.01"]) == 0
+    printed = capsys.readouterr().out
+    assert "operating point default (policy 0123456789ab)" in printed
+    assert "4,008 rows audited, 8 answered otherwise than by the last stage (0.200%)" in printed
+    assert "95% confidence however often you look" in printed
+    assert printed.endswith("  the promise holds: at most 1% disagreements\n")
+
+
+def test_a_broken_promise_ends_with_1_also_beside_one_that_holds(
+    serve_page: Callable[..., str], capsys: Capture
+) -> None:
+    url = serve_page(page(careful=(4000, 0, 0, 0), fast=(1000, 60, 12, 3)))
+    asked = ["audit", "--metrics-url", url, "--max-disagreement", "0.01", "--confidence", "0.99"]
+    assert main(asked) == 1
+    printed = capsys.readouterr().out
+    assert "the promise is BROKEN: at most 1% disagreements" in printed
+    assert "12 rows not audited for want of spare capacity" in printed
+    assert "3 rows that the last stage could not be asked about" in printed
+    assert main([*asked, "--json"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert found["model"] == "cascade"
+    careful, fast = found["operating_points"]
+    assert (careful["verdict"], fast["verdict"]) == ("holds", "broken")
+    assert fast["counts"] == {"agreed": 1000, "disagreed": 60, "dropped": 12, "errors": 3}
+    assert fast["estimate"] == 60 / 1060
+    assert fast["interval"]["low"] > 0.01
+    assert fast["confidence"] == 0.99
+    assert fast["rows_to_tell"] == 0
+
+
+def test_what_cannot_be_told_yet_is_no_alarm(
+    serve_page: Callable[..., str], capsys: Capture
+) -> None:
+    for counts in [(0, 0, 0, 0), (100, 1, 0, 0), (40, 1, 0, 0), (990, 10, 0, 0)]:
+        url = serve_page(page(default=counts))
+        assert main(["audit", "--metrics-url", url, "--max-disagreement", "0.01"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.count("it cannot be told yet whether the promise holds") == 4
+    assert "0 rows audited, 0 answered otherwise than by the last stage\n" in printed
+    assert "at this rate it takes about" in printed
+    assert "more audited rows" in printed
+    assert "the rate is too near to the limit" in printed
+
+
+def test_results_that_were_lost_count_against_every_verdict(
+    serve_page: Callable[..., str], capsys: Capture
+) -> None:
+    for counts in [(4000, 8, 0, 200), (1000, 30, 0, 3000)]:
+        url = serve_page(page(default=counts))
+        assert main(["audit", "--metrics-url", url, "--max-disagreement", "0.01"]) == 0
+    assert capsys.readouterr().out.count("cannot be told yet") == 2
+
+
+def promising(**promises: tuple[str, float, float]) -> dict[str, str]:
+    points = {
+        name: {
+            "promise": {"kind": kind, "limit": limit, "confidence": confidence},
+            "thresholds": [0.9],
+        }
+        for name, (kind, limit, confidence) in promises.items()
+    }
+    return {"operating_points": json.dumps({**points, "plain": {"promise": None}})}
+
+
+def test_the_promise_is_read_from_the_models_configuration(
+    serve_page: Callable[..., str], capsys: Capture
+) -> None:
+    url = serve_page(page(balanced=(930, 70, 0, 0), fast=(930, 70, 0, 0), plain=(5, 0, 0, 0)))
+    with FakeTriton() as triton:
+        asked = ["audit", "--metrics-url", url, "--url", triton.url, "--json"]
+        triton.parameters = promising(
+            balanced=("max_disagreement", 0.2, 0.95), fast=("max_disagreement", 0.01, 0.9)
+        )
+        assert main(asked) == 1
+        points = json.loads(capsys.readouterr().out)["operating_points"]
+        assert [point["verdict"] for point in points] == ["holds", "broken", None]
+        assert [point["confidence"] for point in points] == [0.95, 0.9, 0.95]
+        # What is given on the command line is tested instead.
+        assert main([*asked, "--max-disagreement", "0.3"]) == 0
+        # An accuracy drop is at most the disagreement: it can be seen to hold, and not to break.
+        triton.parameters = promising(
+            balanced=("max_accuracy_drop", 0.2, 0.95), fast=("max_accuracy_drop", 0.01, 0.9)
+        )
+        capsys.readouterr()
+        assert main(asked) == 0
+        points = json.loads(capsys.readouterr().out)["operating_points"]
+        assert [point["verdict"] for point in points] == ["holds", "cannot be told yet", None]
+        assert "only labelled rows show" in points[1]["sentence"]
+        assert "nothing was promised" in points[2]["sentence"]
+
+
+async def test_both_clients_read_the_parameters_of_the_configuration() -> None:
+    with FakeTriton() as triton:
+        triton.parameters = {"a": "1"}
+        with CascadeClient(triton.url) as client:
+            assert client.model_parameters() == {"a": "1"}
+        async with AsyncCascadeClient(triton.url) as client:
+            assert await client.model_parameters() == {"a": "1"}
+
+
+def test_without_a_promise_one_must_be_given(
+    serve_page: Callable[..., str], capsys: Capture
+) -> None:
+    url = serve_page(page(default=(5, 0, 0, 0)))
+    with FakeTriton() as triton:
+        asked = ["audit", "--metrics-url", url, "--url", triton.url]
+        assert main(asked) == 2
+        assert "promises nothing: give --max-disagreement" in capsys.readouterr().err
+        triton.parameters = {"operating_points": "[]"}
+        assert main(asked) == 2
+        assert "cannot be read" in capsys.readouterr().err
+        triton.restricted = True
+        assert main(asked) == 2
+        assert "restricted" in capsys.readouterr().err
+
+
+def test_whatever_hinders_an_audit_ends_with_2(
+    serve_page: Callable[..., str], capsys: Capture
+) -> None:
+    limit = ["--max-disagreement", "0.01"]
+    url = serve_page(page(default=(5, 0, 0, 0)))
+    off, lost, wrong = serve_page(page()), serve_page("", 404), serve_page("<html></html>")
+    for arguments, message in [
+        ([*limit, "--metrics-url", "http://127.0.0.1:1/metrics"], "check that the server runs"),
+        ([*limit, "--metrics-url", lost], "404"),
+        ([*limit, "--metrics-url", wrong], "is no line of a metrics page"),
+        ([*limit, "--metrics-url", "file:///etc/hostname"], "is no address of HTTP"),
+        ([*limit, "--metrics-url", off], "audit_rate is above 0"),
+        ([*limit, "--metrics-url", url, "--model", "nobody"], "check the name"),
+        ([*limit, "--metrics-url", "http://127.0.0.1:x/metrics"], "no metrics from"),
+        (["--metrics-url", url, "--max-disagreement", "1"], "above 0 and below 1"),
+        (["--metrics-url", url, "--max-disagreement", "nan"], "above 0 and below 1"),
+        ([*limit, "--metrics-url", url, "--confidence", "95"], "--confidence is 95.0"),
+        (["--metrics-url", url, "--confidence", "0.9"], "give --max-disagreement, too"),
+        ([*limit, "--metrics-url", url, "--timeout-s", "0"], "--timeout-s is 0.0"),
+        (["--metrics-url", url, "--url", "127.0.0.1:1", "--timeout-s", "0.5"], "127.0.0.1:1"),
+    ]:
+        assert main(["audit", *arguments]) == 2, arguments
+        printed = capsys.readouterr()
+        assert message in printed.err, (arguments, printed.err)
+        assert not printed.out
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{",
+        "[1]",
+        '{"a": 1}',
+        '{"a": {"promise": 3}}',
+        '{"a": {"promise": {"kind": "hope", "limit": 0.1, "confidence": 0.9}}}',
+        '{"a": {"promise": {"kind": "max_disagreement", "limit": 2, "confidence": 0.9}}}',
+        '{"a": {"promise": {"kind": "max_disagreement", "limit": "x", "confidence": 0.9}}}',
+        '{"a": {"promise": {"limit": 0.1}}}',
+    ],
+)
+def test_a_parameter_that_is_no_promise_is_refused(text: str) -> None:
+    with pytest.raises(UnexpectedResponse, match="cannot be read"):
+        promises_from_parameters({"operating_points": text})

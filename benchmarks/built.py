@@ -99,4 +99,5 @@ def _config(args: argparse.Namespace) -> CascadeConfig:
             ),
             data=DataConfig(path=args.data, text=args.text),
         )
-    return replace(config, tune=TuneConfig(max_deferral_rate=(args.deferral_rate,)))
+    tune = TuneConfig(max_deferral_rate=(args.deferral_rate,))
+    return replace(config, tune=tune, operating_points={})

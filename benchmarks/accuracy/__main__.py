@@ -17,7 +17,7 @@ from pathlib import Path
 
 from .packed import load_packed
 from .plan import SEEDS, TASKS, Run, runs_of_task
-from .training import Place, perform, use_one_thread
+from .training import Place, perform, restore_difficulty, use_one_thread
 
 
 def main() -> int:
@@ -34,6 +34,8 @@ def main() -> int:
     args = parser.parse_args()
     place = Place(args.glue.resolve(), args.base.resolve(), args.work.resolve(), args.precision)
     seeds = [int(seed) for seed in args.seeds.split(",")]
+    for task in args.tasks.split(","):
+        restore_difficulty(place, task)
     runs = [run for task in args.tasks.split(",") for run in runs_of_task(task, seeds)]
     runs = [run for run in runs if args.only in run.member]
     return _run_all(runs, place, args.jobs)

@@ -20,6 +20,7 @@ from cascadebert_build.difficulty import Difficulty, difficulty_from_file, label
 from cascadebert_build.tasks import TASKS as GLUE
 from cascadebert_build.train import TrainConfig, subset_of_rows, train_member
 
+from .packed import wrong_counts
 from .plan import (
     DEEBERT,
     DEPTH,
@@ -37,6 +38,8 @@ from .plan import (
 )
 
 LARGE_RATE, SMALL_RATE = 5e-5, 1e-4
+# Its lower exits learn too slowly otherwise.
+PABEE_RATE, PABEE_EXTRA_EPOCHS = 1e-4, 1
 MAX_LENGTH = 128
 
 
@@ -82,6 +85,18 @@ def use_one_thread() -> None:
 
     torch.set_num_threads(1)
     transformers.logging.set_verbosity_error()
+
+
+def restore_difficulty(place: Place, task: str) -> None:
+    """Write a task's difficulty from the repository's packed results, where a machine is new."""
+    run = Run(task, 0, DIFFICULTY, len(DIFFICULTY_LAYERS))
+    path, wrong = place.difficulty(run), wrong_counts(task)
+    if path.is_file() or wrong is None:
+        return
+    rows = train_rows(place, TASKS[task])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    protocol = {"method": "restored from the packed results", "seeds": list(SEEDS)}
+    Difficulty(rows.sha256(), protocol, wrong.astype(np.int64), len(SEEDS)).write(path)
 
 
 def train_rows(place: Place, task: GlueTask) -> Rows:
@@ -152,9 +167,13 @@ def perform(run: Run, place: Place) -> None:
 
 def _config(run: Run, task: GlueTask, place: Place) -> TrainConfig:
     large = run.layers == DEPTH
+    epochs = task.large_epochs if large else task.small_epochs
+    rate = LARGE_RATE if large else SMALL_RATE
+    if run.kind == PABEE:
+        epochs, rate = epochs + PABEE_EXTRA_EPOCHS, PABEE_RATE
     return TrainConfig(
-        epochs=task.large_epochs if large else task.small_epochs,
-        learning_rate=LARGE_RATE if large else SMALL_RATE,
+        epochs=epochs,
+        learning_rate=rate,
         max_length=MAX_LENGTH,
         precision=place.precision,
         seed=run.seed,

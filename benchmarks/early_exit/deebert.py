@@ -4,6 +4,8 @@ Stage one fine-tunes the backbone with its last classifier: that is the large me
 two freezes it and trains an exit after every other layer, each a pooler, dropout and a linear
 layer, with the sum of their cross-entropies. Since nothing below an exit learns, the hidden states
 are computed once; they are without the backbone's dropout, which the authors' code leaves on.
+
+Beyond the paper, an exit standardises what it sees (see `exits.new_exit`).
 """
 
 from __future__ import annotations
@@ -18,12 +20,11 @@ from numpy.typing import NDArray
 from cascadebert_build.checkpoint import checkpoint_from_source
 from cascadebert_build.data import Rows
 
-from .exits import first_tokens
+from .exits import first_tokens, new_exit
 
 EPOCHS = 10
 LEARNING_RATE = 1e-3
 _BATCH_SIZE = 32
-_DROPOUT = 0.1
 
 
 def train_deebert(
@@ -61,7 +62,7 @@ def train_deebert(
     held_out = torch.from_numpy(first_tokens(model, large, dev, max_length, "exits, dev"))
     targets = torch.from_numpy(rows.label_indices(checkpoint.labels))
     exits = torch.nn.ModuleList(
-        new_exit(model, len(labels)) for _ in range(model.config.num_hidden_layers - 1)
+        new_exit(model.bert, len(labels)) for _ in range(model.config.num_hidden_layers - 1)
     )
     optimizer = torch.optim.AdamW(exits.parameters(), LEARNING_RATE)
     steps = EPOCHS * -(-len(targets) // _BATCH_SIZE)
@@ -87,15 +88,3 @@ def train_deebert(
             model.bert.pooler.dense(held_out[:, -1])
         )))  # fmt: skip
         return torch.stack(logits, dim=1).numpy()[:, :, columns]
-
-
-def new_exit(model: Any, n_labels: int) -> Any:
-    """An exit on a first token's hidden state: BERT's pooler, from the backbone's, and a head."""
-    import torch
-
-    hidden = model.config.hidden_size
-    dense = torch.nn.Linear(hidden, hidden)
-    dense.load_state_dict(model.bert.pooler.dense.state_dict())
-    return torch.nn.Sequential(
-        dense, torch.nn.Tanh(), torch.nn.Dropout(_DROPOUT), torch.nn.Linear(hidden, n_labels)
-    )

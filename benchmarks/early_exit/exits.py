@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
 from cascadebert_build.checkpoint import tokenizer_from_source
 from cascadebert_build.data import Rows
 
-if TYPE_CHECKING:
-    import torch
-
 BATCH_SIZE = 64
+_DROPOUT = 0.1
 
 
 def encoded_batches(source: Path, rows: Rows, max_length: int) -> list[tuple[list[int], Any]]:
@@ -38,8 +37,6 @@ def first_tokens(
     backbone: torch.nn.Module, source: Path, rows: Rows, max_length: int, description: str
 ) -> NDArray[np.float32]:
     """The first token's hidden state after every layer, shape (n, layers, hidden), no dropout."""
-    import torch
-
     backbone.eval()
     states: NDArray[np.float32] | None = None
     batches = encoded_batches(source, rows, max_length)
@@ -52,3 +49,35 @@ def first_tokens(
             states[part] = hidden.numpy()
     assert states is not None
     return states
+
+
+class _Standardise(torch.nn.BatchNorm1d):
+    """Batch normalisation that takes a batch of one row, too: by what it has seen before."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        if not self.training or len(input) > 1:
+            return super().forward(input)
+        return torch.nn.functional.batch_norm(input, self.running_mean, self.running_var)
+
+
+def new_exit(bert: Any, n_labels: int) -> Any:
+    """An exit on a first token's hidden state: BERT's pooler, from the backbone's, and a head.
+
+    What comes in is standardised first, feature by feature. The papers do without; but the first
+    token of this project's backbone, which was pretrained for mean pooling, is almost the same for
+    every text in the lower layers, and exits there learn nothing from the little that differs.
+
+    Args:
+        bert: the backbone, for its width and its pooler's weights.
+        n_labels: of the head.
+    """
+    hidden = bert.config.hidden_size
+    dense = torch.nn.Linear(hidden, hidden)
+    dense.load_state_dict(bert.pooler.dense.state_dict())
+    return torch.nn.Sequential(
+        _Standardise(hidden, affine=False),
+        dense,
+        torch.nn.Tanh(),
+        torch.nn.Dropout(_DROPOUT),
+        torch.nn.Linear(hidden, n_labels),
+    )

@@ -1,7 +1,8 @@
 """PABEE (Zhou et al., NeurIPS 2020): all exits trained with the backbone, patience decides.
 
-The backbone and a linear classifier after every layer, on the shared pooler, learn together; the
-loss is the mean of the exits' cross-entropies weighted by their layer, from 1.
+The backbone and a classifier after every layer learn together; the loss is the mean of the exits'
+cross-entropies weighted by their layer, from 1. Beyond the paper, every exit has a pooler of its
+own and standardises what it sees (see `exits.new_exit`).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from cascadebert_build.objectives import Targets
 from cascadebert_build.train import TrainConfig, encoded_items, split_rows
 from cascadebert_build.trainer import make_trainer
 
-from .exits import encoded_batches
+from .exits import encoded_batches, new_exit
 
 
 def pabee_model(base: Path, n_labels: int) -> Any:
@@ -38,18 +39,13 @@ def pabee_model(base: Path, n_labels: int) -> Any:
             super().__init__()
             self.bert = cast("Any", AutoModel.from_pretrained(str(base), dtype=torch.float32))
             self.config = self.bert.config
-            self.dropout = torch.nn.Dropout(self.config.hidden_dropout_prob)
             self.heads = torch.nn.ModuleList(
-                torch.nn.Linear(self.config.hidden_size, n_labels)
-                for _ in range(self.config.num_hidden_layers)
+                new_exit(self.bert, n_labels) for _ in range(self.config.num_hidden_layers)
             )
 
         def exits(self, **tokens: Any) -> torch.Tensor:
             states = self.bert(**tokens, output_hidden_states=True).hidden_states[1:]
-            logits = [
-                head(self.dropout(self.bert.pooler(state)))
-                for head, state in zip(self.heads, states, strict=True)
-            ]
+            logits = [head(state[:, 0]) for head, state in zip(self.heads, states, strict=True)]
             return torch.stack(logits, dim=1)
 
         def forward(self, **tokens: Any) -> Any:

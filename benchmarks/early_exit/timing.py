@@ -36,7 +36,7 @@ from cascadebert_build.tasks import TASKS as GLUE
 from cascadebert_build.train import subset_of_rows
 from cascadebert_engine.files import write_json
 
-from .deebert import new_exit
+from .exits import new_exit
 from .live import Batch, EntropyRule, PatienceRule, run_cascade, run_member, run_with_exits
 from .pabee import pabee_model
 from .walk import Curve, entropy_curve, patience_curve
@@ -244,7 +244,7 @@ def _of_member(
 
 
 def _deebert_exits(folder: Path, large: Any, n_labels: int) -> tuple[Any, list[Any]]:
-    exits = torch.nn.ModuleList(new_exit(large, n_labels) for _ in range(DEPTH - 1))
+    exits = torch.nn.ModuleList(new_exit(large.bert, n_labels) for _ in range(DEPTH - 1))
     exits.load_state_dict(torch.load(folder / "exits.pt", weights_only=True))
     exits.eval()
 
@@ -263,7 +263,7 @@ def _pabee_exits(place: Place, run: Run, n_labels: int) -> tuple[Any, list[Any]]
     model.eval()
 
     def at(head: Any) -> Callable[[torch.Tensor], torch.Tensor]:
-        return lambda hidden: head(model.bert.pooler(hidden))
+        return lambda hidden: head(hidden[:, 0])
 
     return model.bert, [at(head) for head in model.heads]
 

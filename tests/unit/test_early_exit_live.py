@@ -54,7 +54,7 @@ def exits(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any, list[Any
     model = pabee_model(base, 2)
     model.load_state_dict(torch.load(folder / "out" / "model.pt", weights_only=True))
     model.eval()
-    heads = [lambda h, head=head: head(model.bert.pooler(h)) for head in model.heads]
+    heads = [lambda h, head=head: head(h[:, 0]) for head in model.heads]
     return base, model.bert, heads, logits
 
 

@@ -17,6 +17,27 @@ if TYPE_CHECKING:
 _CARRIERS = ("Cast", "DequantizeLinear", "Identity", "Reshape", "Transpose")
 
 
+def attention_layers(path: Path) -> int:
+    """Layers of an exported encoder: its Softmax nodes, since each layer attends once.
+
+    Raises:
+        UsageError: the file is not a graph.
+    """
+    return sum(node.op_type == "Softmax" for node in _graph(path).node)
+
+
+def _graph(path: Path) -> onnx.GraphProto:
+    with needs_extra("build"):
+        import onnx
+    try:
+        return onnx.load(str(path), load_external_data=False).graph
+    except Exception as exc:
+        raise UsageError(
+            f"{path} cannot be read as an ONNX graph ({type(exc).__name__}): "
+            "run `cascadebert export --force`"
+        ) from exc
+
+
 def macs_per_token(path: Path) -> int:
     """Multiply-accumulates of one token, in the MatMul and Gemm nodes that have a weight.
 
@@ -31,15 +52,7 @@ def macs_per_token(path: Path) -> int:
     Raises:
         UsageError: the file is not a graph, or none of its nodes multiplies tokens by a weight.
     """
-    with needs_extra("build"):
-        import onnx
-    try:
-        graph = onnx.load(str(path), load_external_data=False).graph
-    except Exception as exc:
-        raise UsageError(
-            f"{path} cannot be read as an ONNX graph ({type(exc).__name__}): "
-            "run `cascadebert export --force`"
-        ) from exc
+    graph = _graph(path)
     sizes = _weight_sizes(graph)
     constants = _constants(graph)
     shapes = _shapes([*graph.value_info, *graph.input, *graph.output])

@@ -126,10 +126,11 @@ class Answers:
         if limits.ndim == 2:
             stages = np.arange(len(limits))
             limits = limits[stages[None, :], self.labels[:, :-1]]
-        passes = np.concatenate(
-            [self.confidence > limits, np.ones((len(self), 1), dtype=bool)], axis=1
-        )
-        return passes.argmax(axis=1)
+        exits = np.full(len(self), self.confidence.shape[1], dtype=np.intp)
+        for stage in reversed(range(self.confidence.shape[1])):
+            of_stage = limits[:, stage] if limits.ndim == 2 else limits[stage]
+            exits[self.confidence[:, stage] > of_stage] = stage
+        return exits
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from cascadebert_core.tokenization import Text
+
 from .data import Rows
 
 SEED = 0
@@ -58,8 +60,10 @@ def split_rows_for_tuning(rows: Rows, *, temperatures: bool = True) -> RowSplit:
         rows: held out of the members' training.
         temperatures: whether temperatures are to be fitted.
     """
-    _, first = np.unique(_keys(rows), return_index=True)
-    distinct = np.sort(first)
+    first: dict[Text, int] = {}
+    for i, text in enumerate(rows.texts):
+        first.setdefault(text, i)
+    distinct = np.array(list(first.values()), dtype=np.intp)
     duplicates = np.setdiff1d(np.arange(len(rows.texts)), distinct)
     order = np.random.default_rng(SEED).permutation(distinct)
     n = len(order)
@@ -69,8 +73,3 @@ def split_rows_for_tuning(rows: Rows, *, temperatures: bool = True) -> RowSplit:
     ends = np.cumsum([n_temperature, round(n * _REPORT_SHARE), round(n * _DESIGN_SHARE)])
     temperature, report, design, test = (np.sort(part) for part in np.split(order, ends))
     return RowSplit(temperature, design, test, report, duplicates)
-
-
-def _keys(rows: Rows) -> NDArray[np.str_]:
-    # A separator that no text has a reason to hold; pairs (a, b) and (ab, "") stay apart.
-    return np.array(["\x1f".join((t,) if isinstance(t, str) else t) for t in rows.texts])

@@ -88,12 +88,11 @@ def cost_of_rows(
         times: of every stage.
         lengths: padded, of every row, by stage.
     """
-    return np.array(
-        [
-            [stage.per_row(length) for length in of_stage]
-            for stage, of_stage in zip(times, lengths, strict=True)
-        ]
-    ).T
+    columns: list[NDArray[np.float64]] = []
+    for stage, of_stage in zip(times, lengths, strict=True):
+        distinct, inverse = np.unique(np.asarray(of_stage), return_inverse=True)
+        columns.append(np.array([stage.per_row(int(length)) for length in distinct])[inverse])
+    return np.stack(columns, axis=1)
 
 
 def _call(run: Run, batch: Any) -> Callable[[], Any]:

@@ -20,7 +20,7 @@ from .data import Rows
 from .errors import UsageError
 from .evaluate import thresholds_as_text
 from .goals import ONLY_POINT, Goal
-from .graph_cost import macs_per_token
+from .graph_cost import attention_layers, macs_per_token
 from .logits import Run, load_logits, save_logits, stage_input
 from .operating_point import OperatingPoint
 from .progress import say, timed
@@ -121,6 +121,7 @@ class TuneSteps:
                     str(length): {str(rows): ms for rows, ms in calls.items()}
                     for length, calls in of_stage.ms.items()
                 },
+                "layers": attention_layers(self._workspace.onnx(member)),
                 "macs_per_token": macs_per_token(self._workspace.onnx(member)),
             }
             for member, of_stage in zip(self._config.members, times, strict=True)

@@ -75,7 +75,8 @@ def test_without_a_word_there_are_the_promises_that_the_rows_can_show(
     # The members are the same: nothing is lost by exiting.
     assert fast["observed"] == 0
     assert fast["exits"] == [1.0, 0.0]
-    assert set(certificate["cost"]["small"]) == {"ms", "macs_per_token"}
+    assert set(certificate["cost"]["small"]) == {"ms", "layers", "macs_per_token"}
+    assert [certificate["cost"][m]["layers"] for m in ("small", "large")] == [2, 2]
     assert set(certificate["artefacts"]) == {"small", "large"}
     # Times are measured once: the same rows and artefacts give the same policy.
     assert main(["tune", str(config)]) == 0

@@ -456,7 +456,7 @@ def test_the_command_needs_a_page_for_curves(
 def test_the_command_writes_a_page_without_paths(built: Built, tmp_path: Path) -> None:
     config, page = built.steps.config, tmp_path / "out" / "report.html"
     curves = curves_file(tmp_path, with_point())
-    arguments = ["evaluate", str(config.folder), "--report", str(page)]
+    arguments = ["evaluate", str(config.folder), "--all-rows", "--report", str(page)]
     assert main([*arguments, "--early-exit", str(curves)]) == 0
     html = page.read_text(encoding="utf-8")
     parsed = assert_stands_alone(html)

@@ -224,7 +224,7 @@ def at_speed_up(
     """
     curve_of = budget_methods(packed, task)[name]
     found: list[AtBudget] = []
-    for seed in packed.seeds(_member_of(name), task):
+    for seed in packed.seeds(member_of(name), task):
         if seed not in packed.seeds(LARGE, task):
             continue
         one = at_budget(curve_of(seed), labels, DEPTH / speed_up, metric_of(task), seed)
@@ -236,7 +236,7 @@ def at_speed_up(
     return Spread.of([f.metric for f in found]), float(np.mean([f.layers for f in found]))
 
 
-def _member_of(method: str) -> str:
+def member_of(method: str) -> str:
     """The member of a method's name."""
     if not method.startswith("cascade"):
         return method.lower()

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from benchmarks.early_exit.walk import Curve
 from cascadebert_build.extras import needs_extra
 
-from .figures import OBJECTIVES, alone, budget_methods, member_figures, metric_of
+from .figures import OBJECTIVES, alone, budget_methods, member_figures, member_of, metric_of
 from .packed import Packed
 from .plan import DEPTH, LARGE
 
@@ -34,10 +34,10 @@ def draw_trade(path: Path, results: Mapping[str, tuple[Packed, NDArray[np.int64]
     figure, axes = _panels(pyplot, len(results))
     for panel, (task, (packed, labels)) in zip(axes, results.items(), strict=True):
         methods = budget_methods(packed, task)
-        seeds = packed.seeds(LARGE, task)
         for name, (colour, style) in _SHOWN.items():
             if name not in methods:
                 continue
+            seeds = packed.seeds(member_of(name), task)
             layers, values = _mean_curve(task, methods[name], seeds, labels)
             marker = "o" if name == "PABEE" else None
             panel.plot(layers, values, style, color=colour, label=name, marker=marker, markersize=4)

@@ -14,7 +14,15 @@ from cascadebert_engine.profiles import Profile, default_opt_batch, profiles_of_
 from cascadebert_engine.request import HARDWARE_COMPATIBILITY, BuildOptions
 
 from .errors import UsageError
-from .goals import DEFAULT_GOALS, DEFAULT_POINT, KINDS, ONLY_POINT, Goal
+from .goals import (
+    DEFAULT_CONFIDENCE,
+    DEFAULT_GOALS,
+    DEFAULT_POINT,
+    KINDS,
+    ONLY_POINT,
+    PROMISES,
+    Goal,
+)
 from .half import FP32_OPS
 
 if sys.version_info >= (3, 11):
@@ -59,6 +67,8 @@ class DataConfig:
         text, text_pair, label: columns; "" as label: the rows have none.
         split: of a hub data set; files have none.
         subset: configuration of a hub data set ("sst2" of "nyu-mll/glue").
+        duplicates: "keep": rows with the text of another are inputs that came again; "drop": they
+            are copies, and count once.
     """
 
     path: str
@@ -67,6 +77,7 @@ class DataConfig:
     label: str | None = "label"
     split: str = "validation"
     subset: str | None = None
+    duplicates: str = "keep"
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +149,7 @@ class GoalConfig:
             number for all stages but the last, or one for each.
         min_speedup: how many times cheaper than the last member alone.
         max_cost: milliseconds a row.
-        confidence: of a promise, the first two.
+        confidence: of a promise, the first two; None: that of [tune], or 0.95.
     """
 
     max_disagreement: float | None = None
@@ -146,19 +157,29 @@ class GoalConfig:
     max_deferral_rate: tuple[float, ...] | None = None
     min_speedup: float | None = None
     max_cost: float | None = None
-    confidence: float = 0.95
+    confidence: float | None = None
 
-    def goal(self, where: str) -> Goal | None:
+    def goal(self, where: str, confidence: float = DEFAULT_CONFIDENCE) -> Goal | None:
         """The goal; None where there is none.
 
+        Args:
+            where: in cascade.toml, for messages.
+            confidence: of a promise that names none itself.
+
         Raises:
-            UsageError: there is more than one.
+            UsageError: there is more than one, or a budget with a confidence.
         """
         given = {kind: getattr(self, kind) for kind in KINDS if getattr(self, kind) is not None}
         if len(given) > 1:
             raise UsageError(f"{where} has {' and '.join(given)}: give one of them")
         for kind, limit in given.items():
-            return Goal(kind, limit, self.confidence)
+            goal = Goal(kind, limit, confidence if self.confidence is None else self.confidence)
+            if goal.promise is None and self.confidence is not None:
+                raise UsageError(
+                    f"{where}.confidence is {self.confidence}, and {kind} is a budget, which "
+                    f"promises nothing: leave it out, or give one of {', '.join(PROMISES)}"
+                )
+            return goal
         return None
 
 
@@ -239,6 +260,8 @@ class CascadeConfig:
             UsageError: there are goals in two places, or a point without one.
         """
         own = self.tune.goal("tune")
+        given = self.tune.confidence
+        confidence = DEFAULT_CONFIDENCE if given is None else given
         if own is not None and self.operating_points:
             raise UsageError(
                 f"tune.{own.kind} is the goal of a single operating point, and there are "
@@ -247,11 +270,10 @@ class CascadeConfig:
         if own is not None:
             return {self.tune.default or ONLY_POINT: own}
         if not self.operating_points:
-            confidence = self.tune.confidence
             return {n: replace(g, confidence=confidence) for n, g in DEFAULT_GOALS.items()}
         goals: dict[str, Goal] = {}
         for name, point in self.operating_points.items():
-            goal = point.goal(f"operating_points.{name}")
+            goal = point.goal(f"operating_points.{name}", confidence)
             if goal is None:
                 raise UsageError(f"operating_points.{name} has no goal: give {', '.join(KINDS)}")
             goals[name] = goal
@@ -336,6 +358,8 @@ def _validate(config: CascadeConfig) -> None:
                 f"members[{i}].opt_batch_size is {member.opt_batch_size}: give 1 to "
                 f"max_batch_size = {member.max_batch_size}, or 0 for the default"
             )
+    if config.data is not None:
+        _choice(config.data.duplicates, ("keep", "drop"), "data.duplicates")
     if config.tune.signal not in SIGNALS:
         raise UsageError(f"tune.signal is {config.tune.signal!r}: give one of {', '.join(SIGNALS)}")
     if len(set(names)) != len(names):

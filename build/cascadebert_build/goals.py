@@ -12,6 +12,9 @@ SPEEDUP = "min_speedup"
 COST = "max_cost"
 KINDS = (DISAGREEMENT, ACCURACY_DROP, DEFERRAL_RATE, SPEEDUP, COST)
 PROMISES = (DISAGREEMENT, ACCURACY_DROP)
+DEFAULT_CONFIDENCE = 0.95
+# Of a promise: below, no number of rows could show it.
+_LEAST_LIMIT = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +31,7 @@ class Goal:
 
     kind: str
     limit: float | tuple[float, ...]
-    confidence: float = 0.95
+    confidence: float = DEFAULT_CONFIDENCE
 
     @property
     def promise(self) -> Promise | None:
@@ -70,8 +73,11 @@ class Goal:
                 )
             return
         limit = self.rates(1)[0]
-        if self.kind in PROMISES and not 0 < limit < 1:
-            raise UsageError(f"{key} is {limit}: give a share between 0 and 1, such as 0.01")
+        if self.kind in PROMISES and not _LEAST_LIMIT <= limit < 1:
+            raise UsageError(
+                f"{key} is {limit}: give a share between 0 and 1, such as 0.01, and no less than "
+                f"{_LEAST_LIMIT:g}"
+            )
         if self.kind == SPEEDUP and not limit >= 1:
             raise UsageError(f"{key} is {limit}: give a number of at least 1")
         if self.kind == COST and not limit > 0:

@@ -15,13 +15,24 @@ from cascadebert_core.policy import Threshold
 
 from .errors import UsageError
 from .goals import COST, DEFERRAL_RATE, Goal
-from .promise import DISAGREEMENT, Answers, Kept, Promise, frontier, keep_along, keep_by_scan
+from .promise import (
+    DISAGREEMENT,
+    Answers,
+    Kept,
+    Promise,
+    check_enough_rows,
+    frontier,
+    keep_along,
+    keep_by_scan,
+)
 from .row_split import RowSplit
 
 # Settings that the design rows look through.
 _CANDIDATES = 4096
 _FINEST = 128
 _DESIGN_ROWS = 5000
+# Thresholds that are searched together: a few levels of each.
+_MOST_AXES = 6
 
 
 @dataclass(frozen=True)
@@ -115,6 +126,7 @@ def _keep(
     if promise.kind == DISAGREEMENT and n_thresholds == 1 and not per_label:
         return keep_by_scan(promise, answers.take(split.thresholds)), split.thresholds
     # Enough of them to order settings by; more would only take longer.
+    check_enough_rows(promise, len(split.test) if len(split.design) else 0)
     design = split.design[:: -(-len(split.design) // _DESIGN_ROWS) or 1]
     test = split.test
     settings = frontier(
@@ -139,7 +151,14 @@ def _candidates(answers: Answers, n_labels: int) -> list[NDArray[np.float32]]:
         Arrays of shape (n_thresholds,), or (n_thresholds, n_labels) with several labels.
     """
     n_thresholds = answers.confidence.shape[1]
-    per_axis = max(2, min(_FINEST, int(_CANDIDATES ** (1 / (n_thresholds * n_labels)))))
+    n_axes = n_thresholds * n_labels
+    if n_axes > _MOST_AXES:
+        raise UsageError(
+            f"per_label = true with {n_labels} labels and {n_thresholds + 1} stages makes "
+            f"{n_axes} thresholds, more than the {_MOST_AXES} that are searched together: leave "
+            "per_label out"
+        )
+    per_axis = max(2, min(_FINEST, int(_CANDIDATES ** (1 / n_axes)) - 2))
     axes: list[NDArray[np.float32]] = []
     for stage in range(n_thresholds):
         finite = answers.confidence[:, stage][np.isfinite(answers.confidence[:, stage])]
@@ -162,24 +181,27 @@ def _within_budget(
     alone = population.mean_cost_alone(rows)
     (limit,) = goal.rates(1)
     most = limit if goal.kind == COST else alone / limit
-    cheapest = population.mean_cost(rows, np.zeros(len(rows), dtype=np.intp))
+    n_thresholds = answers.confidence.shape[1]
+    # Rows without a finite logit exit nowhere but at the end, whatever the threshold.
+    loosest = np.zeros(n_thresholds, dtype=np.float32)
+    cheapest = population.mean_cost(rows, answers.exits(loosest))
     if cheapest > most:
         raise UsageError(
-            f"{goal} cannot be met: the first stage alone takes {cheapest:.3g} ms a row and the "
-            f"last one alone {alone:.3g}; at most {alone / cheapest:.3g} times cheaper is possible "
-            "with these members"
+            f"{goal} cannot be met: the cascade takes at least {cheapest:.3g} ms a row and the "
+            f"last member alone {alone:.3g}; at most {alone / cheapest:.3g} times cheaper is "
+            "possible with these members"
         )
     settings = [
         s for s in _candidates(answers, 1) if population.mean_cost(rows, answers.exits(s)) <= most
     ]
     losses = answers.losses(DISAGREEMENT)
     index = np.arange(len(rows))
-    # The fewest other answers; of those, the dearest: what the budget allows is used.
+    # The fewest other answers; of those, the cheapest.
     best = min(
         settings,
         key=lambda s: (
             losses[index, answers.exits(s)].mean(),
-            -population.mean_cost(rows, answers.exits(s)),
+            population.mean_cost(rows, answers.exits(s)),
         ),
     )
     return _as_thresholds(best)

@@ -57,8 +57,17 @@ class Promise:
         return 1 - self.confidence
 
     @property
+    def one_loss(self) -> str:
+        """What a row without a loss does without."""
+        return "loss" if self.kind == DISAGREEMENT else "answer won or lost"
+
+    @property
     def smallest_n(self) -> int:
-        """Rows below which not even a perfect cascade could be promised."""
+        """Rows without a single loss that it takes; below, `tune` refuses.
+
+        For an accuracy drop it is of rows where nothing is won or lost; answers that the cascade
+        wins over the last member could show it sooner, but nobody should count on them.
+        """
         if self.kind == DISAGREEMENT:
             return smallest_n(self.limit, self.delta)
         n = smallest_n(self.limit, self.delta)
@@ -170,8 +179,8 @@ def check_enough_rows(promise: Promise, n: int) -> None:
     if n < needed:
         raise UsageError(
             f"{n} rows are left to test thresholds on, and to promise {promise} takes at least "
-            f"{needed}, without a single loss among them: give more held-out rows, a higher limit "
-            "or a lower confidence"
+            f"{needed}, without a single {promise.one_loss} among them: give more held-out rows, "
+            "a higher limit or a lower confidence"
         )
 
 

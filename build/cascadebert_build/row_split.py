@@ -28,7 +28,8 @@ class RowSplit:
         design: say in which order settings are tested, where other rows must.
         test: test them.
         report: have no part in any choice, and are what `evaluate` reports by default.
-        duplicates: rows left out, since their text stands further up: one row is one trial.
+        duplicates: rows left out, since their text stands further up and somebody said that such
+            rows are copies.
     """
 
     temperature: NDArray[np.intp]
@@ -53,23 +54,33 @@ class RowSplit:
         }
 
 
-def split_rows_for_tuning(rows: Rows, *, temperatures: bool = True) -> RowSplit:
+def split_rows_for_tuning(
+    rows: Rows, *, temperatures: bool = True, drop_duplicates: bool = False
+) -> RowSplit:
     """Cut rows with `SEED`; the same rows are always cut alike.
 
     Args:
-        rows: held out of the members' training.
+        rows: held out of the members' training, drawn as inputs will come.
         temperatures: whether temperatures are to be fitted.
+        drop_duplicates: let a text count once. Right where rows were copied; wrong where inputs
+            repeat themselves, for then the promise is on inputs, and a frequent one counts often.
     """
-    first: dict[Text, int] = {}
-    for i, text in enumerate(rows.texts):
-        first.setdefault(text, i)
-    distinct = np.array(list(first.values()), dtype=np.intp)
+    distinct = first_of_texts(rows) if drop_duplicates else np.arange(len(rows.texts))
     duplicates = np.setdiff1d(np.arange(len(rows.texts)), distinct)
     order = np.random.default_rng(SEED).permutation(distinct)
     n = len(order)
     n_temperature = round(n * _TEMPERATURE_SHARE)
     if not temperatures or rows.labels is None or n_temperature < MIN_TEMPERATURE_ROWS:
         n_temperature = 0
-    ends = np.cumsum([n_temperature, round(n * _REPORT_SHARE), round(n * _DESIGN_SHARE)])
-    temperature, report, design, test = (np.sort(part) for part in np.split(order, ends))
+    # The report comes first: which rows it has must not hang on what else is cut.
+    ends = np.cumsum([round(n * _REPORT_SHARE), n_temperature, round(n * _DESIGN_SHARE)])
+    report, temperature, design, test = (np.sort(part) for part in np.split(order, ends))
     return RowSplit(temperature, design, test, report, duplicates)
+
+
+def first_of_texts(rows: Rows) -> NDArray[np.intp]:
+    """Indices of the rows whose text stands nowhere before them, ascending."""
+    first: dict[Text, int] = {}
+    for i, text in enumerate(rows.texts):
+        first.setdefault(text, i)
+    return np.array(list(first.values()), dtype=np.intp)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,9 @@ from .goals import ONLY_POINT, Goal
 from .graph_cost import attention_layers, macs_per_token
 from .logits import Run, load_logits, save_logits, stage_input
 from .operating_point import OperatingPoint
+from .placement import cores
 from .progress import say, timed
-from .row_split import SEED, RowSplit, split_rows_for_tuning
+from .row_split import SEED, RowSplit, first_of_texts, split_rows_for_tuning
 from .stage_cost import StageTimes, cost_of_rows, measure_stages
 from .tune import tune_policy, with_fitted_temperatures
 from .workspace import Workspace, sha256_of
@@ -54,7 +55,27 @@ class TuneSteps:
 
     def split(self) -> RowSplit:
         """Which of the rows answer which question."""
-        return split_rows_for_tuning(self._rows, temperatures=self._config.tune.fit_temperature)
+        return split_rows_for_tuning(
+            self._rows,
+            temperatures=self._config.tune.fit_temperature,
+            drop_duplicates=self._drops_duplicates(),
+        )
+
+    def _drops_duplicates(self) -> bool:
+        return self._config.data is not None and self._config.data.duplicates == "drop"
+
+    def _speak_of_duplicates(self) -> None:
+        """Say what becomes of rows that have the text of another."""
+        n = len(self._rows.texts) - len(first_of_texts(self._rows))
+        if not n:
+            return
+        what = (
+            "left out, as data.duplicates says: the promise is on distinct texts"
+            if self._drops_duplicates()
+            else "taken for inputs that came again; if they are copies, the promise is worth less "
+            'than it says: set duplicates = "drop" under [data]'
+        )
+        say("tune", self._config.name, f"{n} rows have the text of another: {what}")
 
     def tune(
         self,
@@ -75,12 +96,7 @@ class TuneSteps:
             UsageError: a goal cannot be met, or not be shown with so few rows.
         """
         split = self.split()
-        if len(split.duplicates):
-            say(
-                "tune", self._config.name,
-                f"{len(split.duplicates)} rows have the text of another and are left out: "
-                "one text is one trial",
-            )  # fmt: skip
+        self._speak_of_duplicates()
         policy = draft.with_signal(self._config.tune.signal)
         shared: dict[str, Any] = {
             "data_sha256": self._rows.sha256(),
@@ -93,7 +109,7 @@ class TuneSteps:
             return replace(fitted.with_thresholds((), ONLY_POINT), certificate=shared)
         times = self._times(load, artefacts)
         goals = self._goals(split)
-        default = self._config.default_point()
+        default = self._default_of(goals, split)
         with timed("tune", self._config.name) as note:
             tuned = tune_policy(
                 policy,
@@ -102,7 +118,7 @@ class TuneSteps:
                 split=split,
                 cost=self._cost_of_rows(times),
                 goals=goals,
-                default=default if default in goals else next(iter(goals)),
+                default=default,
                 per_label=self._config.tune.per_label,
             )
             temperatures = ", ".join(f"{s.temperature:g}" for s in tuned.policy.stages)
@@ -129,6 +145,22 @@ class TuneSteps:
         points = {name: point.certificate for name, point in tuned.points.items()}
         certificate = {**shared, "cost": costs, "operating_points": points}
         return replace(tuned.policy, certificate=certificate)
+
+    def _default_of(self, goals: dict[str, Goal], split: RowSplit) -> str:
+        """The wanted default point; of the points that are there by default, the next stricter.
+
+        Raises:
+            UsageError: the point that somebody named was left out.
+        """
+        wanted = self._config.default_point()
+        if wanted in goals:
+            return wanted
+        if self._config.tune.default is not None:
+            raise UsageError(
+                f"tune.default is {wanted!r}, which so few rows cannot show (see above): give more "
+                f"rows, or one of {', '.join(goals)}"
+            )
+        return list(goals)[-1]  # the strictest that is left
 
     def _goals(self, split: RowSplit) -> dict[str, Goal]:
         """The user's, or those of the default ones that so many rows can show."""
@@ -166,6 +198,7 @@ class TuneSteps:
         key = sha256_of(
             artefacts, platform.node(), [m.max_batch_size for m in members],
             [self._config.buckets(m) for m in members], self._rows.sha256(),
+            asdict(self._config.runtime), cores(),
         )  # fmt: skip
         kept: Any = read_json(path)
         if kept is None or kept.get("key") != key or self._force:
@@ -225,11 +258,13 @@ def _as_sentence(point: OperatingPoint, goal: Goal) -> str:
         f"last member alone, {found['disagreement']:.2%} other answers on {found['n']} rows"
     )
     if goal.promise is None:
-        return f"{what}; {goal}: promises nothing about the answers"
-    text = f"{what}; promised: {goal}"
+        text = f"{what}; {goal}: promises nothing about the answers"
+    else:
+        text = f"{what}; promised: {goal}"
     if found["exits"][-1] == 1:
-        text += (
-            "; NOTHING but the last member keeps it: more rows, a better small member or a higher "
-            "limit would change that"
+        text += "; EVERYTHING is deferred: " + (
+            "serve the last member alone, or give a tighter budget"
+            if goal.promise is None
+            else "more rows, a better small member or a higher limit would change that"
         )
     return text

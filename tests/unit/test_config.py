@@ -131,6 +131,8 @@ min_speedup = 2
         (MEMBERS + "[tune]\nmax_disagreement = 1", "a share between 0 and 1"),
         (MEMBERS + '[tune]\nmax_disagreement = "1%"', "give int or float"),
         (MEMBERS + "[tune]\nmax_accuracy_drop = 0", "a share between 0 and 1"),
+        (MEMBERS + "[tune]\nmax_disagreement = 1e-17", "no less than 1e-06"),
+        (MEMBERS + '[data]\npath = "x.tsv"\nduplicates = "some"', "keep, drop"),
         (MEMBERS + "[tune]\nmin_speedup = 0.5", "at least 1"),
         (MEMBERS + "[tune]\nmax_cost = 0", "above 0"),
         (MEMBERS + "[tune]\nmax_cost = 3\nmin_speedup = 2", "give one of them"),

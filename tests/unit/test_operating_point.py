@@ -103,7 +103,7 @@ def test_budgets_are_used_and_kept() -> None:
     assert point.certificate["exits"][0] == pytest.approx(0.75, abs=0.001)
     assert "promises nothing" in point.certificate["method"]
     with pytest.raises(
-        UsageError, match=r"takes 3 ms a row and the last one alone 10; at most 3\.33"
+        UsageError, match=r"at least 3 ms a row and the last member alone 10; at most 3\.33"
     ):
         choose_operating_point(Goal("min_speedup", 4.0), population)
     with pytest.raises(UsageError, match="cannot be met"):
@@ -139,3 +139,37 @@ def test_a_certificate_survives_the_policy_file() -> None:
     assert json.loads(policy_to_json(policy))["stages"][0]["threshold"] == list(
         point.thresholds[0] if isinstance(point.thresholds[0], tuple) else ()
     )
+
+
+def test_rows_that_exit_nowhere_leave_a_budget_its_errors() -> None:
+    population = population_of(200)
+    confidence = population.answers.confidence.copy()
+    confidence[:40] = np.nan
+    broken = Population(
+        Answers(population.answers.labels, confidence, population.answers.truth),
+        population.cost, population.split, 2,
+    )  # fmt: skip
+    with pytest.raises(UsageError, match="cannot be met"):
+        choose_operating_point(Goal("max_cost", 3.05), broken)
+
+
+def test_a_budget_is_not_spent_for_nothing() -> None:
+    population = population_of(400)
+    last = population.answers.labels[:, -1:]
+    alike = Answers(np.repeat(last, 2, axis=1), population.answers.confidence)
+    point = choose_operating_point(
+        Goal("max_cost", 20.0), Population(alike, population.cost, population.split, 2)
+    )
+    assert point.certificate["exits"] == [1.0, 0.0]
+
+
+def test_too_many_thresholds_by_label_are_refused_at_once() -> None:
+    population = population_of(3000, stages=3)
+    many = Population(population.answers, population.cost, population.split, 20)
+    with pytest.raises(UsageError, match="makes 40 thresholds, more than the 6"):
+        choose_operating_point(Goal("max_disagreement", 0.05), many, per_label=True)
+
+
+def test_two_rows_are_too_few_for_anything() -> None:
+    with pytest.raises(UsageError, match="takes at least"):
+        choose_operating_point(Goal("max_accuracy_drop", 0.99), population_of(2))

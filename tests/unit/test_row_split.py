@@ -44,9 +44,19 @@ def test_shares() -> None:
     assert len(split_rows_for_tuning(rows_of(240)).temperature) == 0  # 48 would be too few
 
 
-def test_a_text_is_one_trial() -> None:
+def test_copies_count_once_where_somebody_says_that_they_are_copies() -> None:
     pairs = (("a", "bc"), ("ab", "c"), ("a", "bc"), ("a", "bc"), ("ab", "c"))
-    split = split_rows_for_tuning(Rows(pairs, None, "test"))
+    rows = Rows(pairs, None, "test")
+    assert len(split_rows_for_tuning(rows).duplicates) == 0  # inputs may come again
+    split = split_rows_for_tuning(rows, drop_duplicates=True)
     assert split.duplicates.tolist() == [2, 3, 4]
     rest = np.concatenate([split.design, split.test, split.report])
     assert sorted(rest.tolist()) == [0, 1]
+
+
+def test_the_report_does_not_hang_on_what_else_is_cut() -> None:
+    with_temperatures = split_rows_for_tuning(rows_of(872))
+    without = split_rows_for_tuning(rows_of(872), temperatures=False)
+    np.testing.assert_array_equal(with_temperatures.report, without.report)
+    unlabelled = split_rows_for_tuning(rows_of(872, labelled=False))
+    np.testing.assert_array_equal(with_temperatures.report, unlabelled.report)

@@ -140,13 +140,43 @@ def test_what_cannot_be_promised_is_refused_with_a_number(
     assert "temperatures not fitted" in capsys.readouterr().err
 
 
-def test_duplicate_rows_count_once(exported: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_becomes_of_duplicates_is_said(
+    exported: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     config = write_cascade(exported)
     rows = (exported / "rows.tsv").read_text().splitlines()
     (exported / "rows.tsv").write_text("\n".join([*rows, *rows[1:51]]) + "\n")
     assert main(["tune", str(config), "--max-disagreement", "0.05"]) == 0
-    assert "50 rows have the text of another" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "50 rows have the text of another: taken for inputs that came again" in said
+    config.write_text(config.read_text() + 'duplicates = "drop"\n')
+    assert main(["tune", str(config), "--max-disagreement", "0.05"]) == 0
+    assert "left out, as data.duplicates says" in capsys.readouterr().err
+    certificate = policy_of(exported)["certificate"]
+    assert isinstance(certificate, dict)
+    assert certificate["rows"]["duplicates"] == 50
     write_cascade(exported)
+
+
+def test_a_default_that_was_named_is_never_another(
+    exported: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = write_cascade(exported, '[tune]\ndefault = "accurate"')
+    assert main(["tune", str(config)]) == 2
+    assert "tune.default is 'accurate', which so few rows cannot show" in capsys.readouterr().err
+
+
+def test_the_confidence_of_tune_is_that_of_all_points(
+    exported: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    points = "[operating_points.a]\nmax_disagreement = 0.05\n"
+    config = write_cascade(exported, "[tune]\nconfidence = 0.9\n" + points)
+    assert main(["tune", str(config)]) == 0
+    assert "with 90% confidence" in capsys.readouterr().err
+    assert main(["tune", str(config), "--confidence", "0.99"]) == 0
+    assert "with 99% confidence" in capsys.readouterr().err
+    assert main(["tune", str(config), "--max-cost", "5", "--confidence", "0.99"]) == 2
+    assert "is a budget, which promises nothing" in capsys.readouterr().err
 
 
 def test_a_certificate_of_other_rows_or_artefacts_is_refused(

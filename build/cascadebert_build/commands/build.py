@@ -237,6 +237,11 @@ def _tune(args: argparse.Namespace) -> int:
         for name in ("confidence", "per_label", "signal", "fit_temperature")
         if getattr(args, name) is not None
     }
+    if args.confidence is not None:  # of all promises, wherever they stand
+        points = {
+            name: replace(point, confidence=None) for name, point in config.operating_points.items()
+        }
+        config = replace(config, operating_points=points)
     goal = {kind: getattr(args, kind) for kind in KINDS if getattr(args, kind) is not None}
     if goal:  # in place of whatever cascade.toml has
         config = replace(config, operating_points={})

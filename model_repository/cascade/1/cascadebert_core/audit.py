@@ -198,6 +198,8 @@ class Auditor:
         failed: Counter[str] = Counter()
         for sample in samples:
             agreed[sample.operating_point] += sample.outcome == _BY_LAST_STAGE
+            # Deferred rows wait longest, so it is agreements that time out: they must not be lost.
+            failed[sample.operating_point] += sample.outcome == _NO_ANSWER
         exited = [sample for sample in samples if sample.outcome >= 0]
         for sample, label in zip(exited, self._labels_of(exited), strict=True):
             kind = failed if label < 0 else agreed if label == sample.outcome else disagreed

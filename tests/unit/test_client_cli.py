@@ -333,7 +333,11 @@ def command(server: FakeTriton, *arguments: str) -> list[str]:
 def test_a_real_interrupt_stops_requests_in_flight(server: FakeTriton):
     arguments = ["hang", "hang", "--rows-per-request", "1"]
     with subprocess.Popen(
-        command(server, *arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        # In the background of a shell interrupts are ignored, and that is inherited.
+        ["env", "--default-signal=INT", *command(server, *arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     ) as process:
         for _ in range(2):
             assert server.hanging.acquire(timeout=30)

@@ -42,30 +42,6 @@ def binomial_upper_bound(losses: int, n: int, delta: float) -> float:
     return 1.0 if losses >= n else float(beta.ppf(1 - delta, losses + 1, n - losses))
 
 
-def hoeffding_bentkus_p_value(
-    mean: NDArray[np.float64] | float, n: int, limit: float
-) -> NDArray[np.float64]:
-    """P-value of a loss between 0 and 1 (Bates et al., JACM 2021; Angelopoulos et al., LTT 2021).
-
-    The smaller of Hoeffding's exp(-n h(min(mean, limit), limit)), h being the relative entropy of
-    two coins, and Bentkus' e P(Binomial(n, limit) <= ceil(n mean)).
-
-    Args:
-        mean: of the loss over the rows; any shape.
-        n: rows.
-        limit: of the risk, above 0 and below 1.
-    """
-    with needs_extra("build"):
-        from scipy.special import xlogy
-        from scipy.stats import binom
-    found = np.asarray(mean, dtype=np.float64)
-    a = np.minimum(found, limit)
-    entropy = xlogy(a, a / limit) + xlogy(1 - a, (1 - a) / (1 - limit))
-    # A mean that rounding put just above a whole number of losses is that number.
-    bentkus = math.e * binom.cdf(np.ceil(n * found - 1e-9), n, limit)
-    return np.minimum(1.0, np.minimum(np.exp(-n * entropy), bentkus))
-
-
 def smallest_n(limit: float, delta: float) -> int:
     """Rows without a single loss that it takes to say "at most `limit`" at level `delta`.
 

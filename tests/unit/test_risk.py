@@ -13,7 +13,6 @@ from cascadebert_build.risk import (
     betting_p_value,
     binomial_p_value,
     binomial_upper_bound,
-    hoeffding_bentkus_p_value,
     signed_stakes,
     smallest_n,
     wealth_below,
@@ -44,16 +43,6 @@ def test_the_upper_bound_is_where_the_p_value_is_delta() -> None:
 def test_the_smallest_n(limit: float, delta: float, n: int) -> None:
     assert smallest_n(limit, delta) == n
     assert binomial_p_value(0, n, limit) <= delta < binomial_p_value(0, n - 1, limit)
-
-
-def test_hoeffding_bentkus_is_valid_and_no_sharper_than_the_exact_test() -> None:
-    n, limit = 400, 0.05
-    k = np.arange(0, 25)
-    loose = hoeffding_bentkus_p_value(k / n, n, limit)
-    exact = binomial_p_value(k, n, limit)
-    assert (loose >= exact).all()
-    assert (loose <= np.e * exact + 1e-12).all()
-    assert hoeffding_bentkus_p_value(0.2, n, limit) == 1.0
 
 
 def test_the_bet_is_seldom_won_at_the_limit() -> None:

@@ -38,8 +38,9 @@ def draw_outcomes(path: Path, outcomes: Sequence[Outcome]) -> None:
                 line = [o for o in own if o.method == method and o.population == population]
                 sizes = [o.n for o in line]
                 above.plot(sizes, [100 * o.broken for o in line], "o-", color=colour, alpha=0.55)
-                extra = [100 * (o.deferral - o.oracle) for o in line]
-                below.plot(sizes, extra, "o-", color=colour, alpha=0.55)
+                extra = [100 * (o.deferral - o.oracle) for o in line if o.oracle is not None]
+                if extra:
+                    below.plot(sizes, extra, "o-", color=colour, alpha=0.55)
             above.plot([], [], "o-", color=colour, label=method)
         allowed = 100 * (1 - own[0].confidence)
         above.axhline(allowed, color="k", ls="--", label=f"allowed: {allowed:.0f}%")

@@ -1,6 +1,6 @@
-"""Populations to draw held-out rows from, whose true risk at any threshold is known.
+"""Populations to draw held-out rows from, whose true risk at any thresholds is known.
 
-Synthetic ones have a law for confidence and disagreement and are drawn once, as a million rows that
+Synthetic ones have a law for confidence and disagreement and are drawn once, as many rows that
 stand for the law itself. Real ones are the rows of a GLUE task with the logits of trained members:
 drawn from with replacement, those rows are all there is, and the risk over them is exact.
 """
@@ -15,93 +15,102 @@ from numpy.typing import NDArray
 
 from benchmarks.accuracy.packed import load_packed
 from benchmarks.accuracy.plan import LARGE
-from cascadebert_build.promise import ACCURACY_DROP, DISAGREEMENT, Answers
+from cascadebert_build.promise import Answers
 from cascadebert_core.gate import softmax
 
-_ROWS = 1_000_000
+_ROWS = 200_000
+# Milliseconds of a row in each stage, the last ones of these.
+_COSTS = (1.0, 3.0, 10.0)
 
 
 @dataclass(frozen=True)
 class Population:
-    """A two-stage cascade's rows.
+    """A cascade's rows.
 
     Attributes:
         name: for people.
-        answers: of both stages to every row, with the truth.
+        answers: of all stages to every row, with the truth.
+        per_label: whether thresholds are to differ by label.
     """
 
     name: str
     answers: Answers
+    per_label: bool = False
 
     def draw(self, n: int, rng: np.random.Generator) -> Answers:
         """Rows drawn with replacement."""
         return self.answers.take(rng.integers(0, len(self.answers), n))
 
-    def risk_curve(self, kind: str) -> RiskCurve:
-        """True risk and deferral at every threshold."""
-        confidence = self.answers.confidence[:, 0]
-        order = np.argsort(-confidence, kind="stable")
+    @property
+    def costs(self) -> tuple[float, ...]:
+        """Of a row in each stage."""
+        return _COSTS[-self.answers.labels.shape[1] :]
+
+    def risk(self, kind: str, thresholds: NDArray[np.float32]) -> tuple[float, float]:
+        """True mean loss at thresholds, and the true share of rows that the first stage defers."""
+        exits = self.answers.exits(thresholds)
+        losses = self.answers.losses(kind)[np.arange(len(exits)), exits]
+        return float(losses.mean()), float((exits != 0).mean())
+
+    def oracle_deferral(self, kind: str, limit: float) -> float | None:
+        """The least deferral at which the true risk, there and at all safer ones, is within it.
+
+        None but for one threshold: with several, there are many least ones.
+        """
+        if self.answers.confidence.shape[1] > 1 or self.per_label:
+            return None
+        order = np.argsort(-self.answers.confidence[:, 0], kind="stable")
         losses = self.answers.losses(kind)[order, 0].astype(np.int64)
-        return RiskCurve(
-            confidence[order], np.concatenate([[0], np.cumsum(losses)]) / len(confidence)
-        )
-
-
-@dataclass(frozen=True)
-class RiskCurve:
-    """Risk of a population by how many rows exit.
-
-    Attributes:
-        confidence: descending, shape (n,).
-        risk: if the k surest rows exit, k from 0 to n, shape (n + 1,).
-    """
-
-    confidence: NDArray[np.float32]
-    risk: NDArray[np.float64]
-
-    def exiting(self, threshold: float) -> int:
-        """Rows strictly above a threshold."""
-        return int(np.searchsorted(-self.confidence, -np.float32(threshold), side="left"))
-
-    def at(self, threshold: float) -> float:
-        """True risk at a threshold."""
-        return float(self.risk[self.exiting(threshold)])
-
-    def deferral(self, threshold: float) -> float:
-        """True deferral rate at a threshold."""
-        return 1 - self.exiting(threshold) / len(self.confidence)
-
-    def oracle_deferral(self, limit: float) -> float:
-        """The least deferral at which the true risk, there and at all safer ones, is within it."""
-        above = np.flatnonzero(self.risk > limit)
-        exiting = above[0] - 1 if above.size else len(self.confidence)
-        return 1 - exiting / len(self.confidence)
+        above = np.flatnonzero(np.cumsum(losses) > limit * len(order))
+        return 1 - (above[0] if above.size else len(order)) / len(order)
 
 
 _LAWS: dict[str, Callable[[NDArray[np.float64]], NDArray[np.float64]]] = {
-    # Probability that the first stage's answer is not the last one's, by its confidence.
+    # Probability that a stage's answer is not the last one's, by its confidence.
     "honest": lambda c: 1 - c,
     "overconfident": lambda c: 0.15 + 0.35 * (1 - c),
     "sure and wrong in one corner": lambda c: np.where(c > 0.97, 0.08, 0.4 * (1 - c)),
-    "right on the edge": lambda _: np.full_like(_, 0.02),
+    "2% wrong whatever the confidence": lambda c: np.full_like(c, 0.02),
 }
 
 
 def synthetic_populations() -> list[Population]:
-    """One of each law."""
-    found: list[Population] = []
-    for i, (name, law) in enumerate(_LAWS.items()):
-        rng = np.random.default_rng(i)
-        c = 0.5 + 0.5 * rng.beta(3, 1, _ROWS)
-        last = rng.integers(0, 2, _ROWS)
-        differs = rng.random(_ROWS) < law(c)
-        first = np.where(differs, 1 - last, last)
-        truth = np.where(rng.random(_ROWS) < 0.92, last, 1 - last)
-        answers = Answers(
-            np.stack([first, last], axis=1), c[:, None].astype(np.float32), truth.astype(np.int64)
-        )
-        found.append(Population(name, answers))
+    """One of each law, one of three stages, and one with thresholds by label."""
+    found = [
+        Population(name, _answers([law], seed)) for seed, (name, law) in enumerate(_LAWS.items())
+    ]
+    honest, corner = _LAWS["honest"], _LAWS["sure and wrong in one corner"]
+    found.append(Population("three stages", _answers([corner, honest], 10)))
+    by_label = _answers([honest], 11, harder=1)
+    found.append(Population("one label harder, thresholds by label", by_label, per_label=True))
     return found
+
+
+def _answers(
+    laws: list[Callable[[NDArray[np.float64]], NDArray[np.float64]]],
+    seed: int,
+    harder: int | None = None,
+) -> Answers:
+    """Stages that disagree with the last one by these laws, of two labels.
+
+    Args:
+        laws: of every stage but the last.
+        seed: of the rows.
+        harder: a label that is wrong twice as often where a stage says it, and the other half.
+    """
+    rng = np.random.default_rng(seed)
+    last = rng.integers(0, 2, _ROWS)
+    labels: list[NDArray[np.int64]] = []
+    confidence: list[NDArray[np.float32]] = []
+    for law in laws:
+        c = 0.5 + 0.5 * rng.beta(3, 1, _ROWS)
+        # A stage that says the harder label wrongly says it of the other label's rows.
+        share = 1.0 if harder is None else np.where(last == harder, 0.5, 2.0)
+        differs = rng.random(_ROWS) < np.minimum(law(c) * share, 1.0)
+        labels.append(np.where(differs, 1 - last, last))
+        confidence.append(c.astype(np.float32))
+    truth = np.where(rng.random(_ROWS) < 0.92, last, 1 - last)
+    return Answers(np.stack([*labels, last], axis=1), np.stack(confidence, axis=1), truth)
 
 
 def real_population(
@@ -118,6 +127,3 @@ def real_population(
         labels,
     )
     return Population(f"{task}, {member} under {LARGE}", answers)
-
-
-KINDS = (DISAGREEMENT, ACCURACY_DROP)

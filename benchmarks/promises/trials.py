@@ -1,27 +1,21 @@
-"""Tuning repeated: how often each way of choosing a threshold breaks its promise."""
+"""Tuning repeated: how often each way of choosing thresholds breaks its promise."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cascadebert_build.promise import (
-    DISAGREEMENT,
-    Answers,
-    Promise,
-    frontier,
-    keep_along,
-    keep_by_scan,
-)
+from cascadebert_build.data import Rows
+from cascadebert_build.errors import UsageError
+from cascadebert_build.goals import Goal
+from cascadebert_build.operating_point import Population as HeldOut
+from cascadebert_build.operating_point import choose_operating_point
+from cascadebert_build.promise import Answers
+from cascadebert_build.row_split import RowSplit, split_rows_for_tuning
 
 from .populations import Population
-
-# Quantiles of the confidence that the rows which order the settings look at.
-_SETTINGS = 128
-_DESIGN_SHARE = 0.33
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +23,12 @@ class Outcome:
     """One way of choosing, over many draws.
 
     Attributes:
-        population, kind, limit, confidence, n, method, trials: what was tried.
-        broken: share of the draws whose threshold has a true risk above the limit.
+        population, kind, limit, confidence, n, method, trials: what was tried; n are all held-out
+            rows, of which `tune` puts some aside for temperatures and for its report.
+        broken: share of the draws whose thresholds have a true risk above the limit.
         error: standard error of that share.
-        deferral: mean true deferral rate of the chosen thresholds.
-        oracle: deferral rate of the loosest threshold that keeps the promise.
+        deferral: mean true share of the rows that the first stage defers.
+        oracle: the least that keeps the promise; None where there are several thresholds.
     """
 
     population: str
@@ -46,73 +41,71 @@ class Outcome:
     broken: float
     error: float
     deferral: float
-    oracle: float
+    oracle: float | None
 
 
 def try_methods(
-    population: Population, promise: Promise, n: int, trials: int, seed: int = 0
+    population: Population, goal: Goal, n: int, trials: int, seed: int = 0
 ) -> list[Outcome]:
-    """Every way of choosing, on the same draws.
+    """`tune`, and what everybody does, on the same draws; nothing where `tune` refuses.
 
     Args:
         population: to draw from.
-        promise: to keep.
+        goal: a promise.
         n: held-out rows in a draw.
         trials: draws.
         seed: of the draws.
     """
-    curve = population.risk_curve(promise.kind)
-    methods: dict[str, Callable[[Promise, Answers], float]] = {
-        "promise": _promised if promise.kind == DISAGREEMENT else _promised_along,
-        "validation set": _picked_on_validation,
-    }
-    chosen: dict[str, list[float]] = {name: [] for name in methods}
+    promise = goal.promise
+    assert promise is not None
+    # Labelled rows, as most have them: a fifth goes to temperatures.
+    texts = tuple(str(i) for i in range(n))
+    split = split_rows_for_tuning(Rows(texts, (0,) * n, "drawn"))
+    chosen: dict[str, list[NDArray[np.float32]]] = {"promise": []}
     rng = np.random.default_rng((seed, n))
+    oracle = population.oracle_deferral(promise.kind, promise.limit)
     for _ in range(trials):
         answers = population.draw(n, rng)
-        for name, method in methods.items():
-            chosen[name].append(method(promise, answers))
-    oracle = curve.oracle_deferral(promise.limit)
+        try:
+            chosen["promise"].append(_tuned(goal, population, answers, split))
+        except UsageError:
+            return []  # it depends on n alone
+        if oracle is not None:
+            picked = _picked_on_validation(promise.kind, promise.limit, answers)
+            chosen.setdefault("validation set", []).append(picked)
     found: list[Outcome] = []
-    for name, thresholds in chosen.items():
-        broken = float(np.mean([curve.at(t) > promise.limit for t in thresholds]))
+    for method, thresholds in chosen.items():
+        risks = [population.risk(promise.kind, t) for t in thresholds]
+        broken = float(np.mean([risk > promise.limit for risk, _ in risks]))
+        error = float(np.sqrt(max(broken * (1 - broken), 1 / trials) / trials))
         found.append(
             Outcome(
-                population.name, promise.kind, promise.limit, promise.confidence, n, name, trials,
-                broken, float(np.sqrt(max(broken * (1 - broken), 1 / trials) / trials)),
-                float(np.mean([curve.deferral(t) for t in thresholds])), oracle,
+                population.name, promise.kind, promise.limit, promise.confidence, n, method, trials,
+                broken, error, float(np.mean([deferral for _, deferral in risks])), oracle,
             )
         )  # fmt: skip
     return found
 
 
-def _promised(promise: Promise, answers: Answers) -> float:
-    return float(keep_by_scan(promise, answers).thresholds[0])
+def _tuned(
+    goal: Goal, population: Population, answers: Answers, split: RowSplit
+) -> NDArray[np.float32]:
+    cost = np.tile(np.array(population.costs), (len(answers), 1))
+    point = choose_operating_point(
+        goal, HeldOut(answers, cost, split, 2), per_label=population.per_label
+    )
+    return np.array([list(t) if isinstance(t, tuple) else t for t in point.thresholds], np.float32)
 
 
-def _promised_along(promise: Promise, answers: Answers) -> float:
-    """As `tune` does it where the loss may also fall: other rows say in which order to test."""
-    n_design = int(len(answers) * _DESIGN_SHARE)
-    design = answers.take(np.arange(n_design))
-    test = answers.take(np.arange(n_design, len(answers)))
-    levels = np.quantile(design.confidence[:, 0], np.linspace(0, 1, _SETTINGS))
-    grid = np.unique(np.concatenate([[0.0], levels, [1.0]])).astype(np.float32)
-    settings = frontier(promise, design, [np.array([t]) for t in grid], _mean_stage)
-    return float(keep_along(promise, test, settings, _mean_stage).thresholds[0])
-
-
-def _picked_on_validation(promise: Promise, answers: Answers) -> float:
-    """What everybody does: the loosest threshold whose loss on the rows is within the limit."""
+def _picked_on_validation(kind: str, limit: float, answers: Answers) -> NDArray[np.float32]:
+    """What everybody does: the loosest threshold whose loss on all rows is within the limit."""
     confidence = answers.confidence[:, 0]
     order = np.argsort(-confidence, kind="stable")
-    lost = np.cumsum(answers.losses(promise.kind)[order, 0].astype(np.int64))
-    within = np.flatnonzero(lost <= promise.limit * len(answers))
+    lost = np.cumsum(answers.losses(kind)[order, 0].astype(np.int64))
+    within = np.flatnonzero(lost <= limit * len(answers))
     if not within.size:
-        return 1.0
+        return np.array([1.0], np.float32)
     last = int(within[-1])
     ordered = confidence[order]
-    return float(ordered[last + 1]) if last + 1 < len(ordered) else 0.0
-
-
-def _mean_stage(exits: NDArray[np.intp]) -> float:
-    return float(exits.mean())
+    threshold = ordered[last + 1] if last + 1 < len(ordered) else 0.0
+    return np.array([threshold], np.float32)

@@ -143,7 +143,14 @@ class TuneSteps:
             for member, of_stage in zip(self._config.members, times, strict=True)
         }
         points = {name: point.certificate for name, point in tuned.points.items()}
-        certificate = {**shared, "cost": costs, "operating_points": points}
+        runtime = self._config.runtime
+        certificate = {
+            **shared,
+            # A CPU's, where ONNX Runtime is to serve on a GPU: nothing else is at hand here.
+            "cost_of": "TensorRT plans" if runtime.engine == "tensorrt" else "ONNX Runtime, CPU",
+            "cost": costs,
+            "operating_points": points,
+        }
         return replace(tuned.policy, certificate=certificate)
 
     def _default_of(self, goals: dict[str, Goal], split: RowSplit) -> str:

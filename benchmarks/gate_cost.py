@@ -22,6 +22,7 @@ from typing import Any
 from cascadebert_build.errors import BuildError, UsageError
 from cascadebert_build.serve import serve_cascades
 from cascadebert_build.tritonserver import Ports
+from cascadebert_build.versions import newest_version
 from cascadebert_core.contract import TOKENIZER_FILE, TOKENIZERS_FOLDER
 from cascadebert_core.policy import StagePolicy
 from cascadebert_core.tokenization import Encoder, Text
@@ -167,7 +168,8 @@ def _run(args: argparse.Namespace) -> None:
 
 
 def _encoder(cascade: BuiltCascade, stage: StagePolicy) -> Encoder:
-    folder = cascade.repository / cascade.name / "1" / TOKENIZERS_FOLDER / stage.tokenizer
+    model = cascade.repository / cascade.name
+    folder = model / str(newest_version(model)) / TOKENIZERS_FOLDER / stage.tokenizer
     return Encoder(folder / TOKENIZER_FILE, stage.max_length)
 
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from cascadebert_build.model_config import ModelConfig, config_from_text, config_to_text
+from cascadebert_build.versions import newest_version
 from cascadebert_core.contract import POLICY_FILE
 from cascadebert_core.policy import Policy, policy_from_file, policy_to_json
 
@@ -17,12 +18,14 @@ _VERSION = "1"
 
 
 def copy_cascade(source: Path, cascade: str, target: Path) -> Policy:
-    """Copy a cascade to a repository of its own; its stages are linked, being large.
+    """Copy a cascade's newest version to a repository of its own, there as version 1.
+
+    Its stages are linked, being large.
 
     Returns:
         The cascade's policy.
     """
-    shutil.copytree(source / cascade, target / cascade, ignore=_no_bytecode())
+    _copy_newest(source / cascade, target / cascade)
     policy = policy_from_file(target / cascade / _VERSION / POLICY_FILE)
     for model in {stage.model for stage in policy.stages}:
         (target / model).symlink_to((source / model).resolve())
@@ -66,11 +69,16 @@ def install_one_member(repository: Path, cascade: str, stage: int) -> str:
 
 def _clone(repository: Path, cascade: str, name: str) -> ModelConfig:
     """Copy the BLS model under another name; its configuration is returned."""
-    shutil.copytree(repository / cascade, repository / name, ignore=_no_bytecode())
+    _copy_newest(repository / cascade, repository / name)
     config = config_from_text((repository / name / _CONFIG).read_text(encoding="utf-8"))
     config.name = name
     _write_config(repository / name, config)
     return config
+
+
+def _copy_newest(source: Path, target: Path) -> None:
+    shutil.copytree(source / str(newest_version(source)), target / _VERSION, ignore=_no_bytecode())
+    shutil.copyfile(source / _CONFIG, target / _CONFIG)
 
 
 def _write_config(model: Path, config: ModelConfig) -> None:

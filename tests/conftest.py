@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import urllib.request
 from collections.abc import Callable, Iterator
 
@@ -35,13 +36,22 @@ _metrics_ports: dict[str, int] = {}
 
 
 @pytest.fixture
-def metrics(served: str) -> Callable[[str], float]:
-    """The sum of a metric over all its labels, read from the server's own endpoint."""
+def metrics(served: str) -> Callable[..., float]:
+    """The sum of a metric over all its labels, read from the server's own endpoint.
 
-    def total(name: str) -> float:
+    Counts arrive there a moment after the answer: with `at_least`, they are waited for.
+    """
+
+    def total(name: str, at_least: float = 0.0) -> float:
         url = f"http://127.0.0.1:{_metrics_ports[served]}/metrics"
-        with urllib.request.urlopen(url, timeout=10) as response:
-            lines = response.read().decode().splitlines()
-        return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(f"{name}{{"))
+        deadline_s = time.monotonic() + 10
+        while True:
+            with urllib.request.urlopen(url, timeout=10) as response:
+                lines = response.read().decode().splitlines()
+            own = [line for line in lines if line.startswith(f"{name}{{")]
+            found = sum(float(line.rpartition(" ")[2]) for line in own)
+            if found >= at_least or time.monotonic() > deadline_s:
+                return found
+            time.sleep(0.05)
 
     return total

@@ -48,7 +48,7 @@ TASKS = {
         GlueTask("sst2", "SST-2/train.tsv", "SST-2/dev.tsv", 10_000, 3, 4),
         GlueTask("mrpc", "MRPC/train.tsv", "MRPC/dev.tsv", None, 5, 6),
         GlueTask("rte", "RTE/train.tsv", "RTE/dev.tsv", None, 5, 6),
-        GlueTask("qnli", "QNLI/train_sample_10475.tsv", "QNLI/dev.tsv", None, 3, 4),
+        GlueTask("qnli", "QNLI/train_sample_10475.tsv", "QNLI/dev.tsv", None, 2, 2),
     )
 }
 

@@ -15,6 +15,7 @@ from .commands import (
     add_build_parsers,
     add_demo_parser,
     add_difficulty_parser,
+    add_load_parser,
     add_serve_parser,
     add_train_parser,
 )
@@ -45,6 +46,7 @@ def parser() -> argparse.ArgumentParser:
     add_train_parser(commands)
     add_difficulty_parser(commands)
     add_serve_parser(commands)
+    add_load_parser(commands)
     add_classify_parser(commands)
     add_status_parser(commands)
     add_audit_parser(commands)

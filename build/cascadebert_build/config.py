@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 from collections.abc import Mapping
@@ -9,6 +10,7 @@ from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, cast
 
+from cascadebert_core.policy import REQUEST_TIMEOUT_S
 from cascadebert_core.signals import MAX_PROBABILITY, SIGNALS
 from cascadebert_engine.profiles import Profile, default_opt_batch, profiles_of_buckets
 from cascadebert_engine.request import HARDWARE_COMPATIBILITY, BuildOptions
@@ -100,6 +102,10 @@ class RuntimeConfig:
             numbers of rows.
         audit_rate: share of the rows, 0 to 1, whose answer the server compares in the background
             with the last member's; see docs/audit.md.
+        max_queued_rows: rows that may wait for one stage; 0: 16 batches of the largest size.
+        degrade: answer a row that its next stage cannot take, for want of room, time or health,
+            with the surest stage so far, and say so in DEGRADED; else its request is an error.
+        request_timeout_s: the longest that a request may take whose caller sets no deadline.
     """
 
     backend: str = "python"
@@ -112,6 +118,9 @@ class RuntimeConfig:
     max_queue_delay_us: int = 0
     cuda_graphs: bool = False
     audit_rate: float = 0.0
+    max_queued_rows: int = 0
+    degrade: bool = False
+    request_timeout_s: float = REQUEST_TIMEOUT_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,8 +324,12 @@ def config_from_file(path: Path) -> CascadeConfig:
         raw = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as exc:
         raise UsageError(f"{path} does not exist: give the path of a cascade.toml") from exc
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+    except ValueError as exc:  # of TOML, of UTF-8, or of a number with thousands of digits
         raise UsageError(f"{path} is not TOML: {exc}") from exc
+    except RecursionError as exc:
+        raise UsageError(f"{path} is nested too deeply: it is no cascade.toml") from exc
+    except OSError as exc:
+        raise UsageError(f"{path} cannot be read: {exc}") from exc
     try:
         return _config(raw, path.resolve().parent)
     except UsageError as exc:
@@ -414,6 +427,11 @@ def _validate_runtime(runtime: RuntimeConfig) -> None:
         raise UsageError("runtime.cuda_graphs is true: only engine = 'tensorrt' has them")
     if not 0.0 <= runtime.audit_rate <= 1.0:  # false for NaN too
         raise UsageError(f"runtime.audit_rate is {runtime.audit_rate}: give a number from 0 to 1")
+    _at_least(0, runtime.max_queued_rows, "runtime.max_queued_rows")
+    if not 0.0 < runtime.request_timeout_s < math.inf:
+        raise UsageError(
+            f"runtime.request_timeout_s is {runtime.request_timeout_s}: give seconds above 0"
+        )
 
 
 def _validate_compile(options: CompileConfig) -> None:
@@ -463,11 +481,11 @@ def _value(kind: str, value: Any, where: str) -> Any:
     if kind.startswith("tuple[int"):
         return tuple(_of_type(int, item, where) for item in _list(value, where))
     if kind.startswith("tuple[float"):
-        return tuple(float(_of_type((int, float), item, where)) for item in _list(value, where))
+        return tuple(_float(item, where) for item in _list(value, where))
     if kind.startswith("tuple[str"):
         return _strings(value, where)
     if kind.startswith("float"):
-        return float(_of_type((int, float), value, where))
+        return _float(value, where)
     if kind == "bool":
         if not isinstance(value, bool):
             raise UsageError(f"{where} is {value!r}: give true or false")
@@ -514,6 +532,14 @@ def _of_type(kind: type | tuple[type, ...], value: Any, where: str) -> Any:
         names = [k.__name__ for k in (kind if isinstance(kind, tuple) else (kind,))]
         raise UsageError(f"{where} is {value!r}: give {' or '.join(names)}")
     return value
+
+
+def _float(value: Any, where: str) -> float:
+    number = _of_type((int, float), value, where)
+    try:
+        return float(number)
+    except OverflowError as exc:
+        raise UsageError(f"{where} is an integer beyond every float: give less") from exc
 
 
 def _name(value: str, where: str) -> None:

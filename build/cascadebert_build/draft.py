@@ -38,6 +38,7 @@ def policy_from_members(config: CascadeConfig, manifests: Sequence[MemberManifes
             temperature=1.0,
             threshold=None,
             label_indices=_label_indices(labels, manifest, member),
+            max_queued_rows=config.runtime.max_queued_rows,
         )
         for member, manifest in zip(config.members, manifests, strict=True)
     )
@@ -48,6 +49,8 @@ def policy_from_members(config: CascadeConfig, manifests: Sequence[MemberManifes
         operating_points={},
         default_operating_point="default",
         audit_rate=config.runtime.audit_rate,
+        degrade=config.runtime.degrade,
+        request_timeout_s=config.runtime.request_timeout_s,
     )
     return empty.with_thresholds((1.0,) * (len(stages) - 1))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import Any
 
 from google.protobuf import json_format, text_format
@@ -59,10 +60,8 @@ def stage_config(stage: StagePolicy, runtime: RuntimeConfig, profiles: int = 0) 
         dynamic_batching=pb.ModelDynamicBatching(
             max_queue_delay_microseconds=runtime.max_queue_delay_us
         ),
-        version_policy=pb.ModelVersionPolicy(
-            specific=pb.ModelVersionPolicy.Specific(versions=[stage.version])
-        ),
     )
+    set_versions(config, [stage.version])
     if runtime.backend == "onnxruntime":
         if runtime.threads:
             set_parameter(config, "intra_op_thread_count", str(runtime.threads))
@@ -122,6 +121,59 @@ def _add_warmup(config: ModelConfig, stage: StagePolicy) -> None:
                 value = pb.ModelWarmup.Input(data_type=pb.TYPE_INT32, dims=[length], zero_data=True)
                 warmup.inputs[name].CopyFrom(value)
             config.model_warmup.append(warmup)
+
+
+def set_versions(config: ModelConfig, versions: Iterable[int]) -> ModelConfig:
+    """Let a model be loaded in these versions and no others; the configuration itself."""
+    config.ClearField("version_policy")
+    config.version_policy.specific.versions.extend(sorted(versions))
+    return config
+
+
+def versions_of_config(config: ModelConfig) -> list[int]:
+    """The versions that a configuration names; none where it leaves them to the server."""
+    return list(config.version_policy.specific.versions)
+
+
+def config_without_versions(config: ModelConfig) -> ModelConfig:
+    """A copy that leaves the versions to the server."""
+    pb: Any = model_config_pb2
+    copy = pb.ModelConfig()
+    copy.CopyFrom(config)
+    copy.ClearField("version_policy")
+    return copy
+
+
+def conflict_of_configs(old: ModelConfig, new: ModelConfig) -> str | None:
+    """What keeps two versions of a stage from sharing one config.pbtxt; None where they can.
+
+    Triton has one configuration for all versions of a model. Instances, threads, queue delay and
+    the largest batch are safe to change for all of them; what a version's files must fit is not.
+    """
+    if old.backend != new.backend:
+        return f"backend: {old.backend} and {new.backend}"
+    for name in ("input", "output", "optimization", "model_warmup", "instance_group"):
+        if _needed_of_files(old, name) != _needed_of_files(new, name):
+            return name
+    # A plan holds as many rows as it was built for; the graphs take any number.
+    if _is_plan(new) and old.max_batch_size != new.max_batch_size:
+        return f"max_batch_size: {old.max_batch_size} and {new.max_batch_size}"
+    return None
+
+
+def _is_plan(config: ModelConfig) -> bool:
+    return config.backend == "tensorrt" or parameter(config, CUDA_GRAPHS) is not None
+
+
+def _needed_of_files(config: ModelConfig, name: str) -> Any:
+    """A part of a configuration, as far as the files of a version must fit it."""
+    if name == "model_warmup":
+        return {tuple(v.dims) for warmup in config.model_warmup for v in warmup.inputs.values()}
+    if name == "instance_group":
+        return [(group.kind, list(group.profile)) for group in config.instance_group]
+    if name == "optimization":
+        return config.optimization
+    return list(getattr(config, name))
 
 
 def set_parameter(config: ModelConfig, key: str, value: str) -> None:

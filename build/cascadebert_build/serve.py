@@ -6,29 +6,15 @@ from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from google.protobuf.text_format import ParseError
-
-from cascadebert_core.contract import POLICY_FILE
-from cascadebert_core.errors import PolicyError
-from cascadebert_core.policy import policy_from_file
 from cascadebert_engine.preflight import misfits
 
 from .errors import CheckFailed, UsageError
 from .extras import require
-from .model_config import (
-    AUTO_INSTANCES,
-    CALLS_IN_FLIGHT,
-    THREADS,
-    ModelConfig,
-    config_from_text,
-    config_to_json,
-    describe_policy,
-    parameter,
-    set_parameter,
-)
-from .placement import cores, override, placement_of_stage
-from .publish import published_cascades
+from .model_config import config_to_json, set_versions
+from .plan import Wishes, plan_cascade
+from .start import start_versions
 from .tritonserver import Ports, TritonServer
+from .versions import pins_of_versions, published_cascades
 
 
 @contextmanager
@@ -41,6 +27,7 @@ def serve_cascades(
     threads: Mapping[str, int] | None = None,
     log_path: Path | None = None,
     options: tuple[str, ...] = (),
+    versions: Mapping[str, Sequence[int]] | None = None,
 ) -> Generator[TritonServer, None, None]:
     """Run a server with the cascades of `repository` loaded and ready.
 
@@ -53,6 +40,8 @@ def serve_cascades(
         threads: of each instance, likewise.
         log_path: of the server's output.
         options: further flags of tritonserver.
+        versions: to serve of a cascade, by its name; else those that `publish` or `load` chose
+            last, which is the newest where nobody went back.
 
     Raises:
         UsageError: there is nothing to serve, or the environment cannot serve.
@@ -61,24 +50,45 @@ def serve_cascades(
     names = list(models) or published_cascades(repository)
     if not names:
         raise UsageError(f"{repository} has no published cascade: run `cascadebert build` first")
-    plans = [_plan(repository, name, instances or {}, threads or {}) for name in names]
-    stages = {config.name for plan in plans for config in plan[:-1]}
-    for flag, given in (("instances", instances), ("threads", threads)):
-        unknown = sorted(set(given or {}) - stages - {""})
-        if unknown:
-            raise UsageError(f"--{flag} {unknown[0]}=…: the stages are {', '.join(sorted(stages))}")
-    found = misfits(repository, names)
+    unknown = sorted(set(versions or {}) - set(names))
+    if unknown:
+        raise UsageError(f"--versions {unknown[0]}=…: the cascades are {', '.join(names)}")
+    wishes = Wishes(instances or {}, threads or {})
+    plans = [
+        plan_cascade(
+            repository,
+            name,
+            (versions or {}).get(name) or start_versions(repository / name),
+            wishes,
+        )
+        for name in names
+    ]
+    # Cascades may share stages: each is loaded once, in all versions that are called.
+    stages = {model: config for plan in plans for model, config in plan.stages.items()}
+    wishes.require_stages(stages)
+    for model, config in stages.items():
+        _require_python(model, config.backend)
+    found = misfits(repository, names, versions={plan.name: plan.versions for plan in plans})
     if found:
         raise CheckFailed("\n".join(found))
-    for plan in plans:
-        for config in plan[:-1]:
-            if config.backend == "python":
-                _require_engine(repository / config.name)
+    for model in stages:
+        _require_engine(repository / model)
+    pinned = pins_of_versions(repository, [(p.name, v) for p in plans for v in p.versions])
     with TritonServer(repository, ports=ports, log_path=log_path, options=options) as server:
+        for model, config in stages.items():  # the stages first, the cascades last
+            server.load(model, config_to_json(set_versions(config, pinned[model])))
         for plan in plans:
-            for config in plan:  # the stages first, the cascade last
-                server.load(config.name, config_to_json(config))
+            server.load(plan.name, config_to_json(plan.cascade))
         yield server
+
+
+def _require_python(model: str, backend: str) -> None:
+    if backend != "python":
+        raise UsageError(
+            f"{model} is published for Triton's {backend} backend, which the embedded server does "
+            "not have: serve it in a container (docker compose up triton), or publish it with "
+            '[runtime] backend = "python"'
+        )
 
 
 def _require_engine(stage: Path) -> None:
@@ -87,52 +97,3 @@ def _require_engine(stage: Path) -> None:
         require("serve", "onnxruntime")
     if any(stage.glob("*/model.plan")):
         require("tensorrt", "tensorrt", "polygraphy")
-
-
-def _plan(
-    repository: Path, name: str, instances: Mapping[str, int], threads: Mapping[str, int]
-) -> list[ModelConfig]:
-    """The configurations of a cascade's stages and of the cascade, fitted to this machine."""
-    if name not in published_cascades(repository):
-        raise UsageError(
-            f"{repository} has no published cascade {name!r}: it has "
-            f"{', '.join(published_cascades(repository)) or 'none'}"
-        )
-    path = repository / name / "1" / POLICY_FILE
-    try:
-        policy = policy_from_file(path)
-    except PolicyError as exc:
-        raise UsageError(f"{path}: {exc}: publish the cascade again") from exc
-    fitting = placement_of_stage(cores(), len(policy.stages))
-    configs: list[ModelConfig] = []
-    calls_in_flight = 1
-    for stage in policy.stages:
-        config = _read(repository, stage.model)
-        if config.backend != "python":
-            raise UsageError(
-                f"{stage.model} is published for Triton's {config.backend} backend, which the "
-                "embedded server does not have: serve it in a container (docker compose up "
-                'triton), or publish it with [runtime] backend = "python"'
-            )
-        group = config.instance_group[0]
-        auto = parameter(config, AUTO_INSTANCES) is not None
-        group.count = override(instances, stage.model, fitting.instances if auto else group.count)
-        published = int(parameter(config, THREADS) or 0)
-        if config.backend == "python":
-            chosen = override(threads, stage.model, published or fitting.threads)
-            set_parameter(config, THREADS, str(chosen))
-        if stage is not policy.stages[0]:
-            calls_in_flight = max(calls_in_flight, group.count)
-        configs.append(config)
-    cascade = _read(repository, name)
-    set_parameter(cascade, CALLS_IN_FLIGHT, str(calls_in_flight))
-    describe_policy(cascade, policy)
-    return [*configs, cascade]
-
-
-def _read(repository: Path, model: str) -> ModelConfig:
-    path = repository / model / "config.pbtxt"
-    try:
-        return config_from_text(path.read_text(encoding="utf-8"))
-    except (OSError, ParseError) as exc:
-        raise UsageError(f"{path} cannot be read ({exc}): publish the cascade again") from exc

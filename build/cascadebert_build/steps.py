@@ -30,11 +30,13 @@ from .errors import CheckFailed, UsageError
 from .export import GRAPH_VERSION, OPSET, onnx_from_checkpoint
 from .extras import has_extra, require
 from .logits import Run, load_logits, logits_of_rows, save_logits, stage_input
+from .placement import cores, placement_of_stage
 from .progress import say, timed
-from .publish import StageFiles, publish_cascade
+from .publish import DEFAULT_KEEP, StageFiles, publish_cascade
 from .session import OnnxSession
 from .tune_steps import TuneSteps
 from .verify import TOLERANCE, VerifyReport, verify_onnx
+from .versions import newest_version, published_policy
 from .workspace import MemberManifest, Workspace, sha256_of
 
 
@@ -254,7 +256,10 @@ class Steps:
 
             def load(member: MemberConfig) -> Callable[[], Run]:
                 if not self.uses_plans:
-                    return lambda: OnnxSession(self.workspace.onnx(member)).logits
+                    # With the threads that an instance is served with on such a machine.
+                    fitting = placement_of_stage(cores(), len(self.config.members)).threads
+                    threads = self.config.runtime.threads or fitting
+                    return lambda: OnnxSession(self.workspace.onnx(member), threads).logits
                 return lambda: stack.enter_context(self.engines.session(member)).run
 
             policy = self.tuning.tune(draft, logits, load, self._artefacts())
@@ -294,8 +299,12 @@ class Steps:
             )
         return policy
 
-    def publish(self, repository: Path) -> list[str]:
-        """Verified members and the tuned policy into the model repository.
+    def publish(self, repository: Path, keep: int = DEFAULT_KEEP) -> list[str]:
+        """Verified members and the tuned policy into the model repository, as a new version.
+
+        Args:
+            repository: the model repository.
+            keep: versions of the cascade that stay there.
 
         Raises:
             UsageError: a member is not verified, or nothing was tuned.
@@ -331,8 +340,16 @@ class Steps:
                     for stage, member in zip(policy.stages, self.config.members, strict=True)
                 ],
                 self.config.runtime,
+                keep=keep,
             )
-            note(f"{', '.join(written) or 'nothing new'} in {repository} (policy {policy.id[:12]})")
+            # Its stages may have other versions than in the work folder, and so another id.
+            published = published_policy(repository, self.config.name)
+            version = newest_version(repository / self.config.name)
+            which = f"version {version}, " if version > 1 else ""
+            note(
+                f"{', '.join(written) or 'nothing new'} in {repository} "
+                f"({which}policy {published.id[:12]})"
+            )
         return written
 
     def has_policy(self) -> bool:
@@ -351,12 +368,13 @@ class Steps:
         """
         if not self.workspace.policy.is_file():
             raise UsageError("no thresholds are chosen: run `cascadebert tune`")
-        # How often the server audits is nothing that the thresholds depend on.
-        policy = policy_from_file(self.workspace.policy).with_audit_rate(
-            self.config.runtime.audit_rate
-        )
+        policy = policy_from_file(self.workspace.policy)
         draft = self.draft()
-        same = len(policy.stages) == len(draft.stages) and (
+        same = len(policy.stages) == len(draft.stages)
+        if same:
+            # Audits, limits and degrading are nothing that the thresholds depend on.
+            policy = policy.with_service_of(draft)
+        same = same and (
             replace(
                 draft.with_confidence_of(policy).with_operating_points(
                     policy.operating_points, policy.default_operating_point
@@ -393,7 +411,7 @@ class Steps:
         engine = self.workspace.engine(member)
         return StageFiles(stage, engine / PLAN, tokenizer, engine / FILE)
 
-    def build(self, repository: Path) -> list[str]:
+    def build(self, repository: Path, keep: int = DEFAULT_KEEP) -> list[str]:
         """All steps in order; what is up to date is skipped."""
         for member in self.config.members:
             self.export(member)
@@ -407,7 +425,7 @@ class Steps:
                 self.engines.verify(member)
         self.tune()
         self.verify_decisions()
-        return self.publish(repository)
+        return self.publish(repository, keep)
 
     def compile_graph(self, member: MemberConfig) -> EngineRequest:
         """Exported graph → FP16 graph, with all that the machine with the GPU needs."""

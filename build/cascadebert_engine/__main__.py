@@ -34,6 +34,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     check = commands.add_parser("check", help="whether the plans of a repository fit this machine")
     check.add_argument("repository", type=Path, metavar="MODEL_REPOSITORY")
     check.add_argument("--model", action="append", default=[], help="a cascade (default: all)")
+    check.add_argument(
+        "--versions", action="append", default=[], metavar="MODEL=N[,N]",
+        help="of a cascade, those that are to be served (default: all)",
+    )  # fmt: skip
     check.set_defaults(run=_check)
     args = parser.parse_args(argv)
     try:
@@ -67,7 +71,15 @@ def _check(args: argparse.Namespace) -> int:
     if not args.repository.is_dir():
         sys.stderr.write(f"cascadebert_engine: {args.repository} is no folder: mount or name it\n")
         return 2
-    found = misfits(args.repository, args.model)
+    versions: dict[str, list[str]] = {}
+    for given in args.versions:
+        model, _, numbers = given.partition("=")
+        versions[model] = numbers.split(",")
+        if not all(number.isdecimal() for number in versions[model]):
+            sys.stderr.write(f"cascadebert_engine: --versions {given!r}: give MODEL=N[,N]\n")
+            return 2
+    chosen = {model: [int(number) for number in numbers] for model, numbers in versions.items()}
+    found = misfits(args.repository, args.model, versions=chosen)
     for sentence in found:
         sys.stderr.write(f"cascadebert_engine: {sentence}\n")
     return 1 if found else 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,7 +22,10 @@ from .manifest import (
 
 
 def misfits(
-    repository: Path, models: Sequence[str] = (), machine: Machine | None = None
+    repository: Path,
+    models: Sequence[str] = (),
+    machine: Machine | None = None,
+    versions: Mapping[str, Collection[int]] | None = None,
 ) -> list[str]:
     """A sentence for every plan that must not be loaded here; none where all fit.
 
@@ -30,10 +33,11 @@ def misfits(
         repository: a model repository with published cascades.
         models: cascades to look at; none: all.
         machine: where they shall run; None: this one, asked only if there is a plan.
+        versions: of cascades that are to be served, by name; all versions of the others.
     """
     found: list[str] = []
     needed = 0
-    for cascade, stage in _stages(repository, models):
+    for cascade, stage in _stages(repository, models, versions or {}):
         model = repository / str(stage.get("model"))
         folder = model / str(stage.get("version"))
         if not (folder / PLAN).exists() and not (folder / FILE).exists():
@@ -77,11 +81,20 @@ def _instances(config: Path) -> int:
     return int(group[1]) if group else 1
 
 
-def _stages(repository: Path, models: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The stages that the repository's policies name, with the cascade that names them."""
+def _stages(
+    repository: Path, models: Sequence[str], versions: Mapping[str, Collection[int]]
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The stages that the repository's policies name, with the cascade that names them.
+
+    A plan that an older version of the cascade calls may be of a TensorRT that has gone: it hinders
+    nobody who does not serve that version.
+    """
     for path in sorted(repository.glob("*/*/policy.json")):
         cascade = path.parent.parent.name
         if models and cascade not in models:
+            continue
+        number = path.parent.name
+        if cascade in versions and number not in {str(version) for version in versions[cascade]}:
             continue
         # A policy that cannot be read is refused by the cascade itself, in its own words.
         stages = (read_json(path) or {}).get("stages")

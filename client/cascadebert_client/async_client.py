@@ -11,7 +11,7 @@ from collections.abc import (
 )
 from contextlib import aclosing
 from types import TracebackType
-from typing import Any, TypeVar, overload
+from typing import Any, Literal, TypeVar, overload
 
 import grpc
 import tritonclient.grpc.aio
@@ -37,6 +37,7 @@ from .sync_client import (
     client_closed,
     make_flows,
 )
+from .traffic import BY_REQUEST
 from .types import Classification, ServerStatus
 
 ResultT = TypeVar("ResultT")
@@ -65,11 +66,14 @@ class AsyncCascadeClient:
         retry: RetryPolicy | None = None,
         headers: Mapping[str, str] | None = None,
         credentials: grpc.ChannelCredentials | None = None,
+        traffic: Mapping[str, float] | Mapping[int, float] | None = None,
+        traffic_by: Literal["request", "text"] = BY_REQUEST,
     ):
         """Describe the connection; nothing is sent yet. The arguments are `CascadeClient`'s.
 
         Raises:
-            InvalidRequest: `url` is not host:port, or a count is less than 1.
+            InvalidRequest: `url` is not host:port, a count is less than 1, or the shares of
+                `traffic` are none.
         """
         self._flows = make_flows(
             url,
@@ -78,6 +82,8 @@ class AsyncCascadeClient:
             max_batch_size=max_batch_size,
             retry=retry,
             headers=headers,
+            traffic=traffic,
+            traffic_by=traffic_by,
         )
         self._max_concurrency = require_positive("max_concurrency", max_concurrency)
         self._channels = require_positive("channels", channels)

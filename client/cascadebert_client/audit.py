@@ -146,7 +146,7 @@ def promises_from_parameters(parameters: Mapping[str, str]) -> dict[str, Promise
         points = cast("dict[str, dict[str, Any]]", json.loads(text))
         found = {name: point.get("promise") for name, point in points.items()}
         return {name: _promise(raw) for name, raw in found.items() if raw is not None}
-    except (ValueError, AttributeError, KeyError, TypeError) as exc:
+    except (ValueError, AttributeError, KeyError, TypeError, RecursionError) as exc:
         raise UnexpectedResponse(
             f"the parameter {PARAMETER!r} of the model's configuration cannot be read "
             f"({type(exc).__name__}: {exc}): publish the cascade again, or give --max-disagreement"

@@ -39,6 +39,11 @@ from .rendering import (
     status_text,
 )
 from .requests import Row
+from .server_arguments import (
+    add_server_arguments,
+    credentials_from_arguments,
+    headers_from_arguments,
+)
 from .sources import rows_from_file, rows_from_lines
 from .sync_client import (
     DEFAULT_CONCURRENCY,
@@ -46,8 +51,8 @@ from .sync_client import (
     DEFAULT_STATUS_TIMEOUT_S,
     CascadeClient,
 )
+from .traffic import BY, BY_REQUEST
 
-DEFAULT_URL = "localhost:8001"
 DEFAULT_TIMEOUT_S = 30.0
 
 _DONE, _FAILED, _WRONG_USE, _INTERRUPTED = 0, 1, 2, 130
@@ -62,13 +67,8 @@ class Subparsers(Protocol):
 
 
 def add_connection_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add --url, --model and --model-version: which cascade, and where."""
-    parser.add_argument(
-        "--url",
-        default=DEFAULT_URL,
-        metavar="HOST:PORT",
-        help="the server's gRPC endpoint (default: %(default)s)",
-    )
+    """Add what says which cascade, and where."""
+    add_server_arguments(parser)
     parser.add_argument(
         "--model", default="cascade", metavar="NAME", help="the cascade (default: %(default)s)"
     )
@@ -101,6 +101,21 @@ def add_classify_parser(subparsers: Subparsers) -> None:
         "--output", type=Path, metavar="OUT", help="write to a .jsonl or .tsv file, not to stdout"
     )
     add_connection_arguments(parser)
+    parser.add_argument(
+        "--traffic",
+        action="append",
+        default=[],
+        metavar="VERSION=SHARE",
+        help="send this share of the traffic (0 to 1) to another version (may be repeated); the "
+        "rest goes to --model-version",
+    )
+    parser.add_argument(
+        "--traffic-by",
+        choices=BY,
+        default=BY_REQUEST,
+        help="draw a version for each request, or choose it by the text, so that equal texts have "
+        "one (default: %(default)s)",
+    )
     choice = parser.add_mutually_exclusive_group()
     choice.add_argument(
         "--operating-point", metavar="NAME", help="a named set of thresholds of the policy"
@@ -249,7 +264,7 @@ def _guarded(command: str, run: Callable[[], int], *, failed: int = _FAILED) -> 
 
 
 def _status(args: argparse.Namespace) -> int:
-    with CascadeClient(args.url, args.model, args.model_version) as client:
+    with _client(args) as client:
         status = client.status(timeout_s=args.timeout_s)
     print(status_json(status) if args.json else status_text(status))
     return _DONE if status.serving else _FAILED
@@ -296,7 +311,7 @@ def _given_promise(args: argparse.Namespace) -> Promise | None:
 
 def _served_promises(args: argparse.Namespace) -> dict[str, Promise]:
     """Return what the model's configuration promises."""
-    with CascadeClient(args.url, args.model, args.model_version) as client:
+    with _client(args) as client:
         promises = promises_from_parameters(client.model_parameters(timeout_s=args.timeout_s))
     if not promises:
         raise InvalidRequest(
@@ -314,7 +329,9 @@ def _classify(args: argparse.Namespace) -> int:
         print("Type one text per line; end with Ctrl-D.", file=sys.stderr)
     with contextlib.ExitStack() as resources:
         rows = _rows(args, resources)
-        client = resources.enter_context(CascadeClient(args.url, args.model, args.model_version))
+        client = resources.enter_context(
+            _client(args, traffic=_shares(args), traffic_by=args.traffic_by)
+        )
         in_flight: deque[Row] = deque()
         answers = client.classify_stream(
             _remembered(rows, in_flight),
@@ -337,6 +354,35 @@ def _classify(args: argparse.Namespace) -> int:
     if args.output is not None:
         print(_summary(exit_stages, args.output), file=sys.stderr)
     return _DONE
+
+
+def _client(args: argparse.Namespace, **options: Any) -> CascadeClient:
+    return CascadeClient(
+        args.url,
+        args.model,
+        args.model_version,
+        headers=headers_from_arguments(args),
+        credentials=credentials_from_arguments(args),
+        **options,
+    )
+
+
+def _shares(args: argparse.Namespace) -> dict[str, float] | None:
+    """Return the shares of --traffic, by version."""
+    shares: dict[str, float] = {}
+    given: list[str] = args.traffic
+    for each in given:
+        version, _, text = each.partition("=")
+        try:
+            share = float(text)
+        except ValueError:
+            raise InvalidRequest(
+                f"--traffic {each!r} is not VERSION=SHARE: give 2=0.1, say, for a tenth"
+            ) from None
+        if version in shares:
+            raise InvalidRequest(f"--traffic names version {version} twice: give it one share")
+        shares[version] = share
+    return shares or None
 
 
 def _require_one_source(args: argparse.Namespace) -> None:

@@ -125,6 +125,8 @@ _MODEL_STATE_CODES = frozenset({"NOT_FOUND", "UNAVAILABLE", "INVALID_ARGUMENT"})
 _NOT_REACHED = re.compile(r"failed to connect|resolving|socket closed|connection", re.IGNORECASE)
 # The dynamic batcher drops a request whose `timeout` has passed with status UNAVAILABLE.
 _TIMED_OUT_IN_QUEUE = re.compile(r"request timeout expired", re.IGNORECASE)
+# A proxy in front, in HTTP's words, which gRPC hands on as they are.
+_REFUSED_BY_PROXY = re.compile(r"http2 header with status: (400|401|403|413)")
 _RESTRICTED = re.compile(r"protocol is restricted", re.IGNORECASE)
 _TOO_MANY_ROWS = re.compile(r"batch-size must be <=", re.IGNORECASE)
 
@@ -208,6 +210,18 @@ def _from_special_message(
         return DeadlineExceeded(
             f"{target} gave the request up in its queue{_within(timeout_s)}: "
             "raise timeout_s, or send less at once",
+            target=target,
+        )
+    if found := _REFUSED_BY_PROXY.search(message):
+        if found[1] == "413":
+            return InvalidRequest(
+                f"a proxy in front of {target} refuses so large a request (HTTP 413): send fewer "
+                "rows at once, or shorter texts",
+                target=target,
+            )
+        return AccessRestricted(
+            f"a proxy in front of {target} refuses this caller (HTTP {found[1]}): give the client "
+            "credentials=… that it accepts, and ask only what it lets through",
             target=target,
         )
     if _RESTRICTED.search(message):

@@ -6,7 +6,7 @@ status are written once: only the await differs. (httpx drives its authenticatio
 """
 
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeAlias, TypeVar, cast
 
 from .deadline import Deadline, RetryPolicy
@@ -20,6 +20,7 @@ from .errors import (
 )
 from .operating_points import points_from_parameters
 from .requests import TEXT, EncodedRow, Parameters, Tensors, infer_arguments, parse_response
+from .traffic import Traffic
 from .types import Classification, ModelStatistics, ModelStatus, ServerStatus
 
 ResultT = TypeVar("ResultT")
@@ -117,6 +118,7 @@ class CascadeFlows:
         retry: RetryPolicy,
         max_batch_size: int | None = None,
         headers: Mapping[str, str] | None = None,
+        traffic: Traffic | None = None,
     ):
         """Describe the cascade.
 
@@ -125,8 +127,10 @@ class CascadeFlows:
             retry: When an unavailable server is asked again.
             max_batch_size: Rows that one request may carry; None asks the server, once.
             headers: gRPC metadata of every call.
+            traffic: Which version a request asks; None for the target's.
         """
         self.target = target
+        self._traffic = traffic if traffic is not None else Traffic(target.model_version)
         self._retry = retry
         self._max_batch_size = max_batch_size
         # gRPC metadata keys are lower case.
@@ -142,14 +146,30 @@ class CascadeFlows:
             parameters: The request parameters.
             deadline: By when.
         """
+        answers: dict[int, Classification] = {}
+        # One after the other: more than one part is the exception, and a stream has others.
+        for part in self._traffic.parts(rows):
+            target = replace(self.target, model_version=part.version)
+            found = yield from self._classify_at(
+                target, [rows[index] for index in part.indices], parameters, deadline
+            )
+            answers.update(zip(part.indices, found, strict=True))
+        return [answers[index] for index in range(len(rows))]
 
+    def _classify_at(
+        self,
+        target: Target,
+        rows: Sequence[EncodedRow],
+        parameters: Parameters,
+        deadline: Deadline,
+    ) -> Flow[list[Classification]]:
         def call() -> Call:
-            remaining_s = deadline.require_time(self.target)
-            arguments = infer_arguments(rows, parameters, self.target, remaining_s)
+            remaining_s = deadline.require_time(target)
+            arguments = infer_arguments(rows, parameters, target, remaining_s)
             return self._call("infer", remaining_s, **arguments)
 
-        response = yield from self._with_retries(call, deadline)
-        return parse_response(cast("Tensors", response), len(rows), self.target)
+        response = yield from self._with_retries(call, deadline, target)
+        return parse_response(cast("Tensors", response), len(rows), target)
 
     def rows_per_request(self, wanted: int, deadline: Deadline) -> Flow[int]:
         """Return how many rows one request may carry, at most `wanted`.
@@ -271,7 +291,10 @@ class CascadeFlows:
             problems.append(str(error))
             return None
 
-    def _with_retries(self, make_call: "MakeCall", deadline: Deadline) -> Flow[Any]:
+    def _with_retries(
+        self, make_call: "MakeCall", deadline: Deadline, target: Target | None = None
+    ) -> Flow[Any]:
+        target = target or self.target
         attempts = 0
         while True:
             call = make_call()
@@ -279,9 +302,7 @@ class CascadeFlows:
             try:
                 return (yield call)
             except FOREIGN_ERRORS as exc:
-                error = translated(
-                    exc, self.target, timeout_s=deadline.timeout_s, attempts=attempts
-                )
+                error = translated(exc, target, timeout_s=deadline.timeout_s, attempts=attempts)
                 if error is None:
                     raise
                 delay_s = self._delay_s(error, attempts, deadline)

@@ -69,7 +69,8 @@ def samples_from_text(text: str, prefix: str = "") -> list[Sample]:
         UnexpectedResponse: A line is none of a metrics page.
     """
     samples: list[Sample] = []
-    for line in text.splitlines():
+    # Not splitlines: a label may hold what Python takes for the end of a line.
+    for line in text.split("\n"):
         if not line.strip() or line.startswith("#"):
             continue
         match = _LINE.fullmatch(line)

@@ -43,7 +43,7 @@ def points_from_parameters(parameters: Mapping[str, str]) -> tuple[OperatingPoin
     try:
         raw = json.loads(parameters.get(PARAMETER, "{}"))
         return tuple(_point(name, found) for name, found in cast("dict[str, Any]", raw).items())
-    except (ValueError, TypeError, AttributeError, KeyError, IndexError):
+    except (ValueError, TypeError, AttributeError, LookupError, OverflowError, RecursionError):
         return ()  # of another version: a status says what it can
 
 

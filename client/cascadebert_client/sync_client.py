@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
-from typing import Any, Protocol, TypeVar, cast, overload
+from typing import Any, Literal, Protocol, TypeVar, cast, overload
 
 import grpc
 import tritonclient.grpc
@@ -31,6 +31,7 @@ from .requests import (
     require_iterable_of_rows,
     split,
 )
+from .traffic import BY_REQUEST, traffic_from_shares
 from .types import Classification, ServerStatus
 
 ResultT = TypeVar("ResultT")
@@ -63,6 +64,8 @@ class CascadeClient:
         retry: RetryPolicy | None = None,
         headers: Mapping[str, str] | None = None,
         credentials: grpc.ChannelCredentials | None = None,
+        traffic: Mapping[str, float] | Mapping[int, float] | None = None,
+        traffic_by: Literal["request", "text"] = BY_REQUEST,
     ):
         """Describe the connection; nothing is sent yet.
 
@@ -77,9 +80,17 @@ class CascadeClient:
             retry: When an unavailable server is asked again.
             headers: gRPC metadata of every call, such as the key of a restricted protocol.
             credentials: TLS credentials (`grpc.ssl_channel_credentials(…)`); None sends in clear.
+            traffic: Shares of the traffic for other versions, such as `{"2": 0.1}`: each from 0 to
+                1, together at most 1. What they leave goes to `model_version`, or to the version
+                that the server chooses, its newest. A version that is named must be loaded.
+            traffic_by: "request" draws a version for every request at random. "text" chooses it by
+                the text, so that equal rows get the answer of one version; the rows of a list are
+                sent to their versions one request after the other. `Classification.policy` tells
+                in both cases who has answered.
 
         Raises:
-            InvalidRequest: `url` is not host:port, or a count is less than 1.
+            InvalidRequest: `url` is not host:port, a count is less than 1, or the shares of
+                `traffic` are none.
         """
         self._flows = make_flows(
             url,
@@ -88,6 +99,8 @@ class CascadeClient:
             max_batch_size=max_batch_size,
             retry=retry,
             headers=headers,
+            traffic=traffic,
+            traffic_by=traffic_by,
         )
         self._max_concurrency = require_positive("max_concurrency", max_concurrency)
         self._closed = False
@@ -399,11 +412,14 @@ def make_flows(
     max_batch_size: int | None,
     retry: RetryPolicy | None,
     headers: Mapping[str, str] | None,
+    traffic: Mapping[str, float] | Mapping[int, float] | None,
+    traffic_by: str,
 ) -> CascadeFlows:
     """Return the conversations with a cascade, from what both clients are given.
 
     Raises:
-        InvalidRequest: `url` is not host:port, or `max_batch_size` is less than 1.
+        InvalidRequest: `url` is not host:port, `max_batch_size` is less than 1, or the shares of
+            `traffic` are none.
     """
     version = "" if model_version is None else str(model_version)
     return CascadeFlows(
@@ -413,6 +429,7 @@ def make_flows(
             None if max_batch_size is None else require_positive("max_batch_size", max_batch_size)
         ),
         headers=headers,
+        traffic=traffic_from_shares(traffic, rest=version, by=traffic_by),
     )
 
 

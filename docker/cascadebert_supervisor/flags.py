@@ -85,7 +85,9 @@ def command_of_server(
     """
     _require_foreign(extra, known)
     models = dict.fromkeys(
-        model for cascade in cascades for model in (*cascade.stages, cascade.name)
+        model
+        for cascade in cascades
+        for model in (*cascade.stages, *cascade.other_stages, cascade.name)
     )
     command = [
         settings.binary,
@@ -93,7 +95,8 @@ def command_of_server(
         # Only the cascades and their stages, and nothing more at run time without the key.
         "--model-control-mode=explicit",
         *(f"--load-model={model}" for model in models),
-        # Where there is one: it lists the operating points (configs/published.pbtxt).
+        # configs/published.pbtxt where there is one: it names the versions that were published or
+        # loaded last, and lists the operating points.
         "--model-config-name=published",
         "--exit-on-error=true",
         "--strict-readiness=true",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,10 @@ from typing import Any, cast
 from .errors import StartError
 
 _POLICY_FILE = "policy.json"
+_VERSION = re.compile(r"[1-9][0-9]*")
+# What `publish` and `load` chose last, as tritonserver reads it (--model-config-name=published).
+_CHOICE = Path("configs") / "published.pbtxt"
+_CHOSEN = re.compile(r"^ +versions: ([0-9]+)$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,13 +27,17 @@ class ServedCascade:
         name: of the Triton model.
         stages: Triton models of its stages, small to large.
         pair: whether its rows are pairs of texts.
-        policy: id of the policy that is served.
+        policy: id of the policy that a call without a version gets.
+        versions: that are served, ascending.
+        other_stages: Triton models that only older ones of these versions call.
     """
 
     name: str
     stages: tuple[str, ...]
     pair: bool
     policy: str = ""
+    versions: tuple[int, ...] = (1,)
+    other_stages: tuple[str, ...] = ()
 
 
 def cascades_of_repository(repository: Path, wanted: Sequence[str] = ()) -> list[ServedCascade]:
@@ -39,7 +48,10 @@ def cascades_of_repository(repository: Path, wanted: Sequence[str] = ()) -> list
     Raises:
         StartError: there is nothing to serve, or a cascade is not whole.
     """
-    policies = {path.parent.parent.name: path for path in _policies(repository)}
+    policies: dict[str, dict[int, Path]] = {}
+    for path in _policies(repository):
+        if _VERSION.fullmatch(path.parent.name):
+            policies.setdefault(path.parent.parent.name, {})[int(path.parent.name)] = path
     if not policies:
         raise StartError(
             f"{repository} holds no published cascade: run `cascadebert build cascade.toml`, or "
@@ -75,24 +87,55 @@ def _policies(repository: Path) -> list[Path]:
     return found
 
 
-def _cascade(repository: Path, name: str, path: Path) -> ServedCascade:
-    policy = _read(path)
+def _cascade(repository: Path, name: str, paths: dict[int, Path]) -> ServedCascade:
+    versions = _start_versions(repository / name, paths)
+    policies = [(paths[version], _read(paths[version])) for version in versions]
+    # First the version that a call without one gets, as a probe's is.
+    stages = [_stages(repository, path, policy) for path, policy in reversed(policies)]
+    others = (model for models in stages[1:] for model in models if model not in stages[0])
+    newest = policies[-1][1]
+    return ServedCascade(
+        name,
+        stages[0],
+        newest.get("pair") is True,
+        str(newest.get("id", "")),
+        versions,
+        tuple(dict.fromkeys(others)),
+    )
+
+
+def _start_versions(model: Path, paths: dict[int, Path]) -> tuple[int, ...]:
+    """The versions that the server will load: those that were chosen, or else the newest."""
+    try:
+        text = (model / _CHOICE).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        text = ""
+    chosen = {int(number) for number in _CHOSEN.findall(text)}
+    return tuple(sorted(chosen & set(paths))) or (max(paths),)
+
+
+def _stages(repository: Path, path: Path, policy: dict[str, Any]) -> tuple[str, ...]:
     stages = policy.get("stages")
     names: list[str] = []
     for stage in cast("list[Any]", stages) if isinstance(stages, list) else []:
-        model = cast("dict[str, Any]", stage).get("model") if isinstance(stage, dict) else None
+        fields = cast("dict[str, Any]", stage) if isinstance(stage, dict) else {}
+        model, version = fields.get("model"), fields.get("version")
         if not isinstance(model, str) or not model or "/" in model or model.startswith("."):
             raise StartError(f"{path} has a stage without a model: publish the cascade again")
         names.append(model)
-    if not names:
-        raise StartError(f"{path} has no stages: publish the cascade again")
-    for model in names:
         if not (repository / model / "config.pbtxt").is_file():
             raise StartError(
                 f"{path} names the stage {model!r}, which is not in {repository}: publish the "
                 "cascade again"
             )
-    return ServedCascade(name, tuple(names), policy.get("pair") is True, str(policy.get("id", "")))
+        if isinstance(version, int) and not (repository / model / str(version)).is_dir():
+            raise StartError(
+                f"{path} names version {version} of the stage {model!r}, which is not in "
+                f"{repository / model}: publish the cascade again"
+            )
+    if not names:
+        raise StartError(f"{path} has no stages: publish the cascade again")
+    return tuple(names)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -117,7 +160,7 @@ def _closed(path: Path, reason: str) -> str:
 def needs_host_code(repository: Path, cascades: Sequence[ServedCascade]) -> bool:
     """Whether a TensorRT plan among the stages was built to be version-compatible."""
     for cascade in cascades:
-        for stage in cascade.stages:
+        for stage in (*cascade.stages, *cascade.other_stages):
             for path in (repository / stage).glob("*/engine.json"):
                 options = _read(path).get("options")
                 if (

@@ -138,6 +138,7 @@ def _check_engines(
     command = [*settings.preflight, str(settings.repository)]
     for cascade in cascades:
         command += ["--model", cascade.name]
+        command += ["--versions", f"{cascade.name}={','.join(map(str, cascade.versions))}"]
     try:
         ended = subprocess.run(
             command,

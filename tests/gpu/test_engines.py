@@ -14,7 +14,7 @@ import pytest
 
 from cascadebert_build.decisions import MAX_FLIPPED
 from cascadebert_build.verify_engine import MAX_DIFFERENCE
-from cascadebert_core.policy import policy_from_file
+from cascadebert_build.versions import published_policy
 from cascadebert_engine.machine import version_numbers
 from cascadebert_engine.manifest import FILE, PLAN
 from tests.support.gpu import Project
@@ -118,7 +118,7 @@ def test_the_server_answers_as_the_offline_evaluator(
             project.command("publish", "--model-repository", str(project.repository)).returncode
             == 0
         )
-    policy = policy_from_file(project.repository / steps.config.name / "1" / "policy.json")
+    policy = published_policy(project.repository, steps.config.name)
     offline = tmp_path / "offline.jsonl"
     done = project.command("evaluate", "--all-rows", "--predictions", str(offline))
     assert done.returncode == 0, done.stderr

@@ -80,7 +80,7 @@ def audited(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     ]
     promise = {"kind": "max_disagreement", "limit": LIMIT, "confidence": 0.95}
     points = {point: {"promise": promise} for point in built.policy.operating_points}
-    policy = replace(built.policy.with_audit_rate(1.0), certificate={"operating_points": points})
+    policy = replace(built.policy, audit_rate=1.0, certificate={"operating_points": points})
     for name in ("calm", "drifted"):
         publish_cascade(repository, name, policy, files, built.steps.config.runtime)
     logits = built.logits()
@@ -189,4 +189,4 @@ def test_the_build_passes_the_rate_on_without_tuning_again(built: Built) -> None
     steps = Steps(replace(config, runtime=runtime), built.steps.workspace)
     policy = steps.policy()
     assert policy.audit_rate == 0.25
-    assert policy.with_audit_rate(built.policy.audit_rate) == built.policy
+    assert replace(policy, audit_rate=built.policy.audit_rate) == built.policy

@@ -47,7 +47,7 @@ def with_points(built: Built, repository: Path) -> Policy:
         for stage, member in zip(policy.stages, built.steps.config.members, strict=True)
     ]
     publish_cascade(repository, built.name, policy, stages, built.steps.config.runtime)
-    assert (repository / built.name / "1" / POLICY_FILE).read_text() == policy_to_json(policy)
+    assert (repository / built.name / "2" / POLICY_FILE).read_text() == policy_to_json(policy)
     return policy
 
 

@@ -36,6 +36,11 @@ LABELS = ("negative", "positive")
 POLICY = "a" * 64
 
 
+def policy_of(version: str) -> str:
+    """The id that a version's answers carry."""
+    return POLICY if version == "1" else version[-1] * 64
+
+
 @dataclass(frozen=True)
 class RecordedRequest:
     model: str
@@ -77,6 +82,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
     """
 
     model: str = "cascade"
+    versions: tuple[str, ...] = ("1",)  # a request that names none gets the last
     max_batch_size: int = 8
     restricted: bool = False
     model_ready: bool = True
@@ -175,6 +181,8 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
         return self._response(recorded)
 
     def _response(self, recorded: RecordedRequest) -> Any:
+        version = recorded.version or self.versions[-1]
+        policy = policy_of(version)
         pairs = recorded.pairs or (None,) * len(recorded.texts)
         answers = [expected(text, pair) for text, pair in zip(recorded.texts, pairs, strict=True)]
         column = {
@@ -191,7 +199,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
             "CONFIDENCE": np.array([[a.confidence] for a in answers], dtype=np.float32),
             "EXIT_STAGE": np.array([[a.exit_stage] for a in answers], dtype=np.int32),
             "DEGRADED": np.zeros((len(answers), 1), dtype=np.bool_),
-            "POLICY": np.array([[POLICY]] * len(answers), dtype=np.object_),
+            "POLICY": np.array([[policy]] * len(answers), dtype=np.object_),
         }
         datatypes = {
             "PROBABILITIES": "FP32",
@@ -203,7 +211,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
         }
         if self.mangle is not None:
             self.mangle(column, datatypes)
-        response = pb.ModelInferResponse(model_name=self.model, model_version="1")
+        response = pb.ModelInferResponse(model_name=self.model, model_version=version)
         for name in recorded.outputs:
             if name == self.drop_output:
                 continue
@@ -221,13 +229,14 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
         return pb.ServerMetadataResponse(name="triton", version="2.51.0")
 
     def ModelReady(self, request: Any, context: Any) -> Any:  # noqa: N802
-        ready = request.name == self.model and request.version in ("", "1") and self.model_ready
+        known = request.version in ("", *self.versions)
+        ready = request.name == self.model and known and self.model_ready
         return pb.ModelReadyResponse(ready=ready)
 
     def ModelMetadata(self, request: Any, context: Any) -> Any:  # noqa: N802
         self._require_model(request.name, request.version, context)
         text = pb.ModelMetadataResponse.TensorMetadata(name="TEXT", datatype="BYTES", shape=[-1, 1])
-        return pb.ModelMetadataResponse(name=self.model, versions=["1"], inputs=[text])
+        return pb.ModelMetadataResponse(name=self.model, versions=self.versions, inputs=[text])
 
     def ModelConfig(self, request: Any, context: Any) -> Any:  # noqa: N802
         with self._lock:
@@ -268,7 +277,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
             context.abort(
                 grpc.StatusCode.NOT_FOUND, f"Request for unknown model: '{name}' is not found"
             )
-        if version not in ("", "1"):
+        if version not in ("", *self.versions):
             context.abort(
                 grpc.StatusCode.NOT_FOUND,
                 f"Request for unknown model: '{name}' version {version} is not found",

@@ -39,10 +39,28 @@ class Recorder:
     def __init__(self) -> None:
         self.exits: dict[int, int] = {}
         self.n_truncated = 0
+        self.n_began = 0
+        self.n_ended = 0
+        self.degraded_by: Counter[str] = Counter()
+        self.confidence: dict[int, list[float]] = {}
         self.audits: Counter[tuple[str, str]] = Counter()  # operating point, result
 
-    def exited(self, stage: int, rows: int) -> None:
+    def began(self, job: Job) -> None:
+        self.n_began += 1
+
+    def ended(self, job: Job) -> None:
+        self.n_ended += 1
+
+    def decided(self, stage: int, confidence: np.ndarray, exits: np.ndarray) -> None:
+        assert confidence.shape == exits.shape
+        self.confidence.setdefault(stage, []).extend(confidence.tolist())
+
+    def answered(self, stage: int, seconds: float, rows: int) -> None:
+        assert 0 <= seconds < 60
         self.exits[stage] = self.exits.get(stage, 0) + rows
+
+    def degraded(self, reason: str, rows: int) -> None:
+        self.degraded_by[reason] += rows
 
     def truncated(self, rows: int) -> None:
         self.n_truncated += rows
@@ -313,12 +331,25 @@ def test_logits_that_are_not_finite_defer_and_fail_only_at_the_last_stage(
     assert isinstance(forced.error, InternalError)
 
 
-def test_an_expired_request_costs_no_further_call(make: Callable[..., Bench]) -> None:
+def test_an_expired_request_costs_no_call(make: Callable[..., Bench]) -> None:
     bench = make()
     late = bench.job("not good", deadline_s=time.monotonic() - 1)
-    bench.begin(late)
+    assert bench.begin(late) == [True]
     assert isinstance(late.error, DeadlineExceeded)
     assert bench.calls == []
+
+
+def test_an_expired_request_costs_no_further_call(make: Callable[..., Bench]) -> None:
+    def slow(stage: int, batch: StageBatch) -> np.ndarray:
+        if stage == 0:
+            time.sleep(0.1)
+        return by_words(stage, batch)
+
+    bench = make(run=slow)
+    late = bench.job("not good", deadline_s=time.monotonic() + 0.05)
+    bench.begin(late)
+    assert isinstance(late.error, DeadlineExceeded)
+    assert bench.calls == [(0, 1, 4)]
 
 
 def test_closing_answers_what_is_in_flight(make: Callable[..., Bench]) -> None:

@@ -23,6 +23,9 @@ TARGET = Target("localhost:8001", "cascade")
 TABLE = [
     ("NOT_FOUND", "Request for unknown model: 'x' is not found", ModelNotFound),
     ("NOT_FOUND", "Request for unknown model: 'x' version 7 is not found", ModelNotFound),
+    # nginx in front, as gRPC hands it on
+    ("UNKNOWN", "Received http2 header with status: 413", InvalidRequest),
+    ("UNKNOWN", "Received http2 header with status: 400", AccessRestricted),
     ("UNAVAILABLE", "Request for unknown model: 'x' is not found", ModelNotFound),
     ("INVALID_ARGUMENT", "Request for unknown model: 'x' is not found", ModelNotFound),
     ("INVALID_ARGUMENT", "requested model 'x' is not available", ModelNotFound),

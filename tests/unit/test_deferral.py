@@ -7,7 +7,7 @@ import threading
 import numpy as np
 import pytest
 
-from cascadebert_core.deferral import DeferralQueue
+from cascadebert_core.deferral import DeferralQueue, DeferralWorker
 from cascadebert_core.errors import Unavailable
 from cascadebert_core.job import Job, Row
 from cascadebert_core.route import route_from_thresholds
@@ -33,71 +33,110 @@ def indices(rows: list[Row]) -> list[int]:
 def test_rows_of_different_requests_share_a_call_oldest_first() -> None:
     queue = DeferralQueue(100)
     first, second = make_rows(3), make_rows(4, 2)
-    queue.put(first)
-    queue.put(second)
+    queue.offer(first)
+    queue.offer(second)
     assert queue.take(8, BUCKETS) == first + second
 
 
 def test_longer_rows_wait_for_a_call_of_their_own_length() -> None:
     queue = DeferralQueue(100)
-    queue.put(make_rows(3, 10, 4, 2))
+    queue.offer(make_rows(3, 10, 4, 2))
     assert indices(queue.take(8, BUCKETS)) == [0, 2, 3]
     assert indices(queue.take(8, BUCKETS)) == [1]
 
 
 def test_shorter_rows_ride_along_with_a_long_one() -> None:
     queue = DeferralQueue(100)
-    queue.put(make_rows(10, 3))
+    queue.offer(make_rows(10, 3))
     assert indices(queue.take(8, BUCKETS)) == [0, 1]
 
 
 def test_a_call_takes_no_more_rows_than_the_stage_does() -> None:
     queue = DeferralQueue(100)
-    queue.put(make_rows(*[3] * 5))
+    queue.offer(make_rows(*[3] * 5))
     assert indices(queue.take(2, BUCKETS)) == [0, 1]
     assert indices(queue.take(2, BUCKETS)) == [2, 3]
 
 
-def wait_in_thread(queue: DeferralQueue) -> tuple[threading.Thread, threading.Event]:
-    """A thread that waits for room; the event says that it found some."""
-    done = threading.Event()
-    thread = threading.Thread(target=lambda: (queue.wait_for_room(), done.set()))
-    thread.start()
-    return thread, done
-
-
-def test_a_full_queue_makes_its_feeders_wait_until_there_is_room() -> None:
+def test_a_full_queue_refuses_a_request_whole() -> None:
     queue = DeferralQueue(2)
-    queue.wait_for_room()
-    queue.put(make_rows(3, 3))
-    thread, done = wait_in_thread(queue)
-    assert not done.wait(0.1)
-    assert len(queue.take(1, BUCKETS)) == 1
-    assert done.wait(5)
-    thread.join()
-
-
-def test_a_put_never_waits_so_that_one_large_request_cannot_hang() -> None:
-    queue = DeferralQueue(2)
-    queue.put(make_rows(3, 3, 3))
-    queue.put(make_rows(3))
-    assert len(queue.take(8, BUCKETS)) == 4
+    assert queue.offer(make_rows(3))
+    assert not queue.full
+    assert queue.offer(make_rows(3, 3))  # a request is never split, so that one larger than the
+    assert queue.full  # queue may pass too
+    assert not queue.offer(make_rows(3))
+    assert len(queue) == 3
+    assert len(queue.take(8, BUCKETS)) == 3
+    assert queue.offer(make_rows(3))
 
 
 def test_a_closed_queue_refuses_rows_and_gives_out_those_it_has() -> None:
     queue = DeferralQueue(10)
-    queue.put(make_rows(3))
+    queue.offer(make_rows(3))
     queue.close()
     with pytest.raises(Unavailable, match="unloading"):
-        queue.put(make_rows(3))
+        queue.offer(make_rows(3))
     assert len(queue.take(8, BUCKETS)) == 1
     assert queue.take(8, BUCKETS) == []
 
 
-def test_closing_wakes_whoever_waits_for_room() -> None:
+def test_closing_wakes_whoever_waits_for_rows() -> None:
     queue = DeferralQueue(1)
-    queue.put(make_rows(3))
-    thread, done = wait_in_thread(queue)
+    taken: list[list[Row]] = []
+    thread = threading.Thread(target=lambda: taken.append(queue.take(8, BUCKETS)))
+    thread.start()
     queue.close()
     thread.join(5)
-    assert done.is_set()
+    assert taken == [[]]
+
+
+def test_a_worker_lives_on_when_a_call_of_its_raises() -> None:
+    queue = DeferralQueue(10)
+    failed: list[tuple[list[Row], Exception]] = []
+    passed: list[Row] = []
+
+    def advance(rows: list[Row]) -> None:
+        if rows[0].encoded is not None and len(rows[0].encoded) == 3:
+            raise MemoryError("of the thread, not of a stage")
+        passed.extend(rows)
+
+    worker = DeferralWorker(
+        queue,
+        advance,
+        lambda rows, exc: failed.append((rows, exc)),
+        max_batch_size=8,
+        buckets=BUCKETS,
+        calls_in_flight=1,
+        name="test",
+    )
+    bad, good = make_rows(3), make_rows(8)
+    queue.offer(bad)
+    queue.offer(good)
+    queue.close()
+    assert worker.join(5)
+    assert [rows for rows, _ in failed] == [bad]
+    assert isinstance(failed[0][1], MemoryError)
+    assert passed == good
+
+
+def test_a_worker_that_hangs_is_not_waited_for() -> None:
+    queue = DeferralQueue(10)
+    release = threading.Event()
+
+    def hang(rows: list[Row]) -> None:
+        release.wait(10)
+
+    worker = DeferralWorker(
+        queue,
+        hang,
+        lambda rows, exc: None,
+        max_batch_size=8,
+        buckets=BUCKETS,
+        calls_in_flight=1,
+        name="test",
+    )
+    queue.offer(make_rows(3))
+    queue.close()
+    assert not worker.join(0.05)
+    release.set()
+    assert worker.join(5)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ def test_a_file_edited_by_hand_is_refused() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"schema_version": 1}, "schema_version is 1 and this reader knows 2"),
+        ({"schema_version": 1}, "schema_version is 1 and this reader knows 3"),
         ({"labels": ["a"]}, "two or more"),
         ({"labels": ["a", "a"]}, "distinct"),
         ({"pair": "no"}, "pair is 'no'"),
@@ -111,13 +112,45 @@ def test_a_missing_key_is_named() -> None:
 def test_the_audit_rate_is_part_of_the_policy_and_survives_new_thresholds() -> None:
     plain = make_policy(0.9)
     assert plain.audit_rate == 0
-    audited = plain.with_audit_rate(0.25)
+    audited = replace(plain, audit_rate=0.25)
     assert audited.id != plain.id
     assert policy_from_json(policy_to_json(audited)) == audited
     assert audited.with_thresholds((0.5,)).with_signal("margin").audit_rate == 0.25
     raw = json.loads(policy_to_json(audited))
     del raw["audit_rate"]
     with pytest.raises(PolicyError, match=r"policy\.audit_rate is missing"):
+        policy_from_json(with_id(raw))
+
+
+def test_how_a_policy_is_served_can_change_without_what_it_decides() -> None:
+    plain = make_policy(0.9)
+    assert [stage.max_queued_rows for stage in plain.stages] == [128, 128]  # 16 batches of 8
+    stages = tuple(replace(stage, max_queued_rows=5) for stage in plain.stages)
+    served = replace(plain, stages=stages, degrade=True, request_timeout_s=7.5, audit_rate=0.1)
+    assert policy_from_json(policy_to_json(served)) == served
+    tuned = plain.with_thresholds((0.7,))
+    assert tuned.with_service_of(served).with_service_of(plain) == tuned
+    both = tuned.with_service_of(served)
+    assert (both.degrade, both.request_timeout_s, both.audit_rate) == (True, 7.5, 0.1)
+    assert both.stages[1].max_queued_rows == 5
+    assert both.thresholds == (0.7,)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"degrade": "yes"}, "policy.degrade is 'yes': give true or false"),
+        ({"degrade": None}, "policy.degrade is None"),
+        ({"request_timeout_s": 0}, "policy.request_timeout_s is 0.0: give seconds above 0"),
+        ({"request_timeout_s": "5"}, "policy.request_timeout_s is '5'"),
+    ],
+)
+def test_limits_that_cannot_be(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(PolicyError, match=message):
+        policy_from_json(written(**changes))
+    raw = json.loads(policy_to_json(make_policy(0.9)))
+    raw["stages"][1]["max_queued_rows"] = 0
+    with pytest.raises(PolicyError, match="max_queued_rows is 0: give an integer >= 1"):
         policy_from_json(with_id(raw))
 
 

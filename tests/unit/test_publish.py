@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from cascadebert_build.model_config import (
 from cascadebert_build.placement import placement_of_stage
 from cascadebert_build.publish import StageFiles, publish_cascade, published_cascades
 from cascadebert_build.serve import serve_cascades
+from cascadebert_build.versions import published_policy, published_versions
 from cascadebert_build.workspace import MemberManifest
 from cascadebert_core.policy import policy_from_file
 from tests.support.policies import make_policy, make_stage, write_tokenizer
@@ -107,30 +108,30 @@ def test_only_what_changed_is_written_again(tmp_path: Path) -> None:
     files = stage_files(tmp_path)
     assert publish_cascade(repository, "mine", other, files, RuntimeConfig()) == ["mine"]
     files[1].artefact.write_bytes(b"other onnx")
-    assert publish_cascade(repository, "mine", other, files, RuntimeConfig()) == ["test_1"]
-    assert (repository / "test_1" / "1" / "model.onnx").read_bytes() == b"other onnx"
+    assert publish_cascade(repository, "mine", other, files, RuntimeConfig()) == ["test_1", "mine"]
+    assert (repository / "test_1" / "2" / "model.onnx").read_bytes() == b"other onnx"
 
 
-def test_tokenizers_of_an_earlier_policy_are_removed(tmp_path: Path) -> None:
-    repository = tmp_path / "repository"
-    publish_cascade(repository, "mine", POLICY, stage_files(tmp_path), RuntimeConfig())
-    renamed = tuple(replace(stage, tokenizer="newer") for stage in POLICY.stages)
-    policy = replace(POLICY, stages=renamed)
-    files = [
-        StageFiles(stage, f.artefact, f.tokenizer)
-        for stage, f in zip(renamed, stage_files(tmp_path), strict=True)
-    ]
-    publish_cascade(repository, "mine", policy, files, RuntimeConfig())
-    folders = [path.name for path in (repository / "mine" / "1" / "tokenizers").iterdir()]
-    assert folders == ["newer"]
-
-
-def test_the_tracked_cascade_is_never_copied_over(tmp_path: Path) -> None:
-    from cascadebert_build.publish import _install_bls_source  # pyright: ignore[reportPrivateUsage]
-
-    before = {path: path.stat().st_mtime_ns for path in CORE.rglob("*.py")}
-    _install_bls_source(CORE.parent.parent)
-    assert {path: path.stat().st_mtime_ns for path in CORE.rglob("*.py")} == before
+def test_the_tracked_cascade_is_never_copied_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tmp_path / "repository" / "cascade"
+    shutil.copytree(
+        CORE.parent.parent, model,
+        ignore=shutil.ignore_patterns("__pycache__", "policy.json", "tokenizers", "configs"),
+    )  # fmt: skip
+    monkeypatch.setattr(cascadebert_core, "__file__", str(model / "1" / CORE.name / "__init__.py"))
+    before = {path: path.stat().st_mtime_ns for path in model.rglob("*") if path.is_file()}
+    files = stage_files(tmp_path)
+    for threshold, version in ((0.9, 1), (0.5, 2), (0.6, 3)):
+        policy = POLICY.with_thresholds((threshold,))
+        publish_cascade(model.parent, "cascade", policy, files, RuntimeConfig(), keep=2)
+        assert published_policy(model.parent, "cascade", version) == policy
+    # Of the version that is not kept only what was generated has gone.
+    assert published_versions(model) == [2, 3]
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert not (model / "1" / "tokenizers").exists()
+    assert (model / "3" / CORE.name / "gate.py").read_text() == (CORE / "gate.py").read_text()
 
 
 def test_another_model_of_the_name_is_not_overwritten(tmp_path: Path) -> None:

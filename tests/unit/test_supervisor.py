@@ -21,6 +21,7 @@ from pathlib import Path
 
 import pytest
 
+from cascadebert_build.model_config import config_from_text, config_to_text, set_versions
 from cascadebert_build.tritonserver import find_installation
 from cascadebert_supervisor.errors import StartError
 from cascadebert_supervisor.flags import command_of_server, flags_of_server
@@ -33,6 +34,7 @@ from tests.support.serving import Built
 
 HOST = "127.0.0.1"
 DOCKER = Path(__file__).resolve().parents[2] / "docker"
+CASCADE = DOCKER.parent / "model_repository" / "cascade"
 TINY = ServedCascade("tiny", ("tiny_small", "tiny_large"), pair=False)
 
 
@@ -116,6 +118,57 @@ def test_cascades_are_found_by_their_policy(tmp_path: Path) -> None:
         ServedCascade("b", ("b_small", "b_large"), pair=False),
     ]
     assert cascades_of_repository(tmp_path, ["b"]) == found[1:]
+
+
+def publish_version(repository: Path, name: str, version: int, stages: dict[str, int]) -> None:
+    folder = repository / name / str(version)
+    folder.mkdir(parents=True)
+    pins = [{"model": model, "version": number} for model, number in stages.items()]
+    (folder / "policy.json").write_text(
+        json.dumps({"id": f"policy {version}", "pair": False, "stages": pins})
+    )
+    for model, number in stages.items():
+        (repository / model / str(number)).mkdir(parents=True, exist_ok=True)
+        (repository / model / "config.pbtxt").write_text("")
+
+
+def choose(repository: Path, name: str, *versions: int) -> None:
+    config = config_from_text((CASCADE / "config.pbtxt").read_text())
+    config.parameters["operating_points"].string_value = '{"x":\n    versions: 7\n}'
+    (repository / name / "configs").mkdir(exist_ok=True)
+    (repository / name / "configs" / "published.pbtxt").write_text(
+        config_to_text(set_versions(config, versions) if versions else config)
+    )
+
+
+def test_the_versions_that_were_chosen_last_are_served(tmp_path: Path) -> None:
+    publish_version(tmp_path, "a", 9, {"a_small": 1, "a_large": 1})
+    publish_version(tmp_path, "a", 10, {"a_small": 1, "a_huge": 2})
+    newest = ServedCascade("a", ("a_small", "a_huge"), False, "policy 10", (10,))
+    assert cascades_of_repository(tmp_path) == [newest], "10 comes after 9"
+    choose(tmp_path, "a")  # of a release that left it to the server
+    assert cascades_of_repository(tmp_path) == [newest]
+    choose(tmp_path, "a", 9)
+    old = ServedCascade("a", ("a_small", "a_large"), False, "policy 9", (9,))
+    assert cascades_of_repository(tmp_path) == [old]
+    choose(tmp_path, "a", 9, 10)
+    (both,) = cascades_of_repository(tmp_path)
+    assert both == replace(newest, versions=(9, 10), other_stages=("a_large",))
+    command = command_of_server(SETTINGS, [both], frozenset())
+    loads = [flag.partition("=")[2] for flag in command if flag.startswith("--load-model")]
+    assert loads == ["a_small", "a_huge", "a_large", "a"]
+    choose(tmp_path, "a", 3)  # not kept any more
+    assert cascades_of_repository(tmp_path) == [newest]
+
+
+def test_a_stage_version_that_is_missing_is_named(tmp_path: Path) -> None:
+    publish_version(tmp_path, "a", 1, {"a_small": 1})
+    publish_version(tmp_path, "a", 2, {"a_small": 2})
+    (tmp_path / "a_small" / "2").rmdir()
+    with pytest.raises(StartError, match=r"names version 2 of the stage 'a_small'.*publish the"):
+        cascades_of_repository(tmp_path)
+    choose(tmp_path, "a", 1)
+    assert cascades_of_repository(tmp_path)[0].versions == (1,)
 
 
 def test_nothing_to_serve_is_said_in_one_sentence(tmp_path: Path) -> None:
@@ -529,7 +582,7 @@ def test_the_preflight_is_asked_first_and_its_sentences_come_through(
     running = supervise("serve()", preflight=(str(check), "check"))
     assert running.end() == 2
     log = running.log()
-    assert f"ERROR check {tmp_path / 'repository'} --model tiny\n" in log
+    assert f"ERROR check {tmp_path / 'repository'} --model tiny --versions tiny=1\n" in log
     assert "tritonserver starts" not in log
 
 
@@ -627,7 +680,10 @@ def test_the_real_server_answers_the_probe_and_stops_on_request(
     probe = Probe(settings.http_port, settings.metrics_port, 30.0)
     before = last_stage(settings, cascade)
     assert probe.classify(cascade).ok
-    assert last_stage(settings, cascade) > before
+    deadline_s = time.monotonic() + 10  # counts reach the endpoint a moment later
+    while last_stage(settings, cascade) <= before:
+        assert time.monotonic() < deadline_s
+        time.sleep(0.1)
     real.process.terminate()
     assert real.end() == 0
 

@@ -3,6 +3,7 @@
 from .build import add_build_parsers
 from .demo import add_demo_parser
 from .difficulty import add_difficulty_parser
+from .load import add_load_parser
 from .serve import add_serve_parser
 from .train import add_train_parser
 
@@ -10,6 +11,7 @@ __all__ = [
     "add_build_parsers",
     "add_demo_parser",
     "add_difficulty_parser",
+    "add_load_parser",
     "add_serve_parser",
     "add_train_parser",
 ]

@@ -27,6 +27,7 @@ from ..goals import COST, DEFERRAL_RATE, KINDS, SPEEDUP
 from ..graph_cost import macs_per_token, relative_costs
 from ..progress import say, timed
 from ..promise import ACCURACY_DROP, DISAGREEMENT
+from ..publish import DEFAULT_KEEP
 from ..report import (
     early_exit_from_file,
     material_from_evaluation,
@@ -97,6 +98,13 @@ def add_build_parsers(commands: Any) -> None:
     build = _parser(commands, "build", _build, "all of it: export, compile, verify, tune, publish")
     for one in (publish, build):
         add_repository_argument(one)
+        one.add_argument(
+            "--keep",
+            type=int,
+            default=DEFAULT_KEEP,
+            metavar="N",
+            help="newest versions of the cascade that stay published (default: %(default)s)",
+        )
     _add_evaluate_parser(commands)
 
 
@@ -272,11 +280,11 @@ def _tune(args: argparse.Namespace) -> int:
 
 
 def _publish(args: argparse.Namespace) -> int:
-    return _report_published(args, _steps(args).publish(args.model_repository))
+    return _report_published(args, _steps(args).publish(args.model_repository, args.keep))
 
 
 def _build(args: argparse.Namespace) -> int:
-    return _report_published(args, _steps(args).build(args.model_repository))
+    return _report_published(args, _steps(args).build(args.model_repository, args.keep))
 
 
 def _report_published(args: argparse.Namespace, written: list[str]) -> int:

@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 from ..errors import CheckFailed, UsageError
 from ..serve import serve_cascades
 from ..tritonserver import HOST, Ports, TritonServer
+from ..versions import published_cascades, versions_from_text
 from .build import add_repository_argument
 
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -37,13 +38,34 @@ def add_serve_parser(commands: Any) -> None:
             f"--{name}-port", type=int, default=port, metavar="PORT",
             help="default: %(default)s; 0 picks a free one",
         )  # fmt: skip
+    parser.add_argument(
+        "--versions",
+        action="append",
+        default=[],
+        metavar="[CASCADE=]N[,N]",
+        help="to serve, of all cascades or of one (default: what was published or loaded last)",
+    )
+    add_placement_arguments(parser, "chosen for this machine")
+    parser.add_argument("--log-file", type=Path, metavar="FILE", help="keep the server's log here")
+    parser.add_argument("--json", action="store_true", help="the addresses as JSON")
+
+
+def add_placement_arguments(parser: argparse.ArgumentParser, default: str) -> None:
+    """Add --instances and --threads."""
     for name, what in (("instances", "copies of each stage"), ("threads", "threads of each copy")):
         parser.add_argument(
             f"--{name}", action="append", default=[], metavar="[STAGE=]N",
-            help=f"{what}, or of one stage model (default: chosen for this machine)",
+            help=f"{what}, or of one stage model (default: {default})",
         )  # fmt: skip
-    parser.add_argument("--log-file", type=Path, metavar="FILE", help="keep the server's log here")
-    parser.add_argument("--json", action="store_true", help="the addresses as JSON")
+
+
+def counts_from_arguments(args: argparse.Namespace) -> tuple[dict[str, int], dict[str, int]]:
+    """Instances and threads by stage model, or for all under "".
+
+    Raises:
+        UsageError: one is no number.
+    """
+    return _counts(args.instances, "--instances"), _counts(args.threads, "--threads")
 
 
 def _serve(args: argparse.Namespace) -> int:
@@ -52,13 +74,15 @@ def _serve(args: argparse.Namespace) -> int:
     for number in _STOP_SIGNALS:
         signal.signal(number, _interrupt)
     ports = Ports(args.http_port, args.grpc_port, args.metrics_port)
+    instances, threads = counts_from_arguments(args)
     try:
         with serve_cascades(
             args.model_repository,
             args.model,
             ports=ports,
-            instances=_counts(args.instances, "--instances"),
-            threads=_counts(args.threads, "--threads"),
+            instances=instances,
+            threads=threads,
+            versions=_versions(args),
             log_path=args.log_file,
         ) as server:
             print(_addresses(server, as_json=args.json), flush=True)
@@ -87,6 +111,16 @@ def _addresses(server: TritonServer, *, as_json: bool) -> str:
         f"ready: http {HOST}:{ports.http}, grpc {server.url}, "
         f"metrics http://{HOST}:{ports.metrics}/metrics (Ctrl-C stops)"
     )
+
+
+def _versions(args: argparse.Namespace) -> dict[str, Sequence[int]]:
+    """`2` or `1,2` for all cascades, `sst2=2` for one."""
+    versions: dict[str, Sequence[int]] = {}
+    for value in args.versions:
+        name, _, numbers = value.rpartition("=")
+        names = [name] if name else args.model or published_cascades(args.model_repository)
+        versions |= dict.fromkeys(names, versions_from_text(numbers))
+    return versions
 
 
 def _counts(values: Sequence[str], flag: str) -> dict[str, int]:

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import threading
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,11 +20,20 @@ import triton_python_backend_utils as pb_utils  # pyright: ignore[reportMissingI
 from .cascadebert_core import contract
 from .cascadebert_core.answer import AnswerWriter
 from .cascadebert_core.cascade import Cascade
-from .cascadebert_core.errors import DeadlineExceeded, InvalidArgument, PolicyError, Unavailable
+from .cascadebert_core.errors import (
+    Cancelled,
+    DeadlineExceeded,
+    InvalidArgument,
+    PolicyError,
+    Unavailable,
+)
+from .cascadebert_core.exporter import Exporter
 from .cascadebert_core.inputs import texts_from_tensors
 from .cascadebert_core.job import Job
 from .cascadebert_core.policy import policy_from_file
+from .cascadebert_core.request_log import ERRORS, RequestLog
 from .cascadebert_core.route import Router
+from .cascadebert_core.tally import Tally
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,6 +44,8 @@ if TYPE_CHECKING:
     from .cascadebert_core.policy import Policy
 
 _MICROSECONDS = 1e-6
+# Over gRPC a message is a header: a long one breaks the call instead of explaining it.
+_LONGEST_MESSAGE = 2000
 
 
 class TritonPythonModel:
@@ -45,27 +54,45 @@ class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
         """Load the policy, the tokenizers and the threads; a clear sentence if that cannot be."""
         version_folder = Path(__file__).resolve().parent
+        model, version = args["model_name"], args["model_version"]
         policy = policy_from_file(version_folder / contract.POLICY_FILE)
-        _require_stages(version_folder.parent, args["model_name"], [s.model for s in policy.stages])
-        parameters = json.loads(args["model_config"]).get("parameters", {})
+        _require_stages(version_folder.parent, model, policy)
+        config = json.loads(args["model_config"])
+        parameters = {k: v["string_value"] for k, v in config.get("parameters", {}).items()}
         self._n_labels = len(policy.labels)
         self._takes_pairs = policy.pair
         self._router = Router(policy)
         self._answers = AnswerWriter(policy)
-        self._counters = _Counters(args["model_name"], policy)
+        self._log = RequestLog(
+            model,
+            version,
+            level=parameters.get("log_requests", ERRORS),
+            with_text=parameters.get("log_text") == "true",
+            write=pb_utils.Logger.log_warn,
+        )
+        tally = Tally(policy)
         self._cascade = Cascade(
             policy,
             version_folder,
             self._run_stage,
-            observer=self._counters,
-            calls_in_flight=int(parameters.get("calls_in_flight", {}).get("string_value", "1")),
+            observer=tally,
+            calls_in_flight=int(parameters.get("calls_in_flight", "1")),
+            max_batch_size=config["max_batch_size"],
+        )
+        self._exporter = Exporter(
+            pb_utils.MetricFamily,
+            model=model,
+            version=version,
+            policy=policy,
+            tally=tally,
+            queued_rows=self._cascade.queued_rows,
         )
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Answer the requests whose rows are all sure; the others are answered later."""
         jobs = [self._job(request) for request in requests]
         request_of = {id(job): request for job, request in zip(jobs, requests, strict=True)}
-        self._cascade.begin(jobs, lambda job: self._later(request_of[id(job)]))
+        self._cascade.begin(jobs, lambda job: self._later(job, request_of[id(job)]))
         return [
             # A job with a callback answers through its sender, and Triton must not hear of it here.
             None if job.on_end else self._response(job, request.requested_output_names())
@@ -75,7 +102,7 @@ class TritonPythonModel:
     def finalize(self) -> None:
         """Answer what is in flight and stop the threads."""
         self._cascade.close()
-        self._counters.end_audits()
+        self._exporter.close()
 
     def _job(self, request: Any) -> Job:
         """The request as a job of its own memory; a request in error as a job that has ended."""
@@ -85,20 +112,27 @@ class TritonPythonModel:
                 _array(request, contract.TEXT_PAIR),
                 self._takes_pairs,
             )
-            parameters = request.parameters()
-            route = self._router.route_from_parameters(json.loads(parameters) if parameters else {})
+            route = self._router.route_from_parameters(_parameters(request))
         except Exception as exc:  # noqa: BLE001 - one request must not fail the others of its batch
             refused = Job([""], self._router.default, self._n_labels)
+            refused.request_id = _request_id(request)
+            refused.listeners.append(self._log.ended)
             refused.fail(exc)
             return refused
-        timeout_us = request.timeout()
-        deadline_s = time.monotonic() + timeout_us * _MICROSECONDS if timeout_us else None
-        return Job(texts, route, self._n_labels, deadline_s)
+        job = Job(texts, route, self._n_labels, request_id=_request_id(request))
+        job.listeners.append(self._log.ended)
+        if timeout_us := request.timeout():
+            job.deadline_s = job.began_s + timeout_us * _MICROSECONDS
+        job.trace = request.trace()
+        return job
 
-    def _later(self, request: Any) -> Callable[[Job], None]:
+    def _later(self, job: Job, request: Any) -> Callable[[Job], None]:
         """A callback that answers the request once `execute` is over."""
         sender = request.get_response_sender()
         requested = request.requested_output_names()
+        job.cancelled = sender.is_cancelled
+        # The trace ends with `execute`: 2.51 crashes when a later call is made part of it.
+        job.trace = None
 
         def send(job: Job) -> None:
             sender.send(
@@ -123,7 +157,9 @@ class TritonPythonModel:
 
     def _run_stage(self, stage: int, batch: StageBatch) -> NDArray[np.float32]:
         settings = self._cascade.policy.stages[stage]
+        traced = {} if batch.trace is None else {"trace": batch.trace}
         request = pb_utils.InferenceRequest(
+            **traced,
             model_name=settings.model,
             model_version=settings.version,
             requested_output_names=[contract.LOGITS],
@@ -142,90 +178,19 @@ class TritonPythonModel:
         return pb_utils.get_output_tensor_by_name(response, contract.LOGITS).as_numpy()
 
 
-class _Counters:
-    """The cascade's counters on Triton's own metrics endpoint.
-
-    One thread at a time calls a metric: two at once corrupt the memory that the python backend
-    shares with its server, which then crashes (seen with 2.51, seconds into a load).
-    """
-
-    def __init__(self, model: str, policy: Policy) -> None:
-        exited = _counter(
-            "cascadebert_exited_rows_total", "Rows answered, by the stage that answered them"
-        )
-        truncated = _counter(
-            "cascadebert_truncated_rows_total",
-            "Rows longer than the maximum length of their first stage",
-        )
-        self._exited = [
-            exited.Metric(labels={"model": model, "stage": str(stage)})
-            for stage in range(len(policy.stages))
-        ]
-        self._truncated = truncated.Metric(labels={"model": model})
-        # The metrics live only as long as their family.
-        self._families = (exited, truncated)
-        self._audit_families: list[Any] = []
-        self._audits: dict[tuple[str, str], Any] = {}
-        if policy.audit_rate > 0:
-            self._add_audits(model, policy)
-        self._lock = threading.Lock()
-
-    def _add_audits(self, model: str, policy: Policy) -> None:
-        audited = _counter(
-            "cascadebert_audited_rows_total",
-            "Rows drawn at random whose answer was, or was not, the last stage's",
-        )
-        dropped = _counter(
-            "cascadebert_audit_dropped_rows_total",
-            "Rows drawn at random while too many others waited for their audit",
-        )
-        failed = _counter(
-            "cascadebert_audit_errors_total",
-            "Rows drawn at random that the last stage could not be asked about",
-        )
-        self._audit_families += [audited, dropped, failed]
-        # In a reload the old counters are taken away when the new ones are there already. Were
-        # their labels the same, the new ones would go with them.
-        load = os.urandom(4).hex()
-        for point in policy.operating_points:
-            labels = {"model": model, "policy": policy.id, "operating_point": point, "load": load}
-            for result in ("agreed", "disagreed"):
-                self._audits[point, result] = audited.Metric(labels={**labels, "result": result})
-            self._audits[point, "dropped"] = dropped.Metric(labels=labels)
-            self._audits[point, "failed"] = failed.Metric(labels=labels)
-
-    def exited(self, stage: int, rows: int) -> None:
-        with self._lock:
-            self._exited[stage].increment(rows)
-
-    def truncated(self, rows: int) -> None:
-        with self._lock:
-            self._truncated.increment(rows)
-
-    def end_audits(self) -> None:
-        """Take the audits' counters off the endpoint, or an old policy's would stay for ever."""
-        with self._lock:
-            self._audits.clear()
-            self._audit_families.clear()
-
-    def audited(self, operating_point: str, agreed: int, disagreed: int) -> None:
-        with self._lock:
-            self._audits[operating_point, "agreed"].increment(agreed)
-            self._audits[operating_point, "disagreed"].increment(disagreed)
-
-    def audit_dropped(self, operating_point: str, rows: int) -> None:
-        with self._lock:
-            self._audits[operating_point, "dropped"].increment(rows)
-
-    def audit_failed(self, operating_point: str, rows: int) -> None:
-        with self._lock:
-            self._audits[operating_point, "failed"].increment(rows)
+def _parameters(request: Any) -> dict[str, Any]:
+    try:
+        text = request.parameters()
+        return json.loads(text) if text else {}
+    except ValueError as exc:  # the HTTP endpoint hands on bytes that are not UTF-8
+        raise InvalidArgument("the request parameters are not UTF-8: encode them so") from exc
 
 
-def _counter(name: str, description: str) -> Any:
-    return pb_utils.MetricFamily(
-        name=name, description=description, kind=pb_utils.MetricFamily.COUNTER
-    )
+def _request_id(request: Any) -> str:
+    try:
+        return request.request_id()
+    except UnicodeDecodeError:  # likewise; the request can be answered all the same
+        return ""
 
 
 def _array(request: Any, name: str) -> NDArray[Any] | None:
@@ -235,22 +200,31 @@ def _array(request: Any, name: str) -> NDArray[Any] | None:
 
 def _triton_error(error: Exception) -> Any:
     codes = pb_utils.TritonError
+    message = str(error)[:_LONGEST_MESSAGE]
     if isinstance(error, InvalidArgument):
-        return codes(str(error), codes.INVALID_ARG)
+        return codes(message, codes.INVALID_ARG)
+    if isinstance(error, Cancelled):
+        return codes(message, codes.CANCELLED)
     # Triton has no code for a deadline; it answers its own queue timeouts with UNAVAILABLE.
     if isinstance(error, (Unavailable, DeadlineExceeded)):
-        return codes(str(error), codes.UNAVAILABLE)
-    return codes(str(error), codes.INTERNAL)
+        return codes(message, codes.UNAVAILABLE)
+    return codes(message, codes.INTERNAL)
 
 
-def _require_stages(model_folder: Path, model_name: str, stages: list[str]) -> None:
+def _require_stages(model_folder: Path, model_name: str, policy: Policy) -> None:
     """Refuse to load beside stages that are not there, rather than fail every request later."""
     # A repository in a bucket is copied model by model, to folders of other names.
     if model_folder.name != model_name:
         return
-    missing = [stage for stage in stages if not (model_folder.parent / stage).is_dir()]
-    if missing:
-        raise PolicyError(
-            f"{contract.POLICY_FILE} names the stage {missing[0]!r}, which is not in "
-            f"{model_folder.parent}: publish the cascade again"
-        )
+    for stage in policy.stages:
+        folder = model_folder.parent / stage.model
+        if not folder.is_dir():
+            raise PolicyError(
+                f"{contract.POLICY_FILE} names the stage {stage.model!r}, which is not in "
+                f"{model_folder.parent}: publish the cascade again"
+            )
+        if not (folder / str(stage.version)).is_dir():
+            raise PolicyError(
+                f"{contract.POLICY_FILE} names version {stage.version} of the stage "
+                f"{stage.model!r}, which is not in {folder}: publish the cascade again"
+            )

@@ -38,7 +38,7 @@ class AnswerWriter:
         if name == contract.EXIT_STAGE:
             return job.exit_stage.reshape(n, 1)
         if name == contract.DEGRADED:
-            return np.zeros((n, 1), dtype=np.bool_)
+            return job.degraded.reshape(n, 1)
         if name == contract.POLICY:
             return np.full((n, 1), self._policy_id, dtype=np.object_)
         raise KeyError(name)  # Triton refuses outputs that config.pbtxt does not name

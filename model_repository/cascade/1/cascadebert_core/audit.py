@@ -77,7 +77,8 @@ class _Sample:
     outcome: int = _UNDECIDED
 
     def decide(self, job: Job) -> None:
-        if job.error is not None:
+        # What was degraded was not answered as the operating point promises.
+        if job.error is not None or job.degraded[self.index]:
             self.outcome = _NO_ANSWER
         elif job.exit_stage[self.index] == job.route.last:
             self.outcome = _BY_LAST_STAGE
@@ -140,7 +141,7 @@ class Auditor:
             for sample in drawn:
                 sample.decide(ended)
 
-        job.after_end = decide
+        job.listeners.append(decide)
         with self._changed:
             # Neither the coin nor the room that is left knows anything of the row: what it says, or
             # where it will exit. So rows that are dropped are like those that are not, and may be
@@ -156,9 +157,9 @@ class Auditor:
         with self._changed:
             self._changed.notify_all()
 
-    def join(self) -> None:
-        """Wait for the call that is running, if one is."""
-        self._thread.join()
+    def join(self, timeout_s: float | None = None) -> None:
+        """Wait for the call that is running, if one is, but not for longer than `timeout_s`."""
+        self._thread.join(None if timeout_s is None else max(0.0, timeout_s))
 
     def _run(self) -> None:
         while True:

@@ -19,9 +19,11 @@ class StageBatch:
 
     Attributes:
         tensors: int32 arrays of shape (rows, length), by the names that the stage takes.
+        trace: of one of the requests in it, for the call to be part of; None without tracing.
     """
 
     tensors: dict[str, NDArray[np.int32]]
+    trace: object | None = None
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -43,7 +45,11 @@ def bucket_of(length: int, buckets: Sequence[int]) -> int:
 
 
 def pad_rows(
-    rows: Sequence[EncodedRow], inputs: Sequence[str], buckets: Sequence[int], pad_id: int
+    rows: Sequence[EncodedRow],
+    inputs: Sequence[str],
+    buckets: Sequence[int],
+    pad_id: int,
+    trace: object | None = None,
 ) -> StageBatch:
     """Pad rows on the right to the bucket of the longest.
 
@@ -55,6 +61,7 @@ def pad_rows(
         inputs: names of the tensors to make.
         buckets: padded lengths, ascending.
         pad_id: the token id of padding; RoBERTa's positions depend on it.
+        trace: for the batch to carry.
     """
     length = bucket_of(max(map(len, rows)), buckets)
     shape = (len(rows), length)
@@ -69,7 +76,7 @@ def pad_rows(
         filled[ATTENTION_MASK][i, : len(row)] = 1
         if TOKEN_TYPE_IDS in inputs:
             filled[TOKEN_TYPE_IDS][i, : len(row)] = row.type_ids
-    return StageBatch(filled)
+    return StageBatch(filled, trace)
 
 
 def chunks_by_length(lengths: Sequence[int], max_rows: int) -> list[list[int]]:

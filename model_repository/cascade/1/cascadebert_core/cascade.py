@@ -6,8 +6,9 @@ what lies between is pure.
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -15,32 +16,56 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .audit import AuditObserver, Auditor
-from .batching import StageBatch, chunks_by_length, pad_rows
-from .contract import TOKENIZER_FILE, TOKENIZERS_FOLDER
+from .batching import chunks_by_length
+from .contract import DEADLINE, FAULT, OVERLOAD
 from .deferral import DeferralQueue, DeferralWorker
-from .errors import CascadeError, DeadlineExceeded, InternalError
-from .gate import ALWAYS_EXIT, Decision, decide, stack_thresholds
+from .errors import Cancelled, CascadeError, DeadlineExceeded, InternalError, Unavailable
+from .expiry import ExpiryTimer
+from .gate import Decision, stack_thresholds
+from .intake import Intake
 from .job import Job, Row
-from .policy import Policy, StagePolicy
-from .tokenization import EncodedRow, Encoder, Text
+from .policy import Policy
+from .stage import RunStage, Stage, stages_of_policy
 
-# Runs stage number `stage` on a padded batch and returns its logits, float32 (rows, n_labels) in
-# the checkpoint's own order. Threads call it at the same time.
-RunStage = Callable[[int, StageBatch], NDArray[np.float32]]
+# What a degraded answer needs to reach its caller in time: this share of the time that was given,
+# within these bounds.
+_MARGIN = 0.1
+_MARGIN_S = (0.005, 0.1)
 
-# Batches of the largest size that may wait for a stage before further rows are held up.
-_QUEUED_BATCHES = 16
+_EXPIRED = "request timeout expired before all of its rows were decided"
+
+Deferred = dict[int, list[Row]]
+# Makes the callback of a job that `begin` does not end.
+OnEnd = Callable[[Job], Callable[[Job], None]]
 
 
 class Observer(AuditObserver, Protocol):
-    """Told what happened to rows, from any thread."""
+    """Told what happens to requests and rows, from any thread."""
 
-    def exited(self, stage: int, rows: int) -> None:
-        """`rows` rows were answered by `stage`."""
+    def began(self, job: Job) -> None:
+        """A request has come; it may have ended already."""
+        ...
+
+    def ended(self, job: Job) -> None:
+        """A request has its answer, or its error."""
+        ...
+
+    def decided(
+        self, stage: int, confidence: NDArray[np.float32], exits: NDArray[np.bool_]
+    ) -> None:
+        """A stage has seen rows: their confidence, and which of them it answers, shape (n,)."""
+        ...
+
+    def answered(self, stage: int, seconds: float, rows: int) -> None:
+        """`stage` has answered rows of a request, so many seconds after it came."""
+        ...
+
+    def degraded(self, reason: str, rows: int) -> None:
+        """Rows were answered below their threshold; `reason` is one of `contract.DEGRADED_BY`."""
         ...
 
     def truncated(self, rows: int) -> None:
-        """`rows` rows were longer than the first stage's maximum length."""
+        """Rows were longer than the first stage's maximum length."""
         ...
 
 
@@ -55,6 +80,7 @@ class Cascade:
         *,
         observer: Observer | None = None,
         calls_in_flight: int = 1,
+        max_batch_size: int = 64,
     ) -> None:
         """Load the tokenizers and start the threads of the later stages.
 
@@ -64,28 +90,29 @@ class Cascade:
             run_stage: see `RunStage`.
             observer: for metrics; without one, nothing is audited.
             calls_in_flight: calls of one deferred stage at a time; as many as it has instances.
+            max_batch_size: rows that the jobs of one `begin` have at most.
 
         Raises:
             PolicyError: a tokenizer of the policy is missing or damaged.
         """
         self.policy = policy
-        self._run_stage = run_stage
         self._observer = observer
-        self._encoders = _encoders(policy, version_folder)
-        self._label_indices = [np.array(stage.label_indices) for stage in policy.stages]
+        self._stages = stages_of_policy(policy, version_folder, run_stage, calls_in_flight)
+        self._intake = Intake(max_batch_size)
+        self._expiry = ExpiryTimer(self._expire)
         self._queues: list[DeferralQueue] = []
         self._workers: list[DeferralWorker] = []
-        for index, stage in enumerate(policy.stages):
-            queue = DeferralQueue(_QUEUED_BATCHES * stage.max_batch_size)
+        for stage in self._stages:
+            queue = DeferralQueue(stage.settings.max_queued_rows)
             worker = DeferralWorker(
                 queue,
-                lambda rows, index=index: self._advance(index, rows),
-                max_batch_size=stage.max_batch_size,
-                buckets=stage.buckets,
-                # Stage 0 is run by the caller of `begin`; only requests that ask for a later
-                # stage pass it by, so its own thread would have nothing to do.
-                calls_in_flight=0 if index == 0 else calls_in_flight,
-                name=f"stage-{index}",
+                lambda rows, stage=stage: self._advance(stage, rows),
+                lambda rows, exc, stage=stage: self._fail(rows, exc, str(stage)),
+                max_batch_size=stage.settings.max_batch_size,
+                buckets=stage.settings.buckets,
+                # The first stage mostly runs on the thread of `begin`.
+                calls_in_flight=calls_in_flight if stage.index else 1,
+                name=f"stage-{stage.index}",
             )
             self._queues.append(queue)
             self._workers.append(worker)
@@ -93,220 +120,260 @@ class Cascade:
         if policy.audit_rate > 0 and observer is not None:
             self._auditor = Auditor(
                 policy.audit_rate,
-                self._last_labels,
+                self._stages[-1].labels,
                 observer=observer,
-                may_run=lambda: all(queue.empty for queue in self._queues),
+                may_run=lambda: not any(self.queued_rows()),
             )
 
-    def begin(self, jobs: Sequence[Job], on_end: Callable[[Job], Callable[[Job], None]]) -> None:
+    def queued_rows(self) -> list[int]:
+        """Rows that wait for each stage at this moment."""
+        return [len(queue) for queue in self._queues]
+
+    def begin(self, jobs: Sequence[Job], on_end: OnEnd) -> None:
         """Run the first stage of all jobs in one call and hand on the rows that are not sure.
 
         On return a job has either ended, and its result is the caller's to collect, or
         `on_end(job)` has been called and what it returned will be called, once, when the job
-        ends; the threads of the later stages do so, perhaps before this returns.
+        ends; other threads do so, perhaps before this returns.
 
         Args:
             jobs: of any routes; those that have ended already are left alone.
             on_end: makes the callback of a job that is not over yet.
         """
-        for queue in self._queues[1:]:
-            queue.wait_for_room()
-        deferred: dict[int, list[Row]] = defaultdict(list)
-        at_first: list[Row] = []
+        arrived: Deferred = defaultdict(list)
         for job in jobs:
-            if job.ended:
-                continue
-            if self._auditor is not None:
-                self._auditor.draw(job)
-            if job.route.first == 0:
-                at_first += job.rows()
-            else:
-                self._encode_or_fail(job.route.first, job.rows(), deferred)
-        if at_first:
-            self._run_rows(0, at_first, deferred)
-        # Callbacks before rows: once a row is queued, its job may end at any moment.
-        handed_on = {id(row.job): row.job for rows in deferred.values() for row in rows}
-        for job in handed_on.values():
+            self._welcome(job)
+            if job.expired():
+                job.fail(DeadlineExceeded(_EXPIRED))
             if not job.ended:
-                job.on_end = on_end(job)
-        self._hand_on(deferred)
+                arrived[job.route.first] += job.rows()
+        at_first = arrived.get(0, [])
+        if at_first and not self._intake.queues(len(at_first), len(self._queues[0])):
+            del arrived[0]
+            deferred: Deferred = defaultdict(list)
+            self._run_rows(self._stages[0], at_first, deferred)
+            self._hand_on(deferred, on_end)
+        self._hand_on(arrived, on_end)
 
-    def close(self) -> None:
-        """Decide what is in flight, then stop. Stages close in order, as rows move forward."""
+    def close(self, timeout_s: float = 20.0) -> None:
+        """Decide what is in flight, then stop. Stages close in order, as rows move forward.
+
+        Args:
+            timeout_s: after so many seconds, what has not ended is failed; a stage hangs.
+        """
+        deadline_s = time.monotonic() + timeout_s
         if self._auditor is not None:
             self._auditor.stop()
         for queue, worker in zip(self._queues, self._workers, strict=True):
             queue.close()
-            worker.join()
+            worker.join(deadline_s - time.monotonic())
+        for job in self._expiry.stop():
+            job.fail(Unavailable("the cascade is unloading: send the request again"))
         if self._auditor is not None:
-            self._auditor.join()
+            self._auditor.join(deadline_s - time.monotonic())
 
-    def _advance(self, stage: int, rows: list[Row]) -> None:
-        """One call of a later stage; whatever happens, every row is decided, queued or failed."""
-        for queue in self._queues[stage + 1 :]:
-            queue.wait_for_room()
-        deferred: dict[int, list[Row]] = defaultdict(list)
-        self._run_rows(stage, rows, deferred)
+    def _welcome(self, job: Job) -> None:
+        if self._observer is not None:
+            self._observer.began(job)
+            if job.ended:
+                self._observer.ended(job)
+            else:
+                job.listeners.append(self._observer.ended)
+        if self._auditor is not None and not job.ended:
+            self._auditor.draw(job)
+
+    def _advance(self, stage: Stage, rows: list[Row]) -> None:
+        """One call of a stage for rows that have waited for it."""
+        deferred: Deferred = defaultdict(list)
+        worth_it = [row for job, own in _by_job(rows) if self._is_worth(job, stage) for row in own]
+        self._run_rows(stage, worth_it, deferred)
         self._hand_on(deferred)
 
-    def _hand_on(self, deferred: dict[int, list[Row]]) -> None:
-        for stage, rows in deferred.items():
-            try:
-                self._queues[stage].put(rows)
-            except CascadeError as exc:
-                _fail(rows, exc)
+    def _is_worth(self, job: Job, stage: Stage) -> bool:
+        """Whether anybody would have something of the call; a job without hope is ended here."""
+        if not job.ended and job.cancelled is not None and job.cancelled():
+            job.fail(Cancelled("the caller cancelled the request"))
+        if not job.ended:
+            self._refuse_if_late(job, stage, waiting=0)
+        return not job.ended
 
-    def _encode_or_fail(self, stage: int, rows: list[Row], deferred: dict[int, list[Row]]) -> None:
+    def _hand_on(self, deferred: Deferred, on_end: OnEnd | None = None) -> None:
+        """Queue rows for their next stage, or end their jobs, where there is no room or no time.
+
+        Args:
+            deferred: by stage.
+            on_end: for jobs that have no callback yet.
+        """
+        for index, rows in deferred.items():
+            stage, queue = self._stages[index], self._queues[index]
+            for job, own in _by_job(rows):
+                if not job.ended:
+                    self._refuse_if_late(job, stage, waiting=len(queue))
+                if job.ended:
+                    continue
+                if queue.full:
+                    self._give_up(own, self._is_full(stage), OVERLOAD)
+                    continue
+                encoded = self._encode_or_fail(stage, own)
+                if not encoded:
+                    continue
+                if on_end is not None:
+                    # Callback before rows: once a row is queued, its job may end at any moment.
+                    job.on_end = on_end(job)
+                    self._expiry.watch(job, self._due_s(job))
+                self._offer(stage, encoded)
+
+    def _offer(self, stage: Stage, rows: list[Row]) -> None:
         try:
-            self._encode(stage, rows)
-        except Exception as exc:  # noqa: BLE001 - a thread's rows must never be lost
-            _fail(rows, _as_cascade_error(exc, f"tokenising for stage {stage}"))
-        else:
-            deferred[stage] += rows
+            taken = self._queues[stage.index].offer(rows)
+        except CascadeError as exc:
+            rows[0].job.fail(exc)
+            return
+        if not taken:  # it has filled up meanwhile
+            self._give_up(rows, self._is_full(stage), OVERLOAD)
 
-    def _run_rows(self, stage: int, rows: list[Row], deferred: dict[int, list[Row]]) -> None:
+    def _is_full(self, stage: Stage) -> Unavailable:
+        return Unavailable(
+            f"{stage} has {stage.settings.max_queued_rows} rows waiting, as many as it may: "
+            "send less at once"
+        )
+
+    def _refuse_if_late(self, job: Job, stage: Stage, waiting: int) -> None:
+        """End a job whose deadline has passed, or will have before the stage answers."""
+        if job.deadline_s is None:
+            return
+        left_s = job.deadline_s - time.monotonic()
+        expected_s = stage.pace.expected_s(waiting)
+        if left_s <= 0:
+            error = DeadlineExceeded(_EXPIRED)
+        elif expected_s > left_s:
+            error = DeadlineExceeded(
+                f"request timeout expired: {stage} would answer in about {expected_s:.3g} s, and "
+                f"{left_s:.3g} s are left"
+            )
+        else:
+            return
+        self._end_early(job, error, DEADLINE)
+
+    def _due_s(self, job: Job) -> float:
+        """When the timer ends a job; with some time to spare where it may be degraded."""
+        due_s = job.deadline_s
+        if due_s is None:
+            due_s = job.began_s + self.policy.request_timeout_s
+        if not self.policy.degrade:
+            return due_s
+        low, high = _MARGIN_S
+        return due_s - min(max(_MARGIN * (due_s - job.began_s), low), high)
+
+    def _expire(self, job: Job) -> None:
+        error = DeadlineExceeded(
+            _EXPIRED
+            if job.deadline_s is not None
+            else "request timeout expired: no answer within the policy's request_timeout_s, "
+            f"{self.policy.request_timeout_s:g} s; a stage hangs, or too much was sent at once"
+        )
+        self._end_early(job, error, DEADLINE)
+
+    def _end_early(self, job: Job, error: CascadeError, reason: str) -> None:
+        """Degrade all of a job's rows that are not decided, or fail it."""
+        if self.policy.degrade:
+            self._tell_degraded(reason, job.degrade())
+        job.fail(error)  # a job that has ended keeps its answer
+
+    def _give_up(self, rows: Sequence[Row], error: CascadeError, reason: str) -> None:
+        """Degrade rows that no stage may answer any more, or fail their jobs."""
+        for job, own in _by_job(rows):
+            if self.policy.degrade:
+                n = job.degrade(np.array([row.index for row in own], dtype=np.intp))
+                self._tell_degraded(reason, n)
+                if n:
+                    continue
+            job.fail(error)
+
+    def _tell_degraded(self, reason: str, rows: int) -> None:
+        if rows and self._observer is not None:
+            self._observer.degraded(reason, rows)
+
+    def _fail(self, rows: Sequence[Row], exc: Exception, where: str) -> None:
+        self._give_up(rows, _as_cascade_error(exc, where), FAULT)
+
+    def _encode_or_fail(self, stage: Stage, rows: list[Row]) -> list[Row]:
+        """The rows, with their tokens; none of them where that fails."""
+        try:
+            n_truncated = stage.encode(rows)
+        except Exception as exc:  # noqa: BLE001 - a thread's rows must never be lost
+            self._fail(rows, exc, f"tokenising for {stage}")
+            return []
+        if n_truncated and self._observer is not None:
+            self._observer.truncated(n_truncated)
+        return rows
+
+    def _run_rows(self, stage: Stage, rows: list[Row], deferred: Deferred) -> None:
         """Run, gate and settle rows at `stage`; rows that do not exit join `deferred`."""
-        settings = self.policy.stages[stage]
-        live = [row for row in rows if not _over(row.job)]
-        encoded: dict[int, list[Row]] = defaultdict(list)
-        self._encode_or_fail(stage, live, encoded)
-        live = encoded[stage]
+        live = self._encode_or_fail(stage, rows)
         lengths = [len(row.encoded or ()) for row in live]
-        for indices in chunks_by_length(lengths, settings.max_batch_size):
+        for indices in chunks_by_length(lengths, stage.settings.max_batch_size):
             chunk = [live[i] for i in indices]
             try:
                 self._run_chunk(stage, chunk, deferred)
             except Exception as exc:  # noqa: BLE001 - a thread's rows must never be lost
-                # A job that has ended keeps its answer.
-                _fail(chunk, _as_cascade_error(exc, f"stage {stage} ({settings.model})"))
+                self._fail(chunk, exc, str(stage))
 
-    def _run_chunk(self, stage: int, rows: list[Row], deferred: dict[int, list[Row]]) -> None:
-        settings = self.policy.stages[stage]
+    def _run_chunk(self, stage: Stage, rows: list[Row], deferred: Deferred) -> None:
         encoded = [row.encoded for row in rows if row.encoded is not None]
         thresholds = stack_thresholds(
-            [row.job.route.thresholds[stage] for row in rows], len(self.policy.labels)
+            [row.job.route.thresholds[stage.index] for row in rows], len(self.policy.labels)
         )
-        decision = self._decide(stage, encoded, thresholds)
-        self._settle(stage, rows, decision.probabilities, decision.confidence, decision.exits)
-        onward: list[Row] = []
+        trace = next((row.job.trace for row in rows if row.job.trace is not None), None)
+        decision = stage.decide(encoded, thresholds, trace)
+        if self._observer is not None:
+            self._observer.decided(stage.index, decision.confidence, decision.exits)
+        self._settle(stage.index, rows, decision)
         for row in (rows[i] for i in np.flatnonzero(~decision.exits)):
-            if row.job.route.last == stage:
-                row.job.fail(
-                    InternalError(
-                        f"stage {stage} ({settings.model}) returned NaN or infinite logits "
-                        f"for row {row.index}, and no further stage may answer it"
-                    )
+            if row.job.route.last == stage.index:
+                error = InternalError(
+                    f"{stage} returned NaN or infinite logits for row {row.index}, and no further "
+                    "stage may answer it"
                 )
+                self._give_up([row], error, FAULT)
             elif not row.job.ended:
-                onward.append(row)
-        if onward:
-            self._encode_or_fail(stage + 1, onward, deferred)
+                deferred[stage.index + 1].append(row)
 
-    def _decide(
-        self,
-        stage: int,
-        encoded: list[EncodedRow],
-        thresholds: NDArray[np.float32] | np.float32,
-    ) -> Decision:
-        """One call of a stage, and what the gate makes of it."""
-        settings = self.policy.stages[stage]
-        pad_id = self._encoder(settings).pad_id
-        batch = pad_rows(encoded, settings.inputs, settings.buckets, pad_id)
-        logits = self._run_stage(stage, batch)
-        expected = (len(encoded), len(self.policy.labels))
-        if logits.shape != expected:
-            raise InternalError(
-                f"logits of shape {logits.shape} where {expected} belongs: "
-                "the stage is not the one that the policy was made for"
-            )
-        # (rows, labels) in the policy's order
-        logits = logits[:, self._label_indices[stage]]
-        return decide(logits, settings.temperature, thresholds, settings.signal)
-
-    def _last_labels(self, texts: list[Text]) -> NDArray[np.intp]:
-        """What the last stage answers by itself, for audits; see `audit.LastLabels`."""
-        last = len(self.policy.stages) - 1
-        encoder = self._encoder(self.policy.stages[last])
-        most = self.policy.stages[last].max_batch_size
-        labels: list[NDArray[np.intp]] = []
-        for start in range(0, len(texts), most):
-            encoded = encoder.encode(texts[start : start + most])
-            decision = self._decide(last, encoded, ALWAYS_EXIT)
-            labels.append(np.where(decision.exits, decision.probabilities.argmax(axis=1), -1))
-        return np.concatenate(labels)
-
-    def _settle(
-        self,
-        stage: int,
-        rows: list[Row],
-        probabilities: NDArray[np.float32],
-        confidence: NDArray[np.float32],
-        exits: NDArray[np.bool_],
-    ) -> None:
-        """Scatter exited rows back to their jobs."""
-        of_job: dict[int, list[int]] = defaultdict(list)
-        for i in np.flatnonzero(exits):
-            of_job[id(rows[i].job)].append(int(i))
-        if self._observer is not None and of_job:
-            # Counted first: who reads the metrics after an answer finds it in them.
-            self._observer.exited(stage, int(exits.sum()))
-        for positions in of_job.values():
-            indices = np.array([rows[i].index for i in positions], dtype=np.intp)
-            rows[positions[0]].job.settle(
-                indices, probabilities[positions], confidence[positions], stage
-            )
-
-    def _encode(self, stage: int, rows: list[Row]) -> None:
-        """Give rows the tokens of `stage`, keeping those of an earlier one where they serve."""
-        settings = self.policy.stages[stage]
-        stale = [row for row in rows if not _serves(row, settings)]
-        if not stale:
-            return
-        encoder = self._encoder(settings)
-        encoded = encoder.encode([row.text for row in stale])
-        n_truncated = 0
-        for row, tokens in zip(stale, encoded, strict=True):
-            n_truncated += tokens.truncated and row.encoded is None
-            row.encoded = tokens
-            row.tokenizer = settings.tokenizer
-            row.max_length = settings.max_length
-        if n_truncated and self._observer is not None:
-            self._observer.truncated(n_truncated)
-
-    def _encoder(self, settings: StagePolicy) -> Encoder:
-        return self._encoders[settings.tokenizer, settings.max_length]
+    def _settle(self, stage: int, rows: list[Row], decision: Decision) -> None:
+        """Scatter a stage's answers back to their jobs."""
+        now_s = time.monotonic()
+        exits = decision.exits
+        for job, positions in _positions_by_job(rows, np.flatnonzero(exits)):
+            n = job.settle(*_part(rows, decision, positions), stage)
+            if n and self._observer is not None:
+                self._observer.answered(stage, now_s - job.began_s, n)
+        if self.policy.degrade:
+            for job, positions in _positions_by_job(rows, np.flatnonzero(~exits)):
+                job.note(*_part(rows, decision, positions), stage)
 
 
-def _encoders(policy: Policy, version_folder: Path) -> dict[tuple[str, int], Encoder]:
-    """One encoder for every distinct pair of tokenizer and length."""
-    wanted = {(stage.tokenizer, stage.max_length) for stage in policy.stages}
-    return {
-        (name, max_length): Encoder(
-            version_folder / TOKENIZERS_FOLDER / name / TOKENIZER_FILE, max_length
-        )
-        for name, max_length in sorted(wanted)
-    }
+def _part(
+    rows: Sequence[Row], decision: Decision, positions: list[int]
+) -> tuple[NDArray[np.intp], NDArray[np.float32], NDArray[np.float32]]:
+    indices = np.array([rows[i].index for i in positions], dtype=np.intp)
+    return indices, decision.probabilities[positions], decision.confidence[positions]
 
 
-def _serves(row: Row, settings: StagePolicy) -> bool:
-    """Whether the row's tokens are those that the stage's own encoder would make."""
-    if row.encoded is None or row.tokenizer != settings.tokenizer:
-        return False
-    if row.max_length == settings.max_length:
-        return True
-    return not row.encoded.truncated and len(row.encoded) <= settings.max_length
+def _by_job(rows: Iterable[Row]) -> list[tuple[Job, list[Row]]]:
+    """Rows of each job together, in the order in which the jobs first come."""
+    of_job: dict[int, list[Row]] = defaultdict(list)
+    for row in rows:
+        of_job[id(row.job)].append(row)
+    return [(own[0].job, own) for own in of_job.values()]
 
 
-def _over(job: Job) -> bool:
-    """Whether nobody waits for the job any more; an expired one is ended here."""
-    if not job.ended and job.expired():
-        job.fail(DeadlineExceeded("request timeout expired before all of its rows were decided"))
-    return job.ended
-
-
-def _fail(rows: Sequence[Row], error: CascadeError) -> None:
-    for job in {id(row.job): row.job for row in rows}.values():
-        job.fail(error)
+def _positions_by_job(
+    rows: Sequence[Row], positions: NDArray[np.intp]
+) -> Iterator[tuple[Job, list[int]]]:
+    of_job: dict[int, list[int]] = defaultdict(list)
+    for i in positions.tolist():
+        of_job[id(rows[i].job)].append(i)
+    return ((rows[own[0]].job, own) for own in of_job.values())
 
 
 def _as_cascade_error(exc: Exception, where: str) -> CascadeError:

@@ -6,6 +6,10 @@ from __future__ import annotations
 TEXT = "TEXT"  # BYTES [1]
 TEXT_PAIR = "TEXT_PAIR"  # BYTES [1], optional
 
+# Bytes of all texts of a request. They are tokenised whole, before they are truncated, while all
+# other requests wait: a megabyte takes up to half a second.
+MAX_TEXT_BYTES = 1 << 20
+
 PROBABILITIES = "PROBABILITIES"  # FP32 [labels], in the policy's label order
 LABEL = "LABEL"  # BYTES [1]
 CONFIDENCE = "CONFIDENCE"  # FP32 [1]
@@ -26,6 +30,13 @@ ATTENTION_MASK = "attention_mask"
 TOKEN_TYPE_IDS = "token_type_ids"
 STAGE_INPUTS = (INPUT_IDS, ATTENTION_MASK, TOKEN_TYPE_IDS)
 LOGITS = "logits"
+
+# Why a row was answered below its threshold: too many rows waited for its next stage, its deadline
+# was too near, or the stage failed.
+OVERLOAD = "overload"
+DEADLINE = "deadline"
+FAULT = "fault"
+DEGRADED_BY = (OVERLOAD, DEADLINE, FAULT)
 
 # Files of a cascade's version folder.
 POLICY_FILE = "policy.json"

@@ -1,8 +1,9 @@
-"""Deferred rows on their way to a stage: gathered across requests, run on a thread of their own."""
+"""Rows on their way to a stage: gathered across requests, run on threads of their own."""
 
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 
@@ -14,30 +15,31 @@ from .job import Row
 class DeferralQueue:
     """Rows that wait for one stage, oldest first.
 
-    It is bounded, though a put never waits: whoever is about to make rows for it waits for room
-    first. So rows that were found sure are never held back, while the wait holds up `execute`,
-    and further requests gather in the queue of Triton's scheduler.
+    It is bounded, and nobody waits for room: who finds it full decides at once what becomes of the
+    rows. So the rows that were found sure are never held back by a stage that they do not need.
     """
 
     def __init__(self, max_rows: int) -> None:
-        """Hold `max_rows`, and what one call of the stage before may add to them."""
+        """Refuse rows while `max_rows` or more wait.
+
+        The rows of one request are taken or refused together, so at most a request more may wait.
+        """
         self._max_rows = max_rows
         self._rows: deque[Row] = deque()
         self._changed = threading.Condition()
         self._closed = False
 
-    def wait_for_room(self) -> None:
-        """Wait while the queue is full; a closed one makes nobody wait."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._closed or len(self._rows) < self._max_rows)
+    def __len__(self) -> int:
+        """Rows that wait at this moment."""
+        return len(self._rows)
 
     @property
-    def empty(self) -> bool:
-        """Whether no row waits at this moment."""
-        return not self._rows
+    def full(self) -> bool:
+        """Whether rows would be refused at this moment."""
+        return len(self._rows) >= self._max_rows
 
-    def put(self, rows: Sequence[Row]) -> None:
-        """Append rows.
+    def offer(self, rows: Sequence[Row]) -> bool:
+        """Append rows; False where the queue is full, and none of them is in it.
 
         Raises:
             Unavailable: the queue is closed; the rows are not in it.
@@ -45,8 +47,11 @@ class DeferralQueue:
         with self._changed:
             if self._closed:
                 raise Unavailable("the cascade is unloading: send the request again")
+            if self.full:
+                return False
             self._rows.extend(rows)
-            self._changed.notify_all()
+            self._changed.notify()
+            return True
 
     def take(self, max_rows: int, buckets: Sequence[int]) -> list[Row]:
         """Wait for rows and remove those of the next call: the oldest, and what fits with it.
@@ -68,7 +73,8 @@ class DeferralQueue:
                 fits = len(taken) < max_rows and _length(row) <= limit
                 (taken if fits else left).append(row)
             self._rows = left
-            self._changed.notify_all()
+            if left:  # for another thread that waits
+                self._changed.notify()
             return taken
 
     def close(self) -> None:
@@ -89,14 +95,27 @@ class DeferralWorker:
         self,
         queue: DeferralQueue,
         advance: Callable[[list[Row]], None],
+        on_error: Callable[[list[Row], Exception], None],
         *,
         max_batch_size: int,
         buckets: Sequence[int],
         calls_in_flight: int,
         name: str,
     ) -> None:
+        """Start the threads.
+
+        Args:
+            queue: to take from.
+            advance: decides, queues or fails every row that it is given.
+            on_error: given the rows of an `advance` that raised instead.
+            max_batch_size: rows of one call.
+            buckets: padded lengths of the stage.
+            calls_in_flight: threads.
+            name: of the threads.
+        """
         self._queue = queue
         self._advance = advance
+        self._on_error = on_error
         self._max_batch_size = max_batch_size
         self._buckets = buckets
         self._threads = [
@@ -106,14 +125,22 @@ class DeferralWorker:
         for thread in self._threads:
             thread.start()
 
-    def join(self) -> None:
-        """Wait until the closed queue is empty and its last rows are decided."""
+    def join(self, timeout_s: float) -> bool:
+        """Wait until the closed queue is empty and its last rows are decided; False: not in time.
+
+        A call that never returns keeps its thread, which ends with the process.
+        """
+        deadline_s = time.monotonic() + timeout_s
         for thread in self._threads:
-            thread.join()
+            thread.join(max(0.0, deadline_s - time.monotonic()))
+        return not any(thread.is_alive() for thread in self._threads)
 
     def _run(self) -> None:
         while rows := self._queue.take(self._max_batch_size, self._buckets):
-            self._advance(rows)
+            try:
+                self._advance(rows)
+            except Exception as exc:  # noqa: BLE001 - the thread must live on for the other rows
+                self._on_error(rows, exc)
 
 
 def _length(row: Row) -> int:

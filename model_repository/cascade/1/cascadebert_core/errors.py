@@ -5,7 +5,8 @@
     CascadeError
     ├── InvalidArgument     the request is wrong; sending it again changes nothing
     │   └── PolicyError     the policy is wrong; it fails the load, never a request
-    ├── DeadlineExceeded    the request's deadline passed before its last row was decided
+    ├── DeadlineExceeded    the request's deadline passed, or cannot be met
+    ├── Cancelled           the caller has given up
     ├── Unavailable         a stage or the cascade cannot answer now; a retry may
     └── InternalError       a stage broke its contract, or numbers went bad
 """
@@ -26,11 +27,15 @@ class PolicyError(InvalidArgument):
 
 
 class DeadlineExceeded(CascadeError):  # noqa: N818
-    """The request's own deadline has passed; the caller has stopped waiting."""
+    """The request's own deadline has passed, or the stages that are left cannot meet it."""
+
+
+class Cancelled(CascadeError):  # noqa: N818
+    """The caller has cancelled the request: nobody waits for the answer."""
 
 
 class Unavailable(CascadeError):  # noqa: N818
-    """A stage, or the cascade that is shutting down, cannot answer now."""
+    """A stage cannot answer now, too many rows wait already, or the cascade is shutting down."""
 
 
 class InternalError(CascadeError):

@@ -23,7 +23,8 @@ def texts_from_tensors(
 
     Raises:
         InvalidArgument: a tensor is missing, has another type or shape, or holds a row that is
-            empty or not UTF-8; a pair for a single-sentence task, or the reverse.
+            empty or not UTF-8; a pair for a single-sentence task, or the reverse; the texts have
+            more bytes than `contract.MAX_TEXT_BYTES`.
     """
     if text is None:
         raise InvalidArgument(f"{contract.TEXT} is missing")
@@ -34,6 +35,15 @@ def texts_from_tensors(
     if pair is not None and takes_pairs is False:
         raise InvalidArgument(
             f"{contract.TEXT_PAIR} was given: this cascade classifies single texts"
+        )
+    for tensor, name in ((text, contract.TEXT), (pair, contract.TEXT_PAIR)):
+        if tensor is not None:
+            _require_strings(tensor, name)
+    size = sum(len(value) for tensor in (text, pair) if tensor is not None for value in tensor.flat)
+    if size > contract.MAX_TEXT_BYTES:
+        raise InvalidArgument(
+            f"the texts have {size} bytes, and a request may have {contract.MAX_TEXT_BYTES}: cut "
+            "them, or send fewer rows"
         )
     texts = _strings(text, contract.TEXT)
     if pair is None:
@@ -47,7 +57,7 @@ def texts_from_tensors(
     return list(zip(texts, pairs, strict=True))
 
 
-def _strings(tensor: NDArray[Any], name: str) -> list[str]:
+def _require_strings(tensor: NDArray[Any], name: str) -> None:
     if tensor.dtype.kind not in "OS" or tensor.ndim != 2 or tensor.shape[1] != 1:
         raise InvalidArgument(
             f"{name} has type {tensor.dtype} and shape {list(tensor.shape)}: "
@@ -55,6 +65,9 @@ def _strings(tensor: NDArray[Any], name: str) -> list[str]:
         )
     if not len(tensor):
         raise InvalidArgument(f"{name} has no rows: send at least one")
+
+
+def _strings(tensor: NDArray[Any], name: str) -> list[str]:
     return [_string(value, name, row) for row, value in enumerate(tensor[:, 0])]
 
 

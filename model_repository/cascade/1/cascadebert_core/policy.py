@@ -18,7 +18,12 @@ from .contract import ATTENTION_MASK, INPUT_IDS, STAGE_INPUTS
 from .errors import PolicyError
 from .signals import MAX_PROBABILITY, SIGNALS
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
+
+# Batches of the largest size that may wait for a stage, where nobody says otherwise.
+QUEUED_BATCHES = 16
+# Seconds that a request without a deadline may take, where nobody says otherwise.
+REQUEST_TIMEOUT_S = 300.0
 
 # Of a stage: one number, or one for every label of the policy, by the label that it predicts.
 Threshold = float | tuple[float, ...]
@@ -34,8 +39,8 @@ class StagePolicy:
 
     Attributes:
         model: Triton model that returns the stage's logits.
-        version: the model's version, pinned in every call. The certificate's hashes say which
-            artefact it was: a publish replaces version 1 in place.
+        version: the model's version, pinned in every call; a version that is published is never
+            changed.
         tokenizer: folder below `tokenizers/`.
         max_length: tokens, special ones included; longer texts are truncated.
         max_batch_size: rows in one call of the stage.
@@ -45,6 +50,7 @@ class StagePolicy:
         signal: what the stage's confidence is, a name of `signals.SIGNALS`.
         threshold: the default operating point's; None at the last stage.
         label_indices: `label_indices[i]` is where the policy's label i stands in the logits.
+        max_queued_rows: rows that may wait for the stage; 0 stands for `QUEUED_BATCHES` batches.
     """
 
     model: str
@@ -58,6 +64,11 @@ class StagePolicy:
     threshold: Threshold | None
     label_indices: tuple[int, ...]
     signal: str = MAX_PROBABILITY
+    max_queued_rows: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.max_queued_rows:
+            object.__setattr__(self, "max_queued_rows", QUEUED_BATCHES * self.max_batch_size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +84,9 @@ class Policy:
         default_operating_point: the one that a request without parameters gets.
         certificate: what was promised when the thresholds were chosen, or None.
         audit_rate: share of the rows, 0 to 1, whose answer is compared with the last stage's.
+        degrade: whether a row that its next stage cannot take, for want of room, time or health, is
+            answered by the surest stage so far, below its threshold; else its request is an error.
+        request_timeout_s: the longest that a request may take whose caller sets no deadline.
     """
 
     labels: tuple[str, ...]
@@ -82,6 +96,8 @@ class Policy:
     default_operating_point: str
     certificate: dict[str, Any] | None = None
     audit_rate: float = 0.0
+    degrade: bool = False
+    request_timeout_s: float = REQUEST_TIMEOUT_S
 
     @property
     def id(self) -> str:
@@ -106,9 +122,19 @@ class Policy:
         )
         return replace(self, stages=stages)
 
-    def with_audit_rate(self, audit_rate: float) -> Policy:
-        """The policy with this share of the rows audited; what it decides stays as it is."""
-        return replace(self, audit_rate=audit_rate)
+    def with_service_of(self, other: Policy) -> Policy:
+        """The policy, served as another of as many stages is; what it decides stays as it is."""
+        stages = tuple(
+            replace(stage, max_queued_rows=theirs.max_queued_rows)
+            for stage, theirs in zip(self.stages, other.stages, strict=True)
+        )
+        return replace(
+            self,
+            stages=stages,
+            audit_rate=other.audit_rate,
+            degrade=other.degrade,
+            request_timeout_s=other.request_timeout_s,
+        )
 
     def with_thresholds(self, thresholds: tuple[Threshold, ...], name: str = "default") -> Policy:
         """A policy that serves these thresholds as its one operating point."""
@@ -167,7 +193,19 @@ def policy_from_json(text: str) -> Policy:
         raw = json.loads(text)
     except ValueError as exc:
         raise PolicyError(f"policy.json is not JSON: {exc}") from exc
-    top = _Keys(raw, "policy")
+    except RecursionError as exc:
+        raise PolicyError("policy.json is nested too deeply: publish the cascade again") from exc
+    try:
+        return _policy(_Keys(raw, "policy"))
+    except RecursionError as exc:  # in the hash
+        raise PolicyError("policy.json is nested too deeply: publish the cascade again") from exc
+    except UnicodeEncodeError as exc:
+        raise PolicyError(
+            f"policy.json has text that is not Unicode ({exc.reason}): publish the cascade again"
+        ) from exc
+
+
+def _policy(top: _Keys) -> Policy:
     version = top.take("schema_version")
     if version != SCHEMA_VERSION:
         raise PolicyError(
@@ -181,6 +219,9 @@ def policy_from_json(text: str) -> Policy:
     pair = top.take("pair")
     if pair is not None and not isinstance(pair, bool):
         raise PolicyError(f"policy.pair is {pair!r}: give true, false or null")
+    degrade = top.take("degrade")
+    if not isinstance(degrade, bool):
+        raise PolicyError(f"policy.degrade is {degrade!r}: give true or false")
     stages = top.objects("stages")
     policy = Policy(
         labels=labels,
@@ -195,6 +236,8 @@ def policy_from_json(text: str) -> Policy:
         default_operating_point=top.string("default_operating_point"),
         certificate=top.take("certificate"),
         audit_rate=top.number("audit_rate"),
+        degrade=degrade,
+        request_timeout_s=top.number("request_timeout_s"),
     )
     top.finish()
     _validate_whole(policy)
@@ -212,6 +255,10 @@ def _validate_whole(policy: Policy) -> None:
         raise PolicyError(f"policy.certificate is {policy.certificate!r}: give an object or null")
     if not 0.0 <= policy.audit_rate <= 1.0:
         raise PolicyError(f"policy.audit_rate is {policy.audit_rate}: give a number from 0 to 1")
+    if not policy.request_timeout_s > 0:
+        raise PolicyError(
+            f"policy.request_timeout_s is {policy.request_timeout_s}: give seconds above 0"
+        )
     default = policy.default_operating_point
     if default not in policy.operating_points:
         raise PolicyError(
@@ -239,6 +286,7 @@ def _stage(keys: _Keys, *, n_labels: int, last: bool) -> StagePolicy:
         threshold=_stage_threshold(keys.take("threshold"), f"{keys.where}.threshold", n_labels),
         label_indices=keys.integers("label_indices"),
         signal=keys.string("signal"),
+        max_queued_rows=keys.integer("max_queued_rows", minimum=1),
     )
     keys.finish()
     where = keys.where
@@ -327,9 +375,15 @@ def _canonical_json(fields: dict[str, Any]) -> str:
 
 def _number(value: Any, where: str) -> float:
     # bool is an int in Python; as a threshold it is a mistake.
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise PolicyError(f"{where} is {value!r}: give a finite number")
-    return float(value)
+    try:
+        number = float(value)
+    except OverflowError:  # an integer of hundreds of digits
+        number = math.inf
+    if not math.isfinite(number):
+        raise PolicyError(f"{where} is {number}: give a finite number")
+    return number
 
 
 class _Keys:

@@ -17,6 +17,8 @@ from .policy import Policy, Threshold
 # Keys that Triton and its clients put among the parameters for themselves.
 _FOREIGN = ("sequence_", "triton_", "binary_data_output", "priority", "timeout", "headers")
 
+_LONGEST_SHOWN = 60
+
 
 @dataclass(frozen=True, slots=True)
 class Route:
@@ -74,7 +76,7 @@ class Router:
         unknown = sorted(set(own) - set(contract.ROUTE_PARAMETERS))
         if unknown:
             raise InvalidArgument(
-                f"unknown request parameter {unknown[0]!r}: give one of "
+                f"unknown request parameter {_shown(unknown[0])}: give one of "
                 f"{', '.join(contract.ROUTE_PARAMETERS)}, or none"
             )
         if len(own) > 1:
@@ -92,20 +94,20 @@ class Router:
         route = self._points.get(value) if isinstance(value, str) else None
         if route is None:
             raise InvalidArgument(
-                f"unknown operating point {value!r}: this policy has "
+                f"unknown operating point {_shown(value)}: this policy has "
                 f"{', '.join(sorted(self._points))}"
             )
         return route
 
     def _at_threshold(self, value: object) -> Route:
         if isinstance(value, bool) or not isinstance(value, (str, int, float)):
-            raise InvalidArgument(f"threshold is {value!r}: give a number from 0 to 1")
+            raise _no_threshold(value)
         try:
             threshold = float(value)
         except (ValueError, OverflowError) as exc:
-            raise InvalidArgument(f"threshold is {value!r}: give a number from 0 to 1") from exc
+            raise _no_threshold(value) from exc
         if math.isnan(threshold) or not 0.0 <= threshold <= 1.0:
-            raise InvalidArgument(f"threshold is {value!r}: give a number from 0 to 1")
+            raise _no_threshold(value)
         return route_from_thresholds((threshold,) * (self._n_stages - 1))
 
     def _at_stage(self, value: object) -> Route:
@@ -114,8 +116,18 @@ class Router:
         allowed = [str(stage) for stage in range(self._n_stages)]
         if isinstance(value, bool) or text not in allowed:
             raise InvalidArgument(
-                f"stage is {text[:40]!r}: give an integer from 0 to {self._n_stages - 1}"
+                f"stage is {_shown(text)}: give an integer from 0 to {self._n_stages - 1}"
             )
         stage = allowed.index(text)
         thresholds = (ALWAYS_EXIT,) * self._n_stages
         return Route(first=stage, thresholds=thresholds, last=stage)
+
+
+def _no_threshold(value: object) -> InvalidArgument:
+    return InvalidArgument(f"threshold is {_shown(value)}: give a number from 0 to 1")
+
+
+def _shown(value: object) -> str:
+    """A value for a message; the status of a response has room for little."""
+    text = repr(value)
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"

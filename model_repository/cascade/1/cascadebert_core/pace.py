@@ -1,0 +1,74 @@
+"""How long a stage takes, from the calls that it has answered."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+
+# Weight of the newest call in the moving averages: the last ten or so count.
+_WEIGHT = 0.2
+# What was measured longer ago says nothing of a stage that has been idle since.
+_STALE_S = 10.0
+
+
+class Pace:
+    """Moving averages of one stage's calls; threads measure at the same time."""
+
+    def __init__(
+        self, calls_in_flight: int = 1, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """Know nothing yet.
+
+        Args:
+            calls_in_flight: calls that may run at a time.
+            clock: seconds that never run backwards.
+        """
+        self._calls_in_flight = max(1, calls_in_flight)
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._call_s = 0.0
+        self._row_s = 0.0
+        self._running = 0
+        self._measured_s: float | None = None
+
+    @contextmanager
+    def call(self, rows: int) -> Generator[None, None, None]:
+        """Measure one call of `rows` rows; one that raises teaches nothing."""
+        started_s = self._clock()
+        with self._lock:
+            self._running += 1
+        try:
+            yield
+            self._learn(self._clock() - started_s, rows)
+        finally:
+            with self._lock:
+                self._running -= 1
+
+    def expected_s(self, waiting: int) -> float:
+        """Seconds until a row that comes now would be answered.
+
+        Args:
+            waiting: rows before it.
+
+        Returns:
+            0 where nothing is known: before the first call, and after a long pause.
+        """
+        with self._lock:
+            if self._measured_s is None:
+                return 0.0
+            idle = not waiting and not self._running
+            if idle and self._clock() - self._measured_s > _STALE_S:
+                return 0.0
+            # Until a thread is free, the calls that run are half done on average.
+            busy = self._running >= self._calls_in_flight
+            ahead_s = waiting * self._row_s / self._calls_in_flight
+            return ahead_s + (0.5 * self._call_s if busy else 0.0) + self._call_s
+
+    def _learn(self, seconds: float, rows: int) -> None:
+        with self._lock:
+            weight = 1.0 if self._measured_s is None else _WEIGHT
+            self._call_s += weight * (seconds - self._call_s)
+            self._row_s += weight * (seconds / rows - self._row_s)
+            self._measured_s = self._clock()

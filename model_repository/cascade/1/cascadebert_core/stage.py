@@ -1,0 +1,141 @@
+"""One stage of a cascade: its tokens, its calls, and what the gate makes of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .batching import StageBatch, pad_rows
+from .contract import TOKENIZER_FILE, TOKENIZERS_FOLDER
+from .errors import InternalError
+from .gate import ALWAYS_EXIT, Decision, decide
+from .job import Row
+from .pace import Pace
+from .policy import Policy, StagePolicy
+from .tokenization import EncodedRow, Encoder, Text
+
+# Runs stage number `stage` on a padded batch and returns its logits, float32 (rows, n_labels) in
+# the checkpoint's own order. Threads call it at the same time.
+RunStage = Callable[[int, StageBatch], NDArray[np.float32]]
+
+
+class Stage:
+    """A stage of the policy with everything that it takes to ask it.
+
+    Attributes:
+        index: 0-based.
+        settings: of the policy.
+        pace: how long its calls take.
+    """
+
+    def __init__(
+        self,
+        index: int,
+        settings: StagePolicy,
+        encoder: Encoder,
+        run_stage: RunStage,
+        calls_in_flight: int,
+    ) -> None:
+        self.index = index
+        self.settings = settings
+        self.pace = Pace(calls_in_flight)
+        self._encoder = encoder
+        self._run_stage = run_stage
+        self._label_indices = np.array(settings.label_indices)
+
+    def __str__(self) -> str:
+        return f"stage {self.index} ({self.settings.model})"
+
+    def encode(self, rows: Sequence[Row]) -> int:
+        """Give rows this stage's tokens, keeping those of an earlier one where they serve.
+
+        Returns:
+            How many rows were truncated by their first stage.
+        """
+        stale = [row for row in rows if not self._has_tokens_of(row)]
+        if not stale:
+            return 0
+        n_truncated = 0
+        encoded = self._encoder.encode([row.text for row in stale])
+        for row, tokens in zip(stale, encoded, strict=True):
+            n_truncated += tokens.truncated and row.encoded is None
+            row.encoded = tokens
+            row.tokenizer = self.settings.tokenizer
+            row.max_length = self.settings.max_length
+        return n_truncated
+
+    def decide(
+        self,
+        encoded: Sequence[EncodedRow],
+        thresholds: NDArray[np.float32] | np.float32,
+        trace: object | None = None,
+    ) -> Decision:
+        """One call of the stage, and what the gate makes of it.
+
+        Args:
+            encoded: 1 to max_batch_size rows.
+            thresholds: as for `gate.decide`.
+            trace: for the call to be part of.
+        """
+        settings = self.settings
+        batch = pad_rows(encoded, settings.inputs, settings.buckets, self._encoder.pad_id, trace)
+        with self.pace.call(len(encoded)):
+            logits = self._run_stage(self.index, batch)
+        expected = (len(encoded), len(self._label_indices))
+        if logits.shape != expected:
+            raise InternalError(
+                f"logits of shape {logits.shape} where {expected} belongs: "
+                "the stage is not the one that the policy was made for"
+            )
+        # (rows, labels) in the policy's order
+        logits = logits[:, self._label_indices]
+        return decide(logits, settings.temperature, thresholds, settings.signal)
+
+    def labels(self, texts: Sequence[Text]) -> NDArray[np.intp]:
+        """What the stage answers by itself, for audits; see `audit.LastLabels`."""
+        most = self.settings.max_batch_size
+        labels: list[NDArray[np.intp]] = []
+        for start in range(0, len(texts), most):
+            encoded = self._encoder.encode(texts[start : start + most])
+            decision = self.decide(encoded, ALWAYS_EXIT)
+            labels.append(np.where(decision.exits, decision.probabilities.argmax(axis=1), -1))
+        return np.concatenate(labels)
+
+    def _has_tokens_of(self, row: Row) -> bool:
+        """Whether the row's tokens are those that the stage's own encoder would make."""
+        if row.encoded is None or row.tokenizer != self.settings.tokenizer:
+            return False
+        if row.max_length == self.settings.max_length:
+            return True
+        return not row.encoded.truncated and len(row.encoded) <= self.settings.max_length
+
+
+def stages_of_policy(
+    policy: Policy, version_folder: Path, run_stage: RunStage, calls_in_flight: int
+) -> list[Stage]:
+    """The stages of a policy, with one encoder for every distinct pair of tokenizer and length.
+
+    Raises:
+        PolicyError: a tokenizer of the policy is missing or damaged.
+    """
+    wanted = {(stage.tokenizer, stage.max_length) for stage in policy.stages}
+    encoders = {
+        (name, max_length): Encoder(
+            version_folder / TOKENIZERS_FOLDER / name / TOKENIZER_FILE, max_length
+        )
+        for name, max_length in sorted(wanted)
+    }
+    return [
+        Stage(
+            index,
+            settings,
+            encoders[settings.tokenizer, settings.max_length],
+            run_stage,
+            # The first stage has one thread, or the caller's.
+            calls_in_flight if index else 1,
+        )
+        for index, settings in enumerate(policy.stages)
+    ]

@@ -1,0 +1,225 @@
+"""TLS and mutual TLS of the server itself, with certificates as docs/security.md makes them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+import pytest
+
+from cascadebert_build.tritonserver import TritonServer
+from cascadebert_client import CascadeClient, RetryPolicy, ServerUnavailable
+from tests.support.checkpoints import TEXTS
+from tests.support.serving import FREE_PORTS, Built
+
+READY_TIMEOUT_S = 60.0
+ONCE = RetryPolicy(attempts_without_deadline=1)
+
+
+@dataclass(frozen=True)
+class Certificates:
+    """A folder with `ca`, and `server`, `client` and `stranger`, each a .crt and its .key.
+
+    The stranger's was signed by another authority.
+    """
+
+    folder: Path
+
+    def path(self, name: str) -> str:
+        return str(self.folder / name)
+
+    def read(self, name: str) -> bytes:
+        return (self.folder / name).read_bytes()
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    folder = tmp_path_factory.mktemp("tls")
+
+    def openssl(*arguments: str) -> None:
+        subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
+
+    for authority, names in (("ca", ("server", "client")), ("other", ("stranger",))):
+        openssl(
+            *("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"),
+            *(
+                "-subj",
+                f"/CN={authority}",
+                "-keyout",
+                f"{authority}.key",
+                "-out",
+                f"{authority}.crt",
+            ),
+        )
+        for name in names:
+            openssl(
+                *("req", "-newkey", "rsa:2048", "-nodes", "-subj", f"/CN={name}"),
+                *("-addext", "subjectAltName=IP:127.0.0.1"),
+                *("-keyout", f"{name}.key", "-out", f"{name}.csr"),
+            )
+            openssl(
+                *("x509", "-req", "-in", f"{name}.csr", "-days", "2", "-copy_extensions", "copy"),
+                *("-CA", f"{authority}.crt", "-CAkey", f"{authority}.key", "-CAcreateserial"),
+                *("-out", f"{name}.crt"),
+            )
+    return Certificates(folder)
+
+
+class TlsServer(TritonServer):
+    """Asked over HTTP whether it is ready: its gRPC port speaks TLS alone."""
+
+    def _is_ready(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"{self.http}/v2/health/ready", timeout=5):
+                return True
+        except (urllib.error.URLError, OSError):
+            return False
+
+    @property
+    def http(self) -> str:
+        return f"http://127.0.0.1:{self.ports.http}"
+
+
+@contextmanager
+def tls_server(
+    built: Built, certificates: Certificates, *options: str
+) -> Generator[TlsServer, None, None]:
+    models = [*(stage.model for stage in built.policy.stages), built.name]
+    flags = (
+        *(f"--load-model={model}" for model in models),
+        f"--grpc-server-cert={certificates.path('server.crt')}",
+        f"--grpc-server-key={certificates.path('server.key')}",
+        f"--grpc-root-cert={certificates.path('ca.crt')}",
+        *options,
+    )
+    server = TlsServer(built.repository, ports=FREE_PORTS, options=flags)
+    with server:
+        deadline = time.monotonic() + READY_TIMEOUT_S
+        while not server._is_ready():
+            assert time.monotonic() < deadline, server.log_excerpt()
+            time.sleep(0.1)
+        yield server
+
+
+@pytest.fixture(scope="module")
+def tls(built: Built, certificates: Certificates) -> Iterator[TlsServer]:
+    with tls_server(built, certificates, "--grpc-use-ssl=true") as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def mutual_tls(built: Built, certificates: Certificates) -> Iterator[TlsServer]:
+    with tls_server(built, certificates, "--grpc-use-ssl-mutual=true") as server:
+        yield server
+
+
+def of_client(
+    certificates: Certificates, authority: str = "ca", name: str | None = None
+) -> grpc.ChannelCredentials:
+    """A client that trusts `authority`, and shows the certificate `name` if it has one."""
+    own = (None, None)
+    if name is not None:
+        own = (certificates.read(f"{name}.key"), certificates.read(f"{name}.crt"))
+    return grpc.ssl_channel_credentials(certificates.read(f"{authority}.crt"), *own)
+
+
+def classified(
+    server: TlsServer, model: str, credentials: grpc.ChannelCredentials | None
+) -> list[str]:
+    with CascadeClient(server.url, model, credentials=credentials, retry=ONCE) as client:
+        return [answer.label for answer in client.classify(TEXTS[:20])]
+
+
+def test_the_answers_over_tls_are_those_in_clear(
+    tls: TlsServer, served: str, built: Built, certificates: Certificates
+) -> None:
+    with CascadeClient(served, built.name) as client:
+        expected = [answer.label for answer in client.classify(TEXTS[:20])]
+    assert classified(tls, built.name, of_client(certificates)) == expected
+
+
+def test_a_client_in_clear_is_turned_away(tls: TlsServer, built: Built) -> None:
+    with pytest.raises(ServerUnavailable):
+        classified(tls, built.name, None)
+
+
+def test_a_server_of_another_authority_is_not_trusted(
+    tls: TlsServer, built: Built, certificates: Certificates
+) -> None:
+    with pytest.raises(ServerUnavailable):
+        classified(tls, built.name, of_client(certificates, "other"))
+
+
+def test_a_server_under_another_name_is_not_trusted(
+    tls: TlsServer, built: Built, certificates: Certificates
+) -> None:
+    url = f"localhost:{tls.ports.grpc}"  # the certificate names 127.0.0.1 alone
+    client = CascadeClient(url, built.name, credentials=of_client(certificates), retry=ONCE)
+    with client, pytest.raises(ServerUnavailable, match=r"(?i)verif|handshake|certificate"):
+        client.classify("a film")
+
+
+def test_mutual_tls_lets_its_own_clients_in(
+    mutual_tls: TlsServer, tls: TlsServer, built: Built, certificates: Certificates
+) -> None:
+    own = of_client(certificates, "ca", "client")
+    expected = classified(tls, built.name, of_client(certificates))
+    assert classified(mutual_tls, built.name, own) == expected
+
+
+@pytest.mark.parametrize("name", [None, "stranger"])
+def test_mutual_tls_lets_nobody_else_in(
+    mutual_tls: TlsServer, built: Built, certificates: Certificates, name: str | None
+) -> None:
+    with pytest.raises(ServerUnavailable):
+        classified(mutual_tls, built.name, of_client(certificates, "ca", name))
+
+
+def test_http_stays_in_clear(tls: TlsServer) -> None:
+    """The server has TLS for gRPC alone, and so HTTP needs a proxy; see docs/security.md."""
+    with urllib.request.urlopen(f"{tls.http}/v2/models/tiny/ready", timeout=30) as response:
+        assert response.status == 200
+
+
+def test_the_commands_speak_tls(
+    mutual_tls: TlsServer, built: Built, certificates: Certificates
+) -> None:
+    own = {"ca": "ca.crt", "cert": "client.crt", "key": "client.key"}
+
+    def with_files(**files: str) -> subprocess.CompletedProcess[str]:
+        flags = [
+            part
+            for name, file in files.items()
+            for part in (f"--tls-{name}", certificates.path(file))
+        ]
+        return subprocess.run(
+            [
+                *(sys.executable, "-m", "cascadebert_build.cli", "classify", TEXTS[0], "--json"),
+                *("--url", mutual_tls.url, "--model", built.name, "--timeout-s", "5", *flags),
+            ],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+
+    answered = with_files(**own)
+    assert answered.returncode == 0, answered.stderr
+    assert json.loads(answered.stdout)["label"] in built.policy.labels
+    assert with_files(ca="ca.crt").returncode == 1  # the server wants a certificate
+    for files, message in (
+        ({"ca": "ca.crt", "cert": "client.crt"}, "belong together"),
+        ({"cert": "client.crt", "key": "client.key"}, "without --tls-ca"),
+        ({"ca": "nothing.crt"}, "cannot be read"),
+    ):
+        refused = with_files(**files)
+        assert (refused.returncode, message in refused.stderr) == (2, True), refused.stderr

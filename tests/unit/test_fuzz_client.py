@@ -1,0 +1,137 @@
+"""What the client reads from a server that may be anything: read, or refused with one error."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cascadebert_client.audit import PARAMETER, counts_from_samples, promises_from_parameters
+from cascadebert_client.errors import UnexpectedResponse
+from cascadebert_client.metrics_text import Sample, samples_from_text
+from cascadebert_client.operating_points import points_from_parameters
+from tests.support.fuzzing import ANY_TEXT, json_values, mutated
+from tests.support.sizes import sized
+
+EXAMPLES = settings(max_examples=sized(100, 5_000), deadline=None, derandomize=True)
+
+PAGE = """\
+# HELP nv_inference_count Number of inferences
+# TYPE nv_inference_count counter
+nv_inference_count{model="tiny",version="1"} 12
+cascadebert_audited_rows_total{model="tiny",policy="p",operating_point="default",result="agreed"} 7
+cascadebert_audited_rows_total{model="tiny",operating_point="\\"\\\\",result="disagreed"} 1
+cascadebert_audit_errors_total{model="tiny",policy="p",operating_point="default"} +Inf
+"""
+POINTS: dict[str, Any] = {
+    "fast": {
+        "default": True,
+        "thresholds": [0.9, [0.5, 0.6]],
+        "promise": {"kind": "max_disagreement", "limit": 0.05, "confidence": 0.95},
+        "exits": [0.7, 0.2, 0.1],
+        "speedup": 3.1,
+    },
+    "cheap": {"thresholds": [0.1], "budget": {"kind": "max_cost", "limit": [1.5, 2]}},
+}
+
+
+def read_metrics(text: str) -> None:
+    try:
+        samples = samples_from_text(text)
+        counts = counts_from_samples(samples, "tiny")
+    except UnexpectedResponse as exc:
+        assert 0 < len(str(exc)) < 2000
+        return
+    for found in counts.values():
+        assert found.agreed >= 0
+        assert found.disagreed >= 0
+
+
+@EXAMPLES
+@given(st.text(st.characters()))
+def test_any_text_is_a_metrics_page_or_refused(text: str) -> None:
+    read_metrics(text)
+
+
+@EXAMPLES
+@given(st.data())
+def test_a_damaged_metrics_page_is_read_or_refused(data: st.DataObject) -> None:
+    start = data.draw(st.integers(0, len(PAGE)))
+    end = data.draw(st.integers(start, min(len(PAGE), start + 30)))
+    read_metrics(PAGE[:start] + data.draw(st.text(st.characters(), max_size=15)) + PAGE[end:])
+
+
+NAME = st.from_regex(r"[a-zA-Z_:][a-zA-Z0-9_:]{0,10}", fullmatch=True)
+LABEL = st.from_regex(r"[a-zA-Z_][a-zA-Z0-9_]{0,10}", fullmatch=True)
+# Prometheus ends a line at \n alone, and so may a label hold whatever else Python calls a line.
+VALUE = st.text(max_size=12)
+
+
+@EXAMPLES
+@given(
+    st.lists(
+        st.tuples(NAME, st.dictionaries(LABEL, VALUE, max_size=3), st.floats(allow_nan=False)),
+        max_size=4,
+    )
+)
+def test_what_prometheus_may_write_is_read_as_it_was_meant(
+    written: list[tuple[str, dict[str, str], float]],
+) -> None:
+    lines: list[str] = []
+    for name, labels, value in written:
+        escaped = {
+            label: text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+            for label, text in labels.items()
+        }
+        inside = ",".join(f'{label}="{text}"' for label, text in escaped.items())
+        lines.append(f"{name}{{{inside}}} {value!r}\n")
+    assert samples_from_text("".join(lines)) == [Sample(*sample) for sample in written]
+
+
+def read_points(text: str) -> None:
+    """A status shows what it can and never fails; an audit says what it cannot read."""
+    for point in points_from_parameters({PARAMETER: text}):
+        assert isinstance(point.name, str)
+        assert point.goal is None or len(point.goal) < 10_000
+    try:
+        promises = promises_from_parameters({PARAMETER: text})
+    except UnexpectedResponse as exc:
+        assert str(exc)
+        return
+    for promise in promises.values():
+        assert 0 < promise.limit < 1
+        assert math.isfinite(promise.confidence)
+
+
+@EXAMPLES
+@given(st.one_of(st.builds(dict, st.just(POINTS)).flatmap(lambda _: _changed()), json_values()))
+def test_changed_operating_points_are_shown_or_left_out(raw: Any) -> None:
+    read_points(json.dumps(raw))
+
+
+def _changed() -> st.SearchStrategy[Any]:
+    return mutated(json.loads(json.dumps(POINTS)))
+
+
+@EXAMPLES
+@given(ANY_TEXT)
+def test_any_parameter_is_no_reason_to_fail(text: str) -> None:
+    read_points(text)
+
+
+@pytest.mark.parametrize("value", ["[" * 100_000, "1" * 400, "1" * 5000, "1e400", "NaN", "null"])
+def test_each_value_is_too_much_for_some_reader(value: str) -> None:
+    read_points(value)
+    for point, raw in POINTS.items():
+        for key in raw:
+            text = json.dumps({**POINTS, point: {**raw, key: "HERE"}})
+            read_points(text.replace('"HERE"', value))
+            read_points(text.replace('"HERE"', f"[{value}]"))
+        for goal in ("promise", "budget"):
+            for key in raw.get(goal, ()):
+                changed = {**raw, goal: {**raw[goal], key: "HERE"}}
+                read_points(json.dumps({point: changed}).replace('"HERE"', value))

@@ -1,0 +1,405 @@
+"""Versions in a model repository: new ones beside the old, pinned, kept, pruned, and refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cascadebert_build.config import RuntimeConfig
+from cascadebert_build.errors import UsageError
+from cascadebert_build.model_config import (
+    conflict_of_configs,
+    stage_config,
+    versions_of_config,
+)
+from cascadebert_build.plan import Wishes, plan_cascade
+from cascadebert_build.publish import StageFiles, publish_cascade
+from cascadebert_build.serve import serve_cascades
+from cascadebert_build.start import choose_start_versions, start_versions
+from cascadebert_build.versions import (
+    pins_of_version,
+    published_policy,
+    published_versions,
+    read_config,
+    versions_from_text,
+)
+from cascadebert_core.policy import Policy
+from tests.support.policies import make_policy, make_stage, write_tokenizer
+
+Publish = Callable[..., list[str]]
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    return tmp_path / "repository"
+
+
+@pytest.fixture
+def publish(repository: Path, tmp_path: Path) -> Publish:
+    """Publishes a cascade with these artefacts, small to large."""
+    tokenizer = write_tokenizer(tmp_path / "source")
+
+    def run(
+        policy: Policy,
+        *artefacts: str,
+        name: str = "mine",
+        runtime: RuntimeConfig = RuntimeConfig(),  # noqa: B008 - frozen
+        **options: Any,
+    ) -> list[str]:
+        files: list[StageFiles] = []
+        for stage, content in zip(policy.stages, artefacts or ("small", "large"), strict=True):
+            onnx = tmp_path / "source" / f"{content}.onnx"
+            onnx.write_text(content)
+            files.append(StageFiles(stage, onnx, tokenizer))
+        return publish_cascade(repository, name, policy, files, runtime, **options)
+
+    return run
+
+
+def threshold(value: float) -> Policy:
+    policy = make_policy(value)
+    stages = (replace(s, model=s.model.replace("test", "mine")) for s in policy.stages)
+    return replace(policy, stages=tuple(stages))
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def test_new_thresholds_are_a_new_version_and_the_old_one_stays_whole(
+    repository: Path, publish: Publish
+) -> None:
+    publish(threshold(0.9))
+    before = contents(repository / "mine" / "1")
+    assert publish(threshold(0.8)) == ["mine"]
+    assert contents(repository / "mine" / "1") == before
+    assert published_versions(repository / "mine") == [1, 2]
+    assert published_policy(repository, "mine") == threshold(0.8)
+    new = contents(repository / "mine" / "2")
+    assert {name for name in new if new[name] != before.get(name)} == {"policy.json"}
+    assert new.keys() == before.keys()
+    # Stages that did not change have their version, and there is no other.
+    assert pins_of_version(repository / "mine", 2) == {"mine_0": 1, "mine_1": 1}
+    assert versions_of_config(read_config(repository, "mine_1")) == [1]
+    everything = contents(repository)
+    assert publish(threshold(0.8)) == []
+    assert contents(repository) == everything
+
+
+def test_a_new_member_is_a_new_version_that_the_policy_pins(
+    repository: Path, publish: Publish
+) -> None:
+    publish(threshold(0.9))
+    old = contents(repository / "mine_1" / "1")
+    assert publish(threshold(0.9), "small", "larger") == ["mine_1", "mine"]
+    assert contents(repository / "mine_1" / "1") == old
+    assert (repository / "mine_1" / "2" / "model.onnx").read_text() == "larger"
+    assert pins_of_version(repository / "mine", 1) == {"mine_0": 1, "mine_1": 1}
+    assert pins_of_version(repository / "mine", 2) == {"mine_0": 1, "mine_1": 2}
+    # Whatever is loaded with config.pbtxt alone finds all that kept versions call.
+    assert versions_of_config(read_config(repository, "mine_1")) == [1, 2]
+    # The same pins are another policy, and so another id.
+    ids = {published_policy(repository, "mine", version).id for version in (1, 2)}
+    assert len(ids) == 2
+
+
+def test_publishing_the_old_again_calls_the_old_stage(repository: Path, publish: Publish) -> None:
+    publish(threshold(0.9))
+    publish(threshold(0.9), "small", "larger")
+    assert publish(threshold(0.9)) == ["mine"]
+    assert published_policy(repository, "mine", 3) == published_policy(repository, "mine", 1)
+    assert published_versions(repository / "mine") == [1, 2, 3]
+
+
+def test_the_last_few_are_kept_and_stages_that_nothing_calls_go(
+    repository: Path, publish: Publish
+) -> None:
+    for number in range(1, 6):
+        publish(threshold(0.9), "small", f"large {number}", keep=3)
+    assert published_versions(repository / "mine") == [3, 4, 5]
+    assert pins_of_version(repository / "mine", 5) == {"mine_0": 1, "mine_1": 5}
+    assert sorted(p.name for p in (repository / "mine_1").iterdir() if p.is_dir()) == [
+        "3", "4", "5", "configs",
+    ]  # fmt: skip
+    assert (repository / "mine_0" / "1").is_dir(), "every version calls it"
+    assert versions_of_config(read_config(repository, "mine_1")) == [3, 4, 5]
+    publish(threshold(0.9), "small", "large 5", keep=1)
+    assert published_versions(repository / "mine") == [5]
+    assert versions_of_config(read_config(repository, "mine_1")) == [5]
+    assert not [path for path in repository.rglob(".*") if path.is_dir()], "nothing half-deleted"
+    with pytest.raises(UsageError, match="--keep 0: give a number from 1 on"):
+        publish(threshold(0.9), keep=0)
+
+
+def test_a_member_that_left_goes_with_the_last_version_that_calls_it(
+    repository: Path, publish: Publish
+) -> None:
+    publish(threshold(0.9))
+    alone = threshold(0.9)
+    single = replace(
+        alone, stages=(replace(alone.stages[0], threshold=None),), operating_points={"default": ()}
+    )
+    publish(single, "small", keep=2)
+    assert (repository / "mine_1").is_dir()
+    publish(replace(single, audit_rate=0.1), "small", keep=2)
+    assert not (repository / "mine_1").exists()
+    assert published_versions(repository / "mine") == [2, 3]
+
+
+def test_a_version_that_a_start_serves_is_kept_however_old(
+    repository: Path, publish: Publish
+) -> None:
+    publish(threshold(0.9))
+    publish(threshold(0.8), keep=2)
+    choose_start_versions(repository, "mine", [1])
+    publish(threshold(0.7), keep=2)
+    assert published_versions(repository / "mine") == [1, 2, 3]
+    # Now the newest is what a start serves.
+    publish(threshold(0.6), keep=2)
+    assert published_versions(repository / "mine") == [3, 4]
+
+
+def test_what_the_next_start_serves_is_never_deleted(repository: Path, publish: Publish) -> None:
+    publish(threshold(0.9))
+    publish(threshold(0.8), "small", "larger")
+    choose_start_versions(repository, "mine", [1])
+    assert publish(threshold(0.8), "small", "larger", keep=1) == []
+    assert published_versions(repository / "mine") == [1, 2]
+    assert start_versions(repository / "mine") == (1,)
+    assert (repository / "mine_1" / "1").is_dir()
+
+
+def test_stages_that_another_cascade_calls_stay(repository: Path, publish: Publish) -> None:
+    publish(threshold(0.9))
+    publish(threshold(0.9), name="yours")
+    for number in range(4):
+        publish(threshold(0.9), "small", f"large {number}", keep=1)
+    assert pins_of_version(repository / "yours", 1) == {"mine_0": 1, "mine_1": 1}
+    assert published_versions(repository / "mine") == [5]
+    assert sorted(p.name for p in (repository / "mine_1").glob("[0-9]*")) == ["1", "5"]
+    assert versions_of_config(read_config(repository, "mine_1")) == [1, 5]
+
+
+def test_another_release_of_the_code_is_a_new_version(repository: Path, publish: Publish) -> None:
+    publish(threshold(0.9))
+    core = repository / "mine" / "1" / "cascadebert_core" / "gate.py"
+    core.write_text(core.read_text() + "# of an earlier release\n")
+    assert publish(threshold(0.9)) == ["mine"]
+    assert published_versions(repository / "mine") == [1, 2]
+    assert core.read_text().endswith("# of an earlier release\n")
+    cached = repository / "mine" / "2" / "cascadebert_core" / "__pycache__"
+    cached.mkdir()
+    (cached / "gate.cpython-310.pyc").write_bytes(b"compiled")
+    assert publish(threshold(0.9)) == []
+
+
+def test_a_damaged_stage_version_is_written_again_as_itself(
+    repository: Path, publish: Publish
+) -> None:
+    publish(threshold(0.9))
+    publish(threshold(0.9), "small", "larger")
+    (repository / "mine_1" / "2" / "model.onnx").write_text("cut")
+    assert publish(threshold(0.9), "small", "larger") == ["mine_1"]
+    assert (repository / "mine_1" / "2" / "model.onnx").read_text() == "larger"
+    assert published_versions(repository / "mine") == [1, 2]
+
+
+def test_a_repository_of_an_earlier_release_goes_on(repository: Path, publish: Publish) -> None:
+    """Its stages have a manifest of one version, and its description leaves the version open."""
+    publish(threshold(0.9))
+    from cascadebert_engine.files import read_json, write_json
+
+    path = repository / "mine_1" / "cascadebert.json"
+    versions = (read_json(path) or {})["versions"]
+    write_json(path, {"key": "0" * 64, "files": versions["1"]["files"]})
+    (repository / "mine" / "configs" / "published.pbtxt").write_text(
+        'name: "mine"\nversion_policy { latest { num_versions: 1 } }\n'
+    )
+    assert start_versions(repository / "mine") == (1,)
+    assert publish(threshold(0.8), "small", "larger") == ["mine_1", "mine"]
+    assert pins_of_version(repository / "mine", 2) == {"mine_0": 1, "mine_1": 2}
+
+
+def test_a_larger_batch_serves_old_versions_and_new(repository: Path, publish: Publish) -> None:
+    def with_batch(rows: int, large: str) -> list[str]:
+        policy = threshold(0.9)
+        stages = (policy.stages[0], replace(policy.stages[1], max_batch_size=rows))
+        return publish(replace(policy, stages=stages), "small", large)
+
+    with_batch(8, "large")
+    with_batch(32, "large")
+    assert read_config(repository, "mine_1").max_batch_size == 32
+    # A policy never sends more than it says itself: the older ones still need the 32.
+    with_batch(4, "larger")
+    assert read_config(repository, "mine_1").max_batch_size == 32
+    assert published_policy(repository, "mine").stages[1].max_batch_size == 4
+    assert versions_of_config(read_config(repository, "mine_1")) == [1, 2]
+
+
+def test_instances_change_for_all_versions_and_make_none(
+    repository: Path, publish: Publish
+) -> None:
+    publish(threshold(0.9))
+    publish(threshold(0.9), "small", "larger")
+    runtime = RuntimeConfig(instances=3, max_queue_delay_us=100)
+    assert publish(threshold(0.9), "small", "larger", runtime=runtime) == ["mine_0", "mine_1"]
+    assert published_versions(repository / "mine") == [1, 2]
+    assert read_config(repository, "mine_1").instance_group[0].count == 3
+
+
+def test_versions_that_cannot_share_a_configuration_are_refused(
+    repository: Path, publish: Publish
+) -> None:
+    publish(threshold(0.9))
+    policy = threshold(0.9)
+    fewer = replace(policy.stages[1], inputs=("input_ids", "attention_mask"))
+    policy = replace(policy, stages=(policy.stages[0], fewer))
+    before = contents(repository)
+    with pytest.raises(
+        UsageError, match=r"mine_1 keeps version 1.*\(input\).*another name.*--keep 1"
+    ):
+        publish(policy, "small", "without token types")
+    assert contents(repository) == before, "nothing is written before the check"
+    # Both ways out that the message names.
+    renamed = replace(policy, stages=(policy.stages[0], replace(fewer, model="mine_2")))
+    assert publish(renamed, "small", "without token types") == ["mine_2", "mine"]
+    assert publish(policy, "small", "without token types", keep=1) == ["mine_1", "mine"]
+    assert len(read_config(repository, "mine_1").input) == 2
+    assert published_versions(repository / "mine") == [3]
+    assert not (repository / "mine_2").exists()
+
+
+TENSORRT: dict[str, Any] = {"engine": "tensorrt", "precision": "fp16", "device": "gpu"}
+STAGE = make_stage(0, threshold=0.9)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "conflict"),
+    [
+        ((STAGE, {}), (replace(STAGE, max_batch_size=64), {}), None),
+        ((STAGE, {}), (replace(STAGE, buckets=(8, 12), max_length=12), {}), None),
+        ((STAGE, {}), (STAGE, {"backend": "onnxruntime"}), "backend: python and onnxruntime"),
+        ((STAGE, {}), (replace(STAGE, label_indices=(0, 1, 2)), {}), "output"),
+        ((STAGE, {}), (STAGE, {"device": "gpu"}), "model_warmup"),
+        (
+            (STAGE, {"device": "gpu"}),
+            (replace(STAGE, buckets=(8, 12), max_length=12), {"device": "gpu"}),
+            "model_warmup",
+        ),
+        (
+            (STAGE, TENSORRT),
+            (replace(STAGE, max_batch_size=64), TENSORRT),
+            "max_batch_size: 8 and 64",
+        ),
+        (
+            (STAGE, {**TENSORRT, "backend": "tensorrt", "cuda_graphs": True}),
+            (STAGE, {**TENSORRT, "backend": "tensorrt"}),
+            "optimization",
+        ),
+    ],
+)  # fmt: skip
+def test_what_versions_of_a_stage_may_differ_in(
+    old: tuple[Any, Any], new: tuple[Any, Any], conflict: str | None
+) -> None:
+    configs = [stage_config(stage, RuntimeConfig(**runtime)) for stage, runtime in (old, new)]
+    assert conflict_of_configs(*configs) == conflict
+
+
+def test_plans_with_other_profiles_need_models_of_their_own() -> None:
+    runtime = RuntimeConfig(backend="tensorrt", **TENSORRT)
+    configs = [stage_config(STAGE, runtime, profiles) for profiles in (2, 3)]
+    assert conflict_of_configs(*configs) == "instance_group"
+
+
+# --- what a start serves
+
+
+def test_a_start_serves_the_newest_until_others_are_chosen(
+    repository: Path, publish: Publish
+) -> None:
+    publish(threshold(0.9))
+    publish(threshold(0.9), "small", "larger")
+    mine = repository / "mine"
+
+    def started(model: str) -> list[int]:
+        from cascadebert_build.model_config import config_from_text
+
+        text = (repository / model / "configs" / "published.pbtxt").read_text()
+        return versions_of_config(config_from_text(text))
+
+    assert start_versions(mine) == (2,)
+    assert (started("mine"), started("mine_0"), started("mine_1")) == ([2], [1], [2])
+    assert choose_start_versions(repository, "mine", [1])
+    assert (started("mine"), started("mine_1")) == ([1], [1])
+    assert publish(threshold(0.9), "small", "larger") == [], "nothing new, nothing chosen"
+    assert start_versions(mine) == (1,)
+    choose_start_versions(repository, "mine", [1, 2])
+    assert (started("mine"), started("mine_1")) == ([1, 2], [1, 2])
+    publish(threshold(0.5))
+    assert start_versions(mine) == (3,)
+
+
+def test_stages_of_two_cascades_start_with_what_both_call(
+    repository: Path, publish: Publish
+) -> None:
+    publish(threshold(0.9))
+    publish(threshold(0.9), name="yours")
+    publish(threshold(0.9), "small", "larger")
+    config = repository / "mine_1" / "configs" / "published.pbtxt"
+    assert "versions: 1\n    versions: 2" in config.read_text()
+
+
+def test_the_plan_pins_versions_and_keeps_what_runs(
+    repository: Path, publish: Publish, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cascadebert_build import plan
+
+    monkeypatch.setattr(plan, "cores", lambda: 8)
+    publish(threshold(0.9))
+    publish(threshold(0.8), "small", "larger")
+    fresh = plan_cascade(repository, "mine", [2], Wishes())
+    assert [config.instance_group[0].count for config in fresh.stages.values()] == [4, 4]
+    assert versions_of_config(fresh.cascade) == [2]
+    running = dict(fresh.stages)
+    running["mine_1"].instance_group[0].count = 2
+    kept = plan_cascade(repository, "mine", [1, 2], Wishes(), running)
+    assert [config.instance_group[0].count for config in kept.stages.values()] == [4, 2]
+    assert kept.cascade.parameters["calls_in_flight"].string_value == "2"
+    # What a call without a version gets.
+    assert kept.cascade.parameters["policy"].string_value == (
+        published_policy(repository, "mine", 2).id
+    )
+    wished = plan_cascade(repository, "mine", [1], Wishes({"mine_1": 3}, {"": 2}), running)
+    assert wished.stages["mine_1"].instance_group[0].count == 3
+    assert wished.stages["mine_1"].parameters["threads"].string_value == "2"
+
+
+def test_versions_that_there_are_not_are_named(repository: Path, publish: Publish) -> None:
+    publish(threshold(0.9))
+    publish(threshold(0.8))
+    with (
+        pytest.raises(UsageError, match="mine has no version 7: published and kept are 1, 2"),
+        serve_cascades(repository, versions={"mine": [1, 7]}),
+    ):
+        pass
+    with (
+        pytest.raises(UsageError, match="--versions theirs=…: the cascades are mine"),
+        serve_cascades(repository, versions={"theirs": [1]}),
+    ):
+        pass
+
+
+def test_versions_on_the_command_line() -> None:
+    assert versions_from_text("2") == [2]
+    assert versions_from_text("2,1,2") == [1, 2]
+    for text in ("", "0", "1,", "newest", "-1"):
+        with pytest.raises(UsageError, match=f"--versions '{text}': give a version"):
+            versions_from_text(text)

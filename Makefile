@@ -7,7 +7,7 @@ WITH_FP16 := $(VENV)/.installed-fp16
 # The shared data and checkpoints of the congruence tests, where they are.
 CONFIG ?=
 
-.PHONY: demo demo-real test test-compose lint bench clean help
+.PHONY: demo demo-real test soak test-compose lint bench clean help
 .DEFAULT_GOAL := help
 
 help:
@@ -15,6 +15,7 @@ help:
 	@echo "make demo-real CONFIG=cascade.toml the same with your checkpoints and data"
 	@echo "make test                          lint, types and all tests"
 	@echo "make test-compose                  the containers: needs root, a Docker engine, Compose"
+	@echo "make soak                          the long reliability tests, for a machine that does nothing else"
 	@echo "make lint                          ruff and basedpyright"
 	@echo "make bench CONFIG=cascade.toml     perf_analyzer benchmarks of that cascade"
 	@echo "make clean                         remove what the targets above made"
@@ -45,6 +46,9 @@ $(WITH_FP16): $(INSTALLED)
 
 test: $(WITH_FP16) lint
 	$(BIN)/pytest
+
+soak: $(INSTALLED)
+	CASCADEBERT_LONG=1 $(BIN)/pytest tests/reliability tests/unit/test_fuzz_*.py -s
 
 test-compose: $(INSTALLED)
 	CASCADEBERT_COMPOSE=1 $(BIN)/pytest tests/compose

@@ -14,15 +14,30 @@ import sys
 import sysconfig
 import tempfile
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, cast
 
 import tritonclient.grpc as triton
+from google.protobuf import json_format
+from tritonclient.grpc import model_config_pb2
 from tritonclient.utils import InferenceServerException
 
 from .errors import CheckFailed, MissingExtra, UsageError
+from .loaded_models import is_cascade, loaded_configs
+from .model_config import (
+    ModelConfig,
+    config_from_text,
+    config_to_json,
+    set_parameter,
+    versions_of_config,
+)
+from .running_server import RunningServer
+from .start import PUBLISHED_CONFIG
+from .stubs import Stub, regions_of, remove_regions, stubs_of
+from .watchdog import Watchdog
 
 HOST = "127.0.0.1"  # the bundled server is below the security floor: nothing but loopback
 
@@ -30,6 +45,12 @@ HOST = "127.0.0.1"  # the bundled server is below the security floor: nothing bu
 _READY_TIMEOUT_S = 60.0
 _LOAD_TIMEOUT_S = 600
 _STOP_TIMEOUT_S = 30.0
+# A model whose stub died may never unload: what can still be answered is, in this time.
+_BROKEN_STOP_TIMEOUT_S = 5.0
+_ASK_TIMEOUT_S = 10.0
+
+# A load with an unchanged configuration does nothing, so every reload changes this parameter.
+_RELOADS = "reloads"
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +147,13 @@ class TritonServer:
         self._folder = Path(tempfile.mkdtemp(prefix="cascadebert-serve-"))
         self.log_path = log_path or self._folder / "tritonserver.log"
         self.ports = ports
+        self.exit_code: int | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._client: triton.InferenceServerClient | None = None
+        self._configs: dict[str, ModelConfig] = {}  # as loaded through here
+        self._regions: set[Path] = set()
+        self._reloads = 0
+        self._models_of_stubs: dict[int, str] = {}
 
     def __enter__(self) -> TritonServer:
         try:
@@ -163,7 +189,11 @@ class TritonServer:
             CheckFailed: the server ended or did not get ready; the message quotes its log.
         """
         self.ports = _resolve_ports(self._wanted)
-        self._start_process()
+        self._copy_backend()
+        self._start_process("wb")
+        self._await_ready()
+
+    def _await_ready(self) -> None:
         self._client = triton.InferenceServerClient(self.url)
         deadline = time.monotonic() + _READY_TIMEOUT_S
         while not self._is_ready():
@@ -176,47 +206,130 @@ class TritonServer:
                 )
             time.sleep(0.05)
 
-    def load(self, model: str, config_json: str | None = None) -> None:
+    def load(
+        self, model: str, config_json: str | None = None, *, timeout_s: float = _LOAD_TIMEOUT_S
+    ) -> None:
         """Load a model, or load it anew.
 
         Args:
             model: name of a folder of the repository.
             config_json: a whole configuration in the place of config.pbtxt.
+            timeout_s: seconds that it may take.
 
         Raises:
             CheckFailed: the model does not load; the message is the server's reason.
         """
         assert self._client is not None, "start() comes first"
         try:
-            self._client.load_model(model, config=config_json, client_timeout=_LOAD_TIMEOUT_S)
+            self._client.load_model(model, config=config_json, client_timeout=timeout_s)
         except InferenceServerException as exc:
             raise CheckFailed(
                 f"{model} does not load: {_reason(exc)}\n{self.log_excerpt()}"
             ) from exc
+        if config_json is not None:
+            self._configs[model] = _parsed(config_json)
+        if self.pid is not None:
+            self._regions |= regions_of(self.pid)
+        self.stubs()  # learns their names, which the dead do not tell
+
+    def reload(self, model: str, *, timeout_s: float = _LOAD_TIMEOUT_S) -> None:
+        """Start new stubs for a model, as it is configured now, and give up its old ones.
+
+        Raises:
+            CheckFailed: the model does not load.
+        """
+        with RunningServer(self.url) as running:
+            config = running.config(model)
+        self._reloads += 1
+        set_parameter(config, _RELOADS, str(self._reloads))
+        self.load(model, config_to_json(config), timeout_s=timeout_s)
+
+    def restart(self) -> None:
+        """Start a new process on the same ports, with the models that the old one had loaded.
+
+        Requests in flight end at once: their connections are closed. Where each model is also
+        published as it was loaded, the new process listens only once it can answer; else it says
+        for a moment that it knows no such model.
+
+        Raises:
+            UsageError: a port was taken meanwhile.
+            CheckFailed: the server or a model does not start.
+        """
+        configs = list(self._configs.values())
+        # Others may have loaded more, or other versions. A server that is broken may not say.
+        with contextlib.suppress(CheckFailed), RunningServer(self.url) as running:
+            configs = loaded_configs(running) or configs
+        self._configs = {config.name: config for config in configs}
+        self._end(timeout_s=0)
+        self.ports = _resolve_ports(self.ports)
+        self._models_of_stubs.clear()
+        self._start_process("ab", _preload(self._repository, configs))
+        self._await_ready()
+        for config in configs:
+            self.load(config.name, config_to_json(config))
+
+    def stubs(self) -> list[Stub]:
+        """The processes of the python backend, those that died included."""
+        found = [] if self.pid is None else stubs_of(self.pid)
+        self._models_of_stubs |= {s.pid: s.model for s in found if s.model is not None}
+        return [replace(s, model=self._models_of_stubs.get(s.pid)) for s in found]
+
+    def cascades(self) -> list[str]:
+        """Names of the cascades that are loaded.
+
+        Raises:
+            CheckFailed: the server does not say.
+        """
+        with RunningServer(self.url) as running:
+            return [config.name for config in loaded_configs(running) if is_cascade(config)]
+
+    def poll(self) -> int | None:
+        """The exit code of the process once it has ended; None while it runs."""
+        assert self._process is not None, "start() comes first"
+        return self._process.poll()
 
     def wait(self) -> int:
-        """Wait until the process ends by itself; its exit code."""
-        assert self._process is not None, "start() comes first"
-        return self._process.wait()
+        """Wait until the process ends by itself, and bring back what dies meanwhile.
+
+        Returns:
+            The exit code.
+
+        Raises:
+            CheckFailed: what died does not come back, or dies again and again.
+        """
+        code = Watchdog(self).run()
+        assert code is not None, "nobody stops this watch"
+        return code
 
     def stop(self, *, keep_log: bool = False) -> None:
         """Stop the server: requests in flight are answered first. Does nothing the second time."""
-        if self._client is not None:
-            self._client.close()
-            self._client = None
-        if self._process is not None and self._process.poll() is None:
-            self._process.send_signal(signal.SIGTERM)
-            try:
-                self._process.wait(_STOP_TIMEOUT_S)
-            except subprocess.TimeoutExpired:
-                # Its stubs are in its own process group, which holds nothing else.
-                os.killpg(self._process.pid, signal.SIGKILL)
-                self._process.wait()
-        self._process = None
+        broken = any(stub.death for stub in self.stubs())
+        self._end(timeout_s=_BROKEN_STOP_TIMEOUT_S if broken else _STOP_TIMEOUT_S)
         if keep_log:
             shutil.rmtree(self._folder / "backends", ignore_errors=True)
         else:
             shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _end(self, *, timeout_s: float) -> None:
+        """End the process: what is in flight has `timeout_s` seconds, with 0 not a moment."""
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+        if self._process is not None:
+            if self._process.poll() is None:
+                self._regions |= regions_of(self._process.pid)
+                if timeout_s:
+                    self._process.send_signal(signal.SIGTERM)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    self._process.wait(timeout_s)
+            # Stubs are in its own process group, which holds nothing else; they may outlive it.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self.exit_code = self._process.wait()
+        self._process = None
+        # Nobody else has them: their names are random.
+        remove_regions(self._regions)
+        self._regions.clear()
 
     def log_excerpt(self, lines: int = 15) -> str:
         """The last lines of the log that report an error, or simply the last ones."""
@@ -228,7 +341,7 @@ class TritonServer:
         excerpt = "\n".join(f"  {line}" for line in (errors or text)[-lines:])
         return f"{excerpt}\n  the whole log: {self.log_path}"
 
-    def _start_process(self) -> None:
+    def _copy_backend(self) -> None:
         backends = self._folder / "backends" / "python"
         shutil.copytree(self._installation.backend, backends, dirs_exist_ok=True)
         stub = backends / self._installation.stub.name
@@ -237,10 +350,12 @@ class TritonServer:
         for program in (stub, self._installation.binary):
             if not os.access(program, os.X_OK):
                 program.chmod(0o755)
+
+    def _start_process(self, log_mode: str, options: Sequence[str] = ()) -> None:
         self.log_path.parent.mkdir(parents=True, exist_ok=True)
-        with self.log_path.open("wb") as log:
+        with self.log_path.open(log_mode) as log:
             self._process = subprocess.Popen(
-                self._command(),
+                [*self._command(), *options],
                 env=self._environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -284,6 +399,26 @@ class TritonServer:
             return cast(bool, self._client.is_server_ready(client_timeout=1.0))
         except InferenceServerException:
             return False
+
+
+def _preload(repository: Path, configs: Sequence[ModelConfig]) -> list[str]:
+    """Flags that load models before the endpoints open; none where other versions would answer."""
+    for config in configs:
+        path = repository / config.name / "configs" / f"{PUBLISHED_CONFIG}.pbtxt"
+        if not path.is_file():
+            return []
+        published = config_from_text(path.read_text(encoding="utf-8"))
+        if versions_of_config(published) != versions_of_config(config):
+            return []
+    return [
+        f"--model-config-name={PUBLISHED_CONFIG}",
+        *(f"--load-model={config.name}" for config in configs),
+    ]
+
+
+def _parsed(config_json: str) -> ModelConfig:
+    pb: Any = model_config_pb2
+    return json_format.Parse(config_json, pb.ModelConfig())
 
 
 def _python3_folder() -> Path:

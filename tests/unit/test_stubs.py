@@ -1,0 +1,104 @@
+"""Processes of the python backend, seen from outside."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cascadebert_build.stubs import Stub, regions_of, remove_regions, stubs_of
+
+# A program of the stub's name, started by a server that does not collect it.
+_SERVER = """
+import subprocess, sys, time
+children = [subprocess.Popen([sys.argv[1], f"/models/{model}/1/model.py", what, "shm"])
+            for model, what in (("sst2_small", "60"), ("sst2_large", "60"), ("sst2", "0"))]
+print(*(child.pid for child in children), flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[tuple[int, list[int]]]:
+    """The pid of a server, and those of its stubs."""
+    stub = tmp_path / "triton_python_backend_stub"
+    shutil.copy("/bin/bash", stub)
+    stub.chmod(0o755)
+    models = tmp_path / "models"
+    for model in ("sst2_small", "sst2_large", "sst2"):
+        (models / model / "1").mkdir(parents=True)
+        # bash reads the model as a script, and stays what it is.
+        (models / model / "1" / "model.py").write_text(
+            'read -r -t "$1" line < <(sleep "$1")\nexit 0\n'
+        )
+    source = _SERVER.replace("/models/", f"{models}/")
+    process = subprocess.Popen(
+        [sys.executable, "-c", source, str(stub)], stdout=subprocess.PIPE, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    pids = [int(pid) for pid in process.stdout.readline().split()]
+    try:
+        yield process.pid, pids
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        process.stdout.close()
+
+
+def eventually(server_pid: int, expected: set[Stub]) -> None:
+    for _ in range(200):
+        if set(stubs_of(server_pid)) == expected:
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"{stubs_of(server_pid)}, not {expected}")
+
+
+def test_the_living_have_a_model_and_the_dead_a_reason(server: tuple[int, list[int]]) -> None:
+    pid, (small, large, cascade) = server
+    # The last one has ended in order.
+    living = {Stub(small, "sst2_small"), Stub(large, "sst2_large"), Stub(cascade, None)}
+    eventually(pid, living)
+    os.kill(large, signal.SIGKILL)
+    killed = Stub(large, None, "was killed by SIGKILL")
+    eventually(pid, living - {Stub(large, "sst2_large")} | {killed})
+
+
+def test_a_process_without_stubs_has_none() -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        assert stubs_of(process.pid) == []
+        assert regions_of(process.pid) == set()
+        process.communicate(b"\n")
+    assert stubs_of(process.pid) == []
+    assert regions_of(process.pid) == set()
+
+
+def test_shared_memory_is_found_by_its_name_and_given_back() -> None:
+    region = Path(f"/dev/shm/triton_python_backend_shm_region_test-{os.getpid()}")
+    source = (
+        "import mmap, sys; file = open(sys.argv[1], 'r+b'); "
+        "held = mmap.mmap(file.fileno(), 4096); print(flush=True); input()"
+    )
+    region.write_bytes(bytes(4096))
+    try:
+        with subprocess.Popen(
+            [sys.executable, "-c", source, str(region)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        ) as process:  # fmt: skip
+            assert process.stdout is not None
+            process.stdout.readline()
+            assert regions_of(process.pid) == {region}
+            remove_regions([region])
+            assert not region.exists()
+            assert regions_of(process.pid) == set(), "it has no name any more"
+            process.communicate(b"\n")
+        remove_regions([region])  # a second time does no harm
+    finally:
+        region.unlink(missing_ok=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -55,9 +55,10 @@ class Recorder:
         assert confidence.shape == exits.shape
         self.confidence.setdefault(stage, []).extend(confidence.tolist())
 
-    def answered(self, stage: int, seconds: float, rows: int) -> None:
-        assert 0 <= seconds < 60
-        self.exits[stage] = self.exits.get(stage, 0) + rows
+    def answered(self, stage: int, seconds: Sequence[float], rows: Sequence[int]) -> None:
+        assert len(seconds) == len(rows)
+        assert all(0 <= value < 60 for value in seconds)
+        self.exits[stage] = self.exits.get(stage, 0) + sum(rows)
 
     def degraded(self, reason: str, rows: int) -> None:
         self.degraded_by[reason] += rows

@@ -14,22 +14,35 @@ class Clock:
 
 
 def test_small_batches_run_at_once_and_leave_nothing_behind_them() -> None:
-    intake = Intake(64, Clock())
+    intake = Intake(64, 1024, Clock())
     assert not any(intake.queues(rows, waiting=0) for rows in (1, 8, 32))
 
 
-def test_a_batch_that_may_leave_others_behind_is_taken_in_once_a_second() -> None:
+def test_once_a_second_batches_that_may_leave_others_behind_are_taken_in() -> None:
     clock = Clock()
-    intake = Intake(64, clock)
+    intake = Intake(64, 1024, clock)
     assert intake.queues(33, waiting=0)
-    assert not intake.queues(64, waiting=0)
+    assert intake.queues(64, waiting=33)  # and what waited behind it
+    assert not intake.queues(20, waiting=97)  # nothing does any more, and that was not much
     clock.now_s = 0.99
     assert not intake.queues(64, waiting=0)
     clock.now_s = 1.0
     assert intake.queues(64, waiting=0)
 
 
-def test_rows_keep_their_order_while_others_wait() -> None:
-    intake = Intake(64, Clock())
-    assert intake.queues(1, waiting=5)
+def test_under_overload_everything_passes_through_the_queue() -> None:
+    clock = Clock()
+    intake = Intake(64, 1024, clock)
+    assert all(intake.queues(64, waiting=64 * i) for i in range(16))
+    assert intake.queues(5, waiting=1000)
+    assert intake.queues(64, waiting=600)
+    assert not intake.queues(64, waiting=512)
+
+
+def test_a_look_goes_on_for_as_long_as_more_comes() -> None:
+    clock = Clock()
+    intake = Intake(64, 1024, clock)
+    for second in range(5):
+        clock.now_s = float(second)
+        assert intake.queues(64, waiting=0)
     assert not intake.queues(1, waiting=0)

@@ -56,8 +56,8 @@ class Observer(AuditObserver, Protocol):
         """A stage has seen rows: their confidence, and which of them it answers, shape (n,)."""
         ...
 
-    def answered(self, stage: int, seconds: float, rows: int) -> None:
-        """`stage` has answered rows of a request, so many seconds after it came."""
+    def answered(self, stage: int, seconds: Sequence[float], rows: Sequence[int]) -> None:
+        """`stage` has answered rows of requests: of each, after how long and how many, (n,)."""
         ...
 
     def degraded(self, reason: str, rows: int) -> None:
@@ -98,7 +98,7 @@ class Cascade:
         self.policy = policy
         self._observer = observer
         self._stages = stages_of_policy(policy, version_folder, run_stage, calls_in_flight)
-        self._intake = Intake(max_batch_size)
+        self._intake = Intake(max_batch_size, policy.stages[0].max_queued_rows)
         self._expiry = ExpiryTimer(self._expire)
         self._queues: list[DeferralQueue] = []
         self._workers: list[DeferralWorker] = []
@@ -343,10 +343,12 @@ class Cascade:
         """Scatter a stage's answers back to their jobs."""
         now_s = time.monotonic()
         exits = decision.exits
-        for job, positions in _positions_by_job(rows, np.flatnonzero(exits)):
-            n = job.settle(*_part(rows, decision, positions), stage)
-            if n and self._observer is not None:
-                self._observer.answered(stage, now_s - job.began_s, n)
+        settled = [
+            (now_s - job.began_s, job.settle(*_part(rows, decision, positions), stage))
+            for job, positions in _positions_by_job(rows, np.flatnonzero(exits))
+        ]
+        if settled and self._observer is not None:
+            self._observer.answered(stage, [s for s, _ in settled], [n for _, n in settled])
         if self.policy.degrade:
             for job, positions in _positions_by_job(rows, np.flatnonzero(~exits)):
                 job.note(*_part(rows, decision, positions), stage)

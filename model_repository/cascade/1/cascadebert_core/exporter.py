@@ -12,7 +12,7 @@ from .policy import Policy
 from .tally import FAMILIES, GAUGE, POLICY, QUEUED, Series, Tally, series
 
 _LOGGER = logging.getLogger(__name__)
-_EVERY_S = 0.25
+_EVERY_S = 0.5
 
 
 class Exporter:
@@ -85,7 +85,7 @@ class Exporter:
         for line, value in self._tally.fetch().items():
             if FAMILIES[line.family][0] == GAUGE:
                 self._set(line, value)
-            else:
+            elif value or line not in self._metrics:
                 self._metric(line).increment(value)
 
     def _set(self, line: Series, value: float) -> None:

@@ -15,22 +15,31 @@ class Intake:
     Rows that run inside `execute` are answered the cheapest way, but while they run, requests
     gather in the scheduler's queue. (Its own limit on that queue is no help: with it, 2.51 leaves
     requests that could run until a wait of 500 ms is over.) A batch of more than half the largest
-    size may mean that more waits behind it. So once a second such a batch is only taken in, not
-    run: `execute` returns at once, is given all that waits, and it gathers in the queue of the
-    first stage, which is bounded. When that queue is empty again, rows run at once as before.
-    Under overload it never is, and so everything passes through it.
+    size may mean that more waits behind it. So once a second the cascade looks: such batches are
+    only taken in, not run, until a smaller one shows that nothing waits any more. What was taken in
+    is in the queue of the first stage, which is bounded. Where that is no more than half full, rows
+    run at once again, beside those of the queue; under overload it is, and so everything passes
+    through it.
     """
 
-    def __init__(self, max_batch_size: int, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        max_batch_size: int,
+        max_queued_rows: int,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         """Begin with nothing queued.
 
         Args:
             max_batch_size: rows that Triton hands over at most.
+            max_queued_rows: of the first stage.
             clock: seconds that never run backwards.
         """
         self._max_batch_size = max_batch_size
+        self._backlog = max_queued_rows // 2
         self._clock = clock
         self._next_look_s = clock()
+        self._looking = False
 
     def queues(self, rows: int, waiting: int) -> bool:
         """Whether these rows join the queue.
@@ -39,10 +48,12 @@ class Intake:
             rows: that Triton has handed over in one call.
             waiting: rows in the first stage's queue.
         """
-        if waiting:
-            return True
         # Of two batches one after the other that left requests behind, one is over half full.
-        if 2 * rows <= self._max_batch_size or self._clock() < self._next_look_s:
-            return False
-        self._next_look_s = self._clock() + _LOOK_EVERY_S
-        return True
+        more = 2 * rows > self._max_batch_size
+        now_s = self._clock()
+        if more and now_s >= self._next_look_s:
+            self._looking = True
+            self._next_look_s = now_s + _LOOK_EVERY_S
+        elif not more:
+            self._looking = False
+        return self._looking or waiting > self._backlog

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from .contract import DEGRADED_BY
 from .errors import Cancelled, DeadlineExceeded, InvalidArgument, Unavailable
+from .histogram import Histogram
 from .job import Job
 from .policy import Policy
 
@@ -111,6 +112,11 @@ def kind_of_error(error: Exception) -> str:
     return "unavailable" if isinstance(error, Unavailable) else "internal"
 
 
+_REQUESTS = {outcome: series(REQUESTS, outcome=outcome) for outcome in (ANSWERED, ERROR)}
+_ROWS = {outcome: series(ROWS, outcome=outcome) for outcome in (ANSWERED, ERROR)}
+_ERRORS = {kind: series(ERRORS, kind=kind) for kind in KINDS}
+
+
 class Tally:
     """Counts from any thread; an `Observer` of the cascade."""
 
@@ -118,13 +124,21 @@ class Tally:
         self._lock = threading.Lock()
         self._counts: defaultdict[Series, float] = defaultdict(float)
         self._rows_in_flight = 0
-        for line in _lines_from_the_start(policy):
+        stages = range(len(policy.stages))
+        self._exited = [series(EXITED, stage=stage) for stage in stages]
+        self._deferred = [series(DEFERRED, stage=stage) for stage in stages]
+        self._confidence = [Histogram(CONFIDENCE_BOUNDS) for _ in stages]
+        self._latency = [Histogram(LATENCY_BOUNDS) for _ in stages]
+        for line in (*self._exited, *self._deferred, *_lines_from_the_start(policy)):
             self._counts[line] = 0  # so that it is there before its first event
 
     def fetch(self) -> dict[Series, float]:
         """What was counted since the last time; gauges are as they stand."""
         with self._lock:
             counts, self._counts = self._counts, defaultdict(float)
+            for family, histograms in ((CONFIDENCE, self._confidence), (LATENCY, self._latency)):
+                for stage, histogram in enumerate(histograms):
+                    counts.update(_lines_of_histogram(family, stage, histogram))
             return {**counts, series(IN_FLIGHT): self._rows_in_flight}
 
     def began(self, job: Job) -> None:
@@ -138,10 +152,10 @@ class Tally:
         outcome = ANSWERED if job.error is None else ERROR
         with self._lock:
             self._rows_in_flight -= rows
-            self._counts[series(REQUESTS, outcome=outcome)] += 1
-            self._counts[series(ROWS, outcome=outcome)] += rows
+            self._counts[_REQUESTS[outcome]] += 1
+            self._counts[_ROWS[outcome]] += rows
             if job.error is not None:
-                self._counts[series(ERRORS, kind=kind_of_error(job.error))] += 1
+                self._counts[_ERRORS[kind_of_error(job.error)]] += 1
 
     def decided(
         self, stage: int, confidence: NDArray[np.float32], exits: NDArray[np.bool_]
@@ -149,15 +163,14 @@ class Tally:
         """See `cascade.Observer`."""
         known = confidence[np.isfinite(confidence)]
         with self._lock:
-            self._counts[series(DEFERRED, stage=stage)] += int((~exits).sum())
-            self._observe(CONFIDENCE, known, CONFIDENCE_BOUNDS, stage)
+            self._counts[self._deferred[stage]] += len(exits) - int(exits.sum())
+            self._confidence[stage].add(known)
 
-    def answered(self, stage: int, seconds: float, rows: int) -> None:
+    def answered(self, stage: int, seconds: Sequence[float], rows: Sequence[int]) -> None:
         """See `cascade.Observer`."""
-        values = np.full(rows, seconds)
         with self._lock:
-            self._counts[series(EXITED, stage=stage)] += rows
-            self._observe(LATENCY, values, LATENCY_BOUNDS, stage)
+            self._counts[self._exited[stage]] += sum(rows)
+            self._latency[stage].add(seconds, rows)
 
     def degraded(self, reason: str, rows: int) -> None:
         """See `cascade.Observer`."""
@@ -185,23 +198,15 @@ class Tally:
         with self._lock:
             self._counts[_of_audit(AUDIT_ERRORS, operating_point)] += rows
 
-    def _observe(
-        self,
-        family: str,
-        values: NDArray[np.float32] | NDArray[np.float64],
-        bounds: Sequence[float],
-        stage: int,
-    ) -> None:
-        at_most = np.searchsorted(np.sort(values), bounds, side="right")
-        for bound, rows in zip((*bounds, "+Inf"), (*at_most.tolist(), len(values)), strict=True):
-            if rows:
-                self._counts[_bucket(family, stage, bound)] += rows
-        self._counts[series(f"{family}_sum", stage=stage)] += float(values.sum())
-        self._counts[series(f"{family}_count", stage=stage)] += len(values)
 
-
-def _bucket(family: str, stage: int, bound: float | str) -> Series:
-    return series(f"{family}_bucket", stage=stage, le=bound)
+def _lines_of_histogram(
+    family: str, stage: int, histogram: Histogram
+) -> Iterator[tuple[Series, float]]:
+    at_most, total = histogram.fetch()
+    for bound, rows in zip((*histogram.bounds, "+Inf"), at_most.tolist(), strict=True):
+        yield series(f"{family}_bucket", stage=stage, le=bound), rows
+    yield series(f"{family}_sum", stage=stage), total
+    yield series(f"{family}_count", stage=stage), int(at_most[-1])
 
 
 def _of_audit(family: str, operating_point: str, **labels: object) -> Series:
@@ -209,19 +214,9 @@ def _of_audit(family: str, operating_point: str, **labels: object) -> Series:
 
 
 def _lines_from_the_start(policy: Policy) -> Iterator[Series]:
-    for outcome in (ANSWERED, ERROR):
-        yield series(REQUESTS, outcome=outcome)
-        yield series(ROWS, outcome=outcome)
-    yield from (series(ERRORS, kind=kind) for kind in KINDS)
+    yield from (*_REQUESTS.values(), *_ROWS.values(), *_ERRORS.values())
     yield from (series(DEGRADED, reason=reason) for reason in DEGRADED_BY)
     yield series(TRUNCATED)
-    for stage in range(len(policy.stages)):
-        yield series(EXITED, stage=stage)
-        yield series(DEFERRED, stage=stage)
-        for family, bounds in ((CONFIDENCE, CONFIDENCE_BOUNDS), (LATENCY, LATENCY_BOUNDS)):
-            yield from (_bucket(family, stage, bound) for bound in (*bounds, "+Inf"))
-            yield series(f"{family}_sum", stage=stage)
-            yield series(f"{family}_count", stage=stage)
     if policy.audit_rate > 0:
         for point in policy.operating_points:
             for result in ("agreed", "disagreed"):

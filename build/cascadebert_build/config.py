@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 import sys
 from collections.abc import Mapping
@@ -10,7 +9,7 @@ from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, cast
 
-from cascadebert_core.policy import REQUEST_TIMEOUT_S
+from cascadebert_core.policy import LONGEST_TIMEOUT_S, REQUEST_TIMEOUT_S
 from cascadebert_core.signals import MAX_PROBABILITY, SIGNALS
 from cascadebert_engine.profiles import Profile, default_opt_batch, profiles_of_buckets
 from cascadebert_engine.request import HARDWARE_COMPATIBILITY, BuildOptions
@@ -102,7 +101,8 @@ class RuntimeConfig:
             numbers of rows.
         audit_rate: share of the rows, 0 to 1, whose answer the server compares in the background
             with the last member's; see docs/audit.md.
-        max_queued_rows: rows that may wait for one stage; 0: 16 batches of the largest size.
+        max_queued_rows: rows that may wait for one stage; 0: 16 batches of the largest size, and at
+            least 1,024.
         degrade: answer a row that its next stage cannot take, for want of room, time or health,
             with the surest stage so far, and say so in DEGRADED; else its request is an error.
         request_timeout_s: the longest that a request may take whose caller sets no deadline.
@@ -428,9 +428,10 @@ def _validate_runtime(runtime: RuntimeConfig) -> None:
     if not 0.0 <= runtime.audit_rate <= 1.0:  # false for NaN too
         raise UsageError(f"runtime.audit_rate is {runtime.audit_rate}: give a number from 0 to 1")
     _at_least(0, runtime.max_queued_rows, "runtime.max_queued_rows")
-    if not 0.0 < runtime.request_timeout_s < math.inf:
+    if not 0.0 < runtime.request_timeout_s <= LONGEST_TIMEOUT_S:
         raise UsageError(
-            f"runtime.request_timeout_s is {runtime.request_timeout_s}: give seconds above 0"
+            f"runtime.request_timeout_s is {runtime.request_timeout_s}: give seconds above 0, at "
+            f"most {LONGEST_TIMEOUT_S:g}"
         )
 
 

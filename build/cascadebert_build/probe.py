@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from threading import Event
 from types import TracebackType
 
 from cascadebert_client import CascadeClient, CascadeClientError, InvalidRequest
@@ -9,6 +11,7 @@ from cascadebert_client import CascadeClient, CascadeClientError, InvalidRequest
 _TEXT = "a health check"  # a constant: nothing of a user is in it
 # No confidence exceeds it, so that a stage that is stuck cannot hide behind those before it.
 _THRESHOLD = 1.0
+_LOOK_S = 0.5  # between two looks at what the stages have answered
 
 
 class Probe:
@@ -19,6 +22,9 @@ class Probe:
         self._client = CascadeClient(url, cascade, channels=1)
         self._timeout_s = timeout_s
         self._pairs = False
+        self._closed = Event()
+        # Rows that each stage had answered when the probes began to fail.
+        self._before: dict[str, int] | None = None
 
     def __enter__(self) -> Probe:
         return self
@@ -33,33 +39,45 @@ class Probe:
 
     def close(self) -> None:
         """Close the connection; a question that is under way ends."""
+        self._closed.set()
         self._client.close()
 
     def failure(self) -> str | None:
         """Why the cascade does not work; None where it does.
 
-        A probe waits in the queues of everybody's requests. One that got no answer while every
-        stage answered rows of others has met a server that is busy, not one that is broken.
+        A probe waits in the queues of everybody's requests, and is turned away like them. One that
+        got no answer while every stage answers rows of others has met a server that is busy, not
+        one that is broken. A busy stage may take longer for a call than a probe has time, so what
+        counts is what it has answered since the probes began to fail.
         """
-        before = self._rows()
+        end_s = time.monotonic() + self._timeout_s
+        before = self._before or self._rows()
         try:
-            self._ask()
+            problem = self._ask()
         except CascadeClientError as exc:
+            problem = str(exc)
+        self._before = None
+        while problem and before:
             after = self._rows()
-            if before and all(after.get(stage, 0) > rows for stage, rows in before.items()):
+            if all(after.get(stage, 0) > rows for stage, rows in before.items()):
                 return None
-            return str(exc)
-        return None
+            if any(after.get(stage, 0) < rows for stage, rows in before.items()):
+                before = after  # the server has started anew
+            self._before = before
+            if time.monotonic() > end_s or self._closed.wait(_LOOK_S):
+                break
+        return problem
 
-    def _ask(self) -> None:
+    def _ask(self) -> str | None:
         text = (_TEXT, _TEXT) if self._pairs else _TEXT
         try:
-            self._client.classify(text, threshold=_THRESHOLD, timeout_s=self._timeout_s)
+            answer = self._client.classify(text, threshold=_THRESHOLD, timeout_s=self._timeout_s)
         except InvalidRequest:
             if self._pairs:
                 raise
             self._pairs = True
-            self._ask()
+            return self._ask()
+        return "it answers without its last stage (DEGRADED)" if answer.degraded else None
 
     def _rows(self) -> dict[str, int]:
         """Rows that each stage has answered; empty where the server does not say."""

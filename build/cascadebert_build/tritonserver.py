@@ -281,7 +281,10 @@ class TritonServer:
             CheckFailed: the server does not say.
         """
         with RunningServer(self.url) as running:
-            return [config.name for config in loaded_configs(running) if is_cascade(config)]
+            configs = loaded_configs(running)
+        # Others load models too, and a server that has crashed cannot be asked what it had.
+        self._configs.update({config.name: config for config in configs})
+        return [config.name for config in configs if is_cascade(config)]
 
     def poll(self) -> int | None:
         """The exit code of the process once it has ended; None while it runs."""

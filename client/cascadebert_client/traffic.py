@@ -101,7 +101,7 @@ def traffic_from_shares(
     checked: dict[str, float] = {}
     for version, share in shares.items():
         name = str(version)
-        if not name.isdecimal() or int(name) < 1:
+        if not name.isdecimal() or name.startswith("0"):
             raise InvalidRequest(f"traffic names version {version!r}: give a number from 1 on")
         if name in checked:
             raise InvalidRequest(f"traffic names version {name} twice: give it one share")

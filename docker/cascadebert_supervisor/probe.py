@@ -23,6 +23,7 @@ from .repository import ServedCascade
 _HOST = "127.0.0.1"
 _TEXT = "a health check"  # a constant: nothing of a user is in it
 _METRICS_TIMEOUT_S = 5.0
+_LOOK_S = 0.5  # between two looks at what the last stage has answered
 _LARGEST_ANSWER_BYTES = 2**20
 
 
@@ -68,18 +69,24 @@ class Probe:
 
         A probe waits in the same queues as everybody's requests. One that got no answer in time,
         or was turned away, while rows of others did pass the last stage, has met a server that is
-        busy, and a restart would make that worse: it counts as working.
+        busy, and a restart would make that worse: it counts as working. So is one that is answered
+        by an earlier stage, as a policy with `degrade` allows: the last one may be busy, or dead.
         """
         before = self._rows_of_last_stage(cascade)
         start_s = time.monotonic()
         failure, may_be_busy = self._ask(cascade)
         seconds = time.monotonic() - start_s
-        if failure and may_be_busy and before is not None:
+        while failure and may_be_busy and before is not None:
             after = self._rows_of_last_stage(cascade)
             if after is not None and after > before:
                 return ProbeResult(
                     True, f"busy: {failure}, while other rows were answered", seconds
                 )
+            # Who is turned away at once must look for longer: counts take a moment to arrive, and a
+            # call of a large stage takes its time.
+            if time.monotonic() > start_s + self.timeout_s:
+                break
+            time.sleep(min(_LOOK_S, self.timeout_s))
         return ProbeResult(not failure, failure, seconds)
 
     def _ask(self, cascade: ServedCascade) -> tuple[str, bool]:
@@ -95,7 +102,11 @@ class Probe:
         except (OSError, ValueError, http.client.HTTPException) as exc:
             timed_out = isinstance(getattr(exc, "reason", None), TimeoutError)
             return f"no answer ({type(exc).__name__}: {exc})", timed_out
-        return ("" if _labels(answer) else "an answer without a label"), False
+        if not _values(answer, "LABEL"):
+            return "an answer without a label", False
+        if _values(answer, "DEGRADED") == [True]:
+            return "it answers without its last stage (DEGRADED)", True
+        return "", False
 
     def _rows_of_last_stage(self, cascade: ServedCascade) -> float | None:
         """Rows that the last stage has answered so far; None where the metrics do not come."""
@@ -138,16 +149,16 @@ def _request_body(cascade: ServedCascade) -> bytes:
                 {"name": name, "datatype": "BYTES", "shape": [1, 1], "data": [_TEXT]}
                 for name in names
             ],
-            "outputs": [{"name": "LABEL"}],
+            "outputs": [{"name": "LABEL"}, {"name": "DEGRADED"}],
             "parameters": {"threshold": "1"},
         }
     ).encode()
 
 
-def _labels(answer: Any) -> list[Any]:
+def _values(answer: Any, name: str) -> list[Any]:
     outputs = cast("dict[str, Any]", answer).get("outputs") if isinstance(answer, dict) else None
     for output in cast("list[Any]", outputs) if isinstance(outputs, list) else []:
-        if isinstance(output, dict) and cast("dict[str, Any]", output).get("name") == "LABEL":
+        if isinstance(output, dict) and cast("dict[str, Any]", output).get("name") == name:
             return cast("list[Any]", cast("dict[str, Any]", output).get("data") or [])
     return []
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from cascadebert_core.errors import Cancelled, DeadlineExceeded, InternalError, 
 from cascadebert_core.job import Job
 from cascadebert_core.policy import Policy
 from tests.support.policies import make_policy, write_tokenizer
-from tests.unit.test_cascade import Bench, by_words
+from tests.unit.test_cascade import Bench, Recorder, by_words
 
 
 class Blocked:
@@ -292,3 +292,52 @@ def test_closing_ends_what_a_hanging_stage_holds(make: Callable[..., Bench]) -> 
     assert all(isinstance(job.error, Unavailable) for job in jobs)
     assert all("unloading" in str(job.error) for job in jobs)
     stages.release.set()
+
+
+def test_a_call_that_fails_after_some_of_its_rows_were_decided(make: Callable[..., Bench]) -> None:
+    """Those keep their answers, and no row is decided twice."""
+    for degrade in (False, True):
+        bench = make(limited(degrade=degrade, max_queued_rows=100))
+        recorder = bench.recorder
+
+        def fail_once(
+            stage: int, seconds: Sequence[float], rows: Sequence[int], recorder: Recorder = recorder
+        ) -> None:
+            recorder.answered = Recorder.answered.__get__(recorder)
+            raise MemoryError
+
+        recorder.answered = fail_once
+        job = bench.job("good", "not good", "bad")
+        assert bench.begin(job) == [True]
+        # Of the row that was not sure nothing had been kept yet, so it cannot be degraded.
+        assert isinstance(job.error, InternalError)
+        assert job.exit_stage.tolist() == [0, -1, 0]
+        again = bench.job("good", "not good")
+        bench.begin(again)
+        assert again.exit_stage.tolist() == [0, 1]
+
+
+def test_what_cannot_be_degraded_has_all_of_its_time(make: Callable[..., Bench]) -> None:
+    stages = Blocked()
+    bench = make(limited(degrade=True, max_queued_rows=100), stages)
+    due_s = time.monotonic() + 0.5
+    forced = bench.job("good", stage=1, deadline_s=due_s)
+    bench.begin(forced)
+    assert time.monotonic() >= due_s
+    assert isinstance(forced.error, DeadlineExceeded)
+    stages.release.set()
+
+
+def test_rows_of_requests_that_have_ended_take_nobodys_place(make: Callable[..., Bench]) -> None:
+    stages = Blocked()
+    bench = make(limited(degrade=False, max_queued_rows=2), stages)
+    _, *waiting = fill(bench, stages)
+    for job in waiting:
+        job.fail(Cancelled("gone"))
+    late = bench.job("not bad")
+    begin(bench, late)
+    assert late.error is None
+    stages.release.set()
+    wait_until(lambda: late.ended)
+    assert late.exit_stage[0] == 1
+    assert sum(rows for stage, rows, _ in bench.calls if stage == 1) == 2

@@ -61,9 +61,9 @@ def test_a_call_takes_no_more_rows_than_the_stage_does() -> None:
 def test_a_full_queue_refuses_a_request_whole() -> None:
     queue = DeferralQueue(2)
     assert queue.offer(make_rows(3))
-    assert not queue.full
+    assert not queue.is_full()
     assert queue.offer(make_rows(3, 3))  # a request is never split, so that one larger than the
-    assert queue.full  # queue may pass too
+    assert queue.is_full()  # queue may pass too
     assert not queue.offer(make_rows(3))
     assert len(queue) == 3
     assert len(queue.take(8, BUCKETS)) == 3

@@ -39,10 +39,11 @@ def test_under_overload_everything_passes_through_the_queue() -> None:
     assert not intake.queues(64, waiting=512)
 
 
-def test_a_look_goes_on_for_as_long_as_more_comes() -> None:
+def test_a_look_ends_when_it_has_taken_in_what_the_queue_may_hold() -> None:
+    """Requests of many rows each fill more than half a batch, however few their callers."""
     clock = Clock()
-    intake = Intake(64, 1024, clock)
-    for second in range(5):
-        clock.now_s = float(second)
-        assert intake.queues(64, waiting=0)
-    assert not intake.queues(1, waiting=0)
+    intake = Intake(64, 256, clock)
+    taken_in = [intake.queues(64, waiting=0) for _ in range(10)]
+    assert taken_in == [True] * 5 + [False] * 5
+    clock.now_s = 1.0
+    assert intake.queues(64, waiting=0)

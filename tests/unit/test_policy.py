@@ -124,7 +124,8 @@ def test_the_audit_rate_is_part_of_the_policy_and_survives_new_thresholds() -> N
 
 def test_how_a_policy_is_served_can_change_without_what_it_decides() -> None:
     plain = make_policy(0.9)
-    assert [stage.max_queued_rows for stage in plain.stages] == [128, 128]  # 16 batches of 8
+    assert [stage.max_queued_rows for stage in plain.stages] == [1024, 1024]
+    assert replace(plain.stages[0], max_batch_size=128, max_queued_rows=0).max_queued_rows == 2048
     stages = tuple(replace(stage, max_queued_rows=5) for stage in plain.stages)
     served = replace(plain, stages=stages, degrade=True, request_timeout_s=7.5, audit_rate=0.1)
     assert policy_from_json(policy_to_json(served)) == served
@@ -143,6 +144,7 @@ def test_how_a_policy_is_served_can_change_without_what_it_decides() -> None:
         ({"degrade": None}, "policy.degrade is None"),
         ({"request_timeout_s": 0}, "policy.request_timeout_s is 0.0: give seconds above 0"),
         ({"request_timeout_s": "5"}, "policy.request_timeout_s is '5'"),
+        ({"request_timeout_s": 1e10}, "give seconds above 0, at most 1e.06"),
     ],
 )
 def test_limits_that_cannot_be(changes: dict[str, Any], message: str) -> None:

@@ -373,6 +373,33 @@ def test_being_turned_away_is_a_failure_only_while_nobody_else_is_answered(
     assert fake.probe().classify(TINY).ok
 
 
+def test_an_answer_without_the_last_stage_is_none_unless_that_stage_is_busy(
+    fake: FakeTriton,
+) -> None:
+    degraded = {"name": "DEGRADED", "data": [True]}
+    fake.body = {"outputs": [{"name": "LABEL", "data": ["x"]}, degraded]}
+    assert "without its last stage" in fake.probe().classify(TINY).detail
+    assert not fake.probe().classify(TINY).ok
+    fake.rows_per_look = 1
+    assert fake.probe().classify(TINY).ok
+    degraded["data"] = [False]
+    fake.rows_per_look = 0
+    assert fake.probe().classify(TINY).ok
+
+
+def test_who_is_turned_away_at_once_looks_for_longer(fake: FakeTriton) -> None:
+    """Counts reach the endpoint a moment later, and large stages take their time for a call."""
+    fake.status, fake.body = 503, {"error": "64 rows waiting"}
+
+    def one_call_ends() -> None:
+        fake.rows += 1
+
+    timer = threading.Timer(0.15, one_call_ends)
+    timer.start()
+    assert fake.probe().classify(TINY).ok
+    timer.join()
+
+
 def test_rows_are_counted_by_model_and_stage() -> None:
     text = 'x_total{model="a",stage="0"} 9\n' + "".join(
         f'cascadebert_exited_rows_total{{model="{model}",stage="{stage}"}} {rows}\n'

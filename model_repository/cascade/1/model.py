@@ -101,8 +101,10 @@ class TritonPythonModel:
 
     def finalize(self) -> None:
         """Answer what is in flight and stop the threads."""
-        self._cascade.close()
-        self._exporter.close()
+        try:
+            self._cascade.close()
+        finally:
+            self._exporter.close()
 
     def _job(self, request: Any) -> Job:
         """The request as a job of its own memory; a request in error as a job that has ended."""

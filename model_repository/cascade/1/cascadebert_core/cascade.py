@@ -211,7 +211,7 @@ class Cascade:
                     self._refuse_if_late(job, stage, waiting=len(queue))
                 if job.ended:
                     continue
-                if queue.full:
+                if queue.is_full():
                     self._give_up(own, self._is_full(stage), OVERLOAD)
                     continue
                 encoded = self._encode_or_fail(stage, own)
@@ -257,13 +257,16 @@ class Cascade:
 
     def _due_s(self, job: Job) -> float:
         """When the timer ends a job; with some time to spare where it may be degraded."""
-        due_s = job.deadline_s
-        if due_s is None:
-            due_s = job.began_s + self.policy.request_timeout_s
+        due_s = self._deadline_s(job)
         if not self.policy.degrade:
             return due_s
         low, high = _MARGIN_S
         return due_s - min(max(_MARGIN * (due_s - job.began_s), low), high)
+
+    def _deadline_s(self, job: Job) -> float:
+        if job.deadline_s is not None:
+            return job.deadline_s
+        return job.began_s + self.policy.request_timeout_s
 
     def _expire(self, job: Job) -> None:
         error = DeadlineExceeded(
@@ -272,7 +275,14 @@ class Cascade:
             else "request timeout expired: no answer within the policy's request_timeout_s, "
             f"{self.policy.request_timeout_s:g} s; a stage hangs, or too much was sent at once"
         )
-        self._end_early(job, error, DEADLINE)
+        if self.policy.degrade:
+            self._tell_degraded(DEADLINE, job.degrade())
+        due_s = self._deadline_s(job)
+        if not job.ended and due_s > time.monotonic():
+            # It cannot be degraded, and has until its deadline, then.
+            self._expiry.watch(job, due_s)
+        else:
+            job.fail(error)
 
     def _end_early(self, job: Job, error: CascadeError, reason: str) -> None:
         """Degrade all of a job's rows that are not decided, or fail it."""
@@ -283,8 +293,12 @@ class Cascade:
     def _give_up(self, rows: Sequence[Row], error: CascadeError, reason: str) -> None:
         """Degrade rows that no stage may answer any more, or fail their jobs."""
         for job, own in _by_job(rows):
+            # In a call that failed half way, some rows are decided already.
+            lost = np.array([r.index for r in own if job.exit_stage[r.index] < 0], dtype=np.intp)
+            if not len(lost):
+                continue
             if self.policy.degrade:
-                n = job.degrade(np.array([row.index for row in own], dtype=np.intp))
+                n = job.degrade(lost)
                 self._tell_degraded(reason, n)
                 if n:
                     continue

@@ -33,10 +33,12 @@ class DeferralQueue:
         """Rows that wait at this moment."""
         return len(self._rows)
 
-    @property
-    def full(self) -> bool:
+    def is_full(self) -> bool:
         """Whether rows would be refused at this moment."""
-        return len(self._rows) >= self._max_rows
+        with self._changed:
+            if len(self._rows) >= self._max_rows:
+                self._drop_ended()
+            return len(self._rows) >= self._max_rows
 
     def offer(self, rows: Sequence[Row]) -> bool:
         """Append rows; False where the queue is full, and none of them is in it.
@@ -47,7 +49,7 @@ class DeferralQueue:
         with self._changed:
             if self._closed:
                 raise Unavailable("the cascade is unloading: send the request again")
-            if self.full:
+            if self.is_full():
                 return False
             self._rows.extend(rows)
             self._changed.notify()
@@ -63,9 +65,13 @@ class DeferralQueue:
             1 to `max_rows` rows; none once the queue is closed and empty.
         """
         with self._changed:
-            self._changed.wait_for(lambda: self._rows or self._closed)
-            if not self._rows:
-                return []
+            while True:
+                self._changed.wait_for(lambda: self._rows or self._closed)
+                self._drop_ended()
+                if self._rows:
+                    break
+                if self._closed:
+                    return []
             limit = bucket_of(_length(self._rows[0]), buckets)
             taken: list[Row] = []
             left: deque[Row] = deque()
@@ -76,6 +82,11 @@ class DeferralQueue:
             if left:  # for another thread that waits
                 self._changed.notify()
             return taken
+
+    def _drop_ended(self) -> None:
+        """Forget rows that nobody waits for any more."""
+        if any(row.job.ended for row in self._rows):
+            self._rows = deque(row for row in self._rows if not row.job.ended)
 
     def close(self) -> None:
         """Refuse further rows; those that are in are still taken."""

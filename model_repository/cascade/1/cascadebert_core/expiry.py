@@ -15,7 +15,9 @@ _LOGGER = logging.getLogger(__name__)
 
 # Jobs whose time is up within so long of each other are ended together.
 _GRAIN_S = 0.002
-_PURGE_FROM = 1024
+_PURGE_FROM = 64
+# A wait of centuries, which a caller may ask for, is more than a condition can do.
+_LONGEST_WAIT_S = 60.0
 
 
 class ExpiryTimer:
@@ -82,4 +84,4 @@ class ExpiryTimer:
     def _pause_s(self) -> float | None:
         if not self._heap:
             return None
-        return max(_GRAIN_S, self._heap[0][0] - time.monotonic())
+        return min(max(_GRAIN_S, self._heap[0][0] - time.monotonic()), _LONGEST_WAIT_S)

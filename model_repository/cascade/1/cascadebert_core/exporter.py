@@ -52,6 +52,7 @@ class Exporter:
         self._queued_rows = queued_rows
         self._families: dict[str, Any] = {}
         self._metrics: dict[Series, Any] = {}
+        self._due: dict[Series, float] = {}  # fetched, and not passed on yet
         self._stopping = threading.Event()
         self._flush()
         self._set(series(POLICY, policy=policy.id), 1)
@@ -86,7 +87,10 @@ class Exporter:
             if FAMILIES[line.family][0] == GAUGE:
                 self._set(line, value)
             elif value or line not in self._metrics:
-                self._metric(line).increment(value)
+                self._due[line] = self._due.get(line, 0) + value
+        for line in list(self._due):
+            self._metric(line).increment(self._due[line])
+            del self._due[line]
 
     def _set(self, line: Series, value: float) -> None:
         self._metric(line).set(value)

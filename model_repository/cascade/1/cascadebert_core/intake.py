@@ -16,10 +16,10 @@ class Intake:
     gather in the scheduler's queue. (Its own limit on that queue is no help: with it, 2.51 leaves
     requests that could run until a wait of 500 ms is over.) A batch of more than half the largest
     size may mean that more waits behind it. So once a second the cascade looks: such batches are
-    only taken in, not run, until a smaller one shows that nothing waits any more. What was taken in
-    is in the queue of the first stage, which is bounded. Where that is no more than half full, rows
-    run at once again, beside those of the queue; under overload it is, and so everything passes
-    through it.
+    only taken in, not run, until a smaller one shows that nothing waits any more, or as many rows
+    were taken in as the queue of the first stage may hold. Where that queue is no more than half
+    full by then, rows run at once again, beside those of the queue; under overload it is fuller,
+    and so everything passes through it, and what it cannot hold is turned away.
     """
 
     def __init__(
@@ -36,10 +36,11 @@ class Intake:
             clock: seconds that never run backwards.
         """
         self._max_batch_size = max_batch_size
-        self._backlog = max_queued_rows // 2
+        self._max_queued_rows = max_queued_rows
         self._clock = clock
         self._next_look_s = clock()
         self._looking = False
+        self._taken_in = 0
 
     def queues(self, rows: int, waiting: int) -> bool:
         """Whether these rows join the queue.
@@ -52,8 +53,9 @@ class Intake:
         more = 2 * rows > self._max_batch_size
         now_s = self._clock()
         if more and now_s >= self._next_look_s:
-            self._looking = True
+            self._looking, self._taken_in = True, 0
             self._next_look_s = now_s + _LOOK_EVERY_S
-        elif not more:
+        elif not more or self._taken_in > self._max_queued_rows:
             self._looking = False
-        return self._looking or waiting > self._backlog
+        self._taken_in += rows
+        return self._looking or waiting > self._max_queued_rows // 2

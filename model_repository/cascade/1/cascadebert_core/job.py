@@ -112,17 +112,22 @@ class Job:
         """Decide rows: they exit at `stage`.
 
         Args:
-            indices: int of shape (k,), rows of this job that are not decided yet.
+            indices: int of shape (k,), rows of this job; those that are decided stay as they are.
             probabilities: float32 of shape (k, n_labels).
             confidence: float32 of shape (k,).
             stage: 0-based.
 
         Returns:
-            k, or 0 where the job has ended meanwhile, by another of its rows or by its deadline.
+            How many rows were decided; 0 where the job has ended meanwhile, by another of its rows
+            or by its deadline.
         """
         with self._lock:
             if self._pending == 0:
                 return 0
+            undecided = self.exit_stage[indices] < 0
+            if not undecided.all():
+                indices, probabilities = indices[undecided], probabilities[undecided]
+                confidence = confidence[undecided]
             self.probabilities[indices] = probabilities
             self.confidence[indices] = confidence
             self.exit_stage[indices] = stage
@@ -153,7 +158,8 @@ class Job:
         """Decide rows with the surest answer so far.
 
         Args:
-            indices: int of shape (k,), rows that are not decided yet; None: all of these.
+            indices: int of shape (k,), rows of this job; None: all. Those that are decided stay as
+                they are.
 
         Returns:
             How many rows were decided; 0 where one of them has no answer yet, or the job has ended.
@@ -161,9 +167,11 @@ class Job:
         with self._lock:
             if self._pending == 0:
                 return 0
+            undecided = self.exit_stage < 0
             if indices is None:
-                indices = np.flatnonzero(self.exit_stage < 0)
-            if (self._seen_stage[indices] < 0).any():
+                indices = np.flatnonzero(undecided)
+            indices = indices[undecided[indices]]
+            if not len(indices) or (self._seen_stage[indices] < 0).any():
                 return 0
             self.exit_stage[indices] = self._seen_stage[indices]
             self.degraded[indices] = True

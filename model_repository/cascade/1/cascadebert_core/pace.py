@@ -9,22 +9,28 @@ from contextlib import contextmanager
 
 # Weight of the newest call in the moving averages: the last ten or so count.
 _WEIGHT = 0.2
-# What was measured longer ago says nothing of a stage that has been idle since.
-_STALE_S = 10.0
+# What was measured longer ago may have been a hiccup: the next call is let through, and what it
+# takes is what counts then.
+_STALE_S = 2.0
 
 
 class Pace:
     """Moving averages of one stage's calls; threads measure at the same time."""
 
     def __init__(
-        self, calls_in_flight: int = 1, clock: Callable[[], float] = time.monotonic
+        self,
+        max_batch_size: int,
+        calls_in_flight: int = 1,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Know nothing yet.
 
         Args:
+            max_batch_size: rows of one call at most.
             calls_in_flight: calls that may run at a time.
             clock: seconds that never run backwards.
         """
+        self._max_batch_size = max_batch_size
         self._calls_in_flight = max(1, calls_in_flight)
         self._clock = clock
         self._lock = threading.Lock()
@@ -53,22 +59,25 @@ class Pace:
             waiting: rows before it.
 
         Returns:
-            0 where nothing is known: before the first call, and after a long pause.
+            0 where nothing is known: before the first call, and where nobody waits for a stage
+            that was not measured lately.
         """
         with self._lock:
-            if self._measured_s is None:
-                return 0.0
-            idle = not waiting and not self._running
-            if idle and self._clock() - self._measured_s > _STALE_S:
-                return 0.0
-            # Until a thread is free, the calls that run are half done on average.
             busy = self._running >= self._calls_in_flight
-            ahead_s = waiting * self._row_s / self._calls_in_flight
+            if self._measured_s is None or (self._is_stale() and not waiting and not busy):
+                return 0.0
+            # Row by row, or in full calls at the pace of those of late, which were smaller perhaps.
+            calls = -(-waiting // self._max_batch_size)
+            ahead_s = min(waiting * self._row_s, calls * self._call_s) / self._calls_in_flight
+            # Until a thread is free, the calls that run are half done on average.
             return ahead_s + (0.5 * self._call_s if busy else 0.0) + self._call_s
 
     def _learn(self, seconds: float, rows: int) -> None:
         with self._lock:
-            weight = 1.0 if self._measured_s is None else _WEIGHT
+            weight = 1.0 if self._is_stale() else _WEIGHT
             self._call_s += weight * (seconds - self._call_s)
             self._row_s += weight * (seconds / rows - self._row_s)
             self._measured_s = self._clock()
+
+    def _is_stale(self) -> bool:
+        return self._measured_s is None or self._clock() - self._measured_s > _STALE_S

@@ -20,10 +20,13 @@ from .signals import MAX_PROBABILITY, SIGNALS
 
 SCHEMA_VERSION = 3
 
-# Batches of the largest size that may wait for a stage, where nobody says otherwise.
+# Rows that may wait for a stage, where nobody says otherwise: so many batches of the largest size,
+# and 16 requests of as many rows as the cascade takes in one.
 QUEUED_BATCHES = 16
-# Seconds that a request without a deadline may take, where nobody says otherwise.
+_QUEUED_ROWS = 1024
+# Seconds that a request without a deadline may take, where nobody says otherwise, and at most.
 REQUEST_TIMEOUT_S = 300.0
+LONGEST_TIMEOUT_S = 1e6
 
 # Of a stage: one number, or one for every label of the policy, by the label that it predicts.
 Threshold = float | tuple[float, ...]
@@ -50,7 +53,8 @@ class StagePolicy:
         signal: what the stage's confidence is, a name of `signals.SIGNALS`.
         threshold: the default operating point's; None at the last stage.
         label_indices: `label_indices[i]` is where the policy's label i stands in the logits.
-        max_queued_rows: rows that may wait for the stage; 0 stands for `QUEUED_BATCHES` batches.
+        max_queued_rows: rows that may wait for the stage; 0 stands for `QUEUED_BATCHES` batches,
+            and at least 1,024.
     """
 
     model: str
@@ -68,7 +72,8 @@ class StagePolicy:
 
     def __post_init__(self) -> None:
         if not self.max_queued_rows:
-            object.__setattr__(self, "max_queued_rows", QUEUED_BATCHES * self.max_batch_size)
+            rows = max(_QUEUED_ROWS, QUEUED_BATCHES * self.max_batch_size)
+            object.__setattr__(self, "max_queued_rows", rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,9 +260,10 @@ def _validate_whole(policy: Policy) -> None:
         raise PolicyError(f"policy.certificate is {policy.certificate!r}: give an object or null")
     if not 0.0 <= policy.audit_rate <= 1.0:
         raise PolicyError(f"policy.audit_rate is {policy.audit_rate}: give a number from 0 to 1")
-    if not policy.request_timeout_s > 0:
+    if not 0 < policy.request_timeout_s <= LONGEST_TIMEOUT_S:
         raise PolicyError(
-            f"policy.request_timeout_s is {policy.request_timeout_s}: give seconds above 0"
+            f"policy.request_timeout_s is {policy.request_timeout_s}: give seconds above 0, at "
+            f"most {LONGEST_TIMEOUT_S:g}"
         )
     default = policy.default_operating_point
     if default not in policy.operating_points:

@@ -18,6 +18,7 @@ LEVELS = (NONE, ERRORS, ALL)
 
 # Errors come in floods; of each kind so many lines a second say enough.
 _LINES_PER_S = 10
+_LONGEST_ID = 200  # characters of a request's id, which is the caller's to choose
 
 
 class RequestLog:
@@ -67,7 +68,8 @@ class RequestLog:
         held_back: int | None = 0 if self._level == ALL else self._held_back_before(kind)
         if held_back is None:
             return
-        line: dict[str, object] = {"event": event, **self._head, "request_id": job.request_id}
+        line: dict[str, object] = {"event": event, **self._head}
+        line["request_id"] = job.request_id[:_LONGEST_ID]
         line["rows"] = len(job.texts)
         line["milliseconds"] = round(1000 * (time.monotonic() - job.began_s), 3)
         if job.error is None:

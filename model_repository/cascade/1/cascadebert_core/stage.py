@@ -41,7 +41,7 @@ class Stage:
     ) -> None:
         self.index = index
         self.settings = settings
-        self.pace = Pace(calls_in_flight)
+        self.pace = Pace(settings.max_batch_size, calls_in_flight)
         self._encoder = encoder
         self._run_stage = run_stage
         self._label_indices = np.array(settings.label_indices)
@@ -80,10 +80,18 @@ class Stage:
             thresholds: as for `gate.decide`.
             trace: for the call to be part of.
         """
+        with self.pace.call(len(encoded)):
+            return self._decide(encoded, thresholds, trace)
+
+    def _decide(
+        self,
+        encoded: Sequence[EncodedRow],
+        thresholds: NDArray[np.float32] | np.float32,
+        trace: object | None = None,
+    ) -> Decision:
         settings = self.settings
         batch = pad_rows(encoded, settings.inputs, settings.buckets, self._encoder.pad_id, trace)
-        with self.pace.call(len(encoded)):
-            logits = self._run_stage(self.index, batch)
+        logits = self._run_stage(self.index, batch)
         expected = (len(encoded), len(self._label_indices))
         if logits.shape != expected:
             raise InternalError(
@@ -100,7 +108,8 @@ class Stage:
         labels: list[NDArray[np.intp]] = []
         for start in range(0, len(texts), most):
             encoded = self._encoder.encode(texts[start : start + most])
-            decision = self.decide(encoded, ALWAYS_EXIT)
+            # Not measured: an audit's few rows say little of the calls that requests wait for.
+            decision = self._decide(encoded, ALWAYS_EXIT)
             labels.append(np.where(decision.exits, decision.probabilities.argmax(axis=1), -1))
         return np.concatenate(labels)
 

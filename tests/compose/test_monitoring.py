@@ -150,7 +150,7 @@ def test_prometheus_scrapes_the_service(prometheus: Service) -> None:
 @pytest.mark.timeout(900)
 def test_the_rules_evaluate_on_the_live_server(prometheus: Service) -> None:
     rules = [rule for group in api(prometheus, "rules")["groups"] for rule in group["rules"]]
-    assert len(rules) == 16
+    assert len(rules) == 20
     for rule in rules:
         assert rule["health"] != "err", rule
         query(prometheus, rule["query"])

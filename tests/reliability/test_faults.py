@@ -80,10 +80,10 @@ class Scene:
         """Whether rows pass through every stage."""
         with CascadeClient(self.server.url, CASCADE) as client:
             try:
-                client.classify(self.truth.texts[0], threshold=1.0, timeout_s=2.0)
+                answer = client.classify(self.truth.texts[0], threshold=1.0, timeout_s=2.0)
             except CascadeClientError:
                 return False
-        return True
+        return not answer.degraded
 
     def await_recovery(self) -> float:
         """Seconds until it answers again."""

@@ -19,6 +19,15 @@ def write_texts(path: Path, texts: Sequence[Text]) -> Path:
     return _write(path, (_text_step(text) for text in texts))
 
 
+def write_payloads(path: Path, texts: Sequence[Text], rows: int = 1) -> Path:
+    """Write texts, or pairs, as JSON for servers other than Triton: `rows` of them a request."""
+    requests = [
+        [texts[(start + i) % len(texts)] for i in range(rows)]
+        for start in range(0, len(texts), rows)
+    ]
+    return _write(path, ({"payload": [_payload(request)]} for request in requests))
+
+
 def write_tokens(path: Path, texts: Sequence[Text], encoder: Encoder, stage: StagePolicy) -> Path:
     """Write texts as requests to a stage, tokenised and padded to buckets as the cascade does."""
     return _write(path, (_token_step(text, encoder, stage) for text in texts))
@@ -41,6 +50,13 @@ def _text_step(text: Text) -> dict[str, Any]:
     return {
         name: {"content": [value], "shape": [1]}
         for name, value in zip((TEXT, TEXT_PAIR), values, strict=False)
+    }
+
+
+def _payload(texts: Sequence[Text]) -> dict[str, list[str]]:
+    columns = zip(*((t,) if isinstance(t, str) else t for t in texts), strict=True)
+    return {
+        name.lower(): list(column) for name, column in zip((TEXT, TEXT_PAIR), columns, strict=False)
     }
 
 

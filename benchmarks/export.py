@@ -110,10 +110,20 @@ def _request(raw: dict[str, Any]) -> TimedRequest:
     if not raw["response_timestamps"]:
         raise CheckFailed("perf_analyzer exported a request without an answer")
     outputs = raw.get("response_outputs") or [{}]
-    stages = outputs[-1].get(EXIT_STAGE, ())
+    stages = _stages(outputs[-1])
     # One row comes as a number, several as a list.
     return TimedRequest(
         raw["timestamp"],
         raw["response_timestamps"][-1],
         (stages,) if isinstance(stages, int) else tuple(stages),
     )
+
+
+def _stages(output: dict[str, Any]) -> int | list[int] | tuple[int, ...]:
+    """Exit stages in an answer of Triton, or in the JSON text of another server."""
+    if "response" not in output:
+        return output.get(EXIT_STAGE, ())
+    try:
+        return json.loads(output["response"])[EXIT_STAGE.lower()]
+    except (ValueError, TypeError, KeyError) as exc:
+        raise CheckFailed(f"the server answered {output['response']!r:.200}") from exc

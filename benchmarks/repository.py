@@ -32,11 +32,16 @@ def copy_cascade(source: Path, cascade: str, target: Path) -> Policy:
     return policy
 
 
-def install_blocking(repository: Path, cascade: str) -> str:
-    """Put the blocking baseline beside a cascade: same core, policy, stages and instances.
+def install_blocking(repository: Path, cascade: str, instances: int = 1) -> str:
+    """Put the blocking baseline beside a cascade: same core, policy and stages.
 
     It gets Triton's default batching: a queue policy of the cascade may cost it more than the
     cascade, whose clients wait less for the queue.
+
+    Args:
+        repository: that has the cascade.
+        cascade: its model.
+        instances: of the blocking model. With one, a single batch is under way at any time.
 
     Returns:
         The baseline's name.
@@ -45,6 +50,8 @@ def install_blocking(repository: Path, cascade: str) -> str:
     config = _clone(repository, cascade, name)
     config.ClearField("dynamic_batching")
     config.dynamic_batching.SetInParent()
+    for group in config.instance_group:
+        group.count = instances
     _write_config(repository / name, config)
     shutil.copyfile(_BLOCKING_MODEL, repository / name / _VERSION / "model.py")
     return name
@@ -56,7 +63,7 @@ def install_one_member(repository: Path, cascade: str, stage: int) -> str:
     Returns:
         Its name.
     """
-    name = f"{cascade}-one-member"
+    name = f"{cascade}-member-{stage}"
     _clone(repository, cascade, name)
     path = repository / name / _VERSION / POLICY_FILE
     policy = policy_from_file(path)

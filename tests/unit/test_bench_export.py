@@ -1,9 +1,12 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from benchmarks.binary import Binary
 from benchmarks.export import profile_from_export
+from benchmarks.perf_analyzer import JSON, Load, PerfAnalyzer
 from cascadebert_build.errors import CheckFailed
 
 SECOND = 1_000_000_000
@@ -63,3 +66,27 @@ def test_nothing_to_measure_is_an_error(tmp_path: Path):
     unanswered: dict[str, object] = {"timestamp": 0, "response_timestamps": []}
     with pytest.raises(CheckFailed, match="without an answer"):
         profile_from_export(export(tmp_path / "q.json", [unanswered], [0, SECOND]), 0.0)
+
+
+def test_an_answer_in_json_has_its_stage_in_the_text(tmp_path: Path):
+    raw = request(0, 10, None)
+    raw["response_outputs"] = [{"response": '{"label": ["a"], "exit_stage": [1]}'}]
+    profile = profile_from_export(export(tmp_path / "p.json", [raw], [0, SECOND]), 0.0)
+    assert list(profile.latencies_ms(deferred=True)) == [10.0]
+    raw["response_outputs"] = [{"response": "Internal Server Error"}]
+    with pytest.raises(CheckFailed, match="Internal Server Error"):
+        profile_from_export(export(tmp_path / "q.json", [raw], [0, SECOND]), 0.0)
+
+
+def test_commands_of_closed_and_open_loops():
+    analyzer = PerfAnalyzer(Binary(Path("pa"), (), "1", ""), "host:1", parameters={"stage": "0"})
+    closed = analyzer.command("m", Path("d"), Load(4), Path("p"))
+    assert closed[closed.index("--concurrency-range") + 1] == "4"
+    assert "--request-parameter=stage:0:string" in closed
+    assert "--async" not in closed
+    opened = analyzer.command("m", Path("d"), Load(1, rate_rps=12.5), Path("p"))
+    assert opened[opened.index("--request-rate-range") + 1] == "12.500"
+    assert "poisson" in opened
+    assert "--async" in opened  # else the loop closes when all threads wait
+    posted = replace(analyzer, service=JSON).command("m", Path("d"), Load(4), Path("p"))
+    assert posted[posted.index("--endpoint") + 1] == "inference"

@@ -2,7 +2,7 @@ import json
 import shutil
 from pathlib import Path
 
-from benchmarks.corpus import rows_of_fullest_bucket, write_texts, write_tokens
+from benchmarks.corpus import rows_of_fullest_bucket, write_payloads, write_texts, write_tokens
 from benchmarks.repository import copy_cascade, install_blocking, install_one_member
 from cascadebert_build.model_config import config_from_text
 from cascadebert_core.contract import TOKENIZER_FILE, TOKENIZERS_FOLDER
@@ -68,3 +68,13 @@ def test_texts_and_tokens_are_the_same_rows(tmp_path: Path):
     assert [step["input_ids"]["shape"] for step in steps] == [[4], [16], [4]]
     assert [sum(step["attention_mask"]["content"]) for step in steps] == [4, 11, 4]
     assert rows_of_fullest_bucket(texts, encoder, stage) == (4, ["good film", "a plot"])
+
+
+def test_payloads_have_as_many_rows_as_asked(tmp_path: Path):
+    sent = json.loads(write_payloads(tmp_path / "p.json", ["a", "b", "c"], rows=2).read_text())
+    assert [step["payload"] for step in sent["data"]] == [
+        [{"text": ["a", "b"]}],
+        [{"text": ["c", "a"]}],
+    ]
+    pairs = json.loads(write_payloads(tmp_path / "q.json", [("a", "b")]).read_text())
+    assert pairs["data"] == [{"payload": [{"text": ["a"], "text_pair": ["b"]}]}]

@@ -1,0 +1,80 @@
+"""Real text of several lengths, from GLUE; without it, the demo's made-up reviews."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cascadebert_build.config import DataConfig
+from cascadebert_build.data import rows_from_source
+from cascadebert_build.demo.corpus import LABELS, corpus_from_seed
+from cascadebert_build.errors import UsageError
+
+SHORT, LONG, MIXED = "short", "long", "mixed"
+# As many rows of each corpus as SST-2's dev set has: one round of perf_analyzer's data.
+_ROWS = 872
+
+_GLUE = {
+    "SST-2": ("SST-2/dev.tsv", "sentence", None, "label"),
+    "MRPC": ("MRPC/dev.tsv", "#1 String", "#2 String", "Quality"),
+    "QNLI": ("QNLI/dev.tsv", "question", "sentence", "label"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Corpus:
+    """Texts of one mix of lengths.
+
+    Attributes:
+        name: `SHORT`, `LONG` or `MIXED`.
+        source: for people.
+        texts: single ones; the two of a pair are joined.
+        labels: as in the file; None where members of random weights are all that reads them.
+    """
+
+    name: str
+    source: str
+    texts: tuple[str, ...]
+    labels: tuple[int | str, ...] | None = None
+
+
+def corpora(glue: Path | None) -> dict[str, Corpus]:
+    """The corpora by name.
+
+    Args:
+        glue: folder with SST-2, MRPC and QNLI; None: the demo's corpus.
+
+    Raises:
+        UsageError: a file is not there.
+    """
+    if glue is None:
+        rows = corpus_from_seed(0, train_rows=_ROWS, test_rows=_ROWS).test
+        texts = tuple(row.text for row in rows)
+        joined = tuple(" ".join(texts[i : i + 4]) for i in range(0, len(texts), 4))
+        short = Corpus(SHORT, "made-up reviews", texts, tuple(LABELS[row.label] for row in rows))
+        long = Corpus(LONG, "four made-up reviews in one", joined)
+        return {c.name: c for c in (short, long, _mixed("made-up reviews", texts, joined))}
+    sst2, labels = _read(glue, "SST-2")
+    mrpc, _ = _read(glue, "MRPC")
+    qnli, _ = _read(glue, "QNLI")
+    short = Corpus(SHORT, "SST-2 dev", sst2, labels)
+    long = Corpus(LONG, "QNLI dev, question and sentence", qnli)
+    return {c.name: c for c in (short, long, _mixed("SST-2, MRPC, QNLI dev", sst2, mrpc, qnli))}
+
+
+def _mixed(source: str, *parts: Sequence[str]) -> Corpus:
+    """As many texts of every part, in turn."""
+    n = min(len(part) for part in parts)
+    turns = zip(*(part[:n] for part in parts), strict=True)
+    return Corpus(MIXED, source, tuple(text for turn in turns for text in turn))
+
+
+def _read(glue: Path, task: str) -> tuple[tuple[str, ...], tuple[int | str, ...] | None]:
+    name, text, pair, label = _GLUE[task]
+    path = glue / name
+    if not path.is_file():
+        raise UsageError(f"{path} is not there: --glue names the folder that has SST-2, MRPC, QNLI")
+    rows = rows_from_source(DataConfig(path=str(path), text=text, text_pair=pair, label=label))
+    texts = tuple(t if isinstance(t, str) else " ".join(t) for t in rows.texts)
+    return texts[:_ROWS], None if rows.labels is None else rows.labels[:_ROWS]

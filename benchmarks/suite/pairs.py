@@ -1,0 +1,184 @@
+"""The pairs of members that the bench runs, and the repository that each is served from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cascadebert_build.config import CascadeConfig, DataConfig, MemberConfig, TuneConfig
+from cascadebert_build.demo.corpus import corpus_from_seed
+from cascadebert_build.demo.members import RECIPES, save_base_checkpoint
+from cascadebert_build.errors import UsageError
+from cascadebert_build.logits import logits_of_rows, stage_input
+from cascadebert_build.session import OnnxSession
+from cascadebert_build.simulate import simulate
+from cascadebert_build.steps import Steps
+from cascadebert_build.workspace import Workspace
+from cascadebert_core.policy import Policy
+
+from ..shapes import write_member
+from .corpora import Corpus
+from .plan import USUAL_SHARE
+
+MEMBERS = ("small", "large")
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A small and a large member.
+
+    Attributes:
+        name: of the Triton model, too.
+        title: for people.
+        checkpoints: small, large; shapes of `benchmarks.shapes` where the weights are random.
+        trained: whether the answers mean something.
+        max_length: in tokens.
+    """
+
+    name: str
+    title: str
+    checkpoints: tuple[str, str]
+    trained: bool = False
+    max_length: int = 128
+
+
+MINILM = Pair("minilm", "MiniLM, 2 → 6 layers, fine-tuned", ("sst2-small", "sst2-large"), True)
+SHAPES = (
+    Pair("l2-h128", "L2-H128 → L12-H768, random weights", ("l2-h128", "l12-h768")),
+    Pair("l6-h384", "L6-H384 → L12-H768, random weights", ("l6-h384", "l12-h768")),
+)
+STAND_IN = Pair("tiny", "the demo's shapes, random weights", ("small", "large"), max_length=64)
+
+
+def pairs_of(checkpoints: Path | None) -> tuple[Pair, ...]:
+    """Those that can be made of the checkpoints at hand; without any, the stand-in.
+
+    Raises:
+        UsageError: a checkpoint is not there.
+    """
+    if checkpoints is None:
+        return (STAND_IN,)
+    for name in MINILM.checkpoints:
+        if not (checkpoints / name).is_dir():
+            raise UsageError(
+                f"{checkpoints / name} is not there: --checkpoints names the folder that has "
+                f"{' and '.join(MINILM.checkpoints)}"
+            )
+    return (MINILM, *SHAPES)
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltPair:
+    """A pair, built and published.
+
+    Attributes:
+        pair: what it is.
+        steps: of its build.
+        repository: the model repository.
+    """
+
+    pair: Pair
+    steps: Steps
+    repository: Path
+
+    @property
+    def policy(self) -> Policy:
+        """As tuned; thresholds are chosen anew for every corpus."""
+        return self.steps.policy()
+
+    @property
+    def checkpoints(self) -> list[str]:
+        """Folders of the members."""
+        return [self.steps.config.checkpoint(m) for m in self.steps.config.members]
+
+    def logits(self, corpus: Corpus) -> list[NDArray[np.float32]]:
+        """Logits of every member, each of shape (n, n_labels), in the checkpoint's order."""
+        config, workspace = self.steps.config, self.steps.workspace
+        return [
+            logits_of_rows(
+                OnnxSession(workspace.onnx(member)).logits,
+                stage_input(config, workspace, member),
+                corpus.texts,
+                f"logits {self.pair.name} {member.name}",
+                member.max_batch_size,
+            )
+            for member in config.members
+        ]
+
+
+def build_pair(pair: Pair, corpus: Corpus, work: Path, checkpoints: Path | None) -> BuiltPair:
+    """Build a pair as far as it is not up to date.
+
+    Args:
+        pair: what to build.
+        corpus: the short one: rows to verify and tune on.
+        work: for checkpoints of random weights, artefacts and the repository.
+        checkpoints: folder of the fine-tuned ones, whose tokenizer the random ones take.
+    """
+    folder = work / pair.name
+    data = folder / "rows.tsv"
+    folder.mkdir(parents=True, exist_ok=True)
+    _write_rows(data, corpus)
+    config = CascadeConfig(
+        folder=folder,
+        name=pair.name,
+        members=tuple(
+            MemberConfig(name, str(_checkpoint(pair, i, work, checkpoints)), pair.max_length)
+            for i, name in enumerate(MEMBERS)
+        ),
+        data=DataConfig(path=str(data), label="label" if pair.trained else None),
+        tune=TuneConfig(max_deferral_rate=(USUAL_SHARE,)),
+    )
+    steps = Steps(config, Workspace(folder / "work"))
+    repository = folder / "model_repository"
+    steps.build(repository)
+    return BuiltPair(pair, steps, repository)
+
+
+def thresholds_of_shares(
+    policy: Policy, logits: list[NDArray[np.float32]], shares: tuple[float, ...]
+) -> dict[float, float]:
+    """The threshold that defers each share of these rows, as near as their confidences allow.
+
+    Args:
+        policy: stages and temperatures.
+        logits: of every member.
+        shares: 0 to 1.
+    """
+    # No confidence is above 1: every row is seen by both stages.
+    confidence = np.sort(simulate(policy, logits, [1.0]).stage_confidence[:, 0])
+    found: dict[float, float] = {}
+    for share in shares:
+        n = round(share * len(confidence))
+        found[share] = float(confidence[n - 1]) if n else 0.0
+    return found
+
+
+def _checkpoint(pair: Pair, index: int, work: Path, checkpoints: Path | None) -> Path:
+    name = pair.checkpoints[index]
+    if pair.trained:
+        assert checkpoints is not None
+        return checkpoints.resolve() / name
+    folder = work / "checkpoints" / name
+    if not (folder / "config.json").is_file():
+        if pair is STAND_IN:
+            rows = corpus_from_seed(0).train
+            save_base_checkpoint(folder, replace(RECIPES[index], name=name), rows)
+        else:
+            assert checkpoints is not None
+            write_member(folder, name, str(checkpoints.resolve() / MINILM.checkpoints[0]))
+    return folder
+
+
+def _write_rows(path: Path, corpus: Corpus) -> None:
+    """The corpus as the tsv that `build` reads; its texts have neither tabs nor new lines."""
+    labels = corpus.labels or ("",) * len(corpus.texts)
+    lines = ["text\tlabel"]
+    lines += [f"{text}\t{label}" for text, label in zip(corpus.texts, labels, strict=True)]
+    content = "\n".join(lines) + "\n"
+    # The build is up to date only while its rows are the same file.
+    if not path.is_file() or path.read_text(encoding="utf-8") != content:
+        path.write_text(content, encoding="utf-8")

@@ -1,0 +1,69 @@
+"""How much the bench measures: loads, shares of deferred rows, lengths of windows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+# What is reported first, and what the throughput targets are about.
+USUAL_SHARE = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How much is measured.
+
+    Attributes:
+        repeats: of every window, contenders taking turns.
+        window_s: of one measurement, the ramp included.
+        ramp_s: left out at its start.
+        open_window_s: of one measurement at a rate.
+        concurrencies: of the closed loops, ascending.
+        many: the concurrency at which everything is saturated.
+        shares: of the rows deferred, where operating points are compared.
+        sweep_shares: where throughput over deferral is drawn.
+        batch_limits: rows in one call, where throughput over batch size is drawn.
+        gate_rows: rows a request, where the gate's price is taken.
+        limit_s: of one measurement of the bare runtime.
+    """
+
+    repeats: int
+    window_s: float
+    ramp_s: float
+    open_window_s: float
+    concurrencies: tuple[int, ...]
+    many: int
+    shares: tuple[float, ...]
+    sweep_shares: tuple[float, ...]
+    batch_limits: tuple[int, ...]
+    gate_rows: tuple[int, ...]
+    limit_s: float
+
+
+FULL = Plan(
+    repeats=3,
+    window_s=7.0,
+    ramp_s=1.0,
+    open_window_s=15.0,
+    concurrencies=(1, 2, 4, 8, 16, 32, 64),
+    many=32,
+    shares=(0.1, 0.25, 0.5),
+    sweep_shares=(0.0, 0.05, 0.1, 0.25, 0.5, 0.75, 1.0),
+    batch_limits=(4, 8, 16, 32, 64),
+    gate_rows=(1, 32),
+    limit_s=20.0,
+)
+
+# For correctness: the same code and the same report, of figures that mean little.
+QUICK = Plan(
+    repeats=1,
+    window_s=1.5,
+    ramp_s=0.3,
+    open_window_s=2.4,
+    concurrencies=(1, 8),
+    many=8,
+    shares=(0.25,),
+    sweep_shares=(0.0, 0.5, 1.0),
+    batch_limits=(8, 64),
+    gate_rows=(1, 4),
+    limit_s=1.0,
+)

@@ -1,0 +1,208 @@
+"""The plots of the bench's report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from cascadebert_build.report.plots import Mark, Plot
+from cascadebert_build.report.svg import INK, MUTED, figure_of, svg_from_figure
+
+from .figures import Figures
+from .sections import closed, shares
+from .targets import LIMIT
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+# Okabe and Ito's colours (2008), which colour-blind readers can tell apart; ours is the blue.
+_COLOURS = (
+    "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8c6d31",
+    "#7b4173", "#6b6ecf",
+)  # fmt: skip
+_MARKERS = "osD^vPX<>*"
+_OURS, _OTHER = "cascade", "blocking"
+_Key = list[tuple[Mark, str, str]]
+_KINDS: tuple[tuple[str, str, Mark], ...] = (("exited", "-", "line"), ("deferred", "--", "dashed"))
+
+
+def latency_plot(figures: Figures, scene: str) -> Plot:
+    """Median latency against throughput of every contender, a point for each concurrency."""
+    key: _Key = []
+    with figure_of(4.2) as figure:
+        axes = figure.subplots()
+        for i, name in enumerate(figures.contenders(closed.SECTION, scene)):
+            colour = _COLOURS[i % len(_COLOURS)]
+            points = _curve(figures, scene, name, "all.p50_ms")
+            axes.plot(
+                [rate for rate, _ in points], [ms for _, ms in points], color=colour,
+                marker=_MARKERS[i % len(_MARKERS)], ms=5, lw=2.4 if name == _OURS else 1.3,
+                zorder=4 if name == _OURS else 3,
+            )  # fmt: skip
+            key.append(("line", colour, name))
+        usual = shares.name_of_share(0.25)
+        limit = figures.median(LIMIT, scene, usual, None, "rows_per_s")
+        if limit is not None:
+            axes.axvline(limit, color=MUTED, ls="--", lw=1.4)
+            key.append(("dashed", MUTED, "limit: the bare runtime, no server"))
+        axes.set(xlabel="requests a second", ylabel="median latency, ms", yscale="log")
+        axes.set_xlim(left=0)
+        _plain_numbers(axes)
+        svg = svg_from_figure(
+            figure, _id("latency", scene), f"median latency against throughput, {scene}"
+        )
+    return Plot(svg, tuple(key))
+
+
+def exits_plot(figures: Figures, scene: str) -> Plot:
+    """Median latency of exited and of deferred requests, ours and the blocking cascade's."""
+    key: _Key = []
+    with figure_of(3.6) as figure:
+        axes = figure.subplots()
+        for name, colour in ((_OURS, _COLOURS[0]), (_OTHER, _COLOURS[1])):
+            for kind, style, mark in _KINDS:
+                loads = figures.loads(closed.SECTION, scene, name)
+                found = [
+                    (_concurrency(load), ms)
+                    for load in loads
+                    if (ms := figures.median(closed.SECTION, scene, name, load, f"{kind}.p50_ms"))
+                    is not None
+                ]
+                if not found:
+                    continue
+                axes.plot(
+                    [x for x, _ in found], [y for _, y in found], style, color=colour, marker="o",
+                    ms=4,
+                )  # fmt: skip
+                key.append((mark, colour, f"{name}, {kind}"))
+        axes.set(
+            xlabel="clients at a time", ylabel="median latency, ms", xscale="log", yscale="log"
+        )
+        ticks = [_concurrency(load) for load in figures.loads(closed.SECTION, scene, _OURS)]
+        axes.set_xticks(ticks, [str(tick) for tick in ticks])
+        axes.minorticks_off()
+        _plain_numbers(axes)
+        svg = svg_from_figure(
+            figure, _id("exits", scene), f"latency of exited and deferred requests, {scene}"
+        )
+    return Plot(svg, tuple(key))
+
+
+def share_plot(figures: Figures, scene: str) -> Plot:
+    """How many times the large member's throughput, against the share of deferred rows."""
+    key: _Key = [("line", _COLOURS[0], "cascade, as measured")]
+    large = figures.best_throughput(shares.SECTION, scene, "large alone")
+    measured: list[tuple[float, float, float, float]] = []
+    promised: list[tuple[float, float]] = []
+    for name in figures.contenders(shares.SECTION, scene):
+        share = figures.median(shares.SECTION, scene, name, None, "deferred_share")
+        ratio = figures.ratio(figures.best_throughput(shares.SECTION, scene, name), large)
+        promise = figures.median(LIMIT, scene, name, None, "promised_speedup")
+        if name.startswith("cascade") and share is not None and ratio is not None:
+            measured.append((100 * share, ratio.median, ratio.lowest, ratio.highest))
+            if promise is not None:
+                promised.append((100 * share, promise))
+    with figure_of(3.6) as figure:
+        axes = figure.subplots()
+        measured.sort()
+        xs = [x for x, *_ in measured]
+        axes.vlines(xs, [m[2] for m in measured], [m[3] for m in measured], color=_COLOURS[0])
+        axes.plot(xs, [m[1] for m in measured], "o-", color=_COLOURS[0], ms=5)
+        if promised:
+            promised.sort()
+            axes.plot([x for x, _ in promised], [y for _, y in promised], "--", color=INK, lw=1.4)
+            key.append(("dashed", INK, "what the cost of the stages promises"))
+        axes.axhline(1, color=MUTED, ls=":", lw=1.4)
+        key.append(("dotted", MUTED, "the large member alone"))
+        axes.set(xlabel="rows deferred, %", ylabel="throughput over the large member's")
+        axes.set_ylim(bottom=0)
+        svg = svg_from_figure(
+            figure, _id("shares", scene), f"throughput against deferral rate, {scene}"
+        )
+    return Plot(svg, tuple(key))
+
+
+def accuracy_plot(figures: Figures, scene: str, accuracy: str) -> Plot:
+    """Accuracy against cost: the members alone, and the cascade at every share.
+
+    Args:
+        figures: of the run.
+        scene: of a pair whose answers mean something.
+        accuracy: the section with the accuracies.
+    """
+    large = figures.median(shares.SECTION, scene, "large alone", None, "throughput_rps")
+    assert large is not None
+    points: dict[str, tuple[float, float]] = {}
+    for name in figures.contenders(accuracy, scene):
+        rate = figures.median(shares.SECTION, scene, name, None, "throughput_rps")
+        right = figures.median(accuracy, scene, name, None, "accuracy")
+        if rate is not None and right is not None:
+            points[name] = (large / rate, 100 * right)
+    ours = sorted(place for name, place in points.items() if name.startswith("cascade"))
+    with figure_of(3.6) as figure:
+        axes = figure.subplots()
+        axes.plot([x for x, _ in ours], [y for _, y in ours], "o-", color=_COLOURS[0], ms=5)
+        for name, place in points.items():
+            if not name.startswith("cascade"):
+                axes.plot(*place, "s", color=INK, ms=7)
+                axes.annotate(
+                    name, place, xytext=(0, 8), textcoords="offset points", ha="center",
+                    fontsize=9.5,
+                )  # fmt: skip
+        axes.margins(x=0.15, y=0.2)
+        axes.set(xlabel="cost of a request, served (large alone = 1)", ylabel="accuracy, %")
+        svg = svg_from_figure(figure, _id("accuracy", scene), f"accuracy against cost, {scene}")
+    return Plot(
+        svg,
+        (("line", _COLOURS[0], "cascade, over deferral rates"), ("square", INK, "a member alone")),
+    )
+
+
+def bar_plot(figures: Figures, section: str, scene: str) -> Plot:
+    """Throughput of every setting of a sweep, with its lowest and highest repeat."""
+    names = figures.contenders(section, scene)
+    with figure_of(0.9 + 0.34 * len(names)) as figure:
+        axes = figure.subplots()
+        for i, name in enumerate(names):
+            rates = sorted(figures.best_throughput(section, scene, name).values())
+            middle = figures.median(section, scene, name, None, "throughput_rps")
+            assert middle is not None
+            axes.barh(i, middle, color=_COLOURS[0], height=0.62)
+            axes.hlines(i, rates[0], rates[-1], color=INK, lw=1.4)
+        axes.set_yticks(range(len(names)), names)
+        axes.invert_yaxis()
+        axes.set(xlabel="requests a second")
+        svg = svg_from_figure(figure, _id(section, scene), f"throughput by {section}, {scene}")
+    return Plot(svg, (("box", _COLOURS[0], "median"), ("line", INK, "lowest to highest repeat")))
+
+
+def _curve(figures: Figures, scene: str, contender: str, latency: str) -> list[tuple[float, float]]:
+    found: list[tuple[float, float]] = []
+    for load in figures.loads(closed.SECTION, scene, contender):
+        rate = figures.median(closed.SECTION, scene, contender, load, "throughput_rps")
+        ms = figures.median(closed.SECTION, scene, contender, load, latency)
+        if rate is not None and ms is not None:
+            found.append((rate, ms))
+    return found
+
+
+def _concurrency(load: str) -> int:
+    return int(load.removeprefix("concurrency ").partition(",")[0])
+
+
+def _plain_numbers(axes: Axes) -> None:
+    """1, 2, 5, 10, … on a logarithmic axis, in figures that everybody reads."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.yaxis.set_minor_formatter(NullFormatter())
+
+
+def _id(kind: str, scene: str) -> str:
+    return f"{kind}-{scene.replace('/', '-')}"
+
+
+def names_of_sweeps(figures: Figures, sections: Sequence[str]) -> list[tuple[str, str]]:
+    """(section, scene) of every sweep that was measured."""
+    return [(section, scene) for section in sections for scene in figures.scenes(section)]

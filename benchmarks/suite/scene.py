@@ -1,0 +1,103 @@
+"""A pair over a corpus: one model repository with everything that is compared on Triton."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cascadebert_build.placement import cores
+from cascadebert_build.versions import newest_version
+from cascadebert_core.contract import POLICY_FILE
+from cascadebert_core.policy import Policy, Threshold, policy_to_json
+
+from ..corpus import write_payloads, write_texts
+from ..repository import copy_cascade, install_blocking, install_one_member
+from .corpora import Corpus
+from .pairs import BuiltPair, thresholds_of_shares
+from .plan import USUAL_SHARE, Plan
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """What is served for one pair and corpus.
+
+    Attributes:
+        name: pair/corpus.
+        built: the pair.
+        corpus: the text.
+        logits: of every member over it, each of shape (n, n_labels).
+        thresholds: that defer each share of the plan.
+        repository: has `cascade`, `blocking` and the members alone over the same stages.
+        cascade, blocking: Triton models.
+        members: cascades of one member, small and large.
+        texts: perf_analyzer's data for Triton, one row a request.
+        payloads: for other servers.
+    """
+
+    name: str
+    built: BuiltPair
+    corpus: Corpus
+    logits: list[NDArray[np.float32]]
+    thresholds: dict[float, float]
+    repository: Path
+    cascade: str
+    blocking: str
+    members: tuple[str, str]
+    texts: Path
+    payloads: Path
+
+    @property
+    def models(self) -> list[str]:
+        """All Triton models that callers ask."""
+        return [self.cascade, self.blocking, *self.members]
+
+    @property
+    def policy(self) -> Policy:
+        """As served: one operating point for every share."""
+        return policy_of_scene(self.built.policy, self.thresholds)
+
+
+def point_of_share(share: float) -> str:
+    """The operating point that defers this share of the corpus."""
+    return f"deferral-{round(100 * share)}"
+
+
+def policy_of_scene(policy: Policy, thresholds: dict[float, float]) -> Policy:
+    """The pair's policy with one operating point for every share; the usual one by default."""
+    points: dict[str, tuple[Threshold, ...]] = {
+        point_of_share(share): (value,) for share, value in thresholds.items()
+    }
+    return policy.with_operating_points(points, point_of_share(USUAL_SHARE))
+
+
+def make_scene(built: BuiltPair, corpus: Corpus, folder: Path, plan: Plan) -> Scene:
+    """Install the contenders of a pair and corpus in `folder`, which must be empty."""
+    name = built.pair.name
+    repository = folder / "models"
+    copy_cascade(built.repository, name, repository)
+    logits = built.logits(corpus)
+    shares = tuple(sorted({USUAL_SHARE, *plan.shares, *plan.sweep_shares}))
+    thresholds = thresholds_of_shares(built.policy, logits, shares)
+    served = policy_of_scene(built.policy, thresholds)
+    version = repository / name / str(newest_version(repository / name))
+    (version / POLICY_FILE).write_text(policy_to_json(served), encoding="utf-8")
+    return Scene(
+        name=f"{name}/{corpus.name}",
+        built=built,
+        corpus=corpus,
+        logits=logits,
+        thresholds=thresholds,
+        repository=repository,
+        cascade=name,
+        # Its best setting: with one instance a core idles while another is in a long call.
+        blocking=install_blocking(repository, name, instances=cores()),
+        members=(
+            install_one_member(repository, name, 0),
+            install_one_member(repository, name, 1),
+        ),
+        texts=write_texts(folder / "texts.json", corpus.texts),
+        payloads=write_payloads(folder / "payloads.json", corpus.texts),
+    )

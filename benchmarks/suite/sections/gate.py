@@ -1,0 +1,87 @@
+"""The gate's price and the tokenizer's: a one-member cascade over its stage called directly.
+
+The gate takes text, tokenises it, asks the stage and decides; a caller of the stage itself
+tokenises first and sends token ids.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from statistics import median
+from typing import Any
+
+from cascadebert_build.versions import newest_version
+from cascadebert_core.contract import TOKENIZER_FILE, TOKENIZERS_FOLDER
+from cascadebert_core.tokenization import Encoder, Text
+
+from ...corpus import rows_of_fullest_bucket, write_texts, write_tokens
+from ...perf_analyzer import Load
+from ..bench import TritonSide
+from ..contender import Contender, take_turns
+from ..scene import Scene
+
+SECTION = "gate"
+GATE, STAGE, TOKENISING = "one-member cascade", "stage, token ids", "tokenising"
+_TOKENISED_REQUESTS = 500
+
+
+def measure_gate_price(side: TritonSide) -> None:
+    """The small member with and without the gate, one request at a time."""
+    bench, scene = side.bench, side.scene
+    stage = scene.policy.stages[0]
+    encoder = _encoder(scene)
+    for rows in bench.plan.gate_rows:
+        texts: Sequence[Text] = scene.corpus.texts
+        if rows > 1:  # perf_analyzer needs rows of one shape
+            _, texts = rows_of_fullest_bucket(texts, encoder, stage)
+        folder = bench.scratch / scene.name
+        folder.mkdir(parents=True, exist_ok=True)
+        text_data = write_texts(folder / f"gate-texts-{rows}.json", texts)
+        token_data = write_tokens(folder / f"gate-tokens-{rows}.json", texts, encoder, stage)
+        contenders = [
+            side.contender(GATE, scene.members[0], data=text_data),
+            side.contender(STAGE, stage.model, data=token_data),
+            Contender(
+                TOKENISING,
+                "one thread",
+                lambda load, texts=texts: _tokenise(encoder, texts, load.rows),
+                warm_up=False,
+            ),
+        ]
+        plan = bench.plan
+        load = Load(1, rows=rows, window_s=plan.window_s, ramp_s=plan.ramp_s)
+        take_turns(
+            bench.record,
+            SECTION,
+            scene.name,
+            contenders=contenders,
+            loads=[load],
+            repeats=plan.repeats,
+        )
+
+
+def _tokenise(encoder: Encoder, texts: Sequence[Text], rows: int) -> dict[str, Any]:
+    """Time to tokenise the rows of one request, in this process."""
+    # As in the server: one request's rows are tokenised on one thread.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    taken_ms: list[float] = []
+    for start in range(min(_TOKENISED_REQUESTS, len(texts))):
+        request = [texts[(start + i) % len(texts)] for i in range(rows)]
+        began_s = time.perf_counter()
+        encoder.encode(request)
+        taken_ms.append((time.perf_counter() - began_s) * 1000)
+    taken_ms.sort()
+    p50, p99 = median(taken_ms), taken_ms[int(0.99 * (len(taken_ms) - 1))]
+    return {
+        "throughput_rps": 1000 * len(taken_ms) / sum(taken_ms),
+        "all": {"requests": len(taken_ms), "p50_ms": p50, "p99_ms": p99},
+    }
+
+
+def _encoder(scene: Scene) -> Encoder:
+    stage = scene.policy.stages[0]
+    model = scene.repository / scene.cascade
+    folder = model / str(newest_version(model)) / TOKENIZERS_FOLDER / stage.tokenizer
+    return Encoder(folder / TOKENIZER_FILE, stage.max_length)

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cascadebert_core.batching import bucket_of, chunks_by_length, pad_rows
+from cascadebert_core.batching import bucket_of, chunks_by_cost, pad_rows
+from cascadebert_core.policy import ONE_CALL
 from cascadebert_core.tokenization import EncodedRow
 
 
@@ -43,15 +44,43 @@ def test_only_the_inputs_of_the_model_are_made() -> None:
     }
 
 
-@given(st.lists(st.integers(1, 99), max_size=40), st.integers(1, 9))
-def test_chunks_hold_every_row_once_in_as_few_calls_as_can_be(
-    lengths: list[int], most: int
+BUCKETS = tuple(range(16, 113, 16))
+
+
+def cheapest(lengths: list[int], most: int, call_tokens: int) -> int:
+    """The least that calls of these rows can cost, of all ways to cut them by length."""
+    padded = sorted(bucket_of(length, BUCKETS) for length in lengths)
+    cost = [0]
+    for end in range(1, len(padded) + 1):
+        starts = range(max(0, end - most), end)
+        cost.append(min(cost[s] + (end - s) * padded[end - 1] + call_tokens for s in starts))
+    return cost[-1]
+
+
+@given(
+    st.lists(st.integers(1, 99), max_size=40),
+    st.integers(1, 9),
+    st.sampled_from([0, 10, 100, 1000, ONE_CALL]),
+)
+def test_calls_hold_every_row_once_and_cost_little_more_than_they_must(
+    lengths: list[int], most: int, call_tokens: int
 ) -> None:
-    chunks = chunks_by_length(lengths, most)
+    chunks = chunks_by_cost(lengths, most, BUCKETS, call_tokens)
     assert sorted(i for chunk in chunks for i in chunk) == list(range(len(lengths)))
-    assert len(chunks) == -(-len(lengths) // most)
-    assert all(len(chunk) <= most for chunk in chunks)
+    assert all(0 < len(chunk) <= most for chunk in chunks)
+    cost = sum(
+        len(chunk) * bucket_of(max(lengths[i] for i in chunk), BUCKETS) + call_tokens
+        for chunk in chunks
+    )
+    assert cost <= 1.25 * cheapest(lengths, most, call_tokens)
+    if call_tokens == ONE_CALL:
+        assert len(chunks) == -(-len(lengths) // most)
 
 
-def test_rows_that_need_several_calls_share_them_by_length() -> None:
-    assert chunks_by_length([9, 1, 8, 2], 2) == [[1, 3], [2, 0]]
+def test_rows_share_a_call_where_its_price_is_above_the_padding() -> None:
+    lengths = [90, 10, 12, 85]
+    assert chunks_by_cost(lengths, 64, BUCKETS, 0) == [[1, 2], [3, 0]]
+    assert chunks_by_cost(lengths, 64, BUCKETS, 159) == [[1, 2], [3, 0]]  # 2 rows of 80 more tokens
+    assert chunks_by_cost(lengths, 64, BUCKETS, 161) == [[1, 2, 3, 0]]
+    assert chunks_by_cost([9, 1, 8, 2], 2, (4, 8, 16), ONE_CALL) == [[1, 3], [2, 0]]
+    assert chunks_by_cost([], 64, BUCKETS, 0) == []

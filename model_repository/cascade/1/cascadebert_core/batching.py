@@ -79,15 +79,43 @@ def pad_rows(
     return StageBatch(filled, trace)
 
 
-def chunks_by_length(lengths: Sequence[int], max_rows: int) -> list[list[int]]:
-    """Split rows into as few calls as `max_rows` allows.
+def chunks_by_cost(
+    lengths: Sequence[int], max_rows: int, buckets: Sequence[int], call_tokens: int
+) -> list[list[int]]:
+    """Split rows into the calls that cost least: their padded tokens, and a price for each call.
 
-    One call where all rows fit; else rows of like length share one, which saves padding.
+    On a CPU a short row in a call of long ones costs as much as they do, and calls of one bucket
+    each are cheaper; on a GPU a call costs as much as thousands of tokens, and one call is.
+
+    Args:
+        lengths: tokens of each row.
+        max_rows: of one call.
+        buckets: padded lengths in tokens, ascending.
+        call_tokens: what a call costs beside its tokens, in padded tokens.
 
     Returns:
-        Lists of indices into `lengths`, each of at most `max_rows`.
+        Lists of indices into `lengths`, shorter rows first, each of at most `max_rows`.
     """
-    if len(lengths) <= max_rows:
-        return [list(range(len(lengths)))] if lengths else []
     order = sorted(range(len(lengths)), key=lengths.__getitem__)
-    return [order[start : start + max_rows] for start in range(0, len(order), max_rows)]
+    padded = [bucket_of(lengths[i], buckets) for i in order]
+    # A call ends where a bucket does, or for want of room.
+    edges = [i for i in range(len(order)) if i == 0 or padded[i] != padded[i - 1]]
+    edges.append(len(order))
+    # By edge: what the rows before it cost at least, and the edge at which their last calls begin.
+    cost, begin = [0], [0]
+    for end in range(1, len(edges)):
+        found: list[int] = []
+        for start in range(end):
+            rows = edges[end] - edges[start]
+            calls = -(-rows // max_rows)
+            found.append(cost[start] + rows * padded[edges[end] - 1] + calls * call_tokens)
+        best = min(range(end), key=found.__getitem__)
+        cost.append(found[best])
+        begin.append(best)
+    chunks: list[list[int]] = []
+    end = len(edges) - 1
+    while end:
+        part = order[edges[begin[end]] : edges[end]]
+        chunks += [part[i : i + max_rows] for i in range(0, len(part), max_rows)][::-1]
+        end = begin[end]
+    return chunks[::-1]

@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .audit import AuditObserver, Auditor
-from .batching import chunks_by_length
 from .contract import DEADLINE, FAULT, OVERLOAD
 from .deferral import DeferralQueue, DeferralWorker
 from .errors import Cancelled, CascadeError, DeadlineExceeded, InternalError, Unavailable
@@ -326,7 +325,7 @@ class Cascade:
         """Run, gate and settle rows at `stage`; rows that do not exit join `deferred`."""
         live = self._encode_or_fail(stage, rows)
         lengths = [len(row.encoded or ()) for row in live]
-        for indices in chunks_by_length(lengths, stage.settings.max_batch_size):
+        for indices in stage.chunks(lengths):
             chunk = [live[i] for i in indices]
             try:
                 self._run_chunk(stage, chunk, deferred)

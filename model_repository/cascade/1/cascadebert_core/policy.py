@@ -18,7 +18,9 @@ from .contract import ATTENTION_MASK, INPUT_IDS, STAGE_INPUTS
 from .errors import PolicyError
 from .signals import MAX_PROBABILITY, SIGNALS
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
+# So dear that rows always share one call.
+ONE_CALL = 1_000_000
 
 # Rows that may wait for a stage, where nobody says otherwise: so many batches of the largest size,
 # and 16 requests of as many rows as the cascade takes in one.
@@ -55,6 +57,8 @@ class StagePolicy:
         label_indices: `label_indices[i]` is where the policy's label i stands in the logits.
         max_queued_rows: rows that may wait for the stage; 0 stands for `QUEUED_BATCHES` batches,
             and at least 1,024.
+        call_tokens: what a call of the stage costs beside its tokens, in padded tokens: rows of
+            several buckets share a call where that is cheaper than calls of their own.
     """
 
     model: str
@@ -69,6 +73,7 @@ class StagePolicy:
     label_indices: tuple[int, ...]
     signal: str = MAX_PROBABILITY
     max_queued_rows: int = 0
+    call_tokens: int = ONE_CALL
 
     def __post_init__(self) -> None:
         if not self.max_queued_rows:
@@ -293,6 +298,7 @@ def _stage(keys: _Keys, *, n_labels: int, last: bool) -> StagePolicy:
         label_indices=keys.integers("label_indices"),
         signal=keys.string("signal"),
         max_queued_rows=keys.integer("max_queued_rows", minimum=1),
+        call_tokens=keys.integer("call_tokens", minimum=0),
     )
     keys.finish()
     where = keys.where

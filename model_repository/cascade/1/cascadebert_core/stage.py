@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from .batching import StageBatch, pad_rows
+from .batching import StageBatch, chunks_by_cost, pad_rows
 from .contract import TOKENIZER_FILE, TOKENIZERS_FOLDER
 from .errors import InternalError
 from .gate import ALWAYS_EXIT, Decision, decide
@@ -66,6 +66,11 @@ class Stage:
             row.tokenizer = self.settings.tokenizer
             row.max_length = self.settings.max_length
         return n_truncated
+
+    def chunks(self, lengths: Sequence[int]) -> list[list[int]]:
+        """The calls that take rows of these lengths most cheaply, as lists of indices."""
+        of = self.settings
+        return chunks_by_cost(lengths, of.max_batch_size, of.buckets, of.call_tokens)
 
     def decide(
         self,

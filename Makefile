@@ -4,8 +4,13 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 WITH_FP16 := $(VENV)/.installed-fp16
+WITH_PEERS := $(VENV)/.installed-bench
 # The shared data and checkpoints of the congruence tests, where they are.
 CONFIG ?=
+# Of the bench: folders of GLUE and of checkpoints, further options.
+GLUE ?=
+CHECKPOINTS ?=
+BENCH ?=
 
 .PHONY: demo demo-real test soak test-compose lint bench clean help
 .DEFAULT_GOAL := help
@@ -17,7 +22,9 @@ help:
 	@echo "make test-compose                  the containers: needs root, a Docker engine, Compose"
 	@echo "make soak                          the long reliability tests, for a machine that does nothing else"
 	@echo "make lint                          ruff and basedpyright"
-	@echo "make bench CONFIG=cascade.toml     perf_analyzer benchmarks of that cascade"
+	@echo "make bench GLUE=… CHECKPOINTS=…    the bench: all contenders, targets, a report; hours"
+	@echo "make bench CONFIG=cascade.toml     the same of your own two members"
+	@echo "make bench BENCH=--quick           minutes, on small stand-ins: that everything works"
 	@echo "make clean                         remove what the targets above made"
 
 $(INSTALLED): pyproject.toml
@@ -53,10 +60,14 @@ soak: $(INSTALLED)
 test-compose: $(INSTALLED)
 	CASCADEBERT_COMPOSE=1 $(BIN)/pytest tests/compose
 
-bench: $(INSTALLED)
-	@test -n "$(CONFIG)" || { echo "name a cascade.toml: make bench CONFIG=path/cascade.toml"; exit 2; }
-	$(BIN)/python -m benchmarks.deferral --config $(CONFIG)
-	$(BIN)/python -m benchmarks.gate_cost --config $(CONFIG)
+# The peers among the contenders: LitServe, mosec.
+$(WITH_PEERS): $(INSTALLED)
+	$(BIN)/pip install --quiet --editable '.[build,serve,bench,dev]'
+	@touch $@
+
+bench: $(WITH_PEERS)
+	$(BIN)/python -m benchmarks.suite $(if $(CONFIG),--config $(CONFIG)) $(if $(GLUE),--glue $(GLUE)) \
+		$(if $(CHECKPOINTS),--checkpoints $(CHECKPOINTS)) $(BENCH)
 
 clean:
 	rm -rf $(VENV) demo demo-real dist work benchmarks/results .pytest_cache .ruff_cache

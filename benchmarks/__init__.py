@@ -1,4 +1,4 @@
 """Benchmarks of the served cascade, driven by the real perf_analyzer.
 
-They are run from the root of the checkout: `python -m benchmarks.deferral …`.
+They are run from the root of the checkout: `python -m benchmarks.suite …`.
 """

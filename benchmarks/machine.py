@@ -16,7 +16,7 @@ from cascadebert_build.placement import cores
 
 _PACKAGES = (
     "cascadebert", "nvidia-pytriton", "onnxruntime", "onnxruntime-gpu", "tensorrt", "tokenizers",
-    "torch", "transformers", "numpy", "tritonclient",
+    "torch", "transformers", "numpy", "tritonclient", "litserve", "mosec",
 )  # fmt: skip
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _IDLE_FIELDS = (3, 4)  # of /proc/stat's first line: idle, iowait

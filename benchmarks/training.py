@@ -43,9 +43,8 @@ from cascadebert_build.train import (
 )
 from cascadebert_build.trainer import ROW, make_trainer, precision_of
 
-from .built import RESULTS
 from .machine import CpuMeter, this_machine, wait_until_quiet
-from .report import Ratio, ratio_of, write_report
+from .report import RESULTS, Ratio, ratio_of, write_report
 
 OURS, RANDOM, GROUPED = "member", "trainer, random", "trainer, group_by_length"
 _WARM_UP_STEPS = 4

@@ -1,10 +1,12 @@
 """The bench: every contender on the same machine, members and text, and a report of it.
 
     python -m benchmarks.suite --glue GLUE --checkpoints FOLDER --out results
+    python -m benchmarks.suite --config cascade.toml --out results
     python -m benchmarks.suite --quick
 
-An interrupted run goes on where it was. Without checkpoints and data it runs small stand-ins with
-random weights over made-up reviews, which shows that everything works and no more.
+An interrupted run goes on where it was. With GLUE and the checkpoints it compares three pairs of
+members; with a cascade.toml, your own two members on your held-out rows; with neither, small
+stand-ins with random weights over made-up reviews, which shows that everything works and no more.
 """
 
 from __future__ import annotations
@@ -21,16 +23,16 @@ from cascadebert_build.errors import BuildError, UsageError
 from cascadebert_engine.files import read_json, write_text
 
 from ..binary import find_binary
-from ..built import RESULTS
 from ..machine import this_machine
+from ..report import RESULTS
 from .bench import Bench
-from .corpora import corpora
+from .corpora import corpora, corpora_of_config
 from .figures import Figures
 from .page import page_of_run, summary_of_run
 from .pairs import pairs_of
 from .plan import FULL, QUICK
 from .record import RUN, Record, rows_from_folder
-from .run import SECTIONS, run_sections
+from .run import SECTIONS, run_config, run_sections
 from .targets import verdicts_of
 
 
@@ -51,6 +53,7 @@ def _parser() -> argparse.ArgumentParser:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--config", type=Path, metavar="cascade.toml", help="your own cascade")
     parser.add_argument("--glue", type=Path, metavar="DIR", help="has SST-2, MRPC and QNLI")
     parser.add_argument(
         "--checkpoints", type=Path, metavar="DIR", help="has sst2-small and sst2-large"
@@ -95,9 +98,13 @@ def _run(args: argparse.Namespace) -> None:
 
 
 def _measure(args: argparse.Namespace) -> None:
+    if args.config is None and (args.glue is None) != (args.checkpoints is None):
+        raise UsageError("give --glue and --checkpoints together, or neither")
+    if args.config is not None and args.checkpoints is not None:
+        raise UsageError("give --config, or --glue and --checkpoints: not both")
     plan = QUICK if args.quick else FULL
     binary = find_binary()
-    texts = corpora(args.glue)
+    texts = corpora(args.glue) if args.config is None else corpora_of_config(args.config)
     pairs = pairs_of(args.checkpoints)
     if args.pairs:
         unknown = sorted(set(args.pairs) - {pair.name for pair in pairs})
@@ -110,7 +117,7 @@ def _measure(args: argparse.Namespace) -> None:
         {
             "plan": asdict(plan),
             "corpora": {c.name: [c.source, len(c.texts)] for c in texts.values()},
-            "stand_in": args.checkpoints is None,
+            "stand_in": args.checkpoints is None and args.config is None,
             "perf_analyzer": {"version": binary.version, "sha256": binary.sha256},
         },
     )
@@ -118,6 +125,9 @@ def _measure(args: argparse.Namespace) -> None:
         bench = Bench(
             plan, record, binary, Path(scratch), args.wait_quiet_s, peers=not args.no_peers
         )
+        if args.config is not None:
+            run_config(bench, args.only, args.config, texts, args.work_dir)
+            return
         chosen = [pair for pair in pairs if not args.pairs or pair.name in args.pairs]
         run_sections(
             bench, args.only, pairs=chosen, corpora=texts, work=args.work_dir,

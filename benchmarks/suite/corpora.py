@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cascadebert_build.config import DataConfig
+from cascadebert_build.config import DataConfig, config_from_file
 from cascadebert_build.data import rows_from_source
 from cascadebert_build.demo.corpus import LABELS, corpus_from_seed
 from cascadebert_build.errors import UsageError
+from cascadebert_core.tokenization import Text
 
 SHORT, LONG, MIXED = "short", "long", "mixed"
+HELD_OUT = "held-out"
 # As many rows of each corpus as SST-2's dev set has: one round of perf_analyzer's data.
 _ROWS = 872
 
@@ -29,13 +31,13 @@ class Corpus:
     Attributes:
         name: `SHORT`, `LONG` or `MIXED`.
         source: for people.
-        texts: single ones; the two of a pair are joined.
+        texts: single ones, the two of a GLUE pair being joined; or pairs, in the user's own data.
         labels: as in the file; None where members of random weights are all that reads them.
     """
 
     name: str
     source: str
-    texts: tuple[str, ...]
+    texts: tuple[Text, ...]
     labels: tuple[int | str, ...] | None = None
 
 
@@ -61,6 +63,16 @@ def corpora(glue: Path | None) -> dict[str, Corpus]:
     short = Corpus(SHORT, "SST-2 dev", sst2, labels)
     long = Corpus(LONG, "QNLI dev, question and sentence", qnli)
     return {c.name: c for c in (short, long, _mixed("SST-2, MRPC, QNLI dev", sst2, mrpc, qnli))}
+
+
+def corpora_of_config(path: Path) -> dict[str, Corpus]:
+    """The held-out rows of a cascade.toml as the one corpus.
+
+    Raises:
+        UsageError: there are none, or they cannot be read.
+    """
+    rows = rows_from_source(config_from_file(path).data_source())
+    return {HELD_OUT: Corpus(HELD_OUT, rows.source, rows.texts, rows.labels)}
 
 
 def _mixed(source: str, *parts: Sequence[str]) -> Corpus:

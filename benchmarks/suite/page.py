@@ -10,7 +10,7 @@ from cascadebert_build.report.style import STYLE
 
 from .figures import Figures
 from .plots import accuracy_plot, bar_plot, exits_plot, latency_plot, share_plot
-from .sections import accuracy, closed, mixed_load, shares, sweep
+from .sections import accuracy, closed, limit, mixed_load, shares, startup, sweep
 from .targets import Verdict, verdicts_of
 
 _SWEEPS = (
@@ -32,8 +32,8 @@ def page_of_run(run: Mapping[str, Any], figures: Figures) -> str:
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>CascadeBERT on Triton: bench</title><style>{STYLE}</style></head><body><main>"
-        + "".join([_head(run, verdicts), *_parts(figures), _targets(verdicts), _rows(figures)])
-        + _provenance(run)
+        + "".join([_head(run, verdicts), *_parts(figures), _targets(verdicts)])
+        + "".join([_limits(figures), _start(figures), _rows(figures), _provenance(run)])
         + "</main></body></html>\n"
     )
 
@@ -138,18 +138,59 @@ def _rows(figures: Figures) -> str:
     for section in (closed.SECTION, mixed_load.SECTION):
         for scene in figures.scenes(section):
             parts.append(f"<h3>{escaped(section)}: {escaped(scene)}</h3>")
-            parts.append(
-                table(
-                    [heading(name, "" if i < 2 else "number") for i, name in enumerate(names)],
-                    (
-                        row(cell(escaped(v), "" if i < 2 else "number") for i, v in enumerate(line))
-                        for line in _lines(figures, section, scene)
-                    ),
-                )
-            )
+            parts.append(_plain_table(names, _lines(figures, section, scene)))
     return (
         "<h2>Figures</h2><p>Medians over the repeats; latencies are medians in ms, with the 99th "
         "percentile.</p>" + "".join(parts)
+    )
+
+
+def _start(figures: Figures) -> str:
+    """What it takes before the first answer, in seconds and MB."""
+    lines: list[list[str]] = []
+    for scene in figures.scenes(startup.SECTION):
+        for name in figures.contenders(startup.SECTION, scene):
+            seconds = figures.median(startup.SECTION, scene, name, None, "seconds")
+            size = figures.median(startup.SECTION, scene, name, None, "bytes")
+            figure = f"{seconds:.1f} s" if seconds is not None else f"{(size or 0) / 1e6:.0f} MB"
+            lines.append([scene or "any", name, figure])
+    if not lines:
+        return ""
+    return (
+        "<h2>Before the first answer</h2><p>The build began with nothing; the server's files had "
+        "been read before; memory is proportional (shared pages are divided among those who share "
+        "them).</p>" + _plain_table(("pair/text", "what", ""), lines)
+    )
+
+
+def _limits(figures: Figures) -> str:
+    lines: list[list[str]] = []
+    for scene in figures.scenes(limit.SECTION):
+        for name in figures.contenders(limit.SECTION, scene):
+            rate, promise, check = (
+                figures.median(limit.SECTION, scene, name, None, figure)
+                for figure in ("rows_per_s", "promised_speedup", "computed_over_measured")
+            )
+            lines.append([scene, name, f"{rate:.1f}", f"{promise:.2f}", f"{check:.2f}"])
+    if not lines:
+        return ""
+    names = ("pair/text", "", "rows/s", "promised speed-up", "computed over measured")
+    return (
+        "<h2>The limit</h2><p>The bare runtime on all cores, each bucket of lengths at its best "
+        "batch, no server, no tokenising, no gate. The last column compares the sum of the times "
+        "with passes that were really made.</p>" + _plain_table(names, lines)
+    )
+
+
+def _plain_table(names: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    """Two columns of words, then figures."""
+    kinds = ["" if i < 2 else "number" for i in range(len(names))]
+    return table(
+        [heading(escaped(name), kind) for name, kind in zip(names, kinds, strict=True)],
+        (
+            row(cell(escaped(v), kind) for v, kind in zip(line, kinds, strict=True))
+            for line in lines
+        ),
     )
 
 

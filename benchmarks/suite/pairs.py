@@ -8,12 +8,17 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cascadebert_build.config import CascadeConfig, DataConfig, MemberConfig, TuneConfig
+from cascadebert_build.config import (
+    CascadeConfig,
+    DataConfig,
+    MemberConfig,
+    TuneConfig,
+    config_from_file,
+)
+from cascadebert_build.data import Rows
 from cascadebert_build.demo.corpus import corpus_from_seed
 from cascadebert_build.demo.members import RECIPES, save_base_checkpoint
 from cascadebert_build.errors import UsageError
-from cascadebert_build.logits import logits_of_rows, stage_input
-from cascadebert_build.session import OnnxSession
 from cascadebert_build.simulate import simulate
 from cascadebert_build.steps import Steps
 from cascadebert_build.workspace import Workspace
@@ -96,17 +101,9 @@ class BuiltPair:
 
     def logits(self, corpus: Corpus) -> list[NDArray[np.float32]]:
         """Logits of every member, each of shape (n, n_labels), in the checkpoint's order."""
-        config, workspace = self.steps.config, self.steps.workspace
-        return [
-            logits_of_rows(
-                OnnxSession(workspace.onnx(member)).logits,
-                stage_input(config, workspace, member),
-                corpus.texts,
-                f"logits {self.pair.name} {member.name}",
-                member.max_batch_size,
-            )
-            for member in config.members
-        ]
+        steps = Steps(self.steps.config, self.steps.workspace)
+        steps.rows = Rows(corpus.texts, corpus.labels, corpus.source)
+        return [steps.logits(member) for member in steps.config.members]
 
 
 def build_pair(pair: Pair, corpus: Corpus, work: Path, checkpoints: Path | None) -> BuiltPair:
@@ -136,6 +133,27 @@ def build_pair(pair: Pair, corpus: Corpus, work: Path, checkpoints: Path | None)
     repository = folder / "model_repository"
     steps.build(repository)
     return BuiltPair(pair, steps, repository)
+
+
+def pair_of_config(path: Path, work: Path) -> BuiltPair:
+    """Build the user's own cascade as far as it is not up to date.
+
+    Raises:
+        UsageError: it has not two members.
+    """
+    config = config_from_file(path)
+    if len(config.members) != 2:
+        raise UsageError(
+            f"{path} has {len(config.members)} members: the bench compares a small and a large one"
+        )
+    config = replace(config, tune=TuneConfig(max_deferral_rate=(USUAL_SHARE,)), operating_points={})
+    steps = Steps(config, Workspace(work / config.name / "work"))
+    repository = work / config.name / "model_repository"
+    steps.build(repository)
+    checkpoints = (config.members[0].checkpoint, config.members[1].checkpoint)
+    title = f"{config.name}: {' → '.join(member.name for member in config.members)}"
+    labelled = steps.rows.labels is not None
+    return BuiltPair(Pair(config.name, title, checkpoints, labelled), steps, repository)
 
 
 def thresholds_of_shares(

@@ -9,8 +9,8 @@ from cascadebert_build.report.plots import Mark, Plot
 from cascadebert_build.report.svg import INK, MUTED, figure_of, svg_from_figure
 
 from .figures import Figures
-from .sections import closed, shares
-from .targets import LIMIT
+from .plan import USUAL_SHARE
+from .sections import closed, limit, shares
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -40,10 +40,10 @@ def latency_plot(figures: Figures, scene: str) -> Plot:
                 zorder=4 if name == _OURS else 3,
             )  # fmt: skip
             key.append(("line", colour, name))
-        usual = shares.name_of_share(0.25)
-        limit = figures.median(LIMIT, scene, usual, None, "rows_per_s")
-        if limit is not None:
-            axes.axvline(limit, color=MUTED, ls="--", lw=1.4)
+        usual = shares.name_of_share(USUAL_SHARE)
+        bare = figures.median(limit.SECTION, scene, usual, None, "rows_per_s")
+        if bare is not None:
+            axes.axvline(bare, color=MUTED, ls="--", lw=1.4)
             key.append(("dashed", MUTED, "limit: the bare runtime, no server"))
         axes.set(xlabel="requests a second", ylabel="median latency, ms", yscale="log")
         axes.set_xlim(left=0)
@@ -97,7 +97,7 @@ def share_plot(figures: Figures, scene: str) -> Plot:
     for name in figures.contenders(shares.SECTION, scene):
         share = figures.median(shares.SECTION, scene, name, None, "deferred_share")
         ratio = figures.ratio(figures.best_throughput(shares.SECTION, scene, name), large)
-        promise = figures.median(LIMIT, scene, name, None, "promised_speedup")
+        promise = figures.median(limit.SECTION, scene, name, None, "promised_speedup")
         if name.startswith("cascade") and share is not None and ratio is not None:
             measured.append((100 * share, ratio.median, ratio.lowest, ratio.highest))
             if promise is not None:

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 from .bench import Bench
-from .corpora import MIXED, SHORT, Corpus
-from .pairs import Pair, build_pair
+from .corpora import HELD_OUT, LONG, MIXED, SHORT, Corpus
+from .others import client_side, other_servers, processes
+from .pairs import SHAPES, Pair, build_pair, pair_of_config
 from .scene import Scene, make_scene
 from .sections.accuracy import measure_accuracy
 from .sections.closed import measure_closed
 from .sections.gate import measure_gate_price
+from .sections.limit import measure_limits
 from .sections.mixed_load import measure_mixed_load
 from .sections.shares import measure_shares
+from .sections.startup import measure_client, measure_startup
 from .sections.sweep import measure_batches, measure_cores, measure_instances
 
-CLOSED, OPEN, SHARES, GATE = "closed", "open", "shares", "gate"
-ACCURACY, SWEEP = "accuracy", "sweep"
-SECTIONS = (CLOSED, OPEN, SHARES, GATE, ACCURACY, SWEEP)
+LIMIT, CLOSED, OPEN, SHARES = "limit", "closed", "open", "shares"
+GATE, ACCURACY, SWEEP, STARTUP = "gate", "accuracy", "sweep", "startup"
+SECTIONS = (LIMIT, CLOSED, OPEN, SHARES, GATE, ACCURACY, SWEEP, STARTUP)
 
 
 def run_sections(
@@ -40,21 +45,39 @@ def run_sections(
         work: for artefacts.
         checkpoints: folder of the fine-tuned ones.
     """
-    for i, pair in enumerate(pairs):
+    for pair in pairs:
         built = build_pair(pair, corpora[SHORT], work, checkpoints)
         folder = bench.scratch / pair.name
         scene = make_scene(built, corpora[SHORT], folder / SHORT, bench.plan)
-        _run_scene(bench, sections, scene)
-        if not pair.trained and i == len(pairs) - 1:
-            mixed = make_scene(built, corpora[MIXED], folder / MIXED, bench.plan)
-            _run_scene(bench, [s for s in sections if s == CLOSED], mixed)
+        swept = pair is not pairs[-1] or len(pairs) == 1
+        _run_scene(bench, [s for s in sections if s != SWEEP or swept], scene)
+        if pair is SHAPES[0]:  # other lengths of text, Triton's contenders alone
+            for name in (LONG, MIXED):
+                other = make_scene(built, corpora[name], folder / name, bench.plan)
+                few = [s for s in sections if s in {LIMIT, CLOSED}]
+                _run_scene(replace(bench, peers=False), few, other)
+
+
+def run_config(
+    bench: Bench, sections: Sequence[str], path: Path, corpora: Mapping[str, Corpus], work: Path
+) -> None:
+    """Measure the user's own cascade, on its held-out rows."""
+    built = pair_of_config(path, work)
+    scene = make_scene(built, corpora[HELD_OUT], bench.scratch / "own", bench.plan)
+    _run_scene(bench, sections, scene)
 
 
 def _run_scene(bench: Bench, sections: Sequence[str], scene: Scene) -> None:
+    if LIMIT in sections and not scene.built.steps.uses_plans:
+        measure_limits(bench, scene)
     if {CLOSED, OPEN, SHARES, GATE} & set(sections):
-        with bench.serve(scene) as side:
+        with ExitStack() as stack:
+            side = stack.enter_context(bench.serve(scene))
             if CLOSED in sections:
-                measure_closed(side, [])
+                others = client_side(side) if bench.peers else []
+                if bench.peers and not scene.built.steps.uses_plans:
+                    others += [*processes(scene), *other_servers(stack, bench, scene)]
+                measure_closed(side, others)
             if OPEN in sections:
                 measure_mixed_load(side)
             if SHARES in sections:
@@ -67,3 +90,6 @@ def _run_scene(bench: Bench, sections: Sequence[str], scene: Scene) -> None:
         measure_instances(bench, scene)
         measure_cores(bench, scene)
         measure_batches(bench, scene)
+    if STARTUP in sections:
+        measure_startup(bench, scene)
+        measure_client(bench)

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from cascadebert_build.placement import cores
 from cascadebert_build.versions import newest_version
-from cascadebert_core.contract import POLICY_FILE
+from cascadebert_core.contract import POLICY_FILE, TOKENIZER_FILE, TOKENIZERS_FOLDER
 from cascadebert_core.policy import Policy, Threshold, policy_to_json
+from cascadebert_core.tokenization import Encoder
 
 from ..corpus import write_payloads, write_texts
 from ..repository import copy_cascade, install_blocking, install_one_member
@@ -71,6 +72,16 @@ def policy_of_scene(policy: Policy, thresholds: dict[float, float]) -> Policy:
         point_of_share(share): (value,) for share, value in thresholds.items()
     }
     return policy.with_operating_points(points, point_of_share(USUAL_SHARE))
+
+
+def encoders_of_scene(scene: Scene) -> list[Encoder]:
+    """The encoder of every stage, as the served cascade has it."""
+    model = scene.repository / scene.cascade
+    folder = model / str(newest_version(model)) / TOKENIZERS_FOLDER
+    return [
+        Encoder(folder / stage.tokenizer / TOKENIZER_FILE, stage.max_length)
+        for stage in scene.policy.stages
+    ]
 
 
 def make_scene(built: BuiltPair, corpus: Corpus, folder: Path, plan: Plan) -> Scene:

@@ -12,15 +12,13 @@ from collections.abc import Sequence
 from statistics import median
 from typing import Any
 
-from cascadebert_build.versions import newest_version
-from cascadebert_core.contract import TOKENIZER_FILE, TOKENIZERS_FOLDER
 from cascadebert_core.tokenization import Encoder, Text
 
 from ...corpus import rows_of_fullest_bucket, write_texts, write_tokens
 from ...perf_analyzer import Load
 from ..bench import TritonSide
 from ..contender import Contender, take_turns
-from ..scene import Scene
+from ..scene import encoders_of_scene
 
 SECTION = "gate"
 GATE, STAGE, TOKENISING = "one-member cascade", "stage, token ids", "tokenising"
@@ -31,7 +29,7 @@ def measure_gate_price(side: TritonSide) -> None:
     """The small member with and without the gate, one request at a time."""
     bench, scene = side.bench, side.scene
     stage = scene.policy.stages[0]
-    encoder = _encoder(scene)
+    encoder = encoders_of_scene(scene)[0]
     for rows in bench.plan.gate_rows:
         texts: Sequence[Text] = scene.corpus.texts
         if rows > 1:  # perf_analyzer needs rows of one shape
@@ -78,10 +76,3 @@ def _tokenise(encoder: Encoder, texts: Sequence[Text], rows: int) -> dict[str, A
         "throughput_rps": 1000 * len(taken_ms) / sum(taken_ms),
         "all": {"requests": len(taken_ms), "p50_ms": p50, "p99_ms": p99},
     }
-
-
-def _encoder(scene: Scene) -> Encoder:
-    stage = scene.policy.stages[0]
-    model = scene.repository / scene.cascade
-    folder = model / str(newest_version(model)) / TOKENIZERS_FOLDER / stage.tokenizer
-    return Encoder(folder / TOKENIZER_FILE, stage.max_length)

@@ -1,0 +1,1 @@
+"""Others that serve the cascade: same policy, tokenizers, members and gate, without Triton."""

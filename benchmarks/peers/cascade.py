@@ -1,0 +1,194 @@
+"""The cascade in one Python process, by a function call: no server, no queue."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cascadebert_build.checkpoint import hide_weight_bars
+from cascadebert_build.errors import CheckFailed, UsageError
+from cascadebert_build.extras import needs_extra
+from cascadebert_build.session import OnnxSession
+from cascadebert_build.versions import newest_version, published_policy
+from cascadebert_core.batching import StageBatch
+from cascadebert_core.job import Job, Row
+from cascadebert_core.policy import Policy
+from cascadebert_core.route import Router
+from cascadebert_core.stage import RunStage, Stage, stages_of_policy
+from cascadebert_core.tokenization import Text
+
+ONNXRUNTIME = "onnxruntime"
+TORCH = "torch"
+RUNTIMES = (ONNXRUNTIME, TORCH)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the cascade says of one row.
+
+    Attributes:
+        label: of the policy's.
+        confidence: of the stage that answered, 0 to 1.
+        exit_stage: 0-based.
+    """
+
+    label: str
+    confidence: float
+    exit_stage: int
+
+
+class PythonCascade:
+    """A policy's stages run one after the other, at its default operating point.
+
+    Tokens, batches and gate are the served ones (`cascadebert_core`), so the decisions are too.
+
+    Attributes:
+        policy: validated.
+    """
+
+    def __init__(self, policy: Policy, version_folder: Path, run_stage: RunStage) -> None:
+        """Load the tokenizers.
+
+        Args:
+            policy: of the cascade.
+            version_folder: holds `tokenizers/`.
+            run_stage: see `RunStage`.
+        """
+        self.policy = policy
+        self._route = Router(policy).default
+        self._stages = stages_of_policy(policy, version_folder, run_stage, calls_in_flight=1)
+
+    def answers(self, texts: Sequence[Text]) -> list[Answer]:
+        """Answer rows, in their order.
+
+        Raises:
+            CheckFailed: the last stage's logits for a row are NaN or infinite.
+        """
+        return self._answers(self._decided(texts)) if texts else []
+
+    def exit_stages(self, texts: Sequence[Text]) -> NDArray[np.int32]:
+        """The stage that answers each row, shape (n,); errors as of `answers`."""
+        return self._decided(texts).exit_stage
+
+    def _answers(self, job: Job) -> list[Answer]:
+        labels = self.policy.labels
+        winners = job.probabilities.argmax(axis=1).tolist()
+        return [
+            Answer(labels[winner], confidence, stage)
+            for winner, confidence, stage in zip(
+                winners, job.confidence.tolist(), job.exit_stage.tolist(), strict=True
+            )
+        ]
+
+    def _decided(self, texts: Sequence[Text]) -> Job:
+        job = Job(texts, self._route, len(self.policy.labels))
+        rows = job.rows()
+        for stage in self._stages:
+            rows = self._deferred(stage, rows)
+        if rows:
+            raise CheckFailed(
+                f"{self._stages[-1]} returned NaN or infinite logits for row {rows[0].index}: "
+                "export its checkpoint again"
+            )
+        return job
+
+    def _deferred(self, stage: Stage, rows: list[Row]) -> list[Row]:
+        """Run and gate rows at `stage`; those that it is not sure of are returned."""
+        stage.encode(rows)
+        threshold = self._route.thresholds[stage.index]
+        limits = threshold[None, :] if isinstance(threshold, np.ndarray) else threshold
+        deferred: list[Row] = []
+        encoded = [row.encoded for row in rows if row.encoded is not None]
+        for chunk in stage.chunks([len(e) for e in encoded]):
+            decision = stage.decide([encoded[i] for i in chunk], limits)
+            exits = np.flatnonzero(decision.exits)
+            if len(exits):
+                rows[0].job.settle(
+                    np.array([rows[chunk[i]].index for i in exits]),
+                    decision.probabilities[exits],
+                    decision.confidence[exits],
+                    stage.index,
+                )
+            deferred += [rows[chunk[i]] for i in np.flatnonzero(~decision.exits)]
+        return deferred
+
+
+def cascade_from_repository(
+    repository: Path,
+    cascade: str,
+    runtime: str = ONNXRUNTIME,
+    threads: int = 1,
+    checkpoints: Sequence[str] = (),
+) -> PythonCascade:
+    """Load a published cascade's newest version.
+
+    Args:
+        repository: a model repository whose stages are ONNX files.
+        cascade: its name there.
+        runtime: one of `RUNTIMES`.
+        threads: of the runtime. PyTorch has one number for the whole process.
+        checkpoints: for PyTorch, the folder of every stage, small to large.
+
+    Raises:
+        UsageError: there is no such cascade or runtime, or not one checkpoint for every stage.
+        CheckFailed: a member cannot be loaded.
+    """
+    policy = published_policy(repository, cascade)
+    if runtime == ONNXRUNTIME:
+        run_stage = _onnx_stages(repository, policy, threads)
+    elif runtime == TORCH:
+        run_stage = _torch_stages(policy, threads, checkpoints)
+    else:
+        raise UsageError(f"runtime {runtime!r}: give one of {', '.join(RUNTIMES)}")
+    model = repository / cascade
+    return PythonCascade(policy, model / str(newest_version(model)), run_stage)
+
+
+def onnx_path(repository: Path, policy: Policy, stage: int) -> Path:
+    """The ONNX file that a stage is served from."""
+    settings = policy.stages[stage]
+    return repository / settings.model / str(settings.version) / "model.onnx"
+
+
+def _onnx_stages(repository: Path, policy: Policy, threads: int) -> RunStage:
+    sessions = [
+        OnnxSession(onnx_path(repository, policy, i), threads) for i in range(len(policy.stages))
+    ]
+    return lambda stage, batch: sessions[stage].logits(batch)
+
+
+def _torch_stages(policy: Policy, threads: int, checkpoints: Sequence[str]) -> RunStage:
+    if len(checkpoints) != len(policy.stages):
+        raise UsageError(
+            f"{len(checkpoints)} checkpoints for {len(policy.stages)} stages: PyTorch needs the "
+            "folder of each, small to large"
+        )
+    with needs_extra("build"):
+        import torch
+        from transformers import AutoModelForSequenceClassification
+    torch.set_num_threads(threads)
+    hide_weight_bars()
+    try:
+        models: list[Any] = [
+            AutoModelForSequenceClassification.from_pretrained(
+                source, dtype=torch.float32, attn_implementation="sdpa"
+            ).eval()
+            for source in checkpoints
+        ]
+    except (OSError, ValueError) as exc:
+        raise CheckFailed(f"a checkpoint of {list(checkpoints)} cannot be loaded: {exc}") from exc
+
+    def run(stage: int, batch: StageBatch) -> NDArray[np.float32]:
+        tensors = {
+            name: torch.from_numpy(batch.tensors[name]).long()
+            for name in policy.stages[stage].inputs
+        }
+        with torch.inference_mode():
+            return models[stage](**tensors).logits.numpy()
+
+    return run

@@ -1,0 +1,202 @@
+"""An HTTP peer as a process of its own: started, asked, and ended with all its children."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Generator
+from dataclasses import dataclass
+from pathlib import Path
+
+from cascadebert_build.errors import CheckFailed, UsageError
+from cascadebert_build.extras import require
+from cascadebert_build.versions import published_policy
+from cascadebert_core.policy import Policy
+
+from .settings import BEST, PEERS, PeerArguments, PeerSettings
+from .wire import PATH, READY, BadPayload, answers_of_payload, payload_of_texts
+
+_HOST = "127.0.0.1"
+_START_S = 180.0
+_STOP_S = 15.0
+_POLL_S = 0.1
+_LOG_LINES = 15
+_CHECKOUT = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """A peer that answers.
+
+    Attributes:
+        url: of the server, without the path (`wire.PATH`).
+        pid: of its first process; the others descend from it.
+    """
+
+    url: str
+    pid: int
+
+
+@contextlib.contextmanager
+def peer_server(
+    kind: str,
+    repository: Path,
+    cascade: str,
+    *,
+    settings: PeerSettings | None = None,
+    log: Path,
+) -> Generator[Peer, None, None]:
+    """Serve a cascade by LitServe or mosec on a free port of 127.0.0.1.
+
+    Args:
+        kind: one of `PEERS`.
+        repository: the model repository.
+        cascade: its name there.
+        settings: of the peer; None: `settings.BEST`.
+        log: for what the processes write.
+
+    Raises:
+        UsageError: there is no such peer or cascade.
+        MissingExtra: its package is not installed.
+        CheckFailed: it does not start, or answers wrongly; the end of its log is in the message.
+    """
+    if kind not in PEERS:
+        raise UsageError(f"peer {kind!r}: give one of {', '.join(PEERS)}")
+    require("bench", kind)
+    policy = published_policy(repository, cascade)
+    chosen = BEST[kind] if settings is None else settings
+    arguments = PeerArguments(repository.resolve(), cascade, _free_port(), chosen)
+    # Sockets and the like of the frameworks; a process that is killed leaves them behind.
+    with tempfile.TemporaryDirectory(prefix="peer-", ignore_cleanup_errors=True) as scratch:
+        process = _start(kind, arguments, log, scratch)
+        try:
+            _await_answer(process, kind, arguments, policy, log)
+            yield Peer(f"http://{_HOST}:{arguments.port}", process.pid)
+        finally:
+            _end(process)
+
+
+def ask(port: int, body: bytes, timeout_s: float) -> tuple[int, str]:
+    """POST a body to a peer.
+
+    Returns:
+        Status and text of the response.
+
+    Raises:
+        OSError, http.client.HTTPException: there is none.
+    """
+    connection = http.client.HTTPConnection(_HOST, port, timeout=timeout_s)
+    try:
+        connection.request("POST", PATH, body, {"Content-Type": "application/json"})
+        response = connection.getresponse()
+        return response.status, response.read().decode(errors="replace")
+    finally:
+        connection.close()
+
+
+def processes_of_group(group: int) -> list[int]:
+    """Ids of the processes of a process group that have not ended."""
+    found: list[int] = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            # The name in brackets may hold blanks; the fields after it do not.
+            state, _, of_group = path.read_text().rpartition(")")[2].split()[:3]
+        except OSError:
+            continue  # it has ended meanwhile
+        if int(of_group) == group and state != "Z":
+            found.append(int(path.parent.name))
+    return found
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind((_HOST, 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def _start(kind: str, arguments: PeerArguments, log: Path, scratch: str) -> subprocess.Popen[bytes]:
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("wb") as file:
+        return subprocess.Popen(
+            [sys.executable, "-m", f"benchmarks.peers.{kind}_app", *arguments.to_argv()],
+            cwd=_CHECKOUT,
+            env={**os.environ, "TMPDIR": scratch, "PYTHONUNBUFFERED": "1"},
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            # A group of its own, by which all of it can be ended.
+            start_new_session=True,
+        )
+
+
+def _await_answer(
+    process: subprocess.Popen[bytes],
+    kind: str,
+    arguments: PeerArguments,
+    policy: Policy,
+    log: Path,
+) -> None:
+    """Wait until every worker holds the cascade and a request is answered rightly."""
+    text = "a fine film"
+    body = json.dumps(payload_of_texts([(text, text) if policy.pair else text])).encode()
+    deadline_s = time.monotonic() + _START_S
+    problem = "its workers did not load the cascade"
+    while time.monotonic() < deadline_s:
+        if process.poll() is not None:
+            raise _failed(kind, f"it ended with code {process.returncode}", log)
+        if log.read_text(errors="replace").count(READY) >= arguments.settings.workers:
+            try:
+                status, response = ask(arguments.port, body, timeout_s=10)
+            except (OSError, http.client.HTTPException) as exc:
+                problem = f"no answer to a request: {exc!r}"
+            else:
+                if status == http.HTTPStatus.OK:
+                    _check(response, policy, kind, log)
+                    return
+                problem = f"status {status}: {response[:200]}"
+        time.sleep(_POLL_S)
+    raise _failed(kind, f"it is not ready after {_START_S:g} s: {problem}", log)
+
+
+def _check(response: str, policy: Policy, kind: str, log: Path) -> None:
+    try:
+        (answer,) = answers_of_payload(json.loads(response))
+    except (ValueError, BadPayload) as exc:
+        raise _failed(kind, f"its answer is no answer: {exc}", log) from exc
+    if (
+        answer.label not in policy.labels
+        or not 0 <= answer.confidence <= 1
+        or not 0 <= answer.exit_stage < len(policy.stages)
+    ):
+        raise _failed(kind, f"{answer} is no answer of {', '.join(policy.labels)}", log)
+
+
+def _failed(kind: str, problem: str, log: Path) -> CheckFailed:
+    lines = log.read_text(errors="replace").splitlines()[-_LOG_LINES:]
+    tail = "\n".join(f"  {line}" for line in lines)
+    return CheckFailed(f"{kind} does not serve: {problem}\n{tail}\n  the whole log: {log}")
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End the process and its group: in order, and then for good."""
+    if process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(_STOP_S)
+    deadline_s = time.monotonic() + _STOP_S
+    while (left := processes_of_group(process.pid)) and time.monotonic() < deadline_s:
+        for pid in left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        process.poll()
+        time.sleep(_POLL_S)
+    process.wait(_STOP_S)

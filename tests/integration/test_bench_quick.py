@@ -1,0 +1,50 @@
+"""The bench itself, quickly: real server, real perf_analyzer, rows, report, and a second start."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks.suite.__main__ import main
+
+
+@pytest.mark.timeout(600)
+def test_the_quick_bench_measures_once_and_reports(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    command = [
+        "--quick", "--no-peers", "--only", "limit", "closed", "open", "gate",
+        "--out", str(out), "--work-dir", str(tmp_path / "work"),
+    ]  # fmt: skip
+    assert main(command) == 0
+    rows = [json.loads(line) for line in (out / "rows.jsonl").read_text().splitlines()]
+    closed = [row for row in rows if row["section"] == "closed"]
+    assert {row["contender"] for row in closed} == {
+        "cascade", "blocking", "small alone", "large alone",
+    }  # fmt: skip
+    for row in closed:
+        assert row["throughput_rps"] > 0
+        assert "perf_analyzer" in row["command"]
+        if row["contender"] in {"cascade", "blocking"}:  # text is what it is: about a quarter
+            assert 0.1 < row["deferred_share"] < 0.4
+    limits = [row for row in rows if row["section"] == "limit"]
+    speedups = {row["contender"]: row["promised_speedup"] for row in limits}
+    assert speedups["cascade, 0% deferred"] > speedups["cascade, 25% deferred"]
+    assert speedups["cascade, 25% deferred"] > speedups["cascade, 100% deferred"]
+    assert "over the limit's" in capsys.readouterr().out
+    page = (out / "report.html").read_text()
+    assert page.count("<svg role") == 2
+    assert "random weights" in page
+    assert "| 1 | tiny/short |" in (out / "SUMMARY.md").read_text()
+
+    assert main(command) == 0  # goes on, and there is nothing left
+    assert len((out / "rows.jsonl").read_text().splitlines()) == len(rows)
+
+
+def test_wrong_use_is_explained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = ["--out", str(tmp_path)]
+    assert main(["--glue", str(tmp_path), *out]) == 2
+    assert "together" in capsys.readouterr().err
+    assert main(["--report-only", *out]) == 2
+    assert "has no run" in capsys.readouterr().err

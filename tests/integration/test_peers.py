@@ -1,0 +1,197 @@
+"""LitServe and mosec serve a cascade for real, over HTTP, and leave nothing behind."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+import pytest
+
+from benchmarks.peers.cascade import Answer
+from benchmarks.peers.client_side import (
+    ClosedLoop,
+    load_client_side,
+    load_served,
+    members_of_cascade,
+)
+from benchmarks.peers.server import Peer, ask, peer_server, processes_of_group
+from benchmarks.peers.settings import PEERS, PeerSettings
+from benchmarks.peers.wire import answers_of_payload, payload_of_texts
+from cascadebert_build.errors import CheckFailed, UsageError
+from cascadebert_build.evaluate import NEAR, evaluate
+from cascadebert_core.tokenization import Text
+from tests.support.serving import Built
+
+SMALL = PeerSettings(workers=1, threads=1, max_batch_size=8, batch_timeout_ms=2)
+
+
+@dataclass(frozen=True)
+class Running:
+    """A peer under test."""
+
+    kind: str
+    peer: Peer
+    log: Path
+
+    @property
+    def port(self) -> int:
+        port = urlsplit(self.peer.url).port
+        assert port is not None
+        return port
+
+    def post(self, payload: Any) -> tuple[int, str]:
+        return ask(self.port, json.dumps(payload).encode(), timeout_s=30)
+
+    def answers(self, texts: list[Text]) -> list[Answer]:
+        status, body = self.post(payload_of_texts(texts))
+        assert status == 200, body
+        return answers_of_payload(json.loads(body))
+
+
+def require(kind: str) -> None:
+    if importlib.util.find_spec(kind) is None:
+        pytest.skip(f"{kind} is not installed: pip install '.[bench]'")
+
+
+@pytest.fixture(scope="module", params=PEERS)
+def running(
+    request: pytest.FixtureRequest, built: Built, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Running]:
+    kind: str = request.param
+    require(kind)
+    log = tmp_path_factory.mktemp(kind) / "log"
+    with peer_server(kind, built.repository, built.name, settings=SMALL, log=log) as peer:
+        yield Running(kind, peer, log)
+    assert processes_of_group(peer.pid) == []
+
+
+def test_a_peer_decides_every_row_as_the_evaluation_has_it(running: Running, built: Built):
+    policy = built.policy
+    _, outcome = evaluate(policy, built.steps.rows, built.logits())
+    near = outcome.near_threshold(policy.thresholds, NEAR)
+    texts = list(built.texts)
+    answers = [a for start in range(0, len(texts), 7) for a in running.answers(texts[start:][:7])]
+    assert len(answers) == len(texts)
+    assert {0, 1} == set(outcome.exit_stage.tolist())
+    for i in np.flatnonzero(~near):
+        expected = (policy.labels[outcome.labels[i]], outcome.exit_stage[i])
+        assert (answers[i].label, answers[i].exit_stage) == expected, i
+        assert answers[i].confidence == pytest.approx(outcome.confidence[i], abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [{}, {"text": []}, {"text": "a film"}, {"text": [5]}, {"text": [""]}, ["a film"], None],
+    ids=json.dumps,
+)
+def test_bad_input_gets_a_4xx_and_the_server_lives(running: Running, payload: Any):
+    status, body = running.post(payload)
+    assert 400 <= status < 500, (status, body)
+    assert len(running.answers(["the film was good"])) == 1
+
+
+def test_what_is_no_json_gets_a_4xx(running: Running):
+    status, body = ask(running.port, b"{no json", timeout_s=30)
+    assert 400 <= status < 500, (status, body)
+    status, body = running.post({"text": ["a"], "text_pair": ["b"]})  # not a task of pairs
+    assert 400 <= status < 500, (status, body)
+    assert len(running.answers(["the film was good"])) == 1
+
+
+def test_a_peer_listens_on_loopback_alone(running: Running):
+    listening = [
+        line.split()[1]
+        for table in ("tcp", "tcp6")
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]
+        if line.split()[3] == "0A" and line.split()[1].endswith(f":{running.port:04X}")
+    ]
+    assert listening == [f"0100007F:{running.port:04X}"]
+
+
+@pytest.mark.parametrize("kind", PEERS)
+def test_nothing_is_left_behind_even_after_an_error(
+    kind: str, built: Built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    require(kind)
+    processes: list[int] = []
+    # Not pytest's own folder: the path of a Unix socket has room for 107 bytes.
+    with tempfile.TemporaryDirectory() as folder:
+        monkeypatch.setattr(tempfile, "tempdir", folder)
+        with pytest.raises(ZeroDivisionError):
+            with peer_server(
+                kind, built.repository, built.name, settings=SMALL, log=tmp_path / "log"
+            ) as peer:
+                processes = processes_of_group(peer.pid)
+                assert peer.pid in processes
+                assert list(Path(folder).iterdir())
+                raise ZeroDivisionError
+        assert list(Path(folder).iterdir()) == []
+    assert len(processes) > 1  # its worker at least
+    # A process that had left the group would still have its id.
+    assert [pid for pid in processes if _is_alive(pid)] == []
+
+
+@pytest.mark.parametrize("kind", PEERS)
+def test_a_peer_that_cannot_start_says_why(kind: str, built: Built, tmp_path: Path):
+    require(kind)
+    wrong = PeerSettings(workers=1, threads=1, max_batch_size=1, batch_timeout_ms=2)
+    with pytest.raises(CheckFailed, match=r"(?s)ended with code 2.*give an integer, 2 or more"):
+        with peer_server(kind, built.repository, built.name, settings=wrong, log=tmp_path / "log"):
+            pass
+
+
+def test_no_such_peer_or_cascade(built: Built, tmp_path: Path):
+    with pytest.raises(UsageError, match="'bentoml': give one of litserve, mosec"):
+        with peer_server("bentoml", built.repository, built.name, log=tmp_path / "log"):
+            pass
+    require("mosec")
+    with pytest.raises(UsageError, match="no published version"):
+        with peer_server("mosec", built.repository, "no-such", log=tmp_path / "log"):
+            pass
+
+
+async def test_a_cascade_in_the_client_defers_what_the_served_one_defers(
+    served: str, built: Built
+) -> None:
+    policy = built.policy
+    _, outcome = evaluate(policy, built.steps.rows, built.logits())
+    exits = [0, 1]
+    texts = [built.texts[int(np.flatnonzero(outcome.exit_stage == stage)[0])] for stage in exits]
+    members = members_of_cascade(built.name, policy)
+    assert len(members) == 2
+    client = await load_client_side(served, members, policy, texts, concurrency=2, seconds=0.3)
+    cascade = await load_served(served, built.name, texts, concurrency=2, seconds=0.3)
+    for loop in (client, cascade):
+        assert loop.exited is not None
+        assert loop.deferred is not None
+        assert loop.exited.requests + loop.deferred.requests == loop.requests
+        # One text of each kind, in turn; which of the last ones are answered is chance.
+        assert abs(loop.exited.requests - loop.deferred.requests) <= 2
+        assert loop.requests_per_s == pytest.approx(loop.requests / loop.duration_s)
+    assert client.calls == client.requests + _deferred(client)
+    assert cascade.calls == cascade.requests
+    with pytest.raises(UsageError, match="1 members for 2 stages"):
+        await load_client_side(served, members[:1], policy, texts, concurrency=1, seconds=0.1)
+
+
+def _deferred(loop: ClosedLoop) -> int:
+    return 0 if loop.deferred is None else loop.deferred.requests
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False

@@ -1,0 +1,219 @@
+"""The cascade in Python beside the offline evaluator, over the published files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.peers.cascade import (
+    ONNXRUNTIME,
+    RUNTIMES,
+    Answer,
+    PythonCascade,
+    cascade_from_repository,
+)
+from benchmarks.peers.client_side import is_sure
+from benchmarks.peers.in_process import measure_in_process
+from benchmarks.peers.settings import (
+    BEST,
+    LITSERVE,
+    MOSEC,
+    PeerArguments,
+    PeerSettings,
+    arguments_from_argv,
+)
+from benchmarks.peers.together import Together, run_together
+from benchmarks.peers.wire import (
+    BadPayload,
+    answers_of_payload,
+    payload_of_answers,
+    payload_of_texts,
+    texts_of_payload,
+)
+from cascadebert_build.errors import CheckFailed, UsageError
+from cascadebert_build.evaluate import NEAR, evaluate
+from cascadebert_client import Classification
+from cascadebert_core.tokenization import Text
+from tests.support.checkpoints import save_checkpoint, write_config
+from tests.support.policies import make_policy, write_tokenizer
+from tests.support.serving import Built, build
+
+THREE = ("negative", "neutral", "positive")
+
+
+@pytest.fixture(scope="module")
+def three(tmp_path_factory: pytest.TempPathFactory) -> tuple[Built, list[str]]:
+    """Three stages, two tokenizers, three label orders; and its checkpoints."""
+    folder = tmp_path_factory.mktemp("three")
+    members = {
+        "m0": save_checkpoint(folder / "m0", labels=THREE, num_hidden_layers=1),
+        "m1": save_checkpoint(folder / "m1", "roberta", labels=THREE[::-1], seed=1),
+        "m2": save_checkpoint(folder / "m2", labels=(THREE[1], THREE[0], THREE[2]), seed=2),
+    }
+    config = write_config(folder, members, name="three", rate=0.4)
+    return build(config, folder / "repository"), [str(path) for path in members.values()]
+
+
+def assert_as_evaluated(built: Built, answers: list[Answer]) -> None:
+    policy = built.policy
+    _, outcome = evaluate(policy, built.steps.rows, built.logits())
+    near = outcome.near_threshold(policy.thresholds, NEAR)
+    assert near.mean() <= 0.01
+    assert len(answers) == len(near)
+    assert len(set(outcome.exit_stage.tolist())) == len(policy.stages), "no gate is tested"
+    for i in np.flatnonzero(~near):
+        expected = (policy.labels[outcome.labels[i]], outcome.exit_stage[i])
+        assert (answers[i].label, answers[i].exit_stage) == expected, i
+        assert answers[i].confidence == pytest.approx(outcome.confidence[i], abs=1e-4)
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_every_row_is_decided_as_the_evaluation_has_it(
+    three: tuple[Built, list[str]], runtime: str
+):
+    built, checkpoints = three
+    cascade = cascade_from_repository(
+        built.repository, built.name, runtime, checkpoints=checkpoints
+    )
+    assert_as_evaluated(built, cascade.answers(built.texts))
+    by_sevens = [
+        answer
+        for start in range(0, len(built.texts), 7)
+        for answer in cascade.answers(built.texts[start : start + 7])
+    ]
+    assert_as_evaluated(built, by_sevens)
+
+
+def test_two_stages_share_their_tokens(built: Built):
+    cascade = cascade_from_repository(built.repository, built.name)
+    answers = cascade.answers(built.texts)
+    assert_as_evaluated(built, answers)
+    assert cascade.exit_stages(built.texts).tolist() == [a.exit_stage for a in answers]
+    assert cascade.answers([]) == []
+
+
+def test_a_wrong_cascade_runtime_or_number_of_checkpoints_is_named(built: Built):
+    with pytest.raises(UsageError, match="no-such has no published version"):
+        cascade_from_repository(built.repository, "no-such")
+    with pytest.raises(UsageError, match="'tvm': give one of onnxruntime, torch"):
+        cascade_from_repository(built.repository, built.name, "tvm")
+    with pytest.raises(UsageError, match="1 checkpoints for 2 stages"):
+        cascade_from_repository(built.repository, built.name, "torch", checkpoints=["x"])
+    with pytest.raises(CheckFailed, match="cannot be loaded"):
+        cascade_from_repository(built.repository, built.name, "torch", checkpoints=["/x", "/y"])
+
+
+def test_logits_that_are_not_finite_go_on_and_fail_at_the_last_stage(tmp_path: Path):
+    write_tokenizer(tmp_path)
+    seen: list[tuple[int, int]] = []
+
+    def run(stage: int, batch: object) -> np.ndarray:
+        rows: int = batch.shape[0]  # pyright: ignore[reportAttributeAccessIssue]
+        seen.append((stage, rows))
+        logits = np.array([[9.0, -9.0]] * rows, dtype=np.float32)
+        logits[0] = np.nan
+        return logits
+
+    cascade = PythonCascade(make_policy(0.9), tmp_path, run)
+    with pytest.raises(CheckFailed, match=r"stage 1 \(test_1\) returned NaN .* for row 0"):
+        cascade.answers(["good film", "bad film"])
+    assert seen == [(0, 2), (1, 1)]
+
+
+@pytest.mark.parametrize("texts", [["a", "b"], [("a", "b"), ("c", "d")]])
+def test_texts_go_over_the_wire_and_back(texts: list[Text]):
+    assert texts_of_payload(payload_of_texts(texts), isinstance(texts[0], tuple)) == texts
+    assert texts_of_payload(payload_of_texts(texts), None) == texts
+
+
+@pytest.mark.parametrize(
+    ("payload", "pair", "words"),
+    [
+        (["a"], None, "the body is a list"),
+        ({}, None, "text is None"),
+        ({"text": "a"}, None, "text is 'a'"),
+        ({"text": []}, None, "one or more texts"),
+        ({"text": ["a", 5]}, None, r"text\[1\] is 5"),
+        ({"text": ["a", " "]}, None, r"text\[1\] is ' ': give a text that is not empty"),
+        ({"text": ["a"]}, True, "text_pair is missing"),
+        ({"text": ["a"], "text_pair": ["b"]}, False, "text_pair was given"),
+        ({"text": ["a"], "text_pair": ["b", "c"]}, True, "1 of text and 2 of text_pair"),
+    ],
+)
+def test_a_payload_that_names_no_rows_is_refused(payload: object, pair: bool | None, words: str):
+    with pytest.raises(BadPayload, match=words):
+        texts_of_payload(payload, pair)
+
+
+def test_answers_go_over_the_wire_and_back():
+    answers = [Answer("positive", 0.75, 0), Answer("negative", 0.5, 1)]
+    assert answers_of_payload(payload_of_answers(answers)) == answers
+    for wrong in ({}, [], {"label": ["a"], "confidence": [], "exit_stage": []}, "text"):
+        with pytest.raises(BadPayload, match="has other columns"):
+            answers_of_payload(wrong)
+
+
+@pytest.mark.parametrize("kind", [LITSERVE, MOSEC])
+def test_the_command_line_of_a_peer_is_read_as_it_was_written(kind: str):
+    for settings in (BEST[kind], PeerSettings(3, 2, 5, 7)):
+        arguments = PeerArguments(Path("/models"), "tiny", 1234, settings)
+        assert arguments_from_argv(kind, None, arguments.to_argv()) == arguments
+    bare = ["--model-repository", "/models", "--cascade", "tiny", "--port", "1"]
+    assert arguments_from_argv(kind, None, bare).settings == BEST[kind]
+    for wrong in (["--workers", "0"], ["--max-batch-size", "1"], ["--batch-timeout-ms", "-1"]):
+        with pytest.raises(SystemExit) as exit_code:
+            arguments_from_argv(kind, None, [*bare, *wrong])
+        assert exit_code.value.code == 2
+
+
+def test_the_gate_of_the_client_is_strict_and_knows_labels():
+    def answer(label: str, confidence: float) -> Classification:
+        return Classification(label, (0.5, 0.5), confidence, 0, False, "id")
+
+    labels = ("no", "yes")
+    sure = float(np.float32(0.7))
+    assert not is_sure(answer("yes", sure), 0.7, labels)  # as the server: a tie is not above
+    assert is_sure(answer("yes", sure), float(np.nextafter(np.float32(0.7), np.float32(0))), labels)
+    assert is_sure(answer("yes", 0.7), (0.8, 0.6), labels)
+    assert not is_sure(answer("no", 0.7), (0.8, 0.6), labels)
+
+
+def test_processes_answer_at_the_same_time(built: Built):
+    measured = measure_in_process(
+        built.repository, built.name, built.texts, rows=5, seconds=0.2, processes=2
+    )
+    assert (measured.runtime, measured.processes, measured.rows) == (ONNXRUNTIME, 2, 5)
+    assert measured.calls >= 2
+    assert measured.rows_per_s > 0
+    assert 0 < measured.p50_ms <= measured.p99_ms
+    with pytest.raises(UsageError, match="0 rows a call"):
+        measure_in_process(built.repository, built.name, built.texts, rows=0, seconds=0.1)
+
+
+def _meet(together: Together, fail: int) -> tuple[int, list[int]]:
+    if together.index == fail:
+        raise ValueError("no luck")
+    together.wait()
+    return together.index, [together.next() for _ in range(50)]
+
+
+def test_a_number_goes_to_one_process():
+    (first, of_first), (second, of_second) = run_together(2, 60, _meet, -1)
+    assert (first, second) == (0, 1)
+    assert sorted(of_first + of_second) == list(range(100))
+
+
+def test_a_process_that_fails_is_named_and_ends_the_others():
+    with pytest.raises(CheckFailed, match="ValueError: no luck"):
+        run_together(2, 60, _meet, 1)
+
+
+def _exit(together: Together) -> None:
+    raise SystemExit(3)
+
+
+def test_a_process_that_dies_is_noticed():
+    with pytest.raises(CheckFailed, match="ended with code 3"):
+        run_together(1, 60, _exit)

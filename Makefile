@@ -39,7 +39,7 @@ demo-real: $(INSTALLED)
 	@test -n "$(CONFIG)" || { echo "name a cascade.toml: make demo-real CONFIG=path/cascade.toml"; exit 2; }
 	$(BIN)/cascadebert demo $(CONFIG) --folder demo-real
 
-lint: $(INSTALLED)
+lint: $(WITH_PEERS)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/basedpyright --pythonpath $(BIN)/python

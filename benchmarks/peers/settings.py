@@ -33,9 +33,8 @@ class PeerSettings:
 
 # Found with perf_analyzer at concurrency 1, 8 and 32 on two busy cores, SST-2, MiniLM pair at 25%
 # deferral: one worker for each core, since one of two threads had 0.5 to 0.7 times the throughput
-# of two; at least 16 requests a batch, since batches of 8 took 7% and of 4 took 19% more CPU time a
-# request, and more than 32 brought nothing; and a short wait, since 5 ms are felt at concurrency 1
-# and gain nothing above: a busy worker's next batch gathers by itself.
+# of two; batches of 16 to 64 requests, which were alike where smaller ones took more CPU time a
+# request; and a short wait, since 5 ms are felt at concurrency 1.
 BEST = {
     LITSERVE: PeerSettings(2, 1, 32, 2),
     MOSEC: PeerSettings(2, 1, 32, 1),

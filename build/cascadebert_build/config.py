@@ -38,6 +38,8 @@ BACKENDS = ("python", "onnxruntime", "tensorrt")
 ENGINES = ("onnxruntime", "tensorrt")
 DEVICES = ("cpu", "gpu")
 PRECISIONS = ("fp32", "fp16", "int8")
+# What each engine's artefacts compute in.
+BUILT = {"onnxruntime": ("fp32", "int8"), "tensorrt": ("fp16",)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +90,10 @@ class RuntimeConfig:
     Attributes:
         backend: the Triton backend that hosts the stages.
         engine: what runs inside the python backend; implied by the other backends.
-        precision: of the engine's arithmetic.
+        precision: of the engine's arithmetic; "int8" is of the optimised graph.
         device: "cpu" or "gpu".
+        optimize: ONNX Runtime runs a graph with fused attention, gelu and normalisation, on a CPU;
+            see docs/onnxruntime.md.
         buckets: padded lengths in tokens, ascending; each member uses those up to its
             maximum length. Empty: chosen for the device.
         instances: of each stage; 0: chosen for the machine that serves.
@@ -112,6 +116,7 @@ class RuntimeConfig:
     engine: str = "onnxruntime"
     precision: str = "fp32"
     device: str = "cpu"
+    optimize: bool = False
     buckets: tuple[int, ...] = ()
     instances: int = 0
     threads: int = 0
@@ -121,6 +126,11 @@ class RuntimeConfig:
     max_queued_rows: int = 0
     degrade: bool = False
     request_timeout_s: float = REQUEST_TIMEOUT_S
+
+    @property
+    def optimizes(self) -> bool:
+        """Whether stages run an optimised graph, of whatever precision, for the exported one."""
+        return self.engine == "onnxruntime" and (self.optimize or self.precision == "int8")
 
 
 @dataclass(frozen=True, slots=True)
@@ -405,17 +415,18 @@ def _validate_runtime(runtime: RuntimeConfig) -> None:
             f"runtime.engine is {runtime.engine!r} under the backend {runtime.backend!r}: "
             "leave it out, the backend implies it"
         )
-    built = "fp16" if runtime.engine == "tensorrt" else "fp32"
-    if runtime.precision != built:
+    built = BUILT[runtime.engine]
+    if runtime.precision not in built:
         raise UsageError(
             f"runtime.precision is {runtime.precision!r}: with engine {runtime.engine!r} this "
-            f"version builds {built!r} (tensorrt: fp16, onnxruntime: fp32)"
+            f"version builds {' or '.join(map(repr, built))}"
         )
     if runtime.engine == "tensorrt" and runtime.device != "gpu":
         raise UsageError(
             f"runtime.device is {runtime.device!r}: TensorRT runs on a GPU; leave the key out, or "
             "use engine = 'onnxruntime'"
         )
+    _validate_optimized(runtime)
     if list(runtime.buckets) != sorted(set(runtime.buckets)) or min(runtime.buckets, default=3) < 3:
         raise UsageError(
             f"runtime.buckets is {list(runtime.buckets)}: give ascending lengths of 3 or more"
@@ -432,6 +443,20 @@ def _validate_runtime(runtime: RuntimeConfig) -> None:
         raise UsageError(
             f"runtime.request_timeout_s is {runtime.request_timeout_s}: give seconds above 0, at "
             f"most {LONGEST_TIMEOUT_S:g}"
+        )
+
+
+def _validate_optimized(runtime: RuntimeConfig) -> None:
+    if runtime.optimize and runtime.engine == "tensorrt":
+        raise UsageError(
+            "runtime.optimize is true: it is for engine = 'onnxruntime', and TensorRT optimises by "
+            "itself; leave the key out"
+        )
+    if runtime.optimizes and runtime.device != "cpu":
+        key = "optimize is true" if runtime.optimize else f"precision is {runtime.precision!r}"
+        raise UsageError(
+            f"runtime.{key}: such a graph is made and verified for a CPU; give device = 'cpu', or "
+            "engine = 'tensorrt' for the GPU"
         )
 
 

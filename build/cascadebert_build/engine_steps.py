@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -11,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cascadebert_core.batching import StageBatch
-from cascadebert_core.tokenization import Text
 from cascadebert_engine.builder import build_plan, is_strongly_typed
 from cascadebert_engine.errors import EngineError
 from cascadebert_engine.files import read_json, sha256_of_file, write_json, write_text
@@ -29,16 +29,17 @@ from cascadebert_engine.request import FILE as REQUEST
 from cascadebert_engine.request import EngineRequest, Graph, request_from_file
 from cascadebert_engine.session import EngineSession
 
+from .artefact import Artefact
 from .config import CascadeConfig, MemberConfig
 from .data import Rows
+from .decisions import MAX_FLIPPED
 from .errors import CheckFailed, UsageError
 from .extras import require
 from .half import half_graph, tensorrt_graph
-from .logits import StageInput, stage_input
+from .logits import Run, StageInput, stage_input
 from .progress import say, timed
-from .reference import Reference, reference_from_file
+from .reference import Reference, reference_from_file, reference_of_texts
 from .session import OnnxSession
-from .verify import sample_of_texts
 from .verify_engine import (
     FP32_FINGERPRINT,
     MAX_DIFFERENCE,
@@ -71,6 +72,40 @@ class EngineSteps:
     workspace: Workspace
     rows: Callable[[], Rows]
     force: bool = False
+
+    name = "plan"
+    verify_where = " on the machine with the GPU"
+    flips_remedy = "keep more operators in FP32 ([compile] fp32_ops)"
+    max_flipped = MAX_FLIPPED
+    # A plan has no scales of its activations, and its calls cost time on the machine with the GPU.
+    regroups = False
+
+    def make(self, member: MemberConfig) -> EngineManifest:
+        """The plan of what suits the TensorRT that is installed; see `plan`."""
+        return self.plan(member)
+
+    def is_made(self, member: MemberConfig) -> bool:
+        """Whether there is a plan, of whatever state."""
+        return (self.workspace.engine(member) / PLAN).is_file()
+
+    def artefact(self, member: MemberConfig) -> Artefact:
+        """The plan, checked; see `manifest`."""
+        folder = self.workspace.engine(member)
+        return Artefact(
+            folder / PLAN,
+            "plan_sha256",
+            self.manifest(member).plan_sha256,
+            # With CUDA graphs calls have other sizes, and so other kernels.
+            f", graphs {self.config.runtime.cuda_graphs}",
+            folder / FILE,
+        )
+
+    @contextmanager
+    def opened(self, member: MemberConfig, threads: int = 1) -> Generator[Run, None, None]:
+        """The plan, loaded; threads are the CPU's, and nothing to it."""
+        del threads
+        with self.session(member) as session:
+            yield session.run
 
     def graph(self, member: MemberConfig) -> EngineRequest:
         """Exported graph → FP32 and FP16 graphs for TensorRT, and the request for the engine.
@@ -111,8 +146,8 @@ class EngineSteps:
             fp32, fp16 = folder / "fp32.onnx", folder / "fp16.onnx"
             opset = tensorrt_graph(self.workspace.onnx(member), fp32)
             stage = stage_input(self.config, self.workspace, member)
-            texts = _reference_texts(self.rows().texts, stage)
-            reference = self._reference(member, stage, texts)
+            exported = OnnxSession(self.workspace.onnx(member)).logits
+            reference = reference_of_texts(exported, stage, self.rows().texts)
             calibration = stage.batch(reference.rows[:_CALIBRATION_ROWS]).tensors
             half = half_graph(
                 fp32,
@@ -297,13 +332,6 @@ class EngineSteps:
         )
         return manifest if same else None
 
-    def _reference(
-        self, member: MemberConfig, stage: StageInput, texts: Sequence[Text]
-    ) -> Reference:
-        rows = stage.encoder.encode(texts)
-        run = OnnxSession(self.workspace.onnx(member)).logits
-        return Reference(tuple(rows), np.concatenate([run(stage.batch([row])) for row in rows]))
-
     def _graph_difference(self, fp16: Path, stage: StageInput, reference: Reference) -> float:
         """Largest logit difference of the FP16 graph, run on the CPU; infinite where it is NaN."""
         run = OnnxSession(fp16).logits
@@ -347,15 +375,6 @@ class RunningPlan:
 
     def __exit__(self, *_: object) -> None:
         self._session.close()
-
-
-def _reference_texts(texts: Sequence[Text], stage: StageInput) -> list[Text]:
-    """The sample of the ONNX check, and a text so short that every profile holds it."""
-    sample = sample_of_texts(texts, stage)
-    shortest = min(sample, key=lambda text: len("".join(text)))
-    words = (shortest,) if isinstance(shortest, str) else shortest
-    first = tuple((word.split() or [""])[0] for word in words)
-    return [*sample, first[0] if isinstance(shortest, str) else (first[0], first[1])]
 
 
 def _modelopt_version() -> str | None:

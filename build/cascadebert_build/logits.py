@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -38,9 +39,10 @@ class StageInput:
     inputs: tuple[str, ...]
     buckets: tuple[int, ...]
 
-    def batch(self, rows: Sequence[EncodedRow]) -> StageBatch:
-        """Pad rows to the bucket of the longest."""
-        return pad_rows(rows, self.inputs, self.buckets, self.encoder.pad_id)
+    def batch(self, rows: Sequence[EncodedRow], length: int | None = None) -> StageBatch:
+        """Pad rows to `length` tokens; None: to the bucket of the longest."""
+        buckets = self.buckets if length is None else (length,)
+        return pad_rows(rows, self.inputs, buckets, self.encoder.pad_id)
 
 
 def stage_input(config: CascadeConfig, workspace: Workspace, member: MemberConfig) -> StageInput:
@@ -58,15 +60,29 @@ def logits_of_rows(
     texts: Sequence[Text],
     description: str,
     max_batch_size: int = BATCH_SIZE,
+    *,
+    regrouped: bool = False,
 ) -> NDArray[np.float32]:
     """Logits of shape (n, n_labels) in the checkpoint's order, row i for text i.
 
     Rows of like length share a batch of at most `max_batch_size`; a progress bar shows on
     terminals.
+
+    Args:
+        run: the artefact.
+        stage: how texts become batches.
+        texts: in the order of the rows.
+        description: for the progress bar.
+        max_batch_size: rows in a call.
+        regrouped: let rows of all lengths share batches instead, of another size.
     """
     batch_size = min(BATCH_SIZE, max_batch_size)
     encoded = stage.encoder.encode(texts)
     order = sorted(range(len(encoded)), key=lambda i: len(encoded[i]))
+    if regrouped:
+        # Not a divisor of the usual size, so that the last call is small as well.
+        batch_size = max(1, batch_size // 3)
+        random.Random(0).shuffle(order)
     results: list[NDArray[np.float32]] = []
     with tqdm(total=len(order), desc=description, unit="row", disable=None) as progress:
         for start in range(0, len(order), batch_size):

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cascadebert_core.tokenization import EncodedRow
+from cascadebert_core.tokenization import EncodedRow, Text
 
 from .errors import UsageError
+from .logits import Run, StageInput
+from .verify import sample_of_texts
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +43,23 @@ class Reference:
                 logits=self.logits,
             )
         temporary.replace(path)
+
+
+def reference_of_texts(run: Run, stage: StageInput, texts: Sequence[Text]) -> Reference:
+    """The sample of the ONNX check and a row so short that every bucket holds it, with logits.
+
+    Args:
+        run: the FP32 graph.
+        stage: how texts become batches.
+        texts: the held-out rows.
+    """
+    sample = sample_of_texts(texts, stage)
+    shortest = min(sample, key=lambda text: len("".join(text)))
+    words = (shortest,) if isinstance(shortest, str) else shortest
+    first = tuple((word.split() or [""])[0] for word in words)
+    short = first[0] if isinstance(shortest, str) else (first[0], first[1])
+    rows = stage.encoder.encode([*sample, short])
+    return Reference(tuple(rows), np.concatenate([run(stage.batch([row])) for row in rows]))
 
 
 def reference_from_file(path: Path) -> Reference:

@@ -11,12 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cascadebert_core.batching import bucket_of
+from cascadebert_core.policy import ONE_CALL
 from cascadebert_core.tokenization import EncodedRow
 
 from .logits import Run, StageInput
 
 BATCH_SIZES = (1, 8, 32)
 _REPEATS = 5
+# Of a call through the server, beside the stage's own work: people report 503 us for a BLS call.
+_SERVED_CALL_MS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +42,24 @@ class StageTimes:
         calls = self.ms[nearest]
         rows = max(calls)
         return calls[rows] / rows * length / nearest
+
+    def call_tokens(self) -> int:
+        """What a served call costs beside its tokens, in padded tokens; see `StagePolicy`.
+
+        Where the line through the measured calls, time over padded tokens, meets zero tokens, with
+        what a call through the server costs on top.
+        """
+        points = [
+            (length * rows, ms) for length, calls in self.ms.items() for rows, ms in calls.items()
+        ]
+        tokens, ms = (np.array(column, dtype=np.float64) for column in zip(*points, strict=True))
+        if len(set(tokens)) < 2:
+            return ONE_CALL
+        # Weighted to fit short calls as well as long ones, relative to what they take.
+        slope, base = np.polyfit(tokens, ms, 1, w=1 / ms)
+        if slope <= 0:  # nothing but the call costs
+            return ONE_CALL
+        return min(ONE_CALL, round(max(0.0, float(base) + _SERVED_CALL_MS) / float(slope)))
 
 
 def measure_stages(

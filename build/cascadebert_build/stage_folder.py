@@ -46,12 +46,14 @@ class StageFiles:
         artefact: model.onnx or model.plan.
         tokenizer: tokenizer.json.
         manifest: of a plan.
+        others: files beside the artefact, published under their own names.
     """
 
     stage: StagePolicy
     artefact: Path
     tokenizer: Path
     manifest: Path | None = None
+    others: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,6 +241,7 @@ def _sources(files: StageFiles, runtime: RuntimeConfig) -> dict[str, Path]:
     sources = {f"model{files.artefact.suffix}": files.artefact}
     if files.manifest is not None:
         sources[MANIFEST] = files.manifest
+    sources.update({path.name: path for path in files.others})
     if runtime.backend == "python":
         sources["model.py"] = _STAGES / "model.py"
         sources["session.py"] = _STAGES / f"{runtime.engine}_session.py"

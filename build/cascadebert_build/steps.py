@@ -17,9 +17,9 @@ from cascadebert_core.errors import PolicyError
 from cascadebert_core.policy import Policy, StagePolicy, policy_from_file, policy_to_json
 from cascadebert_engine.errors import EngineError
 from cascadebert_engine.files import read_json, sha256_of_file, write_json, write_text
-from cascadebert_engine.manifest import FILE, PLAN
 from cascadebert_engine.request import EngineRequest
 
+from .artefact import CompiledSteps
 from .checkpoint import checkpoint_from_source, sha256_of_checkpoint, tokenizer_to_json
 from .config import CascadeConfig, MemberConfig
 from .data import Rows, rows_from_source
@@ -30,6 +30,7 @@ from .errors import CheckFailed, UsageError
 from .export import GRAPH_VERSION, OPSET, onnx_from_checkpoint
 from .extras import has_extra, require
 from .logits import Run, load_logits, logits_of_rows, save_logits, stage_input
+from .optimize_steps import OptimizeSteps
 from .placement import cores, placement_of_stage
 from .progress import say, timed
 from .publish import DEFAULT_KEEP, StageFiles, publish_cascade
@@ -65,8 +66,17 @@ class Steps:
         return EngineSteps(self.config, self.workspace, lambda: self.rows, self.force)
 
     @property
+    def compiled(self) -> CompiledSteps | None:
+        """The steps of what serves in place of the exported graphs; None where those serve."""
+        if self.uses_plans:
+            return self.engines
+        if self.config.runtime.optimizes:
+            return OptimizeSteps(self.config, self.workspace, lambda: self.rows, self.force)
+        return None
+
+    @property
     def uses_plans(self) -> bool:
-        """Whether the stages run TensorRT plans; else they run the exported graphs."""
+        """Whether the stages run TensorRT plans; else they run graphs in ONNX Runtime."""
         return self.config.runtime.engine == "tensorrt"
 
     def export(self, member: MemberConfig) -> MemberManifest:
@@ -142,14 +152,19 @@ class Steps:
 
     def logits(self, member: MemberConfig) -> NDArray[np.float32]:
         """Logits of the held-out rows from the artefact that serves, in the checkpoint's order."""
-        if not self.uses_plans:
+        return self._served_logits(member, regrouped=False)
+
+    def _served_logits(self, member: MemberConfig, *, regrouped: bool) -> NDArray[np.float32]:
+        compiled = self.compiled
+        if compiled is None:
             return self.reference_logits(member)
         # Loaded only where the logits are not kept already.
         with contextlib.ExitStack() as stack:
             return self._logits_of(
                 member,
                 self._served_hash(member),
-                lambda: stack.enter_context(self.engines.session(member)).run,
+                lambda: stack.enter_context(compiled.opened(member)),
+                regrouped=regrouped,
             )
 
     def kept_logits(self, member: MemberConfig) -> NDArray[np.float32]:
@@ -174,18 +189,22 @@ class Steps:
 
     def _served_hash(self, member: MemberConfig) -> str:
         """A hash of the artefact that serves, and of what decides its kernels."""
-        if not self.uses_plans:
+        if self.compiled is None:
             return self.workspace.manifest(member).onnx_sha256
-        # With CUDA graphs calls have other sizes, and so other kernels.
-        plan = self.engines.manifest(member).plan_sha256
-        return f"{plan}, graphs {self.config.runtime.cuda_graphs}"
+        artefact = self.compiled.artefact(member)
+        return artefact.sha256 + artefact.kernels
 
     def _logits_of(
-        self, member: MemberConfig, artefact: str, load: Callable[[], Run]
+        self,
+        member: MemberConfig,
+        artefact: str,
+        load: Callable[[], Run],
+        *,
+        regrouped: bool = False,
     ) -> NDArray[np.float32]:
         key = sha256_of(
             artefact, self.workspace.manifest(member).tokenizer_sha256, self.rows.sha256(),
-            member.max_length, self.config.buckets(member),
+            member.max_length, self.config.buckets(member), *(["regrouped"] if regrouped else []),
         )  # fmt: skip
         path = self.workspace.logits(member, key)
         kept = None if self.force else load_logits(path, key)
@@ -198,9 +217,10 @@ class Steps:
                 self.rows.texts,
                 f"logits {member.name}",
                 member.max_batch_size,
+                regrouped=regrouped,
             )
             save_logits(path, key, logits)
-            note(f"{len(logits)} rows")
+            note(f"{len(logits)} rows" + (" in other batches" if regrouped else ""))
         return logits
 
     def verify_decisions(self) -> DecisionReport | None:
@@ -212,7 +232,8 @@ class Steps:
         Raises:
             CheckFailed: more rows are decided otherwise than the tolerance allows.
         """
-        if not self.uses_plans:
+        compiled = self.compiled
+        if compiled is None:
             return None
         policy = self.policy()
         if not self.force and self._are_decisions_verified(policy):
@@ -221,16 +242,19 @@ class Steps:
         members = self.config.members
         served = [self.logits(member) for member in members]
         reference = [self.reference_logits(member) for member in members]
+        regrouped = None
+        if compiled.regroups:
+            regrouped = [self._served_logits(member, regrouped=True) for member in members]
         with timed("verify", "decisions") as note:
-            report = compare_decisions(policy, served, reference)
+            report = compare_decisions(policy, served, reference, compiled.max_flipped, regrouped)
             key = self._decisions_key(policy)
             write_json(
                 self.workspace.decisions, {"key": key, "passed": bool(report), **asdict(report)}
             )
             if not report:
                 raise CheckFailed(
-                    f"{report}: keep more operators in FP32 ([compile] fp32_ops), or choose "
-                    f"thresholds further from where the rows are; see {self.workspace.decisions}"
+                    f"{report}: {compiled.flips_remedy}, or choose thresholds further from where "
+                    f"the rows are; see {self.workspace.decisions}"
                 )
             note(str(report))
         return report
@@ -255,12 +279,13 @@ class Steps:
         with contextlib.ExitStack() as stack:
 
             def load(member: MemberConfig) -> Callable[[], Run]:
-                if not self.uses_plans:
-                    # With the threads that an instance is served with on such a machine.
-                    fitting = placement_of_stage(cores(), len(self.config.members)).threads
-                    threads = self.config.runtime.threads or fitting
+                # With the threads that an instance is served with on such a machine.
+                fitting = placement_of_stage(cores(), len(self.config.members)).threads
+                threads = self.config.runtime.threads or fitting
+                if self.compiled is None:
                     return lambda: OnnxSession(self.workspace.onnx(member), threads).logits
-                return lambda: stack.enter_context(self.engines.session(member)).run
+                opened = self.compiled.opened(member, threads)
+                return lambda: stack.enter_context(opened)
 
             policy = self.tuning.tune(draft, logits, load, self._artefacts())
         write_text(self.workspace.policy, policy_to_json(policy))
@@ -310,25 +335,27 @@ class Steps:
             UsageError: a member is not verified, or nothing was tuned.
             PlanMisfit: a plan does not hold the calls of its stage.
         """
-        if self.uses_plans:
+        compiled = self.compiled
+        if compiled is not None:
             for member in self.config.members:
-                self.engines.manifest(member)  # what to build anew, before what to verify anew
+                compiled.artefact(member)  # what to build anew, before what to verify anew
         for member in self.config.members:
             if not self._is_verified(member):
                 raise UsageError(
                     f"the member {member.name!r}, as it is now, has not passed verification: "
                     "run `cascadebert verify`"
                 )
-            if self.uses_plans and not self.engines.is_verified(member):
+            if compiled is not None and not compiled.is_verified(member):
+                what = "engine" if self.uses_plans else "optimised graph"
                 raise UsageError(
-                    f"the engine of {member.name!r}, as it is now, has not passed verification: "
-                    "run `cascadebert verify` on the machine with the GPU"
+                    f"the {what} of {member.name!r}, as it is now, has not passed verification: "
+                    f"run `cascadebert verify`{compiled.verify_where}"
                 )
         policy = self.policy()
-        if self.uses_plans and not self._are_decisions_verified(policy):
+        if compiled is not None and not self._are_decisions_verified(policy):
             raise UsageError(
-                "the gate's decisions of these engines at these thresholds have not passed "
-                "verification: run `cascadebert verify`"
+                f"the gate's decisions of these {'engines' if self.uses_plans else 'graphs'} at "
+                "these thresholds have not passed verification: run `cascadebert verify`"
             )
         with timed("publish", self.config.name) as note:
             written = publish_cascade(
@@ -399,17 +426,17 @@ class Steps:
                 "onnx_sha256": exported.onnx_sha256,
                 "tokenizer_sha256": exported.tokenizer_sha256,
             }
-            if self.uses_plans:
-                plan = self.engines.manifest(member).plan_sha256
-                artefacts[member.name]["plan_sha256"] = plan
+            if self.compiled is not None:
+                artefact = self.compiled.artefact(member)
+                artefacts[member.name][artefact.hash_name] = artefact.sha256
         return artefacts
 
     def _stage_files(self, stage: StagePolicy, member: MemberConfig) -> StageFiles:
         tokenizer = self.workspace.tokenizer(member)
-        if not self.uses_plans:
+        if self.compiled is None:
             return StageFiles(stage, self.workspace.onnx(member), tokenizer)
-        engine = self.workspace.engine(member)
-        return StageFiles(stage, engine / PLAN, tokenizer, engine / FILE)
+        artefact = self.compiled.artefact(member)
+        return StageFiles(stage, artefact.path, tokenizer, artefact.manifest, artefact.others)
 
     def build(self, repository: Path, keep: int = DEFAULT_KEEP) -> list[str]:
         """All steps in order; what is up to date is skipped."""
@@ -420,9 +447,10 @@ class Steps:
         if self.uses_plans:
             for member in self.config.members:
                 self.compile_graph(member)
+        if self.compiled is not None:
             for member in self.config.members:
-                self.engines.plan(member)
-                self.engines.verify(member)
+                self.compiled.make(member)
+                self.compiled.verify(member)
         self.tune()
         self.verify_decisions()
         return self.publish(repository, keep)
@@ -447,7 +475,8 @@ class Steps:
         return report.get("passed") is True and report.get("key") == self._verify_key(member)
 
     def _decisions_key(self, policy: Policy) -> str:
-        return sha256_of(policy.id, self.rows.sha256(), MAX_FLIPPED)
+        tolerance = MAX_FLIPPED if self.compiled is None else self.compiled.max_flipped
+        return sha256_of(policy.id, self.rows.sha256(), tolerance)
 
     def _are_decisions_verified(self, policy: Policy) -> bool:
         report = read_json(self.workspace.decisions) or {}

@@ -15,7 +15,7 @@ from cascadebert_core.batching import bucket_of
 from cascadebert_core.policy import Policy
 from cascadebert_engine.files import read_json, write_json
 
-from .config import CascadeConfig, MemberConfig
+from .config import CascadeConfig, MemberConfig, RuntimeConfig
 from .data import Rows
 from .errors import UsageError
 from .evaluate import thresholds_as_text
@@ -104,10 +104,11 @@ class TuneSteps:
             "split_seed": SEED,
             "artefacts": artefacts,
         }
+        times = self._times(load, artefacts)
         if len(self._config.members) == 1:
             fitted = with_fitted_temperatures(policy, self._rows, logits, split.temperature)
-            return replace(fitted.with_thresholds((), ONLY_POINT), certificate=shared)
-        times = self._times(load, artefacts)
+            alone = self._with_call_tokens(fitted.with_thresholds((), ONLY_POINT), times)
+            return replace(alone, certificate=shared)
         goals = self._goals(split)
         default = self._default_of(goals, split)
         with timed("tune", self._config.name) as note:
@@ -147,11 +148,11 @@ class TuneSteps:
         certificate = {
             **shared,
             # A CPU's, where ONNX Runtime is to serve on a GPU: nothing else is at hand here.
-            "cost_of": "TensorRT plans" if runtime.engine == "tensorrt" else "ONNX Runtime, CPU",
+            "cost_of": "TensorRT plans" if runtime.engine == "tensorrt" else _cpu_runtime(runtime),
             "cost": costs,
             "operating_points": points,
         }
-        return replace(tuned.policy, certificate=certificate)
+        return replace(self._with_call_tokens(tuned.policy, times), certificate=certificate)
 
     def _default_of(self, goals: dict[str, Goal], split: RowSplit) -> str:
         """The wanted default point; of the points that are there by default, the next stricter.
@@ -195,6 +196,17 @@ class TuneSteps:
                 "which promises nothing"
             )
         return kept
+
+    def _with_call_tokens(self, policy: Policy, times: Sequence[StageTimes]) -> Policy:
+        """The policy with what a call of each stage costs beside its tokens, as it was timed."""
+        runtime = self._config.runtime
+        if runtime.device == "gpu" and runtime.engine == "onnxruntime":
+            return policy  # the times are a CPU's: rows share one call
+        stages = zip(policy.stages, times, strict=True)
+        return replace(
+            policy,
+            stages=tuple(replace(stage, call_tokens=of.call_tokens()) for stage, of in stages),
+        )
 
     def _times(
         self, load: Callable[[MemberConfig], Callable[[], Run]], artefacts: dict[str, Any]
@@ -249,6 +261,13 @@ class TuneSteps:
             lengths = np.array([len(row) for row in encoded], dtype=np.float32)
             save_logits(path, key, lengths)
         return [bucket_of(int(length), buckets) for length in lengths]
+
+
+def _cpu_runtime(runtime: RuntimeConfig) -> str:
+    """What the times of stages in ONNX Runtime are of."""
+    if runtime.precision == "int8":
+        return "ONNX Runtime, CPU, INT8"
+    return "ONNX Runtime, CPU" + (", optimised" if runtime.optimizes else "")
 
 
 def _usual(times: StageTimes) -> float:

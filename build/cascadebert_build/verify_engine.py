@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from cascadebert_core.batching import StageBatch, pad_rows
 from cascadebert_core.tokenization import EncodedRow
 from cascadebert_engine.manifest import EngineManifest
-from cascadebert_engine.profiles import Profile
 
 from .errors import UsageError
 from .reference import Reference
@@ -191,9 +190,8 @@ def verify_engine(
     """
     cases: list[EngineCase] = []
     for profile in manifest.profiles:
-        fitting = _fitting(reference.rows, profile)
         for batch in profile.batches:
-            calls = _calls(fitting, batch)
+            calls = calls_of_rows(reference.rows, profile.length, batch)
             # This profile's bucket alone: short rows are padded to it as well.
             batches = [
                 pad_rows(
@@ -210,7 +208,7 @@ def verify_engine(
                     batch=batch,
                     rows=len(indices),
                     truncated_rows=truncated,
-                    **_difference(logits, reference.logits[indices]),
+                    **difference_of_logits(logits, reference.logits[indices]),
                 )
             )
     return EngineReport(
@@ -225,27 +223,36 @@ def verify_engine(
     )
 
 
-def _fitting(rows: Sequence[EncodedRow], profile: Profile) -> list[int]:
-    """Rows that a profile holds, the longest and the shortest first and the rest as they come."""
-    fitting = [i for i, row in enumerate(rows) if len(row) <= profile.length]
-    if not fitting:
-        raise UsageError(
-            f"no row of the held-out data fits the profile of {profile.length} tokens: the "
-            f"shortest has {min(map(len, rows))}; leave that bucket out"
-        )
-    by_length = sorted(fitting, key=lambda i: -len(rows[i]))
-    return list(dict.fromkeys([by_length[0], by_length[-1], *fitting]))
+def calls_of_rows(rows: Sequence[EncodedRow], length: int, batch: int) -> list[list[int]]:
+    """Indices of the rows of a few calls with `batch` rows of `length` tokens or less.
 
+    The longest and the shortest come first; the list starts again where there are too few rows.
 
-def _calls(fitting: list[int], batch: int) -> list[list[int]]:
-    """Rows of a few calls; the list starts again where there are fewer rows than that."""
+    Raises:
+        UsageError: no row fits the length.
+    """
+    fitting = _fitting(rows, length)
     calls = _CALLS.get(batch, _MORE_ROWS_CALLS)
     return [
         [fitting[(call * batch + i) % len(fitting)] for i in range(batch)] for call in range(calls)
     ]
 
 
-def _difference(logits: NDArray[np.float32], wanted: NDArray[np.float32]) -> dict[str, Any]:
+def _fitting(rows: Sequence[EncodedRow], length: int) -> list[int]:
+    """Rows that fit a length, the longest and the shortest first and the rest as they come."""
+    fitting = [i for i, row in enumerate(rows) if len(row) <= length]
+    if not fitting:
+        raise UsageError(
+            f"no row of the held-out data fits the profile of {length} tokens: the shortest has "
+            f"{min(map(len, rows))}; leave that bucket out"
+        )
+    by_length = sorted(fitting, key=lambda i: -len(rows[i]))
+    return list(dict.fromkeys([by_length[0], by_length[-1], *fitting]))
+
+
+def difference_of_logits(
+    logits: NDArray[np.float32], wanted: NDArray[np.float32]
+) -> dict[str, Any]:
     """The figures of a case, for logits of shape (n, n_labels)."""
     differences = np.abs(logits - wanted)
     finite = differences[np.isfinite(differences)]

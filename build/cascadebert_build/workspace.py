@@ -8,6 +8,7 @@
     ├── <member>/member.json       what they were made of, with hashes
     ├── <member>/verify.json       report of the numerical check
     ├── <member>/engine/           graphs for TensorRT, the request, the plan and its reports
+    ├── <member>/optimized-<precision>/  the graph for the CPU, its manifest and its report
     ├── logits/<member>-….npz      logits, by artefact and data
     └── policy.json                the policy that `publish` installs
 """
@@ -71,6 +72,10 @@ class Workspace:
     def engine(self, member: MemberConfig) -> Path:
         """The folder that travels to the machine with the GPU and back."""
         return self.folder / member.name / "engine"
+
+    def optimized(self, member: MemberConfig, precision: str) -> Path:
+        """The folder of the fused graph, in FP32 or INT8."""
+        return self.folder / member.name / f"optimized-{precision}"
 
     @property
     def decisions(self) -> Path:

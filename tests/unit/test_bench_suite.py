@@ -113,7 +113,7 @@ def test_corpora_without_glue_have_three_mixes_of_lengths():
     found = corpora(None)
     assert list(found) == [SHORT, LONG, MIXED]
     words = {
-        name: sum(len(text.split()) for text in corpus.texts) / len(corpus.texts)
+        name: sum(len(str(text).split()) for text in corpus.texts) / len(corpus.texts)
         for name, corpus in found.items()
     }
     assert words[SHORT] < words[MIXED] < words[LONG]

@@ -125,7 +125,11 @@ min_speedup = 2
         (MEMBERS + '[compile]\nhardware_compatibility = "all"', "one of none, ampere_plus"),
         (MEMBERS + "[compile]\nfp32_ops = 'Softmax'", "give list"),
         (MEMBERS + '[runtime]\nbackend = "onnxruntime"\nengine = "tensorrt"', "implies it"),
-        (MEMBERS + '[runtime]\nprecision = "fp16"', "builds 'fp32'"),
+        (MEMBERS + '[runtime]\nprecision = "fp16"', "builds 'fp32' or 'int8'"),
+        (MEMBERS + '[runtime]\nprecision = "int8"\ndevice = "gpu"', "is 'int8': .* for a CPU"),
+        (MEMBERS + '[runtime]\noptimize = true\ndevice = "gpu"', "optimize is true: .* a CPU"),
+        (MEMBERS + '[runtime]\noptimize = true\nengine = "tensorrt"', "TensorRT optimises by"),
+        (MEMBERS + '[runtime]\noptimize = "yes"', "give true or false"),
         (MEMBERS + '[runtime]\ndevice = "tpu"', "one of cpu, gpu"),
         (MEMBERS + "[runtime]\nbuckets = [64, 32]", "ascending"),
         (MEMBERS + "[runtime]\nbuckets = 64", "give list"),
@@ -175,6 +179,17 @@ def test_tensorrt_implies_fp16_on_a_gpu_and_profiles_for_every_bucket(tmp_path: 
     ]  # fmt: skip
     # A deferred stage sees only the hard rest.
     assert {p.opt_batch for p in last} == {8}
+
+
+@pytest.mark.parametrize("backend", ["python", "onnxruntime"])
+def test_a_cpu_stage_may_be_optimised_or_int8(backend: str, tmp_path: Path) -> None:
+    runtime = f'[runtime]\nbackend = "{backend}"\n'
+    plain, fused, int8 = (
+        config_from_file(write(tmp_path, MEMBERS + runtime + keys)).runtime
+        for keys in ("", "optimize = true", 'precision = "int8"')
+    )
+    assert (plain.optimizes, fused.optimizes, int8.optimizes) == (False, True, True)
+    assert (plain.precision, fused.precision) == ("fp32", "fp32")
 
 
 def test_buckets_that_no_member_can_fill_are_refused(tmp_path: Path) -> None:

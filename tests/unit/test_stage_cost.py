@@ -11,6 +11,7 @@ import pytest
 
 from cascadebert_build.logits import StageInput
 from cascadebert_build.stage_cost import StageTimes, cost_of_rows, measure_stages
+from cascadebert_core.policy import ONE_CALL
 from cascadebert_core.tokenization import Encoder
 from tests.support.policies import write_tokenizer
 
@@ -51,3 +52,21 @@ def test_a_length_without_a_measurement_goes_by_its_tokens() -> None:
     assert cost.shape == (2, 2)
     assert cost.tolist() == [[2.0, 5.0], [5.0, 5.0]]
     assert cost[0, 1] == pytest.approx(5.0)
+
+
+def test_what_a_call_costs_by_itself_is_told_by_calls_of_several_sizes() -> None:
+    # 2 ms a call and 0.05 ms a token; the server adds half a millisecond to every call.
+    line = {n: {rows: 2.0 + 0.05 * n * rows for rows in (1, 8, 32)} for n in (16, 32, 64)}
+    assert StageTimes(line).call_tokens() == pytest.approx(2.5 / 0.05, abs=1)
+    # Long rows cost more than their tokens: that is no price of a call.
+    steep = {n: {rows: 0.05 * n * rows * (1 + n / 500) for rows in (1, 8, 32)} for n in (16, 64)}
+    assert 0 <= StageTimes(steep).call_tokens() <= 15
+    # A GPU takes as long for one row as for 32.
+    flat = {n: dict.fromkeys((1, 8, 32), 1.5) for n in (32, 64, 128)}
+    assert StageTimes(flat).call_tokens() == ONE_CALL
+    assert StageTimes({16: {1: 0.8}}).call_tokens() == ONE_CALL  # nothing to compare with
+
+
+def test_a_gpu_whose_time_hardly_grows_puts_everything_into_one_call() -> None:
+    times = {n: {rows: 1.5 + 1e-5 * n * rows for rows in (1, 8, 32)} for n in (32, 64, 128)}
+    assert StageTimes(times).call_tokens() > 10_000

@@ -16,7 +16,6 @@ from cascadebert_core.policy import Policy, Threshold, check_threshold
 from cascadebert_core.signals import SIGNALS
 from cascadebert_engine.builder import GRAPHS
 from cascadebert_engine.files import write_text
-from cascadebert_engine.manifest import PLAN
 
 from ..config import CascadeConfig, MemberConfig, config_from_file
 from ..data import rows_from_source
@@ -52,7 +51,12 @@ def add_build_parsers(commands: Any) -> None:
     """Add the commands that take a cascade.toml."""
     export = _parser(commands, "export", _export, "checkpoints to ONNX")
     verify = _parser(commands, "verify", _verify, "exported files against their checkpoints")
-    compile_ = _parser(commands, "compile", _compile, "exported files to TensorRT engines")
+    compile_ = _parser(
+        commands,
+        "compile",
+        _compile,
+        "exported files to TensorRT engines, or to graphs for a CPU",
+    )
     compile_.add_argument(
         "--step",
         choices=("all", "graph", "engine"),
@@ -203,10 +207,10 @@ def _verify(args: argparse.Namespace) -> int:
     steps = _steps(args)
     members = _members(args, steps.config)
     reports: dict[str, Any] = {member.name: steps.verify(member) for member in members}
-    if steps.uses_plans:
+    if steps.compiled is not None:
         for member in members:
-            if (steps.workspace.engine(member) / PLAN).is_file():
-                reports[f"{member.name}_plan"] = steps.engines.verify(member)
+            if steps.compiled.is_made(member):
+                reports[f"{member.name}_{steps.compiled.name}"] = steps.compiled.verify(member)
         if args.member is None and steps.has_policy():
             reports["decisions"] = steps.verify_decisions()
     if args.member is None:
@@ -220,14 +224,25 @@ def _verify(args: argparse.Namespace) -> int:
 
 def _compile(args: argparse.Namespace) -> int:
     steps = _steps(args)
-    if not steps.uses_plans:
+    if steps.compiled is None:
         raise UsageError(
             f"{args.config} says engine = {steps.config.runtime.engine!r}, which needs no "
-            "compiling: set backend = 'tensorrt' under [runtime] for Triton's own backend, or "
-            "engine = 'tensorrt' for the embedded server"
+            "compiling: set optimize = true or precision = 'int8' under [runtime] for a faster "
+            "graph on a CPU; backend = 'tensorrt' for Triton's own backend, or "
+            "engine = 'tensorrt' for the embedded server, on a GPU"
         )
     members = _members(args, steps.config)
     done: dict[str, Any] = {}
+    if not steps.uses_plans:
+        if args.step == "engine" or args.graph != "auto":
+            raise UsageError(
+                f"{args.config} says engine = 'onnxruntime', whose graphs are one step, on any "
+                "machine: leave out --step engine and --graph, which are for TensorRT"
+            )
+        done = {member.name: asdict(steps.compiled.make(member)) for member in members}
+        if args.json:
+            print(json.dumps(done))
+        return 0
     if args.step != "engine":
         done = {member.name: asdict(steps.compile_graph(member)) for member in members}
     if args.step != "graph":

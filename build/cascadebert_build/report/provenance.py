@@ -10,7 +10,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from cascadebert_core.policy import Policy
-from cascadebert_engine.manifest import PLAN
 
 from ..steps import Steps
 
@@ -123,8 +122,10 @@ def _hashes(steps: Steps, index: int) -> tuple[tuple[str, str], ...]:
     member = steps.config.members[index]
     manifest = steps.workspace.manifest(member)
     hashes = [("model.onnx", manifest.onnx_sha256), ("tokenizer.json", manifest.tokenizer_sha256)]
-    if steps.uses_plans:
-        hashes.append((PLAN, steps.engines.manifest(member).plan_sha256))
+    if steps.compiled is not None:
+        artefact = steps.compiled.artefact(member)
+        name = f"{steps.compiled.name} {artefact.path.name}"
+        hashes.append((artefact.path.name if steps.uses_plans else name, artefact.sha256))
     return tuple(hashes)
 
 

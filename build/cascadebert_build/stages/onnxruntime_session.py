@@ -12,6 +12,9 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 import numpy as np
 import onnxruntime
 
+# Published with a graph of 8-bit weights: products whose sums some CPUs cut off.
+_PROBE = "probe.onnx"
+
 
 class Session:
     """One ONNX Runtime session."""
@@ -41,8 +44,23 @@ class Session:
 
 def open_session(folder: Path, device: int | None, parameters: dict[str, str]) -> Session:
     """The session of a version folder; parameters are those of config.pbtxt."""
+    if (folder / _PROBE).is_file():
+        _require_exact_products(folder / _PROBE)
     # 0 stands for "not chosen": one thread, since instances bring the parallelism.
     return Session(folder / "model.onnx", device, int(parameters.get("threads", "1")) or 1)
+
+
+def _require_exact_products(path: Path) -> None:
+    """Refuse a CPU that adds products of 8-bit integers up in 16 bits: answers would be wrong."""
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    for rows in (1, 8):  # ONNX Runtime has a kernel for each
+        largest = np.full((rows, 64), 255, np.uint8)
+        if (np.asarray(session.run(["y"], {"x": largest})[0]) != 64 * 255 * 127).any():
+            raise RuntimeError(
+                "this stage has INT8 weights of 8 bits, and this CPU has no instructions that add "
+                "their products up exactly (VNNI on x86): run `cascadebert compile` on such a "
+                "machine, where it makes weights of 7 bits, or publish with precision = 'fp32'"
+            )
 
 
 def _providers(device: int | None) -> list[Any]:

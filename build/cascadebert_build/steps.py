@@ -403,7 +403,7 @@ class Steps:
             policy = policy.with_service_of(draft)
         same = same and (
             replace(
-                draft.with_confidence_of(policy).with_operating_points(
+                draft.with_tuning_of(policy).with_operating_points(
                     policy.operating_points, policy.default_operating_point
                 ),
                 certificate=policy.certificate,

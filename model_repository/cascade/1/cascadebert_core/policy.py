@@ -124,10 +124,15 @@ class Policy:
         *gated, last = self.stages
         return replace(self, stages=(*(replace(stage, signal=signal) for stage in gated), last))
 
-    def with_confidence_of(self, other: Policy) -> Policy:
-        """The policy with another's signals and temperatures, stage by stage."""
+    def with_tuning_of(self, other: Policy) -> Policy:
+        """The policy with another's signals, temperatures and prices of calls, stage by stage."""
         stages = tuple(
-            replace(stage, signal=theirs.signal, temperature=theirs.temperature)
+            replace(
+                stage,
+                signal=theirs.signal,
+                temperature=theirs.temperature,
+                call_tokens=theirs.call_tokens,
+            )
             for stage, theirs in zip(self.stages, other.stages, strict=True)
         )
         return replace(self, stages=stages)

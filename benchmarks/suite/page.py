@@ -10,7 +10,7 @@ from cascadebert_build.report.style import STYLE
 
 from .figures import Figures
 from .plots import accuracy_plot, bar_plot, exits_plot, latency_plot, share_plot
-from .sections import accuracy, closed, limit, mixed_load, shares, startup, sweep
+from .sections import accuracy, batched, closed, limit, mixed_load, shares, startup, sweep
 from .targets import Verdict, verdicts_of
 
 _SWEEPS = (
@@ -57,7 +57,11 @@ def summary_of_run(run: Mapping[str, Any], figures: Figures) -> str:
         f"| {v.measured} | {_word(v)} |"
         for v in verdicts_of(figures)
     ]
-    for section, title in ((closed.SECTION, "Closed loops"), (mixed_load.SECTION, "Open loop")):
+    for section, title in (
+        (closed.SECTION, "Closed loops"),
+        (mixed_load.SECTION, "Open loop"),
+        (batched.SECTION, "Rows a request"),
+    ):
         for scene in figures.scenes(section):
             lines += ["", f"### {title}: {scene}", "", *_markdown_table(figures, section, scene)]
     return "\n".join(lines) + "\n"
@@ -135,7 +139,7 @@ def _targets(verdicts: Sequence[Verdict]) -> str:
 def _rows(figures: Figures) -> str:
     parts: list[str] = []
     names = ("contender", "load", "requests/s", "all", "exited", "deferred", "deferred share")
-    for section in (closed.SECTION, mixed_load.SECTION):
+    for section in (closed.SECTION, mixed_load.SECTION, batched.SECTION):
         for scene in figures.scenes(section):
             parts.append(f"<h3>{escaped(section)}: {escaped(scene)}</h3>")
             parts.append(_plain_table(names, _lines(figures, section, scene)))

@@ -22,6 +22,7 @@ class Plan:
         shares: of the rows deferred, where operating points are compared.
         sweep_shares: where throughput over deferral is drawn.
         batch_limits: rows in one call, where throughput over batch size is drawn.
+        request_rows: rows a request, where requests have several.
         gate_rows: rows a request, where the gate's price is taken.
         limit_s: of the passes over the corpus in the bare runtime.
         cell_s: of one bucket at one batch size there.
@@ -36,6 +37,7 @@ class Plan:
     shares: tuple[float, ...]
     sweep_shares: tuple[float, ...]
     batch_limits: tuple[int, ...]
+    request_rows: tuple[int, ...]
     gate_rows: tuple[int, ...]
     limit_s: float
     cell_s: float
@@ -51,6 +53,7 @@ FULL = Plan(
     shares=(0.1, 0.25, 0.5),
     sweep_shares=(0.0, 0.05, 0.1, 0.25, 0.5, 0.75, 1.0),
     batch_limits=(4, 8, 16, 32, 64),
+    request_rows=(1, 8, 32),
     gate_rows=(1, 32),
     limit_s=15.0,
     cell_s=0.5,
@@ -67,6 +70,7 @@ QUICK = Plan(
     shares=(0.25,),
     sweep_shares=(0.0, 0.5, 1.0),
     batch_limits=(8, 64),
+    request_rows=(8,),
     gate_rows=(1, 4),
     limit_s=1.0,
     cell_s=0.02,

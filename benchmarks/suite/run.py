@@ -13,6 +13,7 @@ from .others import client_side, other_servers, processes
 from .pairs import SHAPES, Pair, build_pair, pair_of_config
 from .scene import Scene, make_scene
 from .sections.accuracy import measure_accuracy
+from .sections.batched import measure_batched
 from .sections.closed import measure_closed
 from .sections.gate import measure_gate_price
 from .sections.limit import measure_limits
@@ -21,9 +22,9 @@ from .sections.shares import measure_shares
 from .sections.startup import measure_client, measure_startup
 from .sections.sweep import measure_batches, measure_cores, measure_instances
 
-LIMIT, CLOSED, OPEN, SHARES = "limit", "closed", "open", "shares"
+LIMIT, CLOSED, OPEN, SHARES, ROWS = "limit", "closed", "open", "shares", "rows"
 GATE, ACCURACY, SWEEP, STARTUP = "gate", "accuracy", "sweep", "startup"
-SECTIONS = (LIMIT, CLOSED, OPEN, SHARES, GATE, ACCURACY, SWEEP, STARTUP)
+SECTIONS = (LIMIT, CLOSED, OPEN, SHARES, ROWS, GATE, ACCURACY, SWEEP, STARTUP)
 
 
 def run_sections(
@@ -70,7 +71,7 @@ def run_config(
 def _run_scene(bench: Bench, sections: Sequence[str], scene: Scene) -> None:
     if LIMIT in sections and not scene.built.steps.uses_plans:
         measure_limits(bench, scene)
-    if {CLOSED, OPEN, SHARES, GATE} & set(sections):
+    if {CLOSED, OPEN, SHARES, ROWS, GATE} & set(sections):
         with ExitStack() as stack:
             side = stack.enter_context(bench.serve(scene))
             if CLOSED in sections:
@@ -82,6 +83,8 @@ def _run_scene(bench: Bench, sections: Sequence[str], scene: Scene) -> None:
                 measure_mixed_load(side)
             if SHARES in sections:
                 measure_shares(side, bench.plan.sweep_shares)
+            if ROWS in sections:
+                measure_batched(side)
             if GATE in sections:
                 measure_gate_price(side)
     if ACCURACY in sections and scene.built.pair.trained:

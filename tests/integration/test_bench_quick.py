@@ -14,7 +14,7 @@ def test_the_quick_bench_measures_once_and_reports(
 ) -> None:
     out = tmp_path / "out"
     command = [
-        "--quick", "--no-peers", "--only", "limit", "closed", "open", "gate",
+        "--quick", "--no-peers", "--only", "limit", "closed", "open", "rows", "gate",
         "--out", str(out), "--work-dir", str(tmp_path / "work"),
     ]  # fmt: skip
     assert main(command) == 0

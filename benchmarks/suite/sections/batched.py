@@ -1,0 +1,27 @@
+"""Requests of several rows: the cascade beside its members, a few clients at a time."""
+
+from __future__ import annotations
+
+from ...perf_analyzer import Load
+from ..bench import TritonSide
+from ..contender import take_turns
+
+SECTION = "rows"
+_CLIENTS = 4
+
+
+def measure_batched(side: TritonSide) -> None:
+    """The cascade and the members alone at every number of rows a request of the plan.
+
+    A request counts as deferred where any of its rows was.
+    """
+    bench, plan = side.bench, side.bench.plan
+    loads = [
+        Load(_CLIENTS, rows=rows, window_s=plan.window_s, ramp_s=plan.ramp_s)
+        for rows in plan.request_rows
+    ]
+    contenders = [side.cascade(), side.small(), side.large()]
+    take_turns(
+        bench.record, SECTION, side.scene.name, contenders=contenders, loads=loads,
+        repeats=plan.repeats,
+    )  # fmt: skip

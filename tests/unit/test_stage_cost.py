@@ -62,7 +62,7 @@ def test_what_a_call_costs_by_itself_is_told_by_calls_of_several_sizes() -> None
     steep = {n: {rows: 0.05 * n * rows * (1 + n / 500) for rows in (1, 8, 32)} for n in (16, 64)}
     assert 0 <= StageTimes(steep).call_tokens() <= 15
     # A GPU takes as long for one row as for 32.
-    flat = {n: dict.fromkeys((1, 8, 32), 1.5) for n in (32, 64, 128)}
+    flat = {n: {1: 1.5, 8: 1.5, 32: 1.5} for n in (32, 64, 128)}
     assert StageTimes(flat).call_tokens() == ONE_CALL
     assert StageTimes({16: {1: 0.8}}).call_tokens() == ONE_CALL  # nothing to compare with
 

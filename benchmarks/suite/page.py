@@ -17,6 +17,7 @@ _SWEEPS = (
     (sweep.INSTANCES, "Instances of each stage"),
     (sweep.CORES, "Cores of the server"),
     (sweep.BATCHES, "Rows in one call"),
+    (sweep.CALLS, "Rows of unlike lengths"),
 )
 
 

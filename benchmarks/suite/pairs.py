@@ -129,10 +129,7 @@ def build_pair(pair: Pair, corpus: Corpus, work: Path, checkpoints: Path | None)
         data=DataConfig(path=str(data), label="label" if pair.trained else None),
         tune=TuneConfig(max_deferral_rate=(USUAL_SHARE,)),
     )
-    steps = Steps(config, Workspace(folder / "work"))
-    repository = folder / "model_repository"
-    steps.build(repository)
-    return BuiltPair(pair, steps, repository)
+    return BuiltPair(pair, *_build(config, folder))
 
 
 def pair_of_config(path: Path, work: Path) -> BuiltPair:
@@ -147,9 +144,7 @@ def pair_of_config(path: Path, work: Path) -> BuiltPair:
             f"{path} has {len(config.members)} members: the bench compares a small and a large one"
         )
     config = replace(config, tune=TuneConfig(max_deferral_rate=(USUAL_SHARE,)), operating_points={})
-    steps = Steps(config, Workspace(work / config.name / "work"))
-    repository = work / config.name / "model_repository"
-    steps.build(repository)
+    steps, repository = _build(config, work / config.name)
     checkpoints = (config.members[0].checkpoint, config.members[1].checkpoint)
     title = f"{config.name}: {' → '.join(member.name for member in config.members)}"
     labelled = steps.rows.labels is not None
@@ -173,6 +168,14 @@ def thresholds_of_shares(
         n = round(share * len(confidence))
         found[share] = float(confidence[n - 1]) if n else 0.0
     return found
+
+
+def _build(config: CascadeConfig, folder: Path) -> tuple[Steps, Path]:
+    """Build as far as it is not up to date, in `folder`: the steps and the model repository."""
+    steps = Steps(config, Workspace(folder / "work"))
+    repository = folder / "model_repository"
+    steps.build(repository)
+    return steps, repository
 
 
 def _checkpoint(pair: Pair, index: int, work: Path, checkpoints: Path | None) -> Path:

@@ -20,7 +20,7 @@ from .sections.limit import measure_limits
 from .sections.mixed_load import measure_mixed_load
 from .sections.shares import measure_shares
 from .sections.startup import measure_client, measure_startup
-from .sections.sweep import measure_batches, measure_cores, measure_instances
+from .sections.sweep import measure_batches, measure_calls, measure_cores, measure_instances
 
 LIMIT, CLOSED, OPEN, SHARES, ROWS = "limit", "closed", "open", "shares", "rows"
 GATE, ACCURACY, SWEEP, STARTUP = "gate", "accuracy", "sweep", "startup"
@@ -93,6 +93,7 @@ def _run_scene(bench: Bench, sections: Sequence[str], scene: Scene) -> None:
         measure_instances(bench, scene)
         measure_cores(bench, scene)
         measure_batches(bench, scene)
+        measure_calls(bench, scene)
     if STARTUP in sections:
         measure_startup(bench, scene)
         measure_client(bench)

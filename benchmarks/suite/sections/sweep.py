@@ -6,14 +6,14 @@ from dataclasses import replace
 
 from cascadebert_build.placement import cores
 from cascadebert_core.contract import POLICY_FILE
-from cascadebert_core.policy import policy_to_json
+from cascadebert_core.policy import ONE_CALL, policy_to_json
 
 from ...repository import copy_cascade
 from ..bench import Bench
 from ..contender import take_turns
 from ..scene import Scene
 
-INSTANCES, CORES, BATCHES = "instances", "cores", "batches"
+INSTANCES, CORES, BATCHES, CALLS = "instances", "cores", "batches", "calls"
 
 
 def measure_instances(bench: Bench, scene: Scene) -> None:
@@ -38,16 +38,27 @@ def measure_cores(bench: Bench, scene: Scene) -> None:
 def measure_batches(bench: Bench, scene: Scene) -> None:
     """Calls of at most so many rows, in both stages."""
     for limit in bench.plan.batch_limits:
-        folder = bench.scratch / scene.name / f"batch-{limit}"
-        copy_cascade(scene.repository, scene.cascade, folder)
-        policy = replace(
-            scene.policy,
-            stages=tuple(replace(s, max_batch_size=limit) for s in scene.policy.stages),
-        )
-        path = folder / scene.cascade / "1" / POLICY_FILE
-        path.write_text(policy_to_json(policy), encoding="utf-8")
-        limited = replace(scene, repository=folder)
+        limited = _with_stages(bench, scene, f"batch-{limit}", max_batch_size=limit)
         _saturate(bench, limited, BATCHES, f"{limit} rows a call", instances=None)
+
+
+def measure_calls(bench: Bench, scene: Scene) -> None:
+    """Rows of unlike lengths in one call, in calls of one bucket, and as the policy has it."""
+    for name, tokens in (("one call", ONE_CALL), ("a call for each bucket", 0)):
+        folder = name.replace(" ", "-")
+        changed = _with_stages(bench, scene, folder, call_tokens=tokens)
+        _saturate(bench, changed, CALLS, name, instances=None)
+    _saturate(bench, scene, CALLS, "by what calls cost", instances=None)
+
+
+def _with_stages(bench: Bench, scene: Scene, name: str, **changes: int) -> Scene:
+    """The scene with other settings of both stages, in a repository of its own."""
+    folder = bench.scratch / scene.name / name
+    copy_cascade(scene.repository, scene.cascade, folder)
+    stages = tuple(replace(stage, **changes) for stage in scene.policy.stages)
+    path = folder / scene.cascade / "1" / POLICY_FILE
+    path.write_text(policy_to_json(replace(scene.policy, stages=stages)), encoding="utf-8")
+    return replace(scene, repository=folder)
 
 
 def _saturate(

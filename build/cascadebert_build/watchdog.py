@@ -186,7 +186,7 @@ class _Probing:
 
     def __exit__(self, *_: object) -> None:
         self._close()
-        self._thread.shutdown(wait=False)
+        self._thread.shutdown(wait=False, cancel_futures=True)
 
     def begin_anew(self) -> None:
         """After a recovery: ask at once, and take the first failure for an answer."""

@@ -32,6 +32,8 @@ LONG = sized(0, 1) == 1
 WARM_UP = sized(500, 25_000)
 REQUESTS = sized(3_000, 500_000)
 PLAIN = sized(300, 5_000)
+# Of the requests most of which have no time: the fault that this is for took 10,000 to show.
+HURRIED = sized(4_000, 200_000)
 SIZES = (1, 1, 1, 1, 2, 2, 4, 8, 16)
 
 
@@ -97,3 +99,24 @@ def test_every_request_is_accounted_for_and_nothing_grows(built: Built) -> None:
         if LONG:
             assert last.shared <= first.shared
             assert growth < 0.02
+
+
+@pytest.mark.timeout(sized(300, 3600))
+def test_deadlines_that_pass_at_any_moment(built: Built) -> None:
+    """2.51 ends when it is asked about a request that is just being answered: see `Caller`."""
+    with load_process() as generator, serving(built.repository) as server:
+        hurried = Load(
+            server.url,
+            built.name,
+            truth_of(built),
+            sizes=SIZES,
+            concurrency=16,
+            hurried=0.6,
+            cancelled=0.05,
+        )
+        account = generator.run(hurried.with_changes(requests=HURRIED))
+        assert server.poll() is None, server.log_excerpt()
+        account.require_whole()
+        assert account[ANSWERED] > HURRIED // 10
+        assert account[DEADLINE] > HURRIED // 10
+        assert not account[ERROR], account.details(ERROR)

@@ -19,11 +19,7 @@ from typing import Any
 
 import grpc
 import numpy as np
-import tritonclient.grpc.aio as triton
-from tritonclient.grpc import InferInput, InferRequestedOutput
-from tritonclient.utils import InferenceServerException
 
-from cascadebert_client.channels import channel_arguments
 from cascadebert_client.errors import (
     DeadlineExceeded,
     RequestCancelled,
@@ -31,6 +27,7 @@ from cascadebert_client.errors import (
     Target,
     translated,
 )
+from tests.support.raw_model import RawModel, result_of
 from tests.support.truth import Answer, Truth
 
 ANSWERED = "answered"
@@ -232,18 +229,15 @@ class _Generator:
         self._load = load
         self._random = random.Random(load.seed)
         self._target = Target(load.url, load.model)
-        self._outputs = [InferRequestedOutput(name) for name in _OUTPUTS]
-        self._parameters = None if load.threshold is None else {"threshold": repr(load.threshold)}
+        self._requests: dict[int, bytes] = {}
+        self._judgements: dict[tuple[int, bytes], tuple[str, str, int]] = {}
         self._samples: list[Sample] = []
         self._sent = 0
 
     async def run(self) -> Account:
         load = self._load
-        clients = [
-            triton.InferenceServerClient(load.url, channel_args=channel_arguments())
-            for _ in range(load.channels)
-        ]
-        self._clients = clients
+        threshold = {} if load.threshold is None else {"threshold": repr(load.threshold)}
+        self._model = RawModel(load.url, load.model, _OUTPUTS, threshold, load.channels)
         try:
             began_s = time.monotonic()
             self._end_s = began_s + load.seconds
@@ -252,8 +246,7 @@ class _Generator:
             else:
                 await asyncio.gather(*(self._call_in_turn() for _ in range(load.concurrency)))
         finally:
-            for client in clients:
-                await client.close()
+            await self._model.close()
         return Account(self._sent, began_s, self._samples)
 
     def _more(self) -> bool:
@@ -313,44 +306,43 @@ class _Generator:
         self, number: int, rows: Sequence[int], timeout_s: float, give_up_s: float | None
     ) -> tuple[str, str, int]:
         """Outcome, detail and last stage."""
-        call = asyncio.create_task(self._infer(number, rows, timeout_s))
+        answering = self._model.call(number, self._request(rows, timeout_s), timeout_s)
         limit_s = timeout_s + _HUNG_S if give_up_s is None else give_up_s
-        await asyncio.wait({call}, timeout=limit_s)
-        if not call.done():
-            call.cancel()
-            await asyncio.wait({call})
-            if call.cancelled():
-                return (HUNG if give_up_s is None else CANCELLED), "", -1
         try:
-            return self._judged(rows, call.result())
-        except (InferenceServerException, grpc.RpcError, asyncio.CancelledError) as exc:
+            return self._judged(rows, await asyncio.wait_for(answering, limit_s))
+        except asyncio.TimeoutError:
+            return (HUNG if give_up_s is None else CANCELLED), "", -1
+        except (grpc.RpcError, asyncio.CancelledError) as exc:
             return (*self._failed(exc), -1)
 
-    async def _infer(self, number: int, rows: Sequence[int], timeout_s: float) -> Any:
-        tensor = np.empty((len(rows), 1), dtype=np.object_)
-        tensor[:, 0] = [self._load.truth.texts[row].encode() for row in rows]
-        text = InferInput("TEXT", [len(rows), 1], "BYTES")
-        text.set_data_from_numpy(tensor)
-        return await self._clients[number % len(self._clients)].infer(
-            self._load.model,
-            [text],
-            outputs=self._outputs,
-            request_id=str(number),
-            parameters=self._parameters,
-            timeout=max(1, int(timeout_s * 1e6)),
-            client_timeout=timeout_s,
-        )
+    def _request(self, rows: Sequence[int], timeout_s: float) -> bytes:
+        texts = [self._load.truth.texts[row] for row in rows]
+        if len(rows) > 1 or timeout_s != self._load.timeout_s:
+            return self._model.request(texts, timeout_s)
+        if rows[0] not in self._requests:
+            self._requests[rows[0]] = self._model.request(texts, timeout_s)
+        return self._requests[rows[0]]
 
-    def _judged(self, rows: Sequence[int], response: Any) -> tuple[str, str, int]:
-        arrays = [response.as_numpy(name) for name in _OUTPUTS]
+    def _judged(self, rows: Sequence[int], answer: bytes) -> tuple[str, str, int]:
+        """Outcome, detail and last stage; the same answer to the same row is read once."""
+        if len(rows) > 1:
+            return self._read(rows, answer)
+        key = (rows[0], answer)
+        if key not in self._judgements:
+            self._judgements[key] = self._read(rows, answer)
+        return self._judgements[key]
+
+    def _read(self, rows: Sequence[int], answer: bytes) -> tuple[str, str, int]:
+        result = result_of(answer)
+        arrays: list[Any] = [result.as_numpy(name) for name in _OUTPUTS]
         if any(array is None or array.shape != (len(rows), 1) for array in arrays):
             return WRONG, f"outputs {[None if a is None else a.shape for a in arrays]}", -1
-        answer = Answer(*(array[:, 0] for array in arrays))
-        wrong = self._load.truth.wrong(rows, answer)
+        outputs = Answer(*(array[:, 0] for array in arrays))
+        wrong = self._load.truth.wrong(rows, outputs)
         if wrong is not None:
             return WRONG, wrong, -1
-        last_stage = int(answer.exit_stages.max())
-        return (DEGRADED if answer.degraded.any() else ANSWERED), "", last_stage
+        last_stage = int(outputs.exit_stages.max())
+        return (DEGRADED if outputs.degraded.any() else ANSWERED), "", last_stage
 
     def _failed(self, exc: BaseException) -> tuple[str, str]:
         error = translated(exc, self._target) if isinstance(exc, Exception) else None

@@ -19,6 +19,7 @@ import triton_python_backend_utils as pb_utils  # pyright: ignore[reportMissingI
 
 from .cascadebert_core import contract
 from .cascadebert_core.answer import AnswerWriter
+from .cascadebert_core.caller import Caller
 from .cascadebert_core.cascade import Cascade
 from .cascadebert_core.errors import (
     Cancelled,
@@ -130,16 +131,15 @@ class TritonPythonModel:
 
     def _later(self, job: Job, request: Any) -> Callable[[Job], None]:
         """A callback that answers the request once `execute` is over."""
-        sender = request.get_response_sender()
+        caller = Caller(request.get_response_sender())
         requested = request.requested_output_names()
-        job.cancelled = sender.is_cancelled
+        job.cancelled = caller.has_cancelled
         # The trace ends with `execute`: 2.51 crashes when a later call is made part of it.
         job.trace = None
 
         def send(job: Job) -> None:
-            sender.send(
-                self._response(job, requested),
-                flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL,
+            caller.answer(
+                self._response(job, requested), pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
             )
 
         return send

@@ -34,6 +34,9 @@ REQUESTS = sized(3_000, 500_000)
 PLAIN = sized(300, 5_000)
 # Of the requests most of which have no time: the fault that this is for took 10,000 to show.
 HURRIED = sized(4_000, 200_000)
+# 2.51 dies of a call that ends at its client within milliseconds, about once in 30,000 (server
+# #7368, mended at the end of 2024): few are cancelled here, and late ones are the server's to end.
+GRACE_S = 1.0
 SIZES = (1, 1, 1, 1, 2, 2, 4, 8, 16)
 
 
@@ -48,14 +51,16 @@ def test_every_request_is_accounted_for_and_nothing_grows(built: Built) -> None:
             truth,
             sizes=SIZES,
             concurrency=16,
+            grace_s=GRACE_S,
             hurried=0.05,
-            cancelled=0.05,
+            cancelled=0.01,
         )
         generator.run(mixed.with_changes(requests=WARM_UP, seed=1)).require_whole()
         start_s = time.monotonic()
         with memory_log(server.pid) as memory:
             account = generator.run(mixed.with_changes(requests=REQUESTS))
         seconds = time.monotonic() - start_s
+        assert server.poll() is None, f"ended with {server.poll()}\n{server.log_excerpt()}"
         account.require_whole()
 
         before = settled_counters(server.ports.metrics)
@@ -97,6 +102,7 @@ def test_every_request_is_accounted_for_and_nothing_grows(built: Built) -> None:
         for counts in (before, after):
             assert counts[IN_FLIGHT_ROWS] == counts[QUEUED_ROWS] == 0, counts
         if LONG:
+            assert account.overdue_s() < GRACE_S
             assert last.shared <= first.shared
             assert growth < 0.02
 
@@ -111,8 +117,8 @@ def test_deadlines_that_pass_at_any_moment(built: Built) -> None:
             truth_of(built),
             sizes=SIZES,
             concurrency=16,
+            grace_s=GRACE_S,
             hurried=0.6,
-            cancelled=0.05,
         )
         account = generator.run(hurried.with_changes(requests=HURRIED))
         assert server.poll() is None, server.log_excerpt()

@@ -62,6 +62,7 @@ class Load:
         requests: that are sent at most.
         sizes: rows of a request, drawn evenly.
         timeout_s: deadline of a request, as the client's and as the server's.
+        grace_s: by which the client waits longer, so that the server ends late requests itself.
         hurried: share of requests whose deadline is a few milliseconds, which few can meet.
         cancelled: share of requests that are cancelled after a few milliseconds.
         threshold: for every stage; None: the default operating point.
@@ -80,6 +81,7 @@ class Load:
     requests: int | None = None
     sizes: tuple[int, ...] = (1,)
     timeout_s: float = 10.0
+    grace_s: float = 0.0
     hurried: float = 0.0
     cancelled: float = 0.0
     threshold: float | None = None
@@ -306,8 +308,9 @@ class _Generator:
         self, number: int, rows: Sequence[int], timeout_s: float, give_up_s: float | None
     ) -> tuple[str, str, int]:
         """Outcome, detail and last stage."""
-        answering = self._model.call(number, self._request(rows, timeout_s), timeout_s)
-        limit_s = timeout_s + _HUNG_S if give_up_s is None else give_up_s
+        patience_s = timeout_s + self._load.grace_s
+        answering = self._model.call(number, self._request(rows, timeout_s), patience_s)
+        limit_s = patience_s + _HUNG_S if give_up_s is None else give_up_s
         try:
             return self._judged(rows, await asyncio.wait_for(answering, limit_s))
         except asyncio.TimeoutError:

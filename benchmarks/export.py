@@ -47,14 +47,15 @@ class Profile:
     """One run of perf_analyzer at one concurrency.
 
     Attributes:
-        requests: those sent and answered between `start_ns` and `end_ns`.
-        answers: how many answers came in that time, to whatever was sent before.
+        requests: those answered between `start_ns` and `end_ns`, whenever they were sent: to ask
+            for both ends would leave out more of the slow ones.
+        sent: how many were sent in that time.
         total: requests of the whole run, the ramp included.
         start_ns, end_ns: the time measured, on the client's clock.
     """
 
     requests: tuple[TimedRequest, ...]
-    answers: int
+    sent: int
     total: int
     start_ns: int
     end_ns: int
@@ -67,7 +68,12 @@ class Profile:
     @property
     def throughput_rps(self) -> float:
         """Answers per second. perf_analyzer prints one too, over whole windows with the ramp."""
-        return self.answers / self.duration_s
+        return len(self.requests) / self.duration_s
+
+    @property
+    def sent_rps(self) -> float:
+        """Requests sent per second: the rate of an open loop, as it came about."""
+        return self.sent / self.duration_s
 
     @property
     def deferred_share(self) -> float:
@@ -86,8 +92,9 @@ def profile_from_export(path: Path, ramp_s: float) -> Profile:
 
     Args:
         path: what `--profile-export-file` wrote.
-        ramp_s: requests sent within this time after the first one are left out: connections
-            are new then, and the clients still in step.
+        ramp_s: answers within this time after the first request are left out: connections are
+            new then, the clients still in step, and the queue of deferred rows not yet as long
+            as it will be.
 
     Raises:
         CheckFailed: there is nothing to measure in it, or a request has no answer.
@@ -99,11 +106,11 @@ def profile_from_export(path: Path, ramp_s: float) -> Profile:
     start_ns = min(request.start_ns for request in requests) + round(ramp_s * _NS_PER_S)
     boundaries: list[int] = experiments[0].get("window_boundaries") or []
     end_ns = boundaries[-1] if boundaries else max(request.end_ns for request in requests)
-    answered = [r for r in requests if start_ns <= r.end_ns <= end_ns]
-    measured = tuple(r for r in answered if r.start_ns >= start_ns)
-    if not measured:
-        raise CheckFailed(f"no request of {path} falls after the ramp of {ramp_s} s")
-    return Profile(measured, len(answered), len(requests), start_ns, end_ns)
+    answered = tuple(r for r in requests if start_ns <= r.end_ns <= end_ns)
+    if not answered or end_ns <= start_ns:
+        raise CheckFailed(f"no answer of {path} falls after the ramp of {ramp_s} s")
+    sent = sum(start_ns <= r.start_ns <= end_ns for r in requests)
+    return Profile(answered, sent, len(requests), start_ns, end_ns)
 
 
 def _request(raw: dict[str, Any]) -> TimedRequest:

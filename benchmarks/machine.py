@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
@@ -30,7 +32,8 @@ class Machine:
     Attributes:
         cores: that this process may use.
         versions: of the packages that take part.
-        commit: of the checkout, with "-dirty" where it has changes; None outside of one.
+        commit: of the checkout; where it has changes, with "-dirty-" and their hash; None outside
+            of one.
         date: when this was asked, UTC, ISO 8601.
     """
 
@@ -51,7 +54,7 @@ def this_machine() -> Machine:
         kernel=platform.release(),
         python=platform.python_version(),
         versions={package: _version(package) for package in _PACKAGES},
-        commit=_commit(),
+        commit=commit_of_checkout(Path(__file__).parent),
         date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
     )
 
@@ -61,13 +64,15 @@ class CpuMeter:
 
     Attributes:
         server_s: CPU seconds of the server's processes.
+        own_s: of this process and of its children that have ended: the load generator's.
         others_cores: cores that neither the server nor this process's children kept busy, on
             average: what disturbed the measurement.
     """
 
-    def __init__(self, server_pid: int) -> None:
+    def __init__(self, server_pid: int | None) -> None:
         self._server_pid = server_pid
         self.server_s = 0.0
+        self.own_s = 0.0
         self.others_cores = 0.0
 
     def __enter__(self) -> CpuMeter:
@@ -76,13 +81,23 @@ class CpuMeter:
 
     def __exit__(self, *_: object) -> None:
         wall, busy, server, own = (b - a for a, b in zip(self._start, self._now(), strict=True))
-        self.server_s = server
+        self.server_s, self.own_s = server, own
         self.others_cores = max(0.0, busy - server - own) / wall
 
     def _now(self) -> tuple[float, float, float, float]:
         times = os.times()
         own = times.user + times.system + times.children_user + times.children_system
-        return time.monotonic(), _busy_s(), _tree_s(self._server_pid), own
+        server = 0.0 if self._server_pid is None else _tree_s(self._server_pid)
+        return time.monotonic(), _busy_s(), server, own
+
+
+@contextmanager
+def quiet_meter(server_pid: int | None, wait_quiet_s: float) -> Generator[CpuMeter, None, None]:
+    """Meter a block, once other processes have left the machine or so long has passed."""
+    if wait_quiet_s > 0:
+        wait_until_quiet(wait_quiet_s)
+    with CpuMeter(server_pid) as meter:
+        yield meter
 
 
 def wait_until_quiet(at_most_s: float) -> float:
@@ -145,13 +160,24 @@ def _version(package: str) -> str:
         return "not installed"
 
 
-def _commit() -> str | None:
-    here = Path(__file__).parent
+def commit_of_checkout(folder: Path) -> str | None:
+    """What `Machine.commit` says, of the checkout that a folder is in."""
     try:
-        commit = _git(["rev-parse", "HEAD"], here)
-        return f"{commit}-dirty" if _git(["status", "--porcelain"], here) else commit
+        commit = _git(["rev-parse", "HEAD"], folder)
+        if not _git(["status", "--porcelain"], folder):
+            return commit
+        return f"{commit}-dirty-{_hash_of_changes(folder)}"
     except (OSError, subprocess.CalledProcessError):
         return None
+
+
+def _hash_of_changes(folder: Path) -> str:
+    """Of what differs from the commit: changed files, and new ones of Python."""
+    root = Path(_git(["rev-parse", "--show-toplevel"], folder))
+    changes = hashlib.sha256(_git(["diff", "HEAD"], root).encode())
+    for name in _git(["ls-files", "--others", "--exclude-standard", "*.py"], root).splitlines():
+        changes.update(name.encode() + (root / name).read_bytes())
+    return changes.hexdigest()[:12]
 
 
 def _git(arguments: Sequence[str], folder: Path) -> str:

@@ -35,7 +35,7 @@ class Load:
         rows: of one request (perf_analyzer takes as many steps of the data, from one on).
         window_s: time to measure, the ramp included.
         request_count: measure so many requests instead; `window_s` then only bounds the time.
-        ramp_s: requests sent within this time after the first are left out.
+        ramp_s: answers within this time after the first request are left out.
         rate_rps: of an open loop, with the intervals of a Poisson process; None: a closed one.
     """
 

@@ -50,15 +50,21 @@ def install_blocking(repository: Path, cascade: str, instances: int = 1) -> str:
     config = _clone(repository, cascade, name)
     config.ClearField("dynamic_batching")
     config.dynamic_batching.SetInParent()
-    for group in config.instance_group:
-        group.count = instances
     _write_config(repository / name, config)
+    set_instances(repository, name, instances)
     shutil.copyfile(_BLOCKING_MODEL, repository / name / _VERSION / "model.py")
     return name
 
 
-def install_one_member(repository: Path, cascade: str, stage: int) -> str:
+def install_one_member(repository: Path, cascade: str, stage: int, instances: int = 1) -> str:
     """Put a cascade of one member, stage number `stage` of `cascade`, beside it.
+
+    Args:
+        repository: that has the cascade.
+        cascade: its model.
+        stage: 0-based.
+        instances: of the new model. Its only stage runs within `execute`: with one, a single call
+            is under way at any time, however many instances the stage has.
 
     Returns:
         Its name.
@@ -71,7 +77,16 @@ def install_one_member(repository: Path, cascade: str, stage: int) -> str:
     point = policy.default_operating_point
     single = replace(policy, stages=(member,), operating_points={point: ()}, certificate=None)
     path.write_text(policy_to_json(single), encoding="utf-8")
+    set_instances(repository, name, instances)
     return name
+
+
+def set_instances(repository: Path, model: str, instances: int) -> None:
+    """Give a BLS model of a copied repository so many instances."""
+    config = config_from_text((repository / model / _CONFIG).read_text(encoding="utf-8"))
+    for group in config.instance_group:
+        group.count = instances
+    _write_config(repository / model, config)
 
 
 def _clone(repository: Path, cascade: str, name: str) -> ModelConfig:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-# Layers and width; heads of 64, an intermediate layer of four widths, as in BERT itself.
+# Layers and width; an intermediate layer of four widths, as in BERT itself, and heads of 64, or of
+# the next wider size that divides the width.
 SHAPES: dict[str, tuple[int, int]] = {
     "l2-h128": (2, 128),
+    "l4-h312": (4, 312),
     "l6-h384": (6, 384),
     "l12-h768": (12, 768),
 }

@@ -16,11 +16,12 @@ from cascadebert_build.extras import needs_extra
 from cascadebert_build.session import OnnxSession
 from cascadebert_build.versions import newest_version, published_policy
 from cascadebert_core.batching import StageBatch
+from cascadebert_core.contract import TOKENIZER_FILE, TOKENIZERS_FOLDER
 from cascadebert_core.job import Job, Row
 from cascadebert_core.policy import Policy
 from cascadebert_core.route import Router
 from cascadebert_core.stage import RunStage, Stage, stages_of_policy
-from cascadebert_core.tokenization import Text
+from cascadebert_core.tokenization import Encoder, Text
 
 ONNXRUNTIME = "onnxruntime"
 TORCH = "torch"
@@ -153,6 +154,16 @@ def onnx_path(repository: Path, policy: Policy, stage: int) -> Path:
     """The ONNX file that a stage is served from."""
     settings = policy.stages[stage]
     return repository / settings.model / str(settings.version) / "model.onnx"
+
+
+def encoders_of_cascade(repository: Path, cascade: str) -> list[Encoder]:
+    """The encoder of every stage of a published cascade, as it is served."""
+    model = repository / cascade
+    folder = model / str(newest_version(model)) / TOKENIZERS_FOLDER
+    return [
+        Encoder(folder / stage.tokenizer / TOKENIZER_FILE, stage.max_length)
+        for stage in published_policy(repository, cascade).stages
+    ]
 
 
 def _onnx_stages(repository: Path, policy: Policy, threads: int) -> RunStage:

@@ -17,7 +17,8 @@ import numpy as np
 from cascadebert_build.errors import UsageError
 from cascadebert_core.tokenization import Text
 
-from .cascade import ONNXRUNTIME, cascade_from_repository
+from ..window import Latency, latency_of
+from .cascade import ONNXRUNTIME, Answer, cascade_from_repository
 from .together import Together, run_together
 
 _WARM_UP_CALLS = 3
@@ -36,7 +37,8 @@ class InProcess:
         rows: of one call.
         calls: how many were measured.
         rows_per_s: of all processes together.
-        p50_ms, p99_ms: of a call, which answers its rows together.
+        all: latencies of the calls, each of which answers its rows together.
+        deferred_share: of the rows.
     """
 
     runtime: str
@@ -45,8 +47,8 @@ class InProcess:
     rows: int
     calls: int
     rows_per_s: float
-    p50_ms: float
-    p99_ms: float
+    all: Latency
+    deferred_share: float
 
 
 def measure_in_process(
@@ -83,50 +85,73 @@ def measure_in_process(
     runs = run_together(
         processes,
         seconds + _GRACE_S,
-        _calls_ms,
+        _calls,
         (repository, cascade, runtime, threads, tuple(checkpoints)),
         list(texts),
         rows,
         seconds,
     )
-    calls_ms = np.concatenate(runs)
-    p50, p99 = np.percentile(calls_ms, (50, 99))
+    calls_ms = [taken_ms for taken_ms, _ in runs]
+    n_calls = sum(map(len, calls_ms))
     return InProcess(
         runtime=runtime,
         processes=processes,
         threads=threads,
         rows=rows,
-        calls=len(calls_ms),
-        rows_per_s=sum(rows * len(run) / (sum(run) / 1000) for run in runs),
-        p50_ms=float(p50),
-        p99_ms=float(p99),
+        calls=n_calls,
+        rows_per_s=sum(rows * len(run) / (sum(run) / 1000) for run in calls_ms),
+        all=latency_of(np.concatenate(calls_ms)),
+        deferred_share=sum(deferred for _, deferred in runs) / (rows * n_calls),
     )
 
 
-def _calls_ms(
+def answers_in_process(
+    repository: Path,
+    cascade: str,
+    texts: Sequence[Text],
+    *,
+    runtime: str = ONNXRUNTIME,
+    checkpoints: Sequence[str] = (),
+) -> list[Answer]:
+    """What such a process answers; arguments and errors as of `measure_in_process`."""
+    source = (repository, cascade, runtime, 1, tuple(checkpoints))
+    (answers,) = run_together(1, _GRACE_S, _answers, source, list(texts))
+    return answers
+
+
+def _answers(
+    together: Together, source: tuple[Path, str, str, int, tuple[str, ...]], texts: list[Text]
+) -> list[Answer]:
+    together.wait()
+    return cascade_from_repository(*source).answers(texts)
+
+
+def _calls(
     together: Together,
     source: tuple[Path, str, str, int, tuple[str, ...]],
     texts: list[Text],
     rows: int,
     seconds: float,
-) -> list[float]:
-    """The time of every call of one process."""
+) -> tuple[list[float], int]:
+    """The time of every call of one process, in ms, and how many rows were deferred."""
     cascade = cascade_from_repository(*source)
     at = together.index * len(texts) // together.processes
 
-    def call() -> None:
+    def call() -> list[Answer]:
         nonlocal at
         part = [texts[(at + i) % len(texts)] for i in range(rows)]
         at += rows
-        cascade.answers(part)
+        return cascade.answers(part)
 
     for _ in range(_WARM_UP_CALLS):
         call()
     together.wait()
     taken_ms: list[float] = []
+    deferred = 0
     end_s = time.perf_counter() + seconds
     while not taken_ms or time.perf_counter() < end_s:
         began_s = time.perf_counter()
-        call()
+        answers = call()
         taken_ms.append((time.perf_counter() - began_s) * 1000)
-    return taken_ms
+        deferred += sum(answer.exit_stage > 0 for answer in answers)
+    return taken_ms, deferred

@@ -32,19 +32,22 @@ from cascadebert_build.data import rows_from_source
 from cascadebert_build.errors import BuildError, UsageError
 from cascadebert_build.placement import cores
 from cascadebert_build.session import OnnxSession
-from cascadebert_build.versions import newest_version, published_policy
+from cascadebert_build.versions import published_policy
 from cascadebert_core.batching import StageBatch, bucket_of, pad_rows
-from cascadebert_core.contract import TOKENIZER_FILE, TOKENIZERS_FOLDER
-from cascadebert_core.policy import Policy, StagePolicy
+from cascadebert_core.policy import Policy
 from cascadebert_core.tokenization import EncodedRow, Encoder, Text
 
-from .cascade import cascade_from_repository, onnx_path
+from .cascade import cascade_from_repository, encoders_of_cascade, onnx_path
 from .together import Together, run_together
 
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)
-# Of one call, unless it has one row: a core is busy with far less, and a larger call of a large
-# member takes many seconds.
+# Of the calls that are tried first, unless they have one row; larger ones only where the largest
+# of these is the best, since a call of so many tokens takes seconds in a large member.
 MOST_TOKENS = 2048
+# Of any call.
+_MOST_TOKENS_EVER, _MOST_CALL_ROWS = 16384, 512
+# What twice the rows must bring for twice as many again to be tried.
+_GAIN = 1.01
 _THREADS = 1
 # Of the corpus, evenly spaced: the mix of lengths is known well enough from them.
 _MOST_ROWS = 1000
@@ -240,7 +243,7 @@ def measure_limit(
     n_rows = min(len(texts), most_rows)
     chosen: list[Text] = [texts[i * len(texts) // n_rows] for i in range(n_rows)]
     exits = cascade_from_repository(repository, cascade).exit_stages(chosen)
-    encoders = [_encoder(repository, cascade, stage) for stage in policy.stages]
+    encoders = encoders_of_cascade(repository, cascade)
     cells = cells_of_rows(policy, encoders, chosen, exits)
     calls = _Calls(policy, [encoder.pad_id for encoder in encoders], cells)
     paths = [onnx_path(repository, policy, i) for i in range(len(policy.stages))]
@@ -251,6 +254,12 @@ def measure_limit(
         cell: {size: rate for (of, size), rate in zip(trials, rates, strict=True) if of == cell}
         for cell in cells
     }
+    while larger := [
+        (cell, size) for cell, of in tried.items() if (size := next_size(cell.length, of))
+    ]:
+        rates = _tried(paths, [calls.of_size(*trial) for trial in larger], cell_s)
+        for (cell, size), rate in zip(larger, rates, strict=True):
+            tried[cell][size] = rate
     best = {cell: max(by_size, key=by_size.__getitem__) for cell, by_size in tried.items()}
     paces = _paces(paths, [calls.of_size(*trial) for trial in best.items()], cell_s)
     stages = stage_limits(
@@ -313,6 +322,21 @@ def sizes_of_length(length: int, sizes: Sequence[int]) -> list[int]:
     """The batch sizes to try with rows of so many tokens: the smallest, and those that fit."""
     smallest, *others = sorted(sizes)
     return [smallest, *(size for size in others if size * length <= MOST_TOKENS)]
+
+
+def next_size(length: int, tried: Mapping[int, float]) -> int | None:
+    """A larger batch to try where the largest one was clearly the best; None: none.
+
+    Args:
+        length: of the rows, in tokens.
+        tried: rows a second, by batch size.
+    """
+    largest = max(tried)
+    others = [rate for size, rate in tried.items() if size != largest]
+    size = 2 * largest
+    if size * length > _MOST_TOKENS_EVER or size > _MOST_CALL_ROWS:
+        return None
+    return size if all(tried[largest] > _GAIN * rate for rate in others) else None
 
 
 def stage_limits(
@@ -476,12 +500,6 @@ def _run_passes(
     while (number := together.next()) < passes * len(calls):
         runner.run(calls[number % len(calls)])
     return began_s, time.monotonic()
-
-
-def _encoder(repository: Path, cascade: str, stage: StagePolicy) -> Encoder:
-    model = repository / cascade
-    folder = model / str(newest_version(model)) / TOKENIZERS_FOLDER / stage.tokenizer
-    return Encoder(folder / TOKENIZER_FILE, stage.max_length)
 
 
 def _parser() -> argparse.ArgumentParser:

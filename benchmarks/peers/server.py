@@ -12,15 +12,18 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from cascadebert_build.errors import CheckFailed, UsageError
 from cascadebert_build.extras import require
 from cascadebert_build.versions import published_policy
 from cascadebert_core.policy import Policy
+from cascadebert_core.tokenization import Text
 
+from .cascade import Answer
 from .settings import BEST, PEERS, PeerArguments, PeerSettings
 from .wire import PATH, READY, BadPayload, answers_of_payload, payload_of_texts
 
@@ -29,6 +32,7 @@ _START_S = 180.0
 _STOP_S = 15.0
 _POLL_S = 0.1
 _LOG_LINES = 15
+_ROWS_A_REQUEST = 16
 _CHECKOUT = Path(__file__).parents[2]
 
 
@@ -100,6 +104,27 @@ def ask(port: int, body: bytes, timeout_s: float) -> tuple[int, str]:
         return response.status, response.read().decode(errors="replace")
     finally:
         connection.close()
+
+
+def ask_for_answers(url: str, texts: Sequence[Text], timeout_s: float = 60.0) -> list[Answer]:
+    """Ask a peer for texts, some in each request.
+
+    Raises:
+        CheckFailed: it gave no answer.
+    """
+    port = urlsplit(url).port
+    assert port is not None
+    answers: list[Answer] = []
+    for start in range(0, len(texts), _ROWS_A_REQUEST):
+        body = json.dumps(payload_of_texts(texts[start : start + _ROWS_A_REQUEST])).encode()
+        try:
+            status, response = ask(port, body, timeout_s)
+            if status != http.HTTPStatus.OK:
+                raise CheckFailed(f"{url} answered with status {status}: {response[:200]}")
+            answers += answers_of_payload(json.loads(response))
+        except (OSError, http.client.HTTPException, ValueError) as exc:
+            raise CheckFailed(f"{url} gave no answer: {exc!r}") from exc
+    return answers
 
 
 def processes_of_group(group: int) -> list[int]:

@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from cascadebert_build.placement import cores
+
 LITSERVE = "litserve"
 MOSEC = "mosec"
 PEERS = (LITSERVE, MOSEC)
@@ -36,8 +38,8 @@ class PeerSettings:
 # of two; batches of 16 to 64 requests, which were alike where smaller ones took more CPU time a
 # request; and a short wait, since 5 ms are felt at concurrency 1.
 BEST = {
-    LITSERVE: PeerSettings(2, 1, 32, 2),
-    MOSEC: PeerSettings(2, 1, 32, 1),
+    LITSERVE: PeerSettings(cores(), 1, 32, 2),
+    MOSEC: PeerSettings(cores(), 1, 32, 1),
 }
 
 

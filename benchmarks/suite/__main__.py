@@ -4,7 +4,7 @@
     python -m benchmarks.suite --config cascade.toml --out results
     python -m benchmarks.suite --quick
 
-An interrupted run goes on where it was. With GLUE and the checkpoints it compares three pairs of
+An interrupted run goes on where it was. With GLUE and the checkpoints it compares four pairs of
 members; with a cascade.toml, your own two members on your held-out rows; with neither, small
 stand-ins with random weights over made-up reviews, which shows that everything works and no more.
 """
@@ -13,11 +13,13 @@ from __future__ import annotations
 
 import argparse
 import shlex
+import signal
 import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from types import FrameType
 
 from cascadebert_build.errors import BuildError, UsageError
 from cascadebert_engine.files import read_json, write_text
@@ -39,12 +41,20 @@ from .targets import verdicts_of
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the bench; 0 done, 1 a check failed, 2 wrong use or bad input."""
     args = _parser().parse_args(argv)
+    before = signal.signal(signal.SIGTERM, _end)
     try:
         _run(args)
     except BuildError as exc:
         sys.stderr.write(f"benchmarks.suite: {exc}\n")
         return exc.exit_code
+    finally:
+        signal.signal(signal.SIGTERM, before)
     return 0
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    """SIGTERM as an exception: context managers end the servers."""
+    raise SystemExit(128 + number)
 
 
 def _parser() -> argparse.ArgumentParser:

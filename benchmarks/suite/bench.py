@@ -3,26 +3,54 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar, cast
 
 from cascadebert_build.placement import cores
 from cascadebert_build.serve import serve_cascades
-from cascadebert_build.tritonserver import Ports
+from cascadebert_build.tritonserver import Ports, TritonServer
+from cascadebert_client import CascadeClient
+from cascadebert_core.tokenization import Text
 
 from ..binary import Binary
+from ..peers.cascade import Answer
 from ..perf_analyzer import JSON, Load, PerfAnalyzer
-from ..window import Meter
-from .contender import Contender
-from .plan import Plan
+from ..window import window_of_profile
+from .agreement import Expected, checked, expected_of_cascade, expected_of_member
+from .contender import Contender, take_turns
+from .plan import USUAL_SHARE, Plan
 from .record import Record
 from .scene import Scene
 
+ServerT = TypeVar("ServerT")
+
 # What all contenders run with: a thread for every instance, an instance for every core.
 THREADS = 1
+_ANSWER_S = 60.0
+
+
+class Started(Generic[ServerT]):
+    """A server that starts when it is first asked for, and ends with an exit stack.
+
+    A run that goes on has most of its rows: what nobody measures any more is not started.
+    """
+
+    def __init__(
+        self, stack: ExitStack, start: Callable[[], AbstractContextManager[ServerT]]
+    ) -> None:
+        """Remember how it starts."""
+        self._stack = stack
+        self._start = start
+        self._server: ServerT | None = None
+
+    def __call__(self) -> ServerT:
+        """The server."""
+        if self._server is None:
+            self._server = self._stack.enter_context(self._start())
+        return self._server
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +73,12 @@ class Bench:
     wait_quiet_s: float = 0.0
     peers: bool = True
 
+    def data(self, scene: str) -> Path:
+        """The folder of a scene's requests: kept, so that a row's command can be repeated."""
+        folder = self.record.folder.resolve() / "data" / scene
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
     def closed(self, *concurrencies: int) -> list[Load]:
         """Closed loops of the plan's length."""
         plan = self.plan
@@ -55,6 +89,34 @@ class Bench:
         plan = self.plan
         return Load(1, window_s=plan.open_window_s, ramp_s=plan.ramp_s, rate_rps=rate_rps)
 
+    def take_turns(
+        self,
+        section: str,
+        scene: Scene,
+        contenders: Sequence[Contender],
+        loads: Sequence[Load],
+        repeats: Sequence[int] | None = None,
+    ) -> None:
+        """Measure contenders as the plan has it; see `contender.take_turns`.
+
+        Args:
+            section: of the bench.
+            scene: that all of them answer.
+            contenders: in turn.
+            loads: of the plan.
+            repeats: their numbers; None: all of the plan's.
+        """
+        take_turns(
+            self.record,
+            section,
+            scene.name,
+            contenders=contenders,
+            loads=loads,
+            repeats=range(self.plan.repeats) if repeats is None else repeats,
+            look_s=self.plan.look_s,
+            wait_quiet_s=self.wait_quiet_s,
+        )
+
     @contextmanager
     def serve(
         self,
@@ -63,7 +125,7 @@ class Bench:
         models: Sequence[str] = (),
         n_cores: int | None = None,
     ) -> Generator[TritonSide, None, None]:
-        """A server with the models of a scene.
+        """A server with the models of a scene, started when one of them is first measured.
 
         Args:
             scene: what to serve.
@@ -72,42 +134,60 @@ class Bench:
             n_cores: that the server may use; None: all. The load generator may use any.
         """
         wanted = {"": cores()} if instances is None else instances
-        with ExitStack() as stack:
-            with _on_cores(n_cores):  # what is started here stays there
-                server = stack.enter_context(
-                    serve_cascades(
-                        scene.repository,
-                        models or scene.models,
-                        ports=Ports(0, 0, 0),
-                        instances=wanted,
-                        threads={"": THREADS},
+
+        @contextmanager
+        def start() -> Generator[TritonServer, None, None]:
+            with ExitStack() as stack:
+                with _on_cores(n_cores):  # what is started here stays there
+                    server = stack.enter_context(
+                        serve_cascades(
+                            scene.repository,
+                            models or scene.models,
+                            ports=Ports(0, 0, 0),
+                            instances=wanted,
+                            threads={"": THREADS},
+                        )
                     )
-                )
-            assert server.pid is not None
-            yield TritonSide(self, scene, server.url, server.pid, _in_words(wanted))
+                yield server
+
+        with ExitStack() as stack:
+            yield TritonSide(self, scene, Started(stack, start), _in_words(wanted))
 
 
 @dataclass(frozen=True, slots=True)
 class TritonSide:
-    """A running server and its contenders.
+    """A server and its contenders.
 
     Attributes:
         bench: of the run.
         scene: that is served.
-        url, pid: of the server.
+        server: starts it.
         settings: of the stages, for people.
     """
 
     bench: Bench
     scene: Scene
-    url: str
-    pid: int
+    server: Started[TritonServer]
     settings: str
+
+    @property
+    def url(self) -> str:
+        """Of the server, which is started for it."""
+        return self.server().url
+
+    def pid(self) -> int:
+        """Of the server, which is started for it."""
+        pid = self.server().pid
+        assert pid is not None
+        return pid
 
     def contender(
         self,
         name: str,
         model: str,
+        *,
+        expected: Expected | None,
+        settings: str | None = None,
         parameters: Mapping[str, str] | None = None,
         data: Path | None = None,
     ) -> Contender:
@@ -116,44 +196,87 @@ class TritonSide:
         Args:
             name: of the contender.
             model: that is asked.
+            expected: its answers; None: it gives none.
+            settings: what it runs with; None: what the stages do.
             parameters: of every request.
             data: perf_analyzer's; None: the scene's texts.
         """
-        analyzer = PerfAnalyzer(self.bench.binary, self.url, parameters=parameters or {})
-        meter = Meter(analyzer, self.pid, self.bench.wait_quiet_s)
-        return Contender(name, self.settings, _measurement(meter, model, data or self.scene.texts))
+        sent = dict(parameters or {})
+
+        def measure(load: Load) -> dict[str, Any]:
+            analyzer = PerfAnalyzer(self.bench.binary, self.url, parameters=sent)
+            return _window(analyzer, model, data or self.scene.texts, load)
+
+        def ask(texts: Sequence[Text]) -> list[Answer]:
+            with CascadeClient(self.url, model) as client:
+                # All of them are texts, or all are pairs.
+                answers = client.classify(
+                    cast("list[str]", list(texts)), timeout_s=_ANSWER_S, **cast("Any", sent)
+                )
+            return [Answer(a.label, a.confidence, a.exit_stage) for a in answers]
+
+        return Contender(
+            name,
+            settings or self.settings,
+            measure,
+            check=None if expected is None else checked(name, expected, ask),
+            pid=self.pid,
+        )
 
     def cascade(self) -> Contender:
         """The cascade at its default operating point."""
-        return self.contender("cascade", self.scene.cascade)
+        expected = expected_of_cascade(self.scene, USUAL_SHARE)
+        return self.contender("cascade", self.scene.cascade, expected=expected)
 
     def blocking(self) -> Contender:
         """The plain blocking cascade."""
-        return self.contender("blocking", self.scene.blocking)
+        return self.contender(
+            "blocking", self.scene.blocking, settings=self.settings_with_bls,
+            expected=expected_of_cascade(self.scene, USUAL_SHARE),
+        )  # fmt: skip
 
     def small(self) -> Contender:
         """The small member alone, through the same contract."""
-        return self.contender("small alone", self.scene.members[0])
+        return self.member("small alone", 0)
 
     def large(self) -> Contender:
         """The large member alone, through the same contract."""
-        return self.contender("large alone", self.scene.members[1])
+        return self.member("large alone", 1)
+
+    def member(self, name: str, index: int, data: Path | None = None) -> Contender:
+        """A member alone, 0 or 1, by name."""
+        return self.contender(
+            name, self.scene.members[index], settings=self.settings_with_bls, data=data,
+            expected=expected_of_member(self.scene, index),
+        )  # fmt: skip
+
+    @property
+    def settings_with_bls(self) -> str:
+        """Of the BLS models that run stages within `execute`: as many instances as cores."""
+        return f"{self.settings}; {cores()} instances of the BLS model"
 
 
 def json_contender(
-    bench: Bench, name: str, settings: str, *, url: str, pid: int, payloads: Path
+    bench: Bench,
+    name: str,
+    settings: str,
+    *,
+    url: Callable[[], str],
+    pid: Callable[[], int],
+    payloads: Path,
+    check: Callable[[], None],
 ) -> Contender:
     """A server that takes JSON over HTTP as a contender."""
-    meter = Meter(PerfAnalyzer(bench.binary, url, service=JSON), pid, bench.wait_quiet_s)
-    return Contender(name, settings, _measurement(meter, name, payloads))
 
-
-def _measurement(meter: Meter, model: str, data: Path) -> Any:
     def measure(load: Load) -> dict[str, Any]:
-        window, _ = meter.measure(model, data, load)
-        return asdict(window)
+        return _window(PerfAnalyzer(bench.binary, url(), service=JSON), name, payloads, load)
 
-    return measure
+    return Contender(name, settings, measure, check=check, pid=pid)
+
+
+def _window(analyzer: PerfAnalyzer, model: str, data: Path, load: Load) -> dict[str, Any]:
+    profile, command = analyzer.profile(model, data, load)
+    return asdict(window_of_profile(model, profile, command))
 
 
 def _in_words(instances: Mapping[str, int]) -> str:

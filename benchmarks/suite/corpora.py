@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from cascadebert_build.config import DataConfig, config_from_file
 from cascadebert_build.data import rows_from_source
@@ -39,6 +42,53 @@ class Corpus:
     source: str
     texts: tuple[Text, ...]
     labels: tuple[int | str, ...] | None = None
+
+    def in_order(self, order: Sequence[int]) -> Corpus:
+        """The same rows, row `order[0]` first."""
+        labels = None if self.labels is None else tuple(self.labels[i] for i in order)
+        return replace(self, texts=tuple(self.texts[i] for i in order), labels=labels)
+
+
+def representative_order(
+    buckets: Sequence[int], confidence: NDArray[np.float32], deferred: NDArray[np.bool_]
+) -> list[int]:
+    """An order in which every prefix has nearly the whole's share of deferred rows and lengths.
+
+    A window covers as many rows as its contender is fast: of rows as they come, a slow one would
+    get others than a fast one.
+
+    Args:
+        buckets: padded length of n rows.
+        confidence: of the first stage, shape (n,).
+        deferred: at the usual threshold, shape (n,).
+    """
+    kinds: list[list[int]] = []
+    for kind in (True, False):
+        strata: list[list[int]] = []
+        for number, bucket in enumerate(sorted(set(buckets))):
+            rows = np.flatnonzero((deferred == kind) & (np.array(buckets) == bucket))
+            # Each begins at one end; from ends in turn, so that all together lean to neither.
+            strata.append(_scattered(rows, confidence if number % 2 else -confidence))
+        kinds.append(_merged(strata))
+    return _merged(kinds)
+
+
+def _scattered(rows: NDArray[np.intp], values: NDArray[np.float32]) -> list[int]:
+    """Rows in an order whose prefixes are spread over the values: van der Corput's, of ranks."""
+    ranked = rows[np.argsort(values[rows], kind="stable")].tolist()
+    bits = max(1, (len(ranked) - 1).bit_length())
+    reversed_bits = sorted(range(len(ranked)), key=lambda rank: f"{rank:0{bits}b}"[::-1])
+    return [ranked[rank] for rank in reversed_bits]
+
+
+def _merged(groups: Sequence[Sequence[int]]) -> list[int]:
+    """All rows, those of each group in their order and evenly spread."""
+    placed = [
+        ((i + 0.5) / len(group), number, row)
+        for number, group in enumerate(groups)
+        for i, row in enumerate(group)
+    ]
+    return [row for _, _, row in sorted(placed)]
 
 
 def corpora(glue: Path | None) -> dict[str, Corpus]:

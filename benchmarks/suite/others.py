@@ -4,30 +4,43 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+from collections.abc import Coroutine, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
+from functools import cache, partial
 from typing import Any
 
 from cascadebert_build.placement import cores
+from cascadebert_core.tokenization import Text
 
-from ..peers.client_side import load_client_side, load_served, members_of_cascade
-from ..peers.in_process import InProcess, measure_in_process
-from ..peers.server import peer_server
+from ..peers.cascade import Answer
+from ..peers.client_side import (
+    ClosedLoop,
+    Member,
+    answers_client_side,
+    load_client_side,
+    load_served,
+)
+from ..peers.in_process import InProcess, answers_in_process, measure_in_process
+from ..peers.server import Peer, ask_for_answers, peer_server
 from ..peers.settings import BEST
 from ..perf_analyzer import Load
 from ..progress import say
-from .bench import Bench, TritonSide, json_contender
+from .agreement import checked, expected_of_cascade
+from .bench import Bench, Started, TritonSide, json_contender
 from .contender import Contender
+from .plan import USUAL_SHARE
 from .scene import Scene
 
 # Names on the plots, by those of `benchmarks.peers`.
 _PEERS = {"mosec": "mosec", "litserve": "LitServe"}
-_TRIAL_ROWS, _TRIAL_S = 8, 2.0
+_TRIAL_ROWS = 8
 _RUNTIMES = {"onnxruntime": "one process, ONNX Runtime", "torch": "one process, PyTorch"}
 
 
 def other_servers(stack: ExitStack, bench: Bench, scene: Scene) -> list[Contender]:
     """Mosec and LitServe with the same cascade, where installed; they run until `stack` ends."""
+    expected = expected_of_cascade(scene, USUAL_SHARE)
     found: list[Contender] = []
     for kind, name in _PEERS.items():
         if importlib.util.find_spec(kind) is None:
@@ -35,7 +48,10 @@ def other_servers(stack: ExitStack, bench: Bench, scene: Scene) -> list[Contende
             continue
         log = bench.scratch / scene.name / f"{kind}.log"
         log.parent.mkdir(parents=True, exist_ok=True)
-        peer = stack.enter_context(peer_server(kind, scene.repository, scene.cascade, log=log))
+        peer: Started[Peer] = Started(
+            stack,
+            partial(peer_server, kind, scene.repository, scene.cascade, log=log),
+        )
         best = BEST[kind]
         settings = (
             f"{best.workers} workers of {best.threads} thread, at most {best.max_batch_size} "
@@ -43,7 +59,15 @@ def other_servers(stack: ExitStack, bench: Bench, scene: Scene) -> list[Contende
         )
         found.append(
             json_contender(
-                bench, name, settings, url=peer.url, pid=peer.pid, payloads=scene.payloads
+                bench,
+                name,
+                settings,
+                payloads=scene.payloads,
+                url=lambda peer=peer: peer().url,
+                pid=lambda peer=peer: peer().pid,
+                check=checked(
+                    name, expected, lambda texts, peer=peer: ask_for_answers(peer().url, texts)
+                ),
             )
         )
     return found
@@ -52,13 +76,16 @@ def other_servers(stack: ExitStack, bench: Bench, scene: Scene) -> list[Contende
 def client_side(side: TritonSide) -> list[Contender]:
     """The cascade in a Python client, with two calls, and the served one from the same client."""
     scene = side.scene
-    members = members_of_cascade(scene.cascade, scene.policy)
+    # With as many instances as cores, where the cascade's own stages would have its one.
+    members = tuple(Member(model) for model in scene.members)
+    two, one = "client-side cascade", "cascade, asyncio client"
+    expected = expected_of_cascade(scene, USUAL_SHARE)
 
     def two_calls(load: Load) -> dict[str, Any]:
         return _client(
             load_client_side(
                 side.url, members, scene.policy, scene.corpus.texts,
-                concurrency=load.concurrency, seconds=load.window_s,
+                concurrency=load.concurrency, seconds=load.window_s, ramp_s=load.ramp_s,
             )
         )  # fmt: skip
 
@@ -66,23 +93,34 @@ def client_side(side: TritonSide) -> list[Contender]:
         return _client(
             load_served(
                 side.url, scene.cascade, scene.corpus.texts,
-                concurrency=load.concurrency, seconds=load.window_s,
+                concurrency=load.concurrency, seconds=load.window_s, ramp_s=load.ramp_s,
             )
         )  # fmt: skip
 
+    def ask(texts: Sequence[Text]) -> list[Answer]:
+        return asyncio.run(answers_client_side(side.url, members, scene.policy, texts))
+
+    of_two, of_one = (
+        f"{settings}; asyncio client" for settings in (side.settings_with_bls, side.settings)
+    )
     return [
-        Contender("client-side cascade", f"{side.settings}; asyncio client", two_calls),
-        Contender("cascade, asyncio client", f"{side.settings}; asyncio client", one_call),
+        Contender(two, of_two, two_calls, check=checked(two, expected, ask), pid=side.pid),
+        # It asks the cascade itself, which is checked as a contender of its own.
+        Contender(one, of_one, one_call, pid=side.pid),
     ]
 
 
-def processes(scene: Scene) -> list[Contender]:
+def processes(bench: Bench, scene: Scene) -> list[Contender]:
     """The cascade in one Python process: as many rows a call as there would be clients.
 
-    With as many threads as a short trial finds better, one or one for every core.
+    With as many threads as a short trial finds better, one or one for every core; a run that goes
+    on keeps to what it found.
     """
+    return [_process(bench, scene, runtime, name) for runtime, name in _RUNTIMES.items()]
 
-    def run(runtime: str, rows: int, seconds: float, threads: int) -> InProcess:
+
+def _process(bench: Bench, scene: Scene, runtime: str, name: str) -> Contender:
+    def run(rows: int, seconds: float, threads: int) -> InProcess:
         return measure_in_process(
             scene.repository,
             scene.cascade,
@@ -94,25 +132,38 @@ def processes(scene: Scene) -> list[Contender]:
             checkpoints=scene.built.checkpoints,
         )
 
-    def contender(runtime: str, name: str) -> Contender:
-        trials = {n: run(runtime, _TRIAL_ROWS, _TRIAL_S, n).rows_per_s for n in {1, cores()}}
-        threads = max(trials, key=lambda n: trials[n])
+    @cache
+    def threads() -> int:
+        for row in bench.record.rows():
+            if (row["scene"], row["contender"]) == (scene.name, name) and "threads" in row:
+                return row["threads"]
+        trial_s = bench.plan.look_s
+        trials = {n: run(_TRIAL_ROWS, trial_s, n).rows_per_s for n in {1, cores()}}
+        return max(trials, key=lambda n: trials[n])
 
-        def measure(load: Load) -> dict[str, Any]:
-            found = run(runtime, load.concurrency, load.window_s, threads)
-            latency = {"requests": found.calls, "p50_ms": found.p50_ms, "p99_ms": found.p99_ms}
-            return {"throughput_rps": found.rows_per_s, "all": latency} | asdict(found)
+    def measure(load: Load) -> dict[str, Any]:
+        found = run(load.concurrency, load.window_s, threads())
+        settings = f"threads: {threads()}, no server"
+        return {"throughput_rps": found.rows_per_s, "settings": settings} | asdict(found)
 
-        return Contender(name, f"threads: {threads}, no server", measure, warm_up=False)
+    def ask(texts: Sequence[Text]) -> list[Answer]:
+        return answers_in_process(
+            scene.repository, scene.cascade, texts, runtime=runtime,
+            checkpoints=scene.built.checkpoints,
+        )  # fmt: skip
 
-    return [contender(runtime, name) for runtime, name in _RUNTIMES.items()]
+    check = checked(name, expected_of_cascade(scene, USUAL_SHARE), ask)
+    return Contender(name, "no server", measure, warm_up=False, check=check)
 
 
-def _client(run: Any) -> dict[str, Any]:
+def _client(run: Coroutine[Any, Any, ClosedLoop]) -> dict[str, Any]:
     found = asyncio.run(run)
     return {
+        "duration_s": found.duration_s,
         "throughput_rps": found.requests_per_s,
+        "total": found.total,
+        "all": asdict(found.all),
         "exited": None if found.exited is None else asdict(found.exited),
         "deferred": None if found.deferred is None else asdict(found.deferred),
-        "deferred_share": found.calls / found.requests - 1,
+        "deferred_share": found.deferred_share,
     }

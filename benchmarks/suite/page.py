@@ -1,23 +1,35 @@
-"""The bench's report: one self-contained page, and the same verdicts as Markdown."""
+"""The bench's report: one self-contained page, and the same tables as Markdown."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from cascadebert_build.report.markup import cell, escaped, figure, heading, row, table
+from cascadebert_build.report.plots import Plot
 from cascadebert_build.report.style import STYLE
 
+from .bends import sweeps_of, texts_of_pairs
 from .figures import Figures
 from .plots import accuracy_plot, bar_plot, exits_plot, latency_plot, share_plot
-from .sections import accuracy, batched, closed, limit, mixed_load, shares, startup, sweep
-from .targets import Verdict, verdicts_of
+from .sections import accuracy, closed, shares, sweep
+from .speedups import speedups_of, where_it_bends
+from .tables import Table, information_tables, tables_of_run, target_tables
+from .targets import NOT_MET, Verdict, tally_of, verdicts_of
 
-_SWEEPS = (
-    (sweep.INSTANCES, "Instances of each stage"),
-    (sweep.CORES, "Cores of the server"),
-    (sweep.BATCHES, "Rows in one call"),
-    (sweep.CALLS, "Rows of unlike lengths"),
+_SWEPT = (closed.SECTION, shares.SECTION, sweep.CORES, sweep.INSTANCES, sweep.BATCHES, sweep.CALLS)
+_TURNS = (
+    "Contenders of a section ran on the same cores, members and text and took turns, window by "
+    "window, another one first each time; repeat r of the limit was measured just before turn r of "
+    "the closed loops. The settings of a sweep took turns too, each window with a server started "
+    "for it. Build, start-up and accuracy are by themselves. Ratios are taken repeat by repeat."
+)
+_COST_AGAINST_LOAD = "Cost against load"
+# Characters of a cell that stays on one line.
+_SHORT = 18
+_STAND_IN = (
+    "Small stand-ins with random weights over made-up text: this page shows that everything runs, "
+    "and its figures mean nothing."
 )
 
 
@@ -33,225 +45,183 @@ def page_of_run(run: Mapping[str, Any], figures: Figures) -> str:
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>CascadeBERT on Triton: bench</title><style>{STYLE}</style></head><body><main>"
-        + "".join([_head(run, verdicts), *_parts(figures), _targets(verdicts)])
-        + "".join([_limits(figures), _start(figures), _rows(figures), _provenance(run)])
+        + _head(run, verdicts)
+        + "".join(_html(of_one) for of_one in target_tables(verdicts, figures))
+        + "".join([*_scenes(figures), *_cost_against_load(figures)])
+        + "".join(_html(t) for t in (*information_tables(verdicts), *tables_of_run(figures)))
+        + _provenance(run, figures)
         + "</main></body></html>\n"
     )
 
 
 def summary_of_run(run: Mapping[str, Any], figures: Figures) -> str:
-    """Verdicts and medians as Markdown."""
+    """Verdicts and tables as Markdown."""
     machine = run["machine"]
+    verdicts = verdicts_of(figures)
     lines = [
         f"{machine['cpu']}, {machine['cores']} cores, Python {machine['python']}, commit "
-        f"{(machine['commit'] or 'unknown')[:12]}, {machine['date'][:10]}.",
+        f"{_commit(machine)}, {machine['date'][:10]}.",
         "",
         "```",
         run["command"],
         "```",
         "",
-        "| target | pair/text | ratio | wanted | measured (lowest–highest repeat) | |",
-        "|---:|---|---|---|---|---|",
+        *([_STAND_IN, ""] if run["setting"].get("stand_in") else []),
+        tally_of(verdicts),
+        "",
+        _TURNS,
     ]
-    lines += [
-        f"| {v.target.number} | {v.target.scene} | {v.target.claim} | {_wanted(v)} "
-        f"| {v.measured} | {_word(v)} |"
-        for v in verdicts_of(figures)
-    ]
-    for section, title in (
-        (closed.SECTION, "Closed loops"),
-        (mixed_load.SECTION, "Open loop"),
-        (batched.SECTION, "Rows a request"),
-    ):
-        for scene in figures.scenes(section):
-            lines += ["", f"### {title}: {scene}", "", *_markdown_table(figures, section, scene)]
+    for of_one in target_tables(verdicts, figures):
+        lines += ["", *_markdown(of_one)]
+    bends = [f"- {line}" for line in _bends(figures)]
+    lines += ["", f"### {_COST_AGAINST_LOAD}", "", *bends] if bends else []
+    for of_one in (*information_tables(verdicts), *tables_of_run(figures)):
+        lines += ["", *_markdown(of_one)]
     return "\n".join(lines) + "\n"
 
 
 def _head(run: Mapping[str, Any], verdicts: Sequence[Verdict]) -> str:
     machine = run["machine"]
-    met = sum(v.met for v in verdicts)
-    stand_in = (
-        '<p class="note">Small stand-ins with random weights over made-up text: this page shows '
-        "that everything runs, and its figures mean nothing.</p>"
-        if run["setting"].get("stand_in")
-        else ""
-    )
+    stand_in = f'<p class="note">{_STAND_IN}</p>' if run["setting"].get("stand_in") else ""
     return (
         "<h1>CascadeBERT on Triton: how close to the limit, how far ahead</h1>"
         f'<p class="under">{escaped(machine["cpu"])}, {machine["cores"]} cores · '
-        f"{escaped(machine['date'][:10])} · commit {escaped((machine['commit'] or '')[:12])}</p>"
-        f"{stand_in}"
-        f'<p class="lead">{met} of {len(verdicts)} targets that this run measured are met. All '
-        "contenders ran on the same cores, members and text, in turn; ratios are taken turn by "
-        "turn.</p>"
+        f"{escaped(machine['date'][:10])} · commit {escaped(_commit(machine))}</p>"
+        f'{stand_in}<p class="lead">{escaped(tally_of(verdicts))}</p><p>{_TURNS}</p>'
     )
 
 
-def _parts(figures: Figures) -> Iterable[str]:
-    for scene in figures.scenes(closed.SECTION):
-        yield f'<h2>{escaped(scene)}</h2><div class="plots">'
-        yield figure(
-            latency_plot(figures, scene),
-            "Latency against throughput",
-            "One point for each number of clients; right and low is good.",
-        )
-        yield figure(
-            exits_plot(figures, scene),
-            "Who waits for whom",
-            "An exited request needs the small member alone; blocking, it waits for the large one.",
-        )
-        if scene in figures.scenes(shares.SECTION):
-            yield figure(
-                share_plot(figures, scene), "Does the saving arrive?", "At many clients at a time."
-            )
-        if scene in figures.scenes(accuracy.SECTION) and scene in figures.scenes(shares.SECTION):
-            yield figure(
-                accuracy_plot(figures, scene, accuracy.SECTION),
+def _commit(machine: Mapping[str, Any]) -> str:
+    """Short, with what says that the checkout had changes."""
+    commit, dirty, changes = (machine["commit"] or "unknown").partition("-")
+    return commit[:12] + dirty + changes
+
+
+def _scenes(figures: Figures) -> Iterator[str]:
+    for scene in figures.scenes(closed.SECTION, accuracy.SECTION):
+        plots = [
+            _drawn(
+                latency_plot(figures, scene),
+                "Latency against throughput",
+                "One point for each number of clients; right and low is good.",
+            ),
+            _drawn(
+                exits_plot(figures, scene),
+                "Latency by exit stage",
+                "An exited request needs the small member alone; blocking, it waits for the large "
+                "one.",
+            ),
+            _drawn(
+                accuracy_plot(figures, scene),
                 "Accuracy against cost",
                 "Thresholds chosen on other rows than those counted.",
-            )
-        for section, title in _SWEEPS:
-            if scene in figures.scenes(section):
-                yield figure(bar_plot(figures, section, scene), title)
-        yield "</div>"
+            ),
+        ]
+        yield from _plots(f"<h2>{escaped(scene)}</h2>", plots)
 
 
-def _targets(verdicts: Sequence[Verdict]) -> str:
-    head = [heading(name) for name in ("", "pair/text", "ratio", "wanted", "measured", "")]
-    return "<h2>Targets</h2>" + table(
-        head,
-        (
-            row(
-                [
-                    cell(str(v.target.number), "number"),
-                    cell(escaped(v.target.scene)),
-                    cell(escaped(v.target.claim)),
-                    cell(escaped(_wanted(v)), "number"),
-                    cell(escaped(v.measured), "number"),
-                    cell(_word(v), "" if v.met else "wrong"),
-                ]
-            )
-            for v in verdicts
-        ),
+def _cost_against_load(figures: Figures) -> Iterator[str]:
+    """Throughput over everything that was swept, and where it bends."""
+    title = f"<h2>{_COST_AGAINST_LOAD}</h2>"
+    texts = [
+        _drawn(bar_plot(of_one), f"{of_one.title}: {of_one.scene}", of_one.bend)
+        for of_one in texts_of_pairs(figures)
+    ]
+    parts = list(_plots("", texts))
+    for scene in figures.scenes(*_SWEPT):
+        speedups = speedups_of(figures, scene)
+        deferral = _drawn(
+            share_plot(speedups, scene),
+            "Throughput against deferral rate",
+            f"At many clients at a time. {where_it_bends(speedups)}",
+        )
+        plots = [
+            _drawn(bar_plot(of_one), of_one.title, of_one.bend)
+            for of_one in sweeps_of(figures, scene)
+        ]
+        parts += _plots(f"<h3>{escaped(scene)}</h3>", [deferral, *plots])
+    yield from [title, *parts] if parts else []
+
+
+def _bends(figures: Figures) -> Iterator[str]:
+    """The sentences of “Cost against load”."""
+    for of_one in texts_of_pairs(figures):
+        yield f"{of_one.title}, {of_one.scene}. {of_one.bend}"
+    for scene in figures.scenes(*_SWEPT):
+        for of_one in sweeps_of(figures, scene):
+            yield f"{of_one.title}, {scene}. {of_one.bend}"
+        speedups = speedups_of(figures, scene)
+        if speedups:
+            yield f"Throughput against deferral rate, {scene}. {where_it_bends(speedups)}"
+
+
+def _drawn(plot: Plot | None, title: str, caption: str) -> str:
+    return "" if plot is None else figure(plot, escaped(title), escaped(caption))
+
+
+def _plots(head: str, plots: Iterable[str]) -> Iterator[str]:
+    """Plots under a head; nothing where none was drawn."""
+    drawn = "".join(plots)
+    if drawn:
+        yield f'{head}<div class="plots">{drawn}</div>'
+
+
+def _html(of_one: Table) -> str:
+    kinds = ["" if i < of_one.words else "number" for i in range(len(of_one.names))]
+    lines = (
+        row(
+            cell(escaped(value), kind or _class_of(value))
+            for value, kind in zip(line, kinds, strict=True)
+        )
+        for line in of_one.lines
     )
+    head = [heading(escaped(name), kind) for name, kind in zip(of_one.names, kinds, strict=True)]
+    note = f"<p>{escaped(of_one.note)}</p>" if of_one.note else ""
+    return f"<h2>{escaped(of_one.title)}</h2>{note}{table(head, lines)}"
 
 
-def _rows(figures: Figures) -> str:
-    parts: list[str] = []
-    names = ("contender", "load", "requests/s", "all", "exited", "deferred", "deferred share")
-    for section in (closed.SECTION, mixed_load.SECTION, batched.SECTION):
-        for scene in figures.scenes(section):
-            parts.append(f"<h3>{escaped(section)}: {escaped(scene)}</h3>")
-            parts.append(_plain_table(names, _lines(figures, section, scene)))
-    return (
-        "<h2>Figures</h2><p>Medians over the repeats; latencies are medians in ms, with the 99th "
-        "percentile.</p>" + "".join(parts)
-    )
+def _class_of(words: str) -> str:
+    if words == NOT_MET:
+        return "wrong"
+    return "answer" if len(words) <= _SHORT else ""
 
 
-def _start(figures: Figures) -> str:
-    """What it takes before the first answer, in seconds and MB."""
-    lines: list[list[str]] = []
-    for scene in figures.scenes(startup.SECTION):
-        for name in figures.contenders(startup.SECTION, scene):
-            seconds = figures.median(startup.SECTION, scene, name, None, "seconds")
-            size = figures.median(startup.SECTION, scene, name, None, "bytes")
-            figure = f"{seconds:.1f} s" if seconds is not None else f"{(size or 0) / 1e6:.0f} MB"
-            lines.append([scene or "any", name, figure])
-    if not lines:
-        return ""
-    return (
-        "<h2>Before the first answer</h2><p>The build began with nothing; the server's files had "
-        "been read before; memory is proportional (shared pages are divided among those who share "
-        "them).</p>" + _plain_table(("pair/text", "what", ""), lines)
-    )
+def _markdown(of_one: Table) -> Iterator[str]:
+    yield from (f"### {of_one.title}", "")
+    if of_one.note:
+        yield from (of_one.note, "")
+    yield "| " + " | ".join(of_one.names) + " |"
+    yield "|" + "".join("---|" if i < of_one.words else "---:|" for i in range(len(of_one.names)))
+    for line in of_one.lines:
+        yield "| " + " | ".join(value.replace("|", "\\|") for value in line) + " |"
 
 
-def _limits(figures: Figures) -> str:
-    lines: list[list[str]] = []
-    for scene in figures.scenes(limit.SECTION):
-        for name in figures.contenders(limit.SECTION, scene):
-            rate, promise, check = (
-                figures.median(limit.SECTION, scene, name, None, figure)
-                for figure in ("rows_per_s", "promised_speedup", "computed_over_measured")
-            )
-            lines.append([scene, name, f"{rate:.1f}", f"{promise:.2f}", f"{check:.2f}"])
-    if not lines:
-        return ""
-    names = ("pair/text", "", "rows/s", "promised speed-up", "computed over measured")
-    return (
-        "<h2>The limit</h2><p>The bare runtime on all cores, each bucket of lengths at its best "
-        "batch, no server, no tokenising, no gate. The last column compares the sum of the times "
-        "with passes that were really made.</p>" + _plain_table(names, lines)
-    )
-
-
-def _plain_table(names: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    """Two columns of words, then figures."""
-    kinds = ["" if i < 2 else "number" for i in range(len(names))]
-    return table(
-        [heading(escaped(name), kind) for name, kind in zip(names, kinds, strict=True)],
-        (
-            row(cell(escaped(v), kind) for v, kind in zip(line, kinds, strict=True))
-            for line in lines
-        ),
-    )
-
-
-def _provenance(run: Mapping[str, Any]) -> str:
-    versions = ", ".join(f"{k} {v}" for k, v in run["machine"]["versions"].items())
-    corpora = run["setting"]["corpora"].items()
+def _provenance(run: Mapping[str, Any], figures: Figures) -> str:
+    setting = run["setting"]
+    corpora = setting["corpora"].items()
     facts = {
-        "Command": run["command"],
+        "Command": "; ".join(dict.fromkeys([run["command"], *run.get("commands", [])])),
         "Kernel": run["machine"]["kernel"],
         "Python": run["machine"]["python"],
-        "Packages": versions,
+        "Packages": ", ".join(f"{k} {v}" for k, v in run["machine"]["versions"].items()),
+        "perf_analyzer": setting.get("perf_analyzer", {}).get("version", "not recorded"),
         "Text": "; ".join(f"{name}: {source}, {n} rows" for name, (source, n) in corpora),
+        "Policies": _policies(figures),
     }
     return (
         '<h2>Where it comes from</h2><dl class="facts">'
         + "".join(
             f"<dt>{escaped(name)}</dt><dd>{escaped(value)}</dd>" for name, value in facts.items()
         )
-        + "</dl><p>Every window, with perf_analyzer's command line, is in rows.jsonl.</p>"
+        + "</dl><p>Every window, with perf_analyzer's command line, is in rows.jsonl; run.json has "
+        "machine, versions and setting.</p>"
     )
 
 
-def _markdown_table(figures: Figures, section: str, scene: str) -> list[str]:
-    return [
-        "| contender | load | requests/s | all, ms | exited, ms | deferred, ms | deferred |",
-        "|---|---|---:|---:|---:|---:|---:|",
-        *("| " + " | ".join(line) + " |" for line in _lines(figures, section, scene)),
-    ]
-
-
-def _lines(figures: Figures, section: str, scene: str) -> Iterable[list[str]]:
-    for name in figures.contenders(section, scene):
-        for load in figures.loads(section, scene, name):
-
-            def of(figure: str, name: str = name, load: str = load) -> float | None:
-                return figures.median(section, scene, name, load, figure)
-
-            share = of("deferred_share")
-            yield [
-                name,
-                load,
-                f"{of('throughput_rps') or 0:.1f}",
-                *(
-                    "" if p50 is None or p99 is None else f"{p50:.1f} ({p99:.1f})"
-                    for p50, p99 in (
-                        (of(f"{kind}.p50_ms"), of(f"{kind}.p99_ms"))
-                        for kind in ("all", "exited", "deferred")
-                    )
-                ),
-                "" if share is None else f"{share:.1%}",
-            ]
-
-
-def _wanted(verdict: Verdict) -> str:
-    return f"{'≥' if verdict.target.sign == '>=' else '≤'} {verdict.target.wanted:g}"
-
-
-def _word(verdict: Verdict) -> str:
-    return "met" if verdict.met else "not met"
+def _policies(figures: Figures) -> str:
+    """The ids of the policies that were measured, scene by scene."""
+    found: dict[str, dict[str, None]] = {}
+    for measured in figures.rows:
+        if measured.get("policy"):
+            found.setdefault(measured["scene"], {})[str(measured["policy"])[:12]] = None
+    return "; ".join(f"{scene}: {', '.join(ids)}" for scene, ids in found.items()) or "not recorded"

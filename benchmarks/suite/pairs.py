@@ -24,6 +24,7 @@ from cascadebert_build.steps import Steps
 from cascadebert_build.workspace import Workspace
 from cascadebert_core.policy import Policy
 
+from ..shapes import SHAPES as MEMBER_SHAPES
 from ..shapes import write_member
 from .corpora import Corpus
 from .plan import USUAL_SHARE
@@ -37,25 +38,31 @@ class Pair:
 
     Attributes:
         name: of the Triton model, too.
-        title: for people.
         checkpoints: small, large; shapes of `benchmarks.shapes` where the weights are random.
-        trained: whether the answers mean something.
+        labelled: whether the texts' labels are the members', so that accuracy is counted.
         max_length: in tokens.
+        cost_only: whether only the limit and the shares are measured.
+        swept: whether the sweeps are, where there are other pairs.
     """
 
     name: str
-    title: str
     checkpoints: tuple[str, str]
-    trained: bool = False
+    labelled: bool = False
     max_length: int = 128
+    cost_only: bool = False
+    swept: bool = True
 
 
-MINILM = Pair("minilm", "MiniLM, 2 → 6 layers, fine-tuned", ("sst2-small", "sst2-large"), True)
+# Fine-tuned; of the others the weights are random.
+MINILM = Pair("minilm", ("sst2-small", "sst2-large"), labelled=True)
 SHAPES = (
-    Pair("l2-h128", "L2-H128 → L12-H768, random weights", ("l2-h128", "l12-h768")),
-    Pair("l6-h384", "L6-H384 → L12-H768, random weights", ("l6-h384", "l12-h768")),
+    Pair("l2-h128", ("l2-h128", "l12-h768")),
+    Pair("l6-h384", ("l6-h384", "l12-h768"), swept=False),
+    # A cost ratio of about 20: 18 by the operations of a token, where L4-H256 would be 27.
+    Pair("l4-h312", ("l4-h312", "l12-h768"), cost_only=True),
 )
-STAND_IN = Pair("tiny", "the demo's shapes, random weights", ("small", "large"), max_length=64)
+# The demo's members. Made-up labels are counted, of weights that were never trained.
+STAND_IN = Pair("tiny", ("small", "large"), labelled=True, max_length=64)
 
 
 def pairs_of(checkpoints: Path | None) -> tuple[Pair, ...]:
@@ -126,7 +133,8 @@ def build_pair(pair: Pair, corpus: Corpus, work: Path, checkpoints: Path | None)
             MemberConfig(name, str(_checkpoint(pair, i, work, checkpoints)), pair.max_length)
             for i, name in enumerate(MEMBERS)
         ),
-        data=DataConfig(path=str(data), label="label" if pair.trained else None),
+        # Temperatures fitted to random answers would press all confidences together.
+        data=DataConfig(path=str(data), label="label" if pair is MINILM else None),
         tune=TuneConfig(max_deferral_rate=(USUAL_SHARE,)),
     )
     return BuiltPair(pair, *_build(config, folder))
@@ -146,9 +154,8 @@ def pair_of_config(path: Path, work: Path) -> BuiltPair:
     config = replace(config, tune=TuneConfig(max_deferral_rate=(USUAL_SHARE,)), operating_points={})
     steps, repository = _build(config, work / config.name)
     checkpoints = (config.members[0].checkpoint, config.members[1].checkpoint)
-    title = f"{config.name}: {' → '.join(member.name for member in config.members)}"
     labelled = steps.rows.labels is not None
-    return BuiltPair(Pair(config.name, title, checkpoints, labelled), steps, repository)
+    return BuiltPair(Pair(config.name, checkpoints, labelled), steps, repository)
 
 
 def thresholds_of_shares(
@@ -161,13 +168,17 @@ def thresholds_of_shares(
         logits: of every member.
         shares: 0 to 1.
     """
-    # No confidence is above 1: every row is seen by both stages.
-    confidence = np.sort(simulate(policy, logits, [1.0]).stage_confidence[:, 0])
+    confidence = np.sort(confidence_of_first(policy, logits))
     found: dict[float, float] = {}
     for share in shares:
         n = round(share * len(confidence))
         found[share] = float(confidence[n - 1]) if n else 0.0
     return found
+
+
+def confidence_of_first(policy: Policy, logits: list[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """The first stage's confidence in every row, shape (n,)."""
+    return simulate(policy, logits, [1.0]).stage_confidence[:, 0]
 
 
 def _build(config: CascadeConfig, folder: Path) -> tuple[Steps, Path]:
@@ -180,7 +191,7 @@ def _build(config: CascadeConfig, folder: Path) -> tuple[Steps, Path]:
 
 def _checkpoint(pair: Pair, index: int, work: Path, checkpoints: Path | None) -> Path:
     name = pair.checkpoints[index]
-    if pair.trained:
+    if pair is not STAND_IN and name not in MEMBER_SHAPES:
         assert checkpoints is not None
         return checkpoints.resolve() / name
     folder = work / "checkpoints" / name

@@ -14,8 +14,9 @@ class Plan:
 
     Attributes:
         repeats: of every window, contenders taking turns.
-        window_s: of one measurement, the ramp included.
-        ramp_s: left out at its start.
+        window_s: of one measurement, the ramp included; longer where a contender is slow.
+        ramp_s: left out at its start, at least.
+        look_s: of the first look at a contender under a load, by which its window is sized.
         open_window_s: of one measurement at a rate.
         concurrencies: of the closed loops, ascending.
         many: the concurrency at which everything is saturated.
@@ -31,6 +32,7 @@ class Plan:
     repeats: int
     window_s: float
     ramp_s: float
+    look_s: float
     open_window_s: float
     concurrencies: tuple[int, ...]
     many: int
@@ -47,6 +49,7 @@ FULL = Plan(
     repeats=3,
     window_s=7.0,
     ramp_s=1.0,
+    look_s=2.0,
     open_window_s=15.0,
     concurrencies=(1, 4, 16, 64),
     many=32,
@@ -62,9 +65,10 @@ FULL = Plan(
 # For correctness: the same code and the same report, of figures that mean little.
 QUICK = Plan(
     repeats=1,
-    window_s=1.5,
+    window_s=1.2,
     ramp_s=0.3,
-    open_window_s=2.4,
+    look_s=0.45,
+    open_window_s=1.8,
     concurrencies=(1, 8),
     many=8,
     shares=(0.25,),

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 from cascadebert_build.report.plots import Mark, Plot
 from cascadebert_build.report.svg import INK, MUTED, figure_of, svg_from_figure
 
+from .bends import Sweep
 from .figures import Figures
 from .plan import USUAL_SHARE
-from .sections import closed, limit, shares
+from .sections import accuracy, closed, limit, shares
+from .speedups import LARGE, Speedup
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,20 +28,27 @@ _Key = list[tuple[Mark, str, str]]
 _KINDS: tuple[tuple[str, str, Mark], ...] = (("exited", "-", "line"), ("deferred", "--", "dashed"))
 
 
-def latency_plot(figures: Figures, scene: str) -> Plot:
-    """Median latency against throughput of every contender, a point for each concurrency."""
+def latency_plot(figures: Figures, scene: str) -> Plot | None:
+    """Median latency against throughput, a point for each concurrency; None: not measured.
+
+    Of the contenders that have a latency of all requests.
+    """
     key: _Key = []
     with figure_of(4.2) as figure:
         axes = figure.subplots()
         for i, name in enumerate(figures.contenders(closed.SECTION, scene)):
-            colour = _COLOURS[i % len(_COLOURS)]
             points = _curve(figures, scene, name, "all.p50_ms")
+            if not points:
+                continue
+            colour = _COLOURS[i % len(_COLOURS)]
             axes.plot(
                 [rate for rate, _ in points], [ms for _, ms in points], color=colour,
                 marker=_MARKERS[i % len(_MARKERS)], ms=5, lw=2.4 if name == _OURS else 1.3,
                 zorder=4 if name == _OURS else 3,
             )  # fmt: skip
             key.append(("line", colour, name))
+        if not key:
+            return None
         usual = shares.name_of_share(USUAL_SHARE)
         bare = figures.median(limit.SECTION, scene, usual, None, "rows_per_s")
         if bare is not None:
@@ -54,9 +63,10 @@ def latency_plot(figures: Figures, scene: str) -> Plot:
     return Plot(svg, tuple(key))
 
 
-def exits_plot(figures: Figures, scene: str) -> Plot:
-    """Median latency of exited and of deferred requests, ours and the blocking cascade's."""
+def exits_plot(figures: Figures, scene: str) -> Plot | None:
+    """Median latency by exit stage, ours and the blocking cascade's; None: not measured."""
     key: _Key = []
+    ticks: set[int] = set()
     with figure_of(3.6) as figure:
         axes = figure.subplots()
         for name, colour in ((_OURS, _COLOURS[0]), (_OTHER, _COLOURS[1])):
@@ -75,11 +85,13 @@ def exits_plot(figures: Figures, scene: str) -> Plot:
                     ms=4,
                 )  # fmt: skip
                 key.append((mark, colour, f"{name}, {kind}"))
+                ticks.update(x for x, _ in found)
+        if not key:
+            return None
         axes.set(
             xlabel="clients at a time", ylabel="median latency, ms", xscale="log", yscale="log"
         )
-        ticks = [_concurrency(load) for load in figures.loads(closed.SECTION, scene, _OURS)]
-        axes.set_xticks(ticks, [str(tick) for tick in ticks])
+        axes.set_xticks(sorted(ticks), [str(tick) for tick in sorted(ticks)])
         axes.minorticks_off()
         _plain_numbers(axes)
         svg = svg_from_figure(
@@ -88,28 +100,26 @@ def exits_plot(figures: Figures, scene: str) -> Plot:
     return Plot(svg, tuple(key))
 
 
-def share_plot(figures: Figures, scene: str) -> Plot:
-    """How many times the large member's throughput, against the share of deferred rows."""
-    key: _Key = [("line", _COLOURS[0], "cascade, as measured")]
-    large = figures.best_throughput(shares.SECTION, scene, "large alone")
-    measured: list[tuple[float, float, float, float]] = []
-    promised: list[tuple[float, float]] = []
-    for name in figures.contenders(shares.SECTION, scene):
-        share = figures.median(shares.SECTION, scene, name, None, "deferred_share")
-        ratio = figures.ratio(figures.best_throughput(shares.SECTION, scene, name), large)
-        promise = figures.median(limit.SECTION, scene, name, None, "promised_speedup")
-        if name.startswith("cascade") and share is not None and ratio is not None:
-            measured.append((100 * share, ratio.median, ratio.lowest, ratio.highest))
-            if promise is not None:
-                promised.append((100 * share, promise))
+def share_plot(speedups: Sequence[Speedup], scene: str) -> Plot | None:
+    """How many times the large member's throughput, against the share of deferred rows.
+
+    Args:
+        speedups: by share; None is drawn of none.
+        scene: that they are of.
+    """
+    if not speedups:
+        return None
+    key: _Key = [("line", _COLOURS[0], "cascade, lowest to highest repeat")]
     with figure_of(3.6) as figure:
         axes = figure.subplots()
-        measured.sort()
-        xs = [x for x, *_ in measured]
-        axes.vlines(xs, [m[2] for m in measured], [m[3] for m in measured], color=_COLOURS[0])
-        axes.plot(xs, [m[1] for m in measured], "o-", color=_COLOURS[0], ms=5)
+        xs = [100 * speedup.share for speedup in speedups]
+        measured = [speedup.measured for speedup in speedups]
+        axes.vlines(
+            xs, [m.lowest for m in measured], [m.highest for m in measured], color=_COLOURS[0]
+        )
+        axes.plot(xs, [m.median for m in measured], "o-", color=_COLOURS[0], ms=5)
+        promised = [(100 * s.share, s.promised) for s in speedups if s.promised is not None]
         if promised:
-            promised.sort()
             axes.plot([x for x, _ in promised], [y for _, y in promised], "--", color=INK, lw=1.4)
             key.append(("dashed", INK, "what the cost of the stages promises"))
         axes.axhline(1, color=MUTED, ls=":", lw=1.4)
@@ -122,34 +132,37 @@ def share_plot(figures: Figures, scene: str) -> Plot:
     return Plot(svg, tuple(key))
 
 
-def accuracy_plot(figures: Figures, scene: str, accuracy: str) -> Plot:
+def accuracy_plot(figures: Figures, scene: str) -> Plot | None:
     """Accuracy against cost: the members alone, and the cascade at every share.
 
     Args:
         figures: of the run.
-        scene: of a pair whose answers mean something.
-        accuracy: the section with the accuracies.
+        scene: of a pair whose answers mean something; None is drawn where its accuracies or the
+            throughput of the large member were not measured.
     """
-    large = figures.median(shares.SECTION, scene, "large alone", None, "throughput_rps")
-    assert large is not None
+    large = figures.best_throughput(shares.SECTION, scene, LARGE)
     points: dict[str, tuple[float, float]] = {}
-    for name in figures.contenders(accuracy, scene):
-        rate = figures.median(shares.SECTION, scene, name, None, "throughput_rps")
-        right = figures.median(accuracy, scene, name, None, "accuracy")
-        if rate is not None and right is not None:
-            points[name] = (large / rate, 100 * right)
-    ours = sorted(place for name, place in points.items() if name.startswith("cascade"))
+    for name in figures.contenders(accuracy.SECTION, scene):
+        cost = figures.ratio(large, figures.best_throughput(shares.SECTION, scene, name))
+        right = figures.median(accuracy.SECTION, scene, name, None, "accuracy")
+        if cost is not None and right is not None:
+            points[name] = (cost.median, 100 * right)
+    if not points:
+        return None
+    ours = sorted(place for name, place in points.items() if name.startswith(_OURS))
     with figure_of(3.6) as figure:
         axes = figure.subplots()
         axes.plot([x for x, _ in ours], [y for _, y in ours], "o-", color=_COLOURS[0], ms=5)
         for name, place in points.items():
-            if not name.startswith("cascade"):
+            if not name.startswith(_OURS):
                 axes.plot(*place, "s", color=INK, ms=7)
                 axes.annotate(
-                    name, place, xytext=(0, 8), textcoords="offset points", ha="center",
-                    fontsize=9.5,
+                    name, place, xytext=(0, -9), textcoords="offset points", ha="center",
+                    va="top", fontsize=9.5, zorder=6,
+                    bbox={"boxstyle": "square,pad=0.1", "facecolor": "white",
+                          "edgecolor": "none", "alpha": 0.75},
                 )  # fmt: skip
-        axes.margins(x=0.15, y=0.2)
+        axes.margins(x=0.2, y=0.25)
         axes.set(xlabel="cost of a request, served (large alone = 1)", ylabel="accuracy, %")
         svg = svg_from_figure(figure, _id("accuracy", scene), f"accuracy against cost, {scene}")
     return Plot(
@@ -158,21 +171,23 @@ def accuracy_plot(figures: Figures, scene: str, accuracy: str) -> Plot:
     )
 
 
-def bar_plot(figures: Figures, section: str, scene: str) -> Plot:
+def bar_plot(sweep: Sweep) -> Plot:
     """Throughput of every setting of a sweep, with its lowest and highest repeat."""
-    names = figures.contenders(section, scene)
-    with figure_of(0.9 + 0.34 * len(names)) as figure:
+    points = sweep.points
+    with figure_of(0.9 + 0.34 * len(points)) as figure:
         axes = figure.subplots()
-        for i, name in enumerate(names):
-            rates = sorted(figures.best_throughput(section, scene, name).values())
-            middle = figures.median(section, scene, name, None, "throughput_rps")
-            assert middle is not None
-            axes.barh(i, middle, color=_COLOURS[0], height=0.62)
-            axes.hlines(i, rates[0], rates[-1], color=INK, lw=1.4)
-        axes.set_yticks(range(len(names)), names)
+        for i, point in enumerate(points):
+            axes.barh(i, point.rate_rps, color=_COLOURS[0], height=0.62)
+            axes.hlines(i, point.rates_rps[0], point.rates_rps[-1], color=INK, lw=1.4)
+        axes.set_yticks(range(len(points)), [point.name for point in points])
         axes.invert_yaxis()
+        axes.margins(x=0.08)  # the last number of the axis has room
         axes.set(xlabel="requests a second")
-        svg = svg_from_figure(figure, _id(section, scene), f"throughput by {section}, {scene}")
+        svg = svg_from_figure(
+            figure,
+            _id(f"sweep-{sweep.section}", sweep.scene),
+            f"throughput by {sweep.section}, {sweep.scene}",
+        )
     return Plot(svg, (("box", _COLOURS[0], "median"), ("line", INK, "lowest to highest repeat")))
 
 
@@ -201,8 +216,3 @@ def _plain_numbers(axes: Axes) -> None:
 
 def _id(kind: str, scene: str) -> str:
     return f"{kind}-{scene.replace('/', '-')}"
-
-
-def names_of_sweeps(figures: Figures, sections: Sequence[str]) -> list[tuple[str, str]]:
-    """(section, scene) of every sweep that was measured."""
-    return [(section, scene) for section in sections for scene in figures.scenes(section)]

@@ -52,20 +52,45 @@ class Record:
             UsageError: the folder has rows of another machine, commit or setting.
         """
         self.folder = folder
-        run = {"command": command, "machine": asdict(machine), "setting": dict(setting)}
+        run = {
+            "command": command,
+            "machine": asdict(machine),
+            "setting": dict(setting),
+        }
         kept = read_json(folder / RUN)
-        if kept is None:
-            write_json(folder / RUN, run)
-        elif _identity(kept) != _identity(json.loads(json.dumps(run))):
+        if kept is not None and _identity(kept) != _identity(json.loads(json.dumps(run))):
             raise UsageError(
                 f"{folder} has rows of another machine, state of the code or setting, and ratios "
                 "of two runs mean nothing: name another --out, or delete it"
             )
         self.run: dict[str, Any] = kept or run
+        self.run["commands"] = [*self.run.get("commands", []), command]
+        self.run.setdefault("scenes", {})
+        write_json(folder / RUN, self.run)
+        _end_last_line(folder / _ROWS)
         self._rows = {_key_of(row): row for row in rows_from_folder(folder)}
 
     def __contains__(self, key: Key) -> bool:
-        return key in self._rows
+        """Whether it was measured; a window that failed was not."""
+        return key in self._rows and "error" not in self._rows[key]
+
+    def pin(self, scene: str, work: Mapping[str, Any]) -> None:
+        """Say what a scene's rows measure; its `policy` stands in each of them.
+
+        Args:
+            scene: pair/corpus.
+            work: id of the policy, hashes of the artefacts and of the text.
+
+        Raises:
+            UsageError: the run has rows of this scene that measured something else.
+        """
+        kept = self.run["scenes"].setdefault(scene, dict(work))
+        if kept != work:
+            raise UsageError(
+                f"{self.folder} has rows of {scene} with another policy, artefact or text "
+                f"({kept}, and now {work}): name another --out, or delete it"
+            )
+        write_json(self.folder / RUN, self.run)
 
     def rows(self) -> list[dict[str, Any]]:
         """All rows, in the order in which they were measured."""
@@ -73,7 +98,8 @@ class Record:
 
     def add(self, key: Key, figures: Mapping[str, Any]) -> None:
         """Keep one measurement."""
-        row = {**asdict(key), **figures}
+        policy = self.run["scenes"].get(key.scene, {}).get("policy")
+        row = {**asdict(key), **({"policy": policy} if policy else {}), **figures}
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / _ROWS).open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
@@ -81,15 +107,28 @@ class Record:
 
 
 def rows_from_folder(folder: Path) -> Iterator[dict[str, Any]]:
-    """Rows of a run; a line that was cut short by its end is left out."""
+    """Rows of a run, the last of each key: one that failed may have been measured since.
+
+    A line that was cut short by the end of a run is left out.
+    """
     path = folder / _ROWS
     if not path.is_file():
         return
+    rows: dict[Key, dict[str, Any]] = {}
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
-            yield json.loads(line)
+            row = json.loads(line)
         except ValueError:
             continue
+        rows[_key_of(row)] = row
+    yield from rows.values()
+
+
+def _end_last_line(path: Path) -> None:
+    """End a line that was cut short, so that the next row gets one of its own."""
+    if path.is_file() and (content := path.read_bytes()) and not content.endswith(b"\n"):
+        with path.open("ab") as file:
+            file.write(b"\n")
 
 
 def _key_of(row: Mapping[str, Any]) -> Key:

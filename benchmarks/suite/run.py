@@ -7,11 +7,12 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-from .bench import Bench
+from .bench import Bench, TritonSide
+from .contender import Contender
 from .corpora import HELD_OUT, LONG, MIXED, SHORT, Corpus
 from .others import client_side, other_servers, processes
-from .pairs import SHAPES, Pair, build_pair, pair_of_config
-from .scene import Scene, make_scene
+from .pairs import SHAPES, BuiltPair, Pair, build_pair, pair_of_config
+from .scene import Scene, make_scene, name_of_scene, work_of_scene
 from .sections.accuracy import measure_accuracy
 from .sections.batched import measure_batched
 from .sections.closed import measure_closed
@@ -24,6 +25,7 @@ from .sections.sweep import measure_batches, measure_calls, measure_cores, measu
 
 LIMIT, CLOSED, OPEN, SHARES, ROWS = "limit", "closed", "open", "shares", "rows"
 GATE, ACCURACY, SWEEP, STARTUP = "gate", "accuracy", "sweep", "startup"
+_COST = {LIMIT, SHARES}
 SECTIONS = (LIMIT, CLOSED, OPEN, SHARES, ROWS, GATE, ACCURACY, SWEEP, STARTUP)
 
 
@@ -48,14 +50,14 @@ def run_sections(
     """
     for pair in pairs:
         built = build_pair(pair, corpora[SHORT], work, checkpoints)
-        folder = bench.scratch / pair.name
-        scene = make_scene(built, corpora[SHORT], folder / SHORT, bench.plan)
-        swept = pair is not pairs[-1] or len(pairs) == 1
-        _run_scene(bench, [s for s in sections if s != SWEEP or swept], scene)
+        chosen = [s for s in sections if not pair.cost_only or s in _COST]
+        if not pair.swept and len(pairs) > 1:
+            chosen = [s for s in chosen if s != SWEEP]
+        _run_scene(bench, chosen, _scene(bench, built, corpora[SHORT]))
         if pair is SHAPES[0]:  # other lengths of text, Triton's contenders alone
+            few = [s for s in sections if s in {LIMIT, CLOSED}]
             for name in (LONG, MIXED):
-                other = make_scene(built, corpora[name], folder / name, bench.plan)
-                few = [s for s in sections if s in {LIMIT, CLOSED}]
+                other = _scene(bench, built, corpora[name])
                 _run_scene(replace(bench, peers=False), few, other)
 
 
@@ -64,30 +66,34 @@ def run_config(
 ) -> None:
     """Measure the user's own cascade, on its held-out rows."""
     built = pair_of_config(path, work)
-    scene = make_scene(built, corpora[HELD_OUT], bench.scratch / "own", bench.plan)
-    _run_scene(bench, sections, scene)
+    _run_scene(bench, sections, _scene(bench, built, corpora[HELD_OUT]))
+
+
+def _scene(bench: Bench, built: BuiltPair, corpus: Corpus) -> Scene:
+    name = name_of_scene(built, corpus)
+    scene = make_scene(built, corpus, bench.scratch / name, bench.data(name), bench.plan)
+    bench.record.pin(name, work_of_scene(scene))
+    return scene
 
 
 def _run_scene(bench: Bench, sections: Sequence[str], scene: Scene) -> None:
-    if LIMIT in sections and not scene.built.steps.uses_plans:
-        measure_limits(bench, scene)
-    if {CLOSED, OPEN, SHARES, ROWS, GATE} & set(sections):
-        with ExitStack() as stack:
-            side = stack.enter_context(bench.serve(scene))
-            if CLOSED in sections:
-                others = client_side(side) if bench.peers else []
-                if bench.peers and not scene.built.steps.uses_plans:
-                    others += [*processes(scene), *other_servers(stack, bench, scene)]
-                measure_closed(side, others)
-            if OPEN in sections:
-                measure_mixed_load(side)
-            if SHARES in sections:
-                measure_shares(side, bench.plan.sweep_shares)
-            if ROWS in sections:
-                measure_batched(side)
-            if GATE in sections:
-                measure_gate_price(side)
-    if ACCURACY in sections and scene.built.pair.trained:
+    with bench.serve(scene) as side:
+        with ExitStack() as stack:  # other servers are gone before the next section
+            others = _others(stack, bench, scene, side) if CLOSED in sections else []
+            for repeat in range(bench.plan.repeats):
+                if LIMIT in sections and not scene.built.steps.uses_plans:
+                    measure_limits(bench, scene, repeat)
+                if CLOSED in sections:
+                    measure_closed(side, others, repeat)
+        if OPEN in sections:
+            measure_mixed_load(side)
+        if SHARES in sections:
+            measure_shares(side, bench.plan.sweep_shares)
+        if ROWS in sections:
+            measure_batched(side)
+        if GATE in sections:
+            measure_gate_price(side)
+    if ACCURACY in sections and scene.built.pair.labelled:
         measure_accuracy(bench, scene, bench.plan.sweep_shares)
     if SWEEP in sections:
         measure_instances(bench, scene)
@@ -97,3 +103,12 @@ def _run_scene(bench: Bench, sections: Sequence[str], scene: Scene) -> None:
     if STARTUP in sections:
         measure_startup(bench, scene)
         measure_client(bench)
+
+
+def _others(stack: ExitStack, bench: Bench, scene: Scene, side: TritonSide) -> list[Contender]:
+    if not bench.peers:
+        return []
+    found = client_side(side)
+    if not scene.built.steps.uses_plans:
+        found += [*processes(bench, scene), *other_servers(stack, bench, scene)]
+    return found

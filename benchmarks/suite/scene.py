@@ -10,14 +10,17 @@ from numpy.typing import NDArray
 
 from cascadebert_build.placement import cores
 from cascadebert_build.versions import newest_version
-from cascadebert_core.contract import POLICY_FILE, TOKENIZER_FILE, TOKENIZERS_FOLDER
+from cascadebert_core.batching import bucket_of
+from cascadebert_core.contract import POLICY_FILE
 from cascadebert_core.policy import Policy, Threshold, policy_to_json
 from cascadebert_core.tokenization import Encoder
+from cascadebert_engine.files import sha256_of_file
 
 from ..corpus import write_payloads, write_texts
+from ..peers.cascade import encoders_of_cascade
 from ..repository import copy_cascade, install_blocking, install_one_member
-from .corpora import Corpus
-from .pairs import BuiltPair, thresholds_of_shares
+from .corpora import Corpus, representative_order
+from .pairs import BuiltPair, confidence_of_first, thresholds_of_shares
 from .plan import USUAL_SHARE, Plan
 
 
@@ -28,7 +31,7 @@ class Scene:
     Attributes:
         name: pair/corpus.
         built: the pair.
-        corpus: the text.
+        corpus: the text, in an order of which every prefix is like the whole.
         logits: of every member over it, each of shape (n, n_labels).
         thresholds: that defer each share of the plan.
         repository: has `cascade`, `blocking` and the members alone over the same stages.
@@ -76,16 +79,24 @@ def policy_of_scene(policy: Policy, thresholds: dict[float, float]) -> Policy:
 
 def encoders_of_scene(scene: Scene) -> list[Encoder]:
     """The encoder of every stage, as the served cascade has it."""
-    model = scene.repository / scene.cascade
-    folder = model / str(newest_version(model)) / TOKENIZERS_FOLDER
-    return [
-        Encoder(folder / stage.tokenizer / TOKENIZER_FILE, stage.max_length)
-        for stage in scene.policy.stages
-    ]
+    return encoders_of_cascade(scene.repository, scene.cascade)
 
 
-def make_scene(built: BuiltPair, corpus: Corpus, folder: Path, plan: Plan) -> Scene:
-    """Install the contenders of a pair and corpus in `folder`, which must be empty."""
+def name_of_scene(built: BuiltPair, corpus: Corpus) -> str:
+    """Pair/corpus."""
+    return f"{built.pair.name}/{corpus.name}"
+
+
+def make_scene(built: BuiltPair, corpus: Corpus, folder: Path, data: Path, plan: Plan) -> Scene:
+    """Install the contenders of a pair and corpus.
+
+    Args:
+        built: the pair.
+        corpus: in any order.
+        folder: for the model repository; must be empty.
+        data: folder for the requests.
+        plan: for the shares.
+    """
     name = built.pair.name
     repository = folder / "models"
     copy_cascade(built.repository, name, repository)
@@ -93,10 +104,18 @@ def make_scene(built: BuiltPair, corpus: Corpus, folder: Path, plan: Plan) -> Sc
     shares = tuple(sorted({USUAL_SHARE, *plan.shares, *plan.sweep_shares}))
     thresholds = thresholds_of_shares(built.policy, logits, shares)
     served = policy_of_scene(built.policy, thresholds)
+    confidence = confidence_of_first(served, logits)
+    encoded = encoders_of_cascade(repository, name)[0].encode(corpus.texts)
+    order = representative_order(
+        [bucket_of(len(row), served.stages[0].buckets) for row in encoded],
+        confidence,
+        confidence <= np.float32(thresholds[USUAL_SHARE]),
+    )
+    corpus, logits = corpus.in_order(order), [values[order] for values in logits]
     version = repository / name / str(newest_version(repository / name))
     (version / POLICY_FILE).write_text(policy_to_json(served), encoding="utf-8")
     return Scene(
-        name=f"{name}/{corpus.name}",
+        name=name_of_scene(built, corpus),
         built=built,
         corpus=corpus,
         logits=logits,
@@ -106,9 +125,20 @@ def make_scene(built: BuiltPair, corpus: Corpus, folder: Path, plan: Plan) -> Sc
         # Its best setting: with one instance a core idles while another is in a long call.
         blocking=install_blocking(repository, name, instances=cores()),
         members=(
-            install_one_member(repository, name, 0),
-            install_one_member(repository, name, 1),
+            install_one_member(repository, name, 0, instances=cores()),
+            install_one_member(repository, name, 1, instances=cores()),
         ),
-        texts=write_texts(folder / "texts.json", corpus.texts),
-        payloads=write_payloads(folder / "payloads.json", corpus.texts),
+        texts=write_texts(data / "texts.json", corpus.texts),
+        payloads=write_payloads(data / "payloads.json", corpus.texts),
     )
+
+
+def work_of_scene(scene: Scene) -> dict[str, object]:
+    """What the scene's rows measure: id of the policy, hashes of artefacts and text."""
+    artefacts = {
+        str(path.relative_to(scene.repository)): sha256_of_file(path)
+        for stage in scene.policy.stages
+        for path in sorted((scene.repository / stage.model / str(stage.version)).glob("model.*"))
+    }
+    texts = sha256_of_file(scene.texts)
+    return {"policy": scene.policy.id, "artefacts": artefacts, "texts": texts}

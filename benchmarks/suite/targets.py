@@ -1,17 +1,34 @@
 """The targets of the bench, and whether the rows of a run meet them.
 
-The limit is the bare runtime with the same length buckets and threads, without a server.
+The limit is the bare runtime with the same length buckets and threads, without a server. Each
+target says of which pairs it is asked; the same ratio of another pair or text is for information.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from statistics import median
 
-from ..report import Ratio, ratio_of
+from cascadebert_build.report.markup import points
+
+from ..perf_analyzer import Load
+from ..report import Ratio
+from .bare_stage import small_stage_ms
 from .figures import Figures
-from .plan import USUAL_SHARE
-from .sections import closed, gate, limit, mixed_load, shares
+from .plan import FULL, USUAL_SHARE
+from .sections import accuracy, closed, gate, limit, mixed_load, shares, startup, sweep
+from .speedups import points_of, speedups_of
+
+MET, NOT_MET, UNMEASURED, INFORMATION = "met", "NOT met", "not measured", "for information"
+
+_MINILM, _L2, _L6 = "minilm/short", "l2-h128/short", "l6-h384/short"
+# The pair whose members' costs differ by about 20 times.
+_L4 = "l4-h312/short"
+_OF_LIMIT = {"minilm": 0.7, "l2-h128": 0.85}
+_GATE = {1: 1.5, 32: 1.1}
+# Those whose throughput the cascade's is compared with, and how much of it is asked for.
+COMPARED = {"blocking": 0.97, "mosec": 1.0, "LitServe": 1.5}
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,22 +40,16 @@ class Target:
         scene: pair/corpus.
         claim: in words.
         sign: ">=" or "<=".
-        wanted: the ratio that is asked for.
+        wanted: the ratio that is asked for; None where none is.
+        asked: of this scene; else it is for information.
     """
 
     number: int
     scene: str
     claim: str
     sign: str
-    wanted: float
-
-    def judge(self, ours: Mapping[int, float], theirs: Mapping[int, float]) -> list[Verdict]:
-        """The verdict on ours over theirs, turn by turn; none where either was not measured."""
-        turns = sorted(set(ours) & set(theirs))
-        if not turns:
-            return []
-        ratio = ratio_of([ours[turn] for turn in turns], [theirs[turn] for turn in turns])
-        return [Verdict(self, ratio)]
+    wanted: float | None
+    asked: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,99 +58,247 @@ class Verdict:
 
     Attributes:
         target: what was asked for.
-        measured: turn by turn.
+        measured: turn by turn; None: not measured.
+        beside: what to read with it.
     """
 
     target: Target
-    measured: Ratio
+    measured: Ratio | None
+    beside: str = ""
 
     @property
-    def met(self) -> bool:
-        """Whether the median is as wanted."""
-        median, wanted = self.measured.median, self.target.wanted
-        return median >= wanted if self.target.sign == ">=" else median <= wanted
+    def word(self) -> str:
+        """`MET`, `NOT_MET`, `UNMEASURED` or `INFORMATION`; the median of the repeats counts."""
+        wanted = self.target.wanted
+        if not self.target.asked or wanted is None:
+            return INFORMATION
+        if self.measured is None:
+            return UNMEASURED
+        found = self.measured.median
+        holds = found >= wanted if self.target.sign == ">=" else found <= wanted
+        return MET if holds else NOT_MET
+
+    @property
+    def wanted(self) -> str:
+        """What is asked for, in words."""
+        target = self.target
+        if target.wanted is None:
+            return ""
+        return f"{'≥' if target.sign == '>=' else '≤'} {target.wanted:g}"
 
     def __str__(self) -> str:
         target = self.target
-        sign = "at least" if target.sign == ">=" else "at most"
+        measured = "" if self.measured is None else str(self.measured)
         return (
-            f"{target.number}  {target.scene:16} {'met    ' if self.met else 'NOT met'}  "
-            f"{self.measured}  {sign} {target.wanted:g}  {target.claim}"
+            f"{target.number}  {target.scene:16} {self.word:15}  {measured:18}  "
+            f"{self.wanted:6}  {target.claim}"
         )
 
 
 def verdicts_of(figures: Figures) -> list[Verdict]:
-    """Every target that the rows say something about."""
+    """Every ratio that is asked for, measured or not, and those that are for information."""
     found = [
         *_throughput(figures),
         *_mixed_load(figures),
         *_cost_model(figures),
         *_gate(figures),
+        *_tokenising(figures),
     ]
-    return sorted(found, key=lambda verdict: verdict.target.number)
+    known = [v for v in found if v.target.asked or v.measured is not None]
+    return sorted(known, key=lambda verdict: (verdict.target.number, not verdict.target.asked))
 
 
-def _throughput(figures: Figures) -> list[Verdict]:
-    found: list[Verdict] = []
-    for scene in figures.scenes(closed.SECTION):
+def tally_of(verdicts: Sequence[Verdict]) -> str:
+    """How many of the ratios that are asked for are met, in a sentence."""
+    words = [verdict.word for verdict in verdicts if verdict.target.asked]
+    return (
+        f"Of {len(words)} ratios that targets 1 to 5 ask for, {words.count(MET)} are met, "
+        f"{words.count(NOT_MET)} are NOT met and {words.count(UNMEASURED)} were not measured."
+    )
+
+
+def pointers_of(figures: Figures) -> list[tuple[int, str, str]]:
+    """(number, about, where) of the targets that are no single ratio."""
+    swept = (shares.SECTION, sweep.CORES, sweep.INSTANCES, sweep.BATCHES)
+    engines = "python -m benchmarks.engines measure"
+    return [
+        (6, "cost against load", _here(figures, "Cost against load", *swept)),
+        (7, "ONNX Runtime's optimised graphs and INT8", "docs/onnxruntime.md"),
+        (7, "OpenVINO, its precision pinned", f"no part of this run: {engines} --device cpu"),
+        (8, "engines on a GPU", f"no part of this run: {engines}, where one is"),
+        (
+            9,
+            "start-up, build, memory, installed size",
+            _here(figures, "Before the first answer", startup.SECTION),
+        ),
+    ]
+
+
+def _here(figures: Figures, title: str, *sections: str) -> str:
+    return f"here: “{title}”" if figures.scenes(*sections) else UNMEASURED
+
+
+def _throughput(figures: Figures) -> Iterator[Verdict]:
+    for scene, asked in _scenes(figures, closed.SECTION, (_L2, _MINILM)):
+        wanted = _OF_LIMIT.get(scene.partition("/")[0])
         ours = figures.best_throughput(closed.SECTION, scene, "cascade")
-        usual = shares.name_of_share(USUAL_SHARE)
-        bare = figures.values(limit.SECTION, scene, usual, None, "rows_per_s")
-        wanted = 0.7 if scene.startswith("minilm") else 0.85
-        claim = "saturated throughput over the limit's"
-        found += Target(1, scene, claim, ">=", wanted).judge(ours, bare)
-        for other, least in (("blocking", 0.97), ("mosec", 1.0), ("LitServe", 1.5)):
-            claim = f"saturated throughput over {other}'s"
+        load = figures.heaviest_load(closed.SECTION, scene, ("cascade", *COMPARED))
+        there = {} if load is None else figures.throughput(closed.SECTION, scene, "cascade", load)
+        bare = figures.values(
+            limit.SECTION, scene, shares.name_of_share(USUAL_SHARE), None, "rows_per_s"
+        )
+        yield Verdict(
+            Target(1, scene, "best throughput over the limit's", ">=", wanted, asked),
+            figures.ratio(ours, bare),
+            _at(figures.ratio(there, bare), load),
+        )
+        for other, least in COMPARED.items():
             theirs = figures.best_throughput(closed.SECTION, scene, other)
-            found += Target(1, scene, claim, ">=", least).judge(ours, theirs)
-        knee = figures.knee(closed.SECTION, scene, "cascade")
+            same = {} if load is None else figures.throughput(closed.SECTION, scene, other, load)
+            yield Verdict(
+                Target(
+                    1,
+                    scene,
+                    f"throughput over {other}'s, each at its best load",
+                    ">=",
+                    least,
+                    asked,
+                ),
+                figures.ratio(ours, theirs),
+                _at(figures.ratio(there, same), load),
+            )
+        best = figures.best_load(closed.SECTION, scene, "cascade")
         exited, blocked = (
-            figures.values(closed.SECTION, scene, name, knee, "exited.p50_ms")
+            {}
+            if best is None
+            else figures.values(closed.SECTION, scene, name, best, "exited.p50_ms")
             for name in ("cascade", "blocking")
         )
-        claim = f"exited median over blocking's, {knee}"
-        found += Target(1, scene, claim, "<=", 0.4).judge(exited, blocked)
-    return found
+        claim = f"exited median over blocking's at {best or 'the cascade’s best load'}"
+        yield Verdict(Target(1, scene, claim, "<=", 0.4, asked), figures.ratio(exited, blocked))
 
 
-def _mixed_load(figures: Figures) -> list[Verdict]:
-    found: list[Verdict] = []
-    for scene in figures.scenes(mixed_load.SECTION):
-        ours = figures.values(mixed_load.SECTION, scene, "cascade", None, "exited.p50_ms")
-        alone = figures.values(mixed_load.SECTION, scene, "small alone", None, "all.p50_ms")
-        claim = "exited median over the small member's alone, open loop"
-        found += Target(2, scene, claim, "<=", 1.3).judge(ours, alone)
-    return found
+def _mixed_load(figures: Figures) -> Iterator[Verdict]:
+    for scene, asked in _scenes(figures, mixed_load.SECTION, (_MINILM, _L2, _L6)):
+        load = _last_rate(figures, scene)
+        ours, alone = (
+            {} if load is None else figures.values(mixed_load.SECTION, scene, name, load, figure)
+            for name, figure in (("cascade", "exited.p50_ms"), ("small alone", "all.p50_ms"))
+        )
+        claim = f"exited median over the small member's alone at {load or 'half of saturation'}"
+        yield Verdict(
+            Target(2, scene, claim, "<=", 1.3, asked),
+            figures.ratio(ours, alone),
+            "" if load is None else _sent(figures, scene, load),
+        )
 
 
-def _cost_model(figures: Figures) -> list[Verdict]:
-    found: list[Verdict] = []
-    for scene in figures.scenes(shares.SECTION):
-        large = figures.best_throughput(shares.SECTION, scene, "large alone")
-        for name in figures.contenders(shares.SECTION, scene):
-            promised = figures.values(limit.SECTION, scene, name, None, "promised_speedup")
-            gained = {
-                turn: rate / large[turn]
-                for turn, rate in figures.best_throughput(shares.SECTION, scene, name).items()
-                if turn in large
-            }
-            claim = f"speed-up over the large member, of what is promised: {name}"
-            found += Target(3, scene, claim, ">=", 0.85).judge(gained, promised)
-    return found
+def _last_rate(figures: Figures, scene: str) -> str | None:
+    """The rate that both were asked for last: half of saturation as it was known in the end."""
+    rows = list(figures.measured(mixed_load.SECTION, scene))
+    alone = {row["load"] for row in rows if row["contender"] == "small alone"}
+    both = [r["load"] for r in rows if r["contender"] == "cascade" and r["load"] in alone]
+    return both[-1] if both else None
 
 
-def _gate(figures: Figures) -> list[Verdict]:
-    found: list[Verdict] = []
-    for scene in figures.scenes(gate.SECTION):
-        for load in figures.loads(gate.SECTION, scene, gate.GATE):
-            whole, stage, tokens = (
-                figures.values(gate.SECTION, scene, name, load, "all.p50_ms")
-                for name in (gate.GATE, gate.STAGE, gate.TOKENISING)
+def _sent(figures: Figures, scene: str, load: str) -> str:
+    """The rates that were achieved, where rows have them."""
+    rates = [
+        figures.median(mixed_load.SECTION, scene, name, load, "achieved_rps")
+        for name in ("cascade", "small alone")
+    ]
+    known = [f"{rate:.4g}" for rate in rates if rate is not None]
+    return f"achieved {' and '.join(known)} requests/s" if known else ""
+
+
+def _cost_model(figures: Figures) -> Iterator[Verdict]:
+    for scene, asked in _scenes(figures, shares.SECTION, (_MINILM, _L4)):
+        measured = {speedup.name: speedup for speedup in speedups_of(figures, scene)}
+        names = points_of(figures, scene)
+        if asked:
+            names = list(dict.fromkeys([*map(shares.name_of_share, FULL.sweep_shares), *names]))
+        for name in names:
+            speedup = measured.get(name)
+            yield Verdict(
+                Target(3, scene, f"speed-up, of what is promised: {name}", ">=", 0.85, asked),
+                None if speedup is None else speedup.kept,
+                _accuracy(figures, scene, name) or _cost_ratio(figures, scene, name),
             )
-            direct = {turn: stage[turn] + tokens[turn] for turn in set(stage) & set(tokens)}
-            wanted = 1.1 if "rows" in load else 1.5
-            claim = f"one-member cascade over stage and tokenising, {load}"
-            found += Target(4, scene, claim, "<=", wanted).judge(whole, direct)
-            claim = f"tokenising over the small stage's time, {load}"
-            found += Target(5, scene, claim, "<=", 0.1).judge(tokens, stage)
-    return found
+
+
+def difference_in_words(figures: Figures, scene: str, name: str) -> str:
+    """Accuracy less the large member's in points, with its interval; "" where not measured."""
+    value, low, high = (
+        figures.median(accuracy.SECTION, scene, name, None, figure)
+        for figure in ("difference", "difference_low", "difference_high")
+    )
+    if value is None or low is None or high is None:
+        return ""
+    return f"{points(value)} ({points(low)} to {points(high)})"
+
+
+def _accuracy(figures: Figures, scene: str, name: str) -> str:
+    right = figures.median(accuracy.SECTION, scene, name, None, "accuracy")
+    difference = difference_in_words(figures, scene, name)
+    return "" if right is None else f"accuracy {right:.1%}, {difference} points"
+
+
+def _cost_ratio(figures: Figures, scene: str, name: str) -> str:
+    small, large = (
+        figures.median(limit.SECTION, scene, name, None, f"row_ms.{stage}") for stage in (0, 1)
+    )
+    return "" if small is None or large is None else f"cost ratio {large / small:.1f}"
+
+
+def _gate(figures: Figures) -> Iterator[Verdict]:
+    for scene, rows, asked in _requests(figures):
+        load = str(Load(1, rows=rows))
+        whole, stage, tokens = (
+            figures.values(gate.SECTION, scene, name, load, "all.p50_ms")
+            for name in (gate.GATE, gate.STAGE, gate.TOKENISING)
+        )
+        direct = {turn: stage[turn] + tokens[turn] for turn in set(stage) & set(tokens)}
+        claim = f"one-member cascade over stage and tokenising, {_in_words(rows)}"
+        yield Verdict(
+            Target(4, scene, claim, "<=", _GATE.get(rows), asked), figures.ratio(whole, direct)
+        )
+
+
+def _tokenising(figures: Figures) -> Iterator[Verdict]:
+    for scene, rows, asked in _requests(figures):
+        load = str(Load(1, rows=rows))
+        tokens = figures.values(gate.SECTION, scene, gate.TOKENISING, load, "all.p50_ms")
+        stage = small_stage_ms(figures, scene, rows)
+        claim = f"tokenising over the small stage in the bare runtime, alone, {_in_words(rows)}"
+        taken = [
+            f"{what} {median(values.values()):.3g} ms"
+            for what, values in (("tokenising", tokens), ("stage", stage))
+            if values
+        ]
+        yield Verdict(
+            Target(5, scene, claim, "<=", 0.1, asked),
+            figures.ratio(tokens, stage),
+            ", ".join(taken),
+        )
+
+
+def _requests(figures: Figures) -> Iterator[tuple[str, int, bool]]:
+    """(scene, rows a request, asked) of the gate."""
+    for scene, asked in _scenes(figures, gate.SECTION, (_MINILM, _L2, _L6)):
+        measured = figures.measured(gate.SECTION, scene)
+        for rows in sorted({*_GATE, *(r["of_load"]["rows"] for r in measured)}):
+            yield scene, rows, asked and rows in _GATE
+
+
+def _scenes(figures: Figures, section: str, asked: Sequence[str]) -> Iterable[tuple[str, bool]]:
+    """Scenes that are asked for, measured or not, and then the others of a section."""
+    yield from ((scene, True) for scene in asked)
+    yield from ((scene, False) for scene in figures.scenes(section) if scene not in asked)
+
+
+def _at(ratio: Ratio | None, load: str | None) -> str:
+    return "" if ratio is None else f"{ratio} at {load}"
+
+
+def _in_words(rows: int) -> str:
+    return "one row" if rows == 1 else f"{rows} rows"

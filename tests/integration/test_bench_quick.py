@@ -34,7 +34,7 @@ def test_the_quick_bench_measures_once_and_reports(
     assert speedups["cascade, 25% deferred"] > speedups["cascade, 100% deferred"]
     assert "over the limit's" in capsys.readouterr().out
     page = (out / "report.html").read_text()
-    assert page.count("<svg role") == 2
+    assert page.count("<svg role") == 3
     assert "random weights" in page
     assert "| 1 | tiny/short |" in (out / "SUMMARY.md").read_text()
 

@@ -49,15 +49,30 @@ def test_answers_without_a_stage_are_neither(tmp_path: Path):
 def test_the_ramp_and_what_comes_after_the_last_window_are_left_out(tmp_path: Path):
     requests = [
         request(0, 10, 0),  # in the ramp
-        request(SECOND - 5 * MS, 10, 0),  # sent in it: an answer, not a latency
+        request(SECOND - 5 * MS, 10, 1),  # sent in it, answered after it
         request(SECOND, 20, 0),
         request(3 * SECOND - 5 * MS, 10, 0),  # answered too late
     ]
     windows = [0, SECOND, 2 * SECOND, 3 * SECOND]
     profile = profile_from_export(export(tmp_path / "p.json", requests, windows), 1.0)
-    assert list(profile.latencies_ms()) == [20.0]
+    assert list(profile.latencies_ms()) == [10.0, 20.0]
     assert profile.throughput_rps == 2 / 2.0
+    assert profile.sent_rps == 2 / 2.0
+    assert profile.deferred_share == 0.5
     assert profile.total == 4
+
+
+def test_slow_requests_count_as_much_as_fast_ones(tmp_path: Path):
+    # Every 100 ms one request exits after 10 ms and one is deferred for 900 ms. Of those that were
+    # sent after the ramp and answered before the end, far fewer than half would be deferred.
+    requests = [
+        request(start, latency_ms, stage)
+        for start in range(0, 3 * SECOND, SECOND // 10)
+        for latency_ms, stage in ((10, 0), (900, 1))
+    ]
+    windows = [0, SECOND, 2 * SECOND, 3 * SECOND]
+    profile = profile_from_export(export(tmp_path / "p.json", requests, windows), 1.0)
+    assert profile.deferred_share == pytest.approx(0.5, abs=0.02)
 
 
 def test_nothing_to_measure_is_an_error(tmp_path: Path):

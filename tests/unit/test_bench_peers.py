@@ -15,7 +15,7 @@ from benchmarks.peers.cascade import (
     cascade_from_repository,
 )
 from benchmarks.peers.client_side import is_sure
-from benchmarks.peers.in_process import measure_in_process
+from benchmarks.peers.in_process import answers_in_process, measure_in_process
 from benchmarks.peers.settings import (
     BEST,
     LITSERVE,
@@ -92,6 +92,8 @@ def test_two_stages_share_their_tokens(built: Built):
     assert_as_evaluated(built, answers)
     assert cascade.exit_stages(built.texts).tolist() == [a.exit_stage for a in answers]
     assert cascade.answers([]) == []
+    texts = built.texts[:20]
+    assert answers_in_process(built.repository, built.name, texts) == cascade.answers(texts)
 
 
 def test_a_wrong_cascade_runtime_or_number_of_checkpoints_is_named(built: Built):
@@ -187,7 +189,9 @@ def test_processes_answer_at_the_same_time(built: Built):
     assert (measured.runtime, measured.processes, measured.rows) == (ONNXRUNTIME, 2, 5)
     assert measured.calls >= 2
     assert measured.rows_per_s > 0
-    assert 0 < measured.p50_ms <= measured.p99_ms
+    assert measured.all.requests == measured.calls
+    assert 0 < measured.all.p50_ms <= measured.all.p99_ms
+    assert 0 < measured.deferred_share < 1
     with pytest.raises(UsageError, match="0 rows a call"):
         measure_in_process(built.repository, built.name, built.texts, rows=0, seconds=0.1)
 

@@ -13,6 +13,7 @@ from benchmarks.peers.limit import (
     Pace,
     cells_of_rows,
     main,
+    next_size,
     rows_per_s,
     sizes_of_length,
     stage_limits,
@@ -73,6 +74,14 @@ def test_calls_of_many_tokens_are_not_tried():
     assert sizes_of_length(32, sizes) == [1, 8, 64]
     assert sizes_of_length(128, sizes) == [1, 8]
     assert sizes_of_length(4096, sizes) == [1]
+
+
+def test_larger_calls_are_tried_while_the_largest_is_clearly_the_best():
+    assert next_size(128, {8: 90.0, 16: 100.0}) == 32
+    assert next_size(128, {8: 99.5, 16: 100.0}) is None  # no more than chance
+    assert next_size(128, {8: 100.0, 16: 90.0}) is None
+    assert next_size(4096, {1: 10.0}) == 2
+    assert next_size(128, {64: 90.0, 128: 100.0}) is None  # 32,768 tokens
 
 
 def test_a_cascade_is_measured_and_the_sum_beside_it(

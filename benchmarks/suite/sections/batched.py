@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from ...perf_analyzer import Load
 from ..bench import TritonSide
-from ..contender import take_turns
 
 SECTION = "rows"
 _CLIENTS = 4
@@ -21,7 +20,4 @@ def measure_batched(side: TritonSide) -> None:
         for rows in plan.request_rows
     ]
     contenders = [side.cascade(), side.small(), side.large()]
-    take_turns(
-        bench.record, SECTION, side.scene.name, contenders=contenders, loads=loads,
-        repeats=plan.repeats,
-    )  # fmt: skip
+    bench.take_turns(SECTION, side.scene, contenders, loads)

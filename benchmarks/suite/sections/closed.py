@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 from ..bench import TritonSide
-from ..contender import Contender, take_turns
+from ..contender import Contender
 
 SECTION = "closed"
 
 
-def measure_closed(side: TritonSide, others: list[Contender]) -> None:
-    """All contenders at the plan's concurrencies.
+def measure_closed(side: TritonSide, others: list[Contender], repeat: int) -> None:
+    """All contenders at the plan's concurrencies, one turn.
 
     Args:
         side: the server.
         others: contenders that are not on Triton.
+        repeat: number of the turn.
     """
     bench = side.bench
     contenders = [side.cascade(), side.blocking(), side.small(), side.large(), *others]
     loads = bench.closed(*bench.plan.concurrencies)
-    take_turns(
-        bench.record,
-        SECTION,
-        side.scene.name,
-        contenders=contenders,
-        loads=loads,
-        repeats=bench.plan.repeats,
-    )
+    bench.take_turns(SECTION, side.scene, contenders, loads, [repeat])

@@ -9,15 +9,18 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
-from statistics import median
+from dataclasses import asdict
 from typing import Any
+
+import numpy as np
 
 from cascadebert_core.tokenization import Encoder, Text
 
 from ...corpus import rows_of_fullest_bucket, write_texts, write_tokens
 from ...perf_analyzer import Load
+from ...window import latency_of
 from ..bench import TritonSide
-from ..contender import Contender, take_turns
+from ..contender import Contender
 from ..scene import encoders_of_scene
 
 SECTION = "gate"
@@ -34,13 +37,13 @@ def measure_gate_price(side: TritonSide) -> None:
         texts: Sequence[Text] = scene.corpus.texts
         if rows > 1:  # perf_analyzer needs rows of one shape
             _, texts = rows_of_fullest_bucket(texts, encoder, stage)
-        folder = bench.scratch / scene.name
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = bench.data(scene.name)
         text_data = write_texts(folder / f"gate-texts-{rows}.json", texts)
         token_data = write_tokens(folder / f"gate-tokens-{rows}.json", texts, encoder, stage)
         contenders = [
-            side.contender(GATE, scene.members[0], data=text_data),
-            side.contender(STAGE, stage.model, data=token_data),
+            side.member(GATE, 0, data=text_data),
+            # It answers with logits, to tokens.
+            side.contender(STAGE, stage.model, expected=None, data=token_data),
             Contender(
                 TOKENISING,
                 "one thread",
@@ -50,14 +53,7 @@ def measure_gate_price(side: TritonSide) -> None:
         ]
         plan = bench.plan
         load = Load(1, rows=rows, window_s=plan.window_s, ramp_s=plan.ramp_s)
-        take_turns(
-            bench.record,
-            SECTION,
-            scene.name,
-            contenders=contenders,
-            loads=[load],
-            repeats=plan.repeats,
-        )
+        bench.take_turns(SECTION, scene, contenders, [load])
 
 
 def _tokenise(encoder: Encoder, texts: Sequence[Text], rows: int) -> dict[str, Any]:
@@ -70,9 +66,7 @@ def _tokenise(encoder: Encoder, texts: Sequence[Text], rows: int) -> dict[str, A
         began_s = time.perf_counter()
         encoder.encode(request)
         taken_ms.append((time.perf_counter() - began_s) * 1000)
-    taken_ms.sort()
-    p50, p99 = median(taken_ms), taken_ms[int(0.99 * (len(taken_ms) - 1))]
     return {
         "throughput_rps": 1000 * len(taken_ms) / sum(taken_ms),
-        "all": {"requests": len(taken_ms), "p50_ms": p50, "p99_ms": p99},
+        "all": asdict(latency_of(np.array(taken_ms))),
     }

@@ -6,8 +6,9 @@ from statistics import median
 
 from cascadebert_build.errors import CheckFailed
 
+from ...perf_analyzer import Load
 from ..bench import TritonSide
-from ..contender import take_turns
+from ..figures import Figures
 from . import closed
 
 SECTION = "open"
@@ -15,18 +16,25 @@ RATE_OF_SATURATION = 0.5
 
 
 def measure_mixed_load(side: TritonSide) -> None:
-    """The cascade, the blocking one and the small member alone at the same rate."""
-    bench = side.bench
-    load = bench.open(RATE_OF_SATURATION * saturation_rps(side))
-    contenders = [side.cascade(), side.blocking(), side.small()]
-    take_turns(
-        bench.record,
-        SECTION,
-        side.scene.name,
-        contenders=contenders,
-        loads=[load],
-        repeats=bench.plan.repeats,
-    )
+    """The cascade, the blocking one and the members alone at the same rate.
+
+    Whoever cannot hold it leaves rows with an error: latencies would only say how long it was
+    tried.
+    """
+    contenders = [side.cascade(), side.blocking(), side.small(), side.large()]
+    side.bench.take_turns(SECTION, side.scene, contenders, [load_of_scene(side)])
+
+
+def load_of_scene(side: TritonSide) -> Load:
+    """The one load of the section: of a run that goes on, the one that it had before.
+
+    Raises:
+        CheckFailed: the closed loops were not measured.
+    """
+    for row in side.bench.record.rows():
+        if (row["section"], row["scene"]) == (SECTION, side.scene.name):
+            return side.bench.open(row["of_load"]["rate_rps"])
+    return side.bench.open(float(f"{RATE_OF_SATURATION * saturation_rps(side):.2g}"))
 
 
 def saturation_rps(side: TritonSide) -> float:
@@ -35,17 +43,10 @@ def saturation_rps(side: TritonSide) -> float:
     Raises:
         CheckFailed: the closed loops were not measured.
     """
-    by_load: dict[str, list[float]] = {}
-    for row in side.bench.record.rows():
-        if (row["section"], row["scene"], row["contender"]) == (
-            closed.SECTION,
-            side.scene.name,
-            "cascade",
-        ):
-            by_load.setdefault(row["load"], []).append(row["throughput_rps"])
-    if not by_load:
+    figures = Figures(side.bench.record.rows())
+    rates = figures.best_throughput(closed.SECTION, side.scene.name, "cascade")
+    if not rates:
         raise CheckFailed(
             "the rate of the open loop is half of the closed ones' best: measure them"
         )
-    # Two digits, so that an interrupted run asks for the same load again.
-    return float(f"{max(median(values) for values in by_load.values()):.2g}")
+    return median(rates.values())

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from ..agreement import expected_of_cascade
 from ..bench import TritonSide
-from ..contender import take_turns
 from ..scene import point_of_share
 
 SECTION = "shares"
@@ -16,22 +16,15 @@ def name_of_share(share: float) -> str:
 
 def measure_shares(side: TritonSide, shares: tuple[float, ...]) -> None:
     """The cascade at every operating point, and the members alone, all saturated."""
-    bench = side.bench
+    bench, scene = side.bench, side.scene
     contenders = [
         side.contender(
             name_of_share(share),
-            side.scene.cascade,
-            {"operating_point": point_of_share(share)},
+            scene.cascade,
+            expected=expected_of_cascade(scene, share),
+            parameters={"operating_point": point_of_share(share)},
         )
         for share in shares
     ]
     contenders += [side.small(), side.large()]
-    loads = bench.closed(bench.plan.many)
-    take_turns(
-        bench.record,
-        SECTION,
-        side.scene.name,
-        contenders=contenders,
-        loads=loads,
-        repeats=bench.plan.repeats,
-    )
+    bench.take_turns(SECTION, scene, contenders, bench.closed(bench.plan.many))

@@ -1,0 +1,108 @@
+"""Whether contenders answer alike: each is asked for some rows before it is measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cascadebert_build.decisions import MAX_FLIPPED_INT8
+from cascadebert_build.errors import CheckFailed
+from cascadebert_build.evaluate import NEAR
+from cascadebert_build.simulate import simulate
+from cascadebert_client import CascadeClientError
+from cascadebert_core.tokenization import Text
+
+from ..peers.cascade import Answer
+from .scene import Scene
+
+_ROWS = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What must be answered to the first rows of a scene.
+
+    Attributes:
+        texts: n of them.
+        labels: names.
+        exit_stages: of the contender's own stages, shape (n,).
+        near: rows whose exit or label hangs on the last bits of a logit, shape (n,).
+        allowed: how many of the others may differ all the same.
+    """
+
+    texts: Sequence[Text]
+    labels: Sequence[str]
+    exit_stages: NDArray[np.int32]
+    near: NDArray[np.bool_]
+    allowed: int
+
+    def require(self, contender: str, answers: Sequence[Answer]) -> None:
+        """Compare what a contender answered.
+
+        Raises:
+            CheckFailed: a row has another label or exit; the message has both answers.
+        """
+        if len(answers) != len(self.texts):
+            raise CheckFailed(f"{contender} gave {len(answers)} answers to {len(self.texts)} rows")
+        differing = [
+            i
+            for i, answer in enumerate(answers)
+            if not self.near[i]
+            and (answer.label, answer.exit_stage) != (self.labels[i], self.exit_stages[i])
+        ]
+        if len(differing) > self.allowed:
+            i = differing[0]
+            raise CheckFailed(
+                f"{contender} does not answer as the members' logits do, in {len(differing)} of "
+                f"{len(answers)} rows: row {i} ({self.texts[i]!r:.80}) is {answers[i].label} at "
+                f"stage {answers[i].exit_stage} (confidence {answers[i].confidence:.6f}), and by "
+                f"the logits {self.labels[i]} at stage {self.exit_stages[i]}"
+            )
+
+
+def expected_of_cascade(scene: Scene, share: float) -> Expected:
+    """At the operating point of a share of deferred rows."""
+    return _expected(scene, scene.thresholds[share])
+
+
+def expected_of_member(scene: Scene, member: int) -> Expected:
+    """Of one member alone, 0 or 1: its one stage answers everything."""
+    # No confidence is 0, none is above 1: all rows exit at the first stage, or none does.
+    return _expected(scene, float(member), member)
+
+
+def checked(
+    contender: str, expected: Expected, ask: Callable[[Sequence[Text]], Sequence[Answer]]
+) -> Callable[[], None]:
+    """A contender's `check`: ask it for the rows, and compare."""
+
+    def check() -> None:
+        try:
+            answers = ask(expected.texts)
+        except CascadeClientError as exc:
+            raise CheckFailed(f"{contender} does not answer: {exc}") from exc
+        expected.require(contender, answers)
+
+    return check
+
+
+def _expected(scene: Scene, threshold: float, first_stage: int = 0) -> Expected:
+    n = min(_ROWS, len(scene.corpus.texts))
+    policy = scene.policy
+    outcome = simulate(policy, [values[:n] for values in scene.logits], [threshold])
+    highest = np.sort(outcome.probabilities, axis=1)[:, -2:]
+    near = highest[:, 1] - highest[:, 0] <= NEAR
+    if 0.0 < threshold < 1.0:
+        near |= outcome.near_threshold([threshold], NEAR)
+    # Reduced precision answers some rows otherwise when other rows share their call.
+    exact = scene.built.steps.compiled is None
+    return Expected(
+        texts=scene.corpus.texts[:n],
+        labels=[policy.labels[i] for i in outcome.labels],
+        exit_stages=outcome.exit_stage - first_stage,
+        near=near,
+        allowed=0 if exact else int(np.ceil(MAX_FLIPPED_INT8 * n)),
+    )

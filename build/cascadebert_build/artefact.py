@@ -41,13 +41,18 @@ class CompiledSteps(Protocol):
         ...
 
     @property
+    def what(self) -> str:
+        """What the artefact is called in sentences."""
+        ...
+
+    @property
     def verify_where(self) -> str:
         """Where `cascadebert verify` must run, after "run `cascadebert verify`"."""
         ...
 
     @property
-    def flips_remedy(self) -> str:
-        """What to do where too many decisions flip."""
+    def remedy(self) -> str:
+        """What to do where the artefact is too far from the exported graph."""
         ...
 
     @property

@@ -49,15 +49,27 @@ class DecisionReport:
     regrouped: int | None = None
 
     def __bool__(self) -> bool:
-        # One row of a small set is no evidence of a share.
-        allowed = max(1, int(self.tolerance * self.rows))
-        flipped = max(self.flipped_exits, self.flipped_labels)
-        return flipped <= allowed and self.depends_on_rows_alone
+        return not self.failures()
 
-    @property
-    def depends_on_rows_alone(self) -> bool:
-        """Whether hardly a decision hangs on the rest of a batch."""
-        return (self.regrouped or 0) <= max(1, int(MAX_REGROUPED * self.rows))
+    def failures(self) -> list[str]:
+        """A sentence for everything that is out of tolerance."""
+        found: list[str] = []
+        if max(self.flipped_exits, self.flipped_labels) > self._allowed(self.tolerance):
+            found.append(
+                f"{self.flipped_exits} of {self.rows} rows exit at another stage than in FP32, "
+                f"{self.flipped_labels} get another label (tolerance {self.tolerance:.1%} of the "
+                "rows)"
+            )
+        if (self.regrouped or 0) > self._allowed(MAX_REGROUPED):
+            found.append(
+                f"{self.regrouped} of {self.rows} rows are decided otherwise where other rows "
+                f"share their batches (tolerance {MAX_REGROUPED:.1%} of the rows)"
+            )
+        return found
+
+    def _allowed(self, share: float) -> int:
+        # One row of a small set is no evidence of a share.
+        return max(1, int(share * self.rows))
 
     def __str__(self) -> str:
         others = (

@@ -30,6 +30,7 @@ from cascadebert_engine.request import EngineRequest, Graph, request_from_file
 from cascadebert_engine.session import EngineSession
 
 from .artefact import Artefact
+from .check_record import has_passed, write_check
 from .config import CascadeConfig, MemberConfig
 from .data import Rows
 from .decisions import MAX_FLIPPED
@@ -74,8 +75,9 @@ class EngineSteps:
     force: bool = False
 
     name = "plan"
+    what = "engine"
     verify_where = " on the machine with the GPU"
-    flips_remedy = "keep more operators in FP32 ([compile] fp32_ops)"
+    remedy = "keep more operators in FP32 ([compile] fp32_ops)"
     max_flipped = MAX_FLIPPED
     # A plan has no scales of its activations, and its calls cost time on the machine with the GPU.
     regroups = False
@@ -254,28 +256,19 @@ class EngineSteps:
             stage = stage_input(self.config, self.workspace, member)
             with self.session(member) as session:
                 report = verify_engine(session.run, manifest, reference, stage.encoder.pad_id)
-            write_json(
-                folder / "verify.json",
-                {
-                    "key": self._verify_key(member),
-                    "passed": bool(report),
-                    "failures": report.failures(),
-                    **asdict(report),
-                },
-            )
+            write_check(folder / "verify.json", self._verify_key(member), report)
             write_text(folder / "verify.md", report.to_markdown())
             if not report:
                 raise CheckFailed(
                     f"the engine of {member.name!r} is not its checkpoint: "
-                    f"{'; '.join(report.failures())}; see {folder / 'verify.md'}"
+                    f"{'; '.join(report.failures())}: {self.remedy}; see {folder / 'verify.md'}"
                 )
             note(str(report))
         return report
 
     def is_verified(self, member: MemberConfig) -> bool:
         """Whether the plan, as it is now, has passed its check."""
-        report = read_json(self.workspace.engine(member) / "verify.json") or {}
-        return report.get("passed") is True and report.get("key") == self._verify_key(member)
+        return has_passed(self.workspace.engine(member) / "verify.json", self._verify_key(member))
 
     def manifest(self, member: MemberConfig) -> EngineManifest:
         """The plan's manifest, with the plan and the member's present limits checked against it.

@@ -35,3 +35,11 @@ class MissingExtra(UsageError):  # noqa: N818
 
 class CheckFailed(BuildError):  # noqa: N818
     """An artefact, or what it serves, differs from what it must be."""
+
+
+def first_cause(exc: BaseException) -> str:
+    """The reason beneath a library's own page of advice, in one line; never empty."""
+    while exc.__cause__ is not None:
+        exc = exc.__cause__
+    lines = str(exc).strip().splitlines()
+    return f"{type(exc).__name__}: {lines[0]}" if lines else type(exc).__name__

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 from cascadebert_core.contract import ATTENTION_MASK, INPUT_IDS, LOGITS
 
 from .checkpoint import Checkpoint
-from .errors import CheckFailed
+from .errors import CheckFailed, first_cause
 from .extras import needs_extra
 from .mask import plain_mask_in_file
 
@@ -59,7 +59,7 @@ def onnx_from_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
         except Exception as exc:
             raise CheckFailed(
                 f"{checkpoint.source} ({checkpoint.model.config.model_type}) cannot be exported "
-                f"to ONNX: {_first_cause(exc)}"
+                f"to ONNX: {first_cause(exc)}"
             ) from exc
     graph = onnx.load(str(path), load_external_data=False).graph
     inputs = [value.name for value in graph.input]
@@ -97,13 +97,6 @@ def _example(checkpoint: Checkpoint) -> tuple[torch.Tensor, ...]:
     mask[1, 9:] = 0
     values: dict[str, Any] = {INPUT_IDS: ids, ATTENTION_MASK: mask}
     return tuple(values.get(name, torch.zeros_like(ids)) for name in checkpoint.inputs)
-
-
-def _first_cause(exc: BaseException) -> str:
-    """The reason beneath the exporter's own page of advice, in one line."""
-    while exc.__cause__ is not None:
-        exc = exc.__cause__
-    return f"{type(exc).__name__}: {str(exc).strip().splitlines()[0] if str(exc) else ''}"
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ import numpy as np
 
 from cascadebert_core.contract import ATTENTION_MASK
 
-from .errors import CheckFailed
+from .errors import BuildError, CheckFailed, first_cause
 from .extras import needs_extra
 
 # Counts the changes of what is made of a graph; a new one makes the graphs anew.
@@ -47,21 +47,36 @@ def fused_graph(source: Path, target: Path) -> dict[str, int]:
     """
     with needs_extra("build"):
         import onnx
-    model = onnx.load(str(source))
-    heads, width = _attention_shape(model)
-    _known_mask(model)
-    _known_scale(model)
-    try:
+    with failing_as(
+        f"{source} cannot be optimised by ONNX Runtime's transformer optimiser",
+        "leave `optimize` and precision = 'int8' out of [runtime]",
+    ):
+        model = onnx.load(str(source))
+        constants = constants_of(model)
+        heads, width = _attention_shape(model, constants)
+        _known_mask(model)
+        if heads:
+            _known_scale(model, constants, width // heads)
         fused = _fuse(model, heads, width)
-    except Exception as exc:
-        raise CheckFailed(
-            f"{source} cannot be optimised by ONNX Runtime's transformer optimiser: {exc}; leave "
-            "`optimize` and precision = 'int8' out of [runtime]"
-        ) from exc
-    _plain_norms(fused)
-    save_graph(fused, target)
+        _plain_norms(fused)
+        save_graph(fused, target)
     counts = Counter(node.op_type for node in fused.graph.node)
     return {name: counts[name] for name in _COUNTED if counts[name]}
+
+
+@contextmanager
+def failing_as(what: str, remedy: str) -> Generator[None, None, None]:
+    """Say in one sentence what failed, why, and what to do, whatever a library raises.
+
+    Raises:
+        CheckFailed: something was raised that is not ours.
+    """
+    try:
+        yield
+    except BuildError:  # a package that is not installed, for one
+        raise
+    except Exception as exc:
+        raise CheckFailed(f"{what} ({first_cause(exc)}): {remedy}") from exc
 
 
 def save_graph(model: Any, target: Path) -> None:
@@ -102,11 +117,10 @@ def _fuse(model: Any, heads: int, width: int) -> Any:
     return fused
 
 
-def _scores(model: Any) -> list[tuple[Any, Any]]:
-    """The nodes (scale, sum with the mask) of every attention: MatMul, Mul, Add, Softmax."""
-    constants = {tensor.name for tensor in model.graph.initializer}
+def _scales(model: Any, constants: dict[str, Any]) -> list[Any]:
+    """The node that scales the scores of every attention: MatMul, Mul, Add, Softmax."""
     made_by = {name: node for node in model.graph.node for name in node.output}
-    found: list[tuple[Any, Any]] = []
+    found: list[Any] = []
     for node in model.graph.node:
         add = made_by.get(node.input[0]) if node.op_type == "Softmax" else None
         if add is None or add.op_type != "Add":
@@ -117,15 +131,14 @@ def _scores(model: Any) -> list[tuple[Any, Any]]:
                 continue
             product = made_by.get(scale.input[0])
             if product is not None and product.op_type == "MatMul":
-                found.append((scale, add))
+                found.append(scale)
     return found
 
 
-def _attention_shape(model: Any) -> tuple[int, int]:
+def _attention_shape(model: Any, constants: dict[str, Any]) -> tuple[int, int]:
     """Heads and width of the attention, told by its scale and its output; zeros: not told."""
-    constants = constants_of(model)
     made_by = {name: node for node in model.graph.node for name in node.output}
-    for scale, _ in _scores(model):
+    for scale in _scales(model, constants):
         value = constants[scale.input[1]]
         head = round(float(value.item()) ** -2) if value.size == 1 and value.item() > 0 else 0
         node = made_by.get(made_by[scale.input[0]].input[0])  # the query: Transpose, Reshape, Add
@@ -162,20 +175,19 @@ def _known_mask(model: Any) -> None:
         graph.node.insert(i, node)
 
 
-def _known_scale(model: Any) -> None:
+def _known_scale(model: Any, constants: dict[str, Any], head: int) -> None:
     """Divisions by the square root of the head's width in place of multiplications.
 
-    The fused operator has that scale by itself; another one is left alone, and not fused.
+    The fused operator has that scale by itself. A multiplication by another one stays, and the
+    optimiser, which cannot tell it from the mask's, does not fuse it. Where all scales are those of
+    heads of another width they become divisions too, and the optimiser finds no number of such
+    heads that fits its reshapes.
     """
     from onnx import numpy_helper
 
-    heads, width = _attention_shape(model)
-    if not heads:
-        return
-    constants = constants_of(model)
-    root = np.sqrt(np.float32(width // heads))
+    root = np.sqrt(np.float32(head))
     model.graph.initializer.append(numpy_helper.from_array(root, "attention_root"))
-    for scale, _ in _scores(model):
+    for scale in _scales(model, constants):
         if np.allclose(constants[scale.input[1]] * root, 1.0, rtol=1e-5):
             scale.op_type = "Div"
             scale.input[1] = "attention_root"
@@ -211,8 +223,9 @@ def _plain_norms(model: Any) -> None:
 @contextmanager
 def _quiet() -> Generator[None, None, None]:
     """Keep the optimiser's notes off the terminal; it speaks through the root logger too."""
-    logging.disable(logging.ERROR)
+    disabled = logging.root.manager.disable
+    logging.disable(max(disabled, logging.ERROR))
     try:
         yield
     finally:
-        logging.disable(logging.NOTSET)
+        logging.disable(disabled)

@@ -6,6 +6,9 @@ is not what serves. Here every token has its own scale, so a row's logits are it
 
     x (batch, length, k) -> scale (batch, length, 1) = max |x| / 127
     y = (round(x / scale) · W) * column scale * scale,  W of int8, a scale for each column
+
+In the words of ONNX Runtime: per-channel weights, per-token dynamic activations. A token of NaN
+alone stays NaN; one with a single NaN that is not its first element can give finite products.
 """
 
 from __future__ import annotations
@@ -16,8 +19,9 @@ from typing import Any
 
 import numpy as np
 
+from .errors import CheckFailed
 from .extras import needs_extra
-from .fused_graph import constants_of, save_graph
+from .fused_graph import constants_of, failing_as, save_graph
 
 # Counts the changes of what is made of a graph; a new one makes the graphs anew.
 INT8_VERSION = 1
@@ -32,23 +36,44 @@ _GELU = {"Gelu", "BiasGelu"}
 # A token of nothing but zeros has this scale, and stays zero.
 _TINY = 1e-12
 
+_REMEDY = "leave precision = 'int8' out of [runtime]"
+
 
 def int8_graph(source: Path, target: Path, weight_bits: int = 8) -> int:
     """Write `target`: `source` with its products of activations and constant matrices in INT8.
 
-    Embeddings, attention scores, normalisations, pooler and classifier stay FP32.
+    These are the products of all tokens: of the layers, and of ELECTRA's embeddings. What reads one
+    token alone (pooler, classifier), attention scores and normalisations stay FP32.
 
     Args:
         source: a fused graph.
         target: written whole or not at all.
-        weight_bits: 8, or 7 for CPUs that add products up in 16 bits; see `exact_products`.
+        weight_bits: 8, or 7 (ONNX Runtime: reduce_range) for CPUs that add products up in 16 bits;
+            see `exact_products`.
 
     Returns:
         How many products were replaced.
+
+    Raises:
+        MissingExtra: ONNX is not installed.
+        CheckFailed: the graph has no such product, or cannot be read or written.
     """
     with needs_extra("build"):
         import onnx
-    model = onnx.load(str(source))
+    with failing_as(f"{source} cannot be quantised", _REMEDY):
+        model = onnx.load(str(source))
+        replaced = _quantise(model, weight_bits)
+        if not replaced:
+            raise CheckFailed(
+                f"{source} has no product of all tokens with a constant matrix, and so nothing for "
+                f"8-bit integers: {_REMEDY}"
+            )
+        save_graph(model, target)
+    return replaced
+
+
+def _quantise(model: Any, weight_bits: int) -> int:
+    """Replace the products in place, and say how many they are."""
     builder = _Builder(model, constants_of(model), (1 << (weight_bits - 1)) - 1)
     nodes: list[Any] = []
     for node in model.graph.node:
@@ -62,7 +87,6 @@ def int8_graph(source: Path, target: Path, weight_bits: int = 8) -> int:
     kept = [tensor for tensor in model.graph.initializer if tensor.name in used]
     del model.graph.initializer[:]
     model.graph.initializer.extend([*kept, *builder.tensors()])
-    save_graph(model, target)
     return builder.replaced
 
 
@@ -141,8 +165,6 @@ class _Builder:
                 f"int8_step_{zero}": np.float32(1 / steps),
                 "int8_last": np.array([-1], np.int64),
                 f"int8_matrix_{k}": np.array([-1, k], np.int64),
-                "int8_tiny": np.float32(_TINY),
-                "int8_gelu": np.float32(_GELU_LOWEST / _GELU_ZERO),
             }
         )
 
@@ -151,12 +173,14 @@ class _Builder:
 
         highest = node("ReduceMax", [x, "int8_last"], f"{x}_max", keepdims=1)
         if gelu:  # its scale must hold the lowest value as well
+            self.made["int8_gelu"] = np.float32(_GELU_LOWEST / _GELU_ZERO)
             scale = [
                 highest,
                 node("Mul", [f"{x}_max", f"int8_step_{zero}"], f"{x}_high"),
                 node("Max", [f"{x}_high", "int8_gelu"], f"{x}_scale"),
             ]
         else:
+            self.made["int8_tiny"] = np.float32(_TINY)
             scale = [
                 highest,
                 node("ReduceMin", [x, "int8_last"], f"{x}_min", keepdims=1),

@@ -10,6 +10,7 @@ from pathlib import Path
 from cascadebert_engine.files import read_json, sha256_of_file, write_json
 
 from .artefact import Artefact
+from .check_record import has_passed, write_check
 from .config import CascadeConfig, MemberConfig
 from .data import Rows
 from .decisions import MAX_FLIPPED, MAX_FLIPPED_INT8
@@ -22,12 +23,16 @@ from .logits import Run, stage_input
 from .progress import say, timed
 from .reference import reference_of_texts
 from .session import OnnxSession
-from .verify_graph import FP32, INT8, GraphReport, verify_graph
+from .verify_graph import CHECK_VERSION, FP32, INT8, GraphReport, verify_graph
 from .workspace import Workspace, sha256_of
 
 _GRAPH = "model.onnx"
 _MANIFEST = "optimized.json"
 _REPORT = "verify.json"
+
+# Why weights have 7 bits.
+_BACKEND = "Triton's onnxruntime backend runs no probe"
+_CPU = "this CPU cuts off sums of products with 8 bits"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +43,12 @@ class OptimizedManifest:
         member: its name.
         precision: "fp32" or "int8".
         weight_bits: of INT8 weights; 0 where there are none.
+        bits_reason: why they are 7; "" where they are not.
         onnx_sha256: of the exported graph.
         graph_sha256: of the optimised one.
         probe_sha256: of the probe that a CPU must pass; "" where it need not.
         onnxruntime: version of the optimiser.
-        versions: of what this package makes of a graph.
+        graph_versions: of what this package makes of a graph, fused and INT8.
         fused: nodes of the fused operators, by type.
         products: matrix products in INT8.
     """
@@ -50,11 +56,12 @@ class OptimizedManifest:
     member: str
     precision: str
     weight_bits: int
+    bits_reason: str
     onnx_sha256: str
     graph_sha256: str
     probe_sha256: str
     onnxruntime: str
-    versions: tuple[int, int]
+    graph_versions: tuple[int, int]
     fused: dict[str, int]
     products: int
 
@@ -62,7 +69,10 @@ class OptimizedManifest:
         fused = ", ".join(f"{count} {name}" for name, count in self.fused.items())
         if not self.products:
             return fused
-        return f"{fused}; {self.products} products in INT8, weights of {self.weight_bits} bits"
+        reason = f" ({self.bits_reason})" if self.bits_reason else ""
+        return (
+            f"{fused}; {self.products} products in INT8, weights of {self.weight_bits} bits{reason}"
+        )
 
 
 @dataclass
@@ -82,9 +92,16 @@ class OptimizeSteps:
     force: bool = False
 
     name = "optimized"
+    what = "optimised graph"
     verify_where = ""
-    flips_remedy = "give optimize = true with precision = 'fp32' under [runtime]"
     regroups = True
+
+    @property
+    def remedy(self) -> str:
+        """What to do where the graph is too far from the exported one."""
+        if self._precision == "int8":
+            return "give optimize = true with precision = 'fp32' under [runtime]"
+        return "leave optimize out of [runtime]"
 
     @property
     def max_flipped(self) -> float:
@@ -94,6 +111,11 @@ class OptimizeSteps:
     @property
     def _precision(self) -> str:
         return self.config.runtime.precision
+
+    @property
+    def _runs_probe(self) -> bool:
+        # Triton's own backend loads model.onnx alone.
+        return self.config.runtime.backend == "python"
 
     def make(self, member: MemberConfig) -> OptimizedManifest:
         """Exported graph → optimised graph and its manifest.
@@ -114,23 +136,21 @@ class OptimizeSteps:
             for name in (_MANIFEST, PROBE):
                 (folder / name).unlink(missing_ok=True)
             fused = fused_graph(self.workspace.onnx(member), folder / _GRAPH)
-            bits = products = 0
+            bits, reason, products = 0, "", 0
             if self._precision == "int8":
-                write_probe(folder / PROBE)
-                bits = 8 if has_exact_products(folder / PROBE) else 7
-                if bits == 7:  # their sums fit everywhere
-                    (folder / PROBE).unlink()
+                bits, reason = self._weight_bits(folder / PROBE)
                 products = int8_graph(folder / _GRAPH, folder / _GRAPH, bits)
             probe = folder / PROBE
             manifest = OptimizedManifest(
                 member=member.name,
                 precision=self._precision,
                 weight_bits=bits,
+                bits_reason=reason,
                 onnx_sha256=exported.onnx_sha256,
                 graph_sha256=sha256_of_file(folder / _GRAPH),
                 probe_sha256=sha256_of_file(probe) if probe.is_file() else "",
                 onnxruntime=_runtime_version(),
-                versions=(FUSED_VERSION, INT8_VERSION),
+                graph_versions=(FUSED_VERSION, INT8_VERSION),
                 fused=fused,
                 products=products,
             )
@@ -138,6 +158,16 @@ class OptimizeSteps:
             size = (folder / _GRAPH).stat().st_size / 1e6
             note(f"{size:.0f} MB; {manifest}")
         return manifest
+
+    def _weight_bits(self, probe: Path) -> tuple[int, str]:
+        """Bits of the weights, and why they are 7; with 8 the probe is there."""
+        if not self._runs_probe:
+            return 7, _BACKEND
+        write_probe(probe)
+        if has_exact_products(probe):
+            return 8, ""
+        probe.unlink()  # sums of 7 bits fit everywhere
+        return 7, _CPU
 
     def is_made(self, member: MemberConfig) -> bool:
         """Whether there is a graph, of whatever state."""
@@ -147,7 +177,8 @@ class OptimizeSteps:
         """The graph's manifest, with the files checked against it.
 
         Raises:
-            UsageError: there is none, it is of an earlier export, or a file is damaged.
+            UsageError: there is none, it is of an earlier export or for another backend, or a file
+                is damaged.
         """
         folder = self._folder(member)
         raw = read_json(folder / _MANIFEST)
@@ -157,7 +188,7 @@ class OptimizeSteps:
                 "`cascadebert compile`"
             )
         try:
-            raw["versions"] = tuple(raw["versions"])
+            raw["graph_versions"] = tuple(raw["graph_versions"])
             manifest = OptimizedManifest(**raw)
         except (TypeError, KeyError) as exc:
             raise UsageError(
@@ -174,6 +205,12 @@ class OptimizeSteps:
                 f"{folder / _MANIFEST} says precision {manifest.precision!r}, and cascade.toml "
                 f"{self._precision!r}: run `cascadebert compile --force`"
             )
+        if manifest.weight_bits == 8 and not self._runs_probe:
+            raise UsageError(
+                f"the INT8 graph of {member.name!r} has weights of 8 bits, and the backend "
+                f"{self.config.runtime.backend!r} cannot try whether its CPU adds their products "
+                "up exactly: run `cascadebert compile`"
+            )
         for name, wanted in ((_GRAPH, manifest.graph_sha256), (PROBE, manifest.probe_sha256)):
             path = folder / name
             if wanted and (not path.is_file() or sha256_of_file(path) != wanted):
@@ -187,13 +224,19 @@ class OptimizeSteps:
         """The graph, checked; see `manifest`."""
         manifest, folder = self.manifest(member), self._folder(member)
         others = (folder / _MANIFEST, *([folder / PROBE] if manifest.probe_sha256 else []))
-        return Artefact(folder / _GRAPH, "optimized_sha256", manifest.graph_sha256, others=others)
+        return Artefact(
+            folder / _GRAPH,
+            "optimized_sha256",
+            manifest.graph_sha256,
+            f", onnxruntime {_runtime_version()}",
+            others=others,
+        )
 
     def verify(self, member: MemberConfig) -> GraphReport | None:
         """The graph, reloaded, against the exported one; None when a passed check still holds.
 
         Raises:
-            CheckFailed: it is out of tolerance.
+            CheckFailed: it is out of tolerance, or cannot run on this CPU.
             UsageError: there is none, or it is damaged.
         """
         self.manifest(member)
@@ -201,10 +244,10 @@ class OptimizeSteps:
             say("verify", f"{member.name} {self.name}", "up to date")
             return None
         with timed("verify", f"{member.name} {self.name}") as note:
-            stage = stage_input(self.config, self.workspace, member)
-            exported = OnnxSession(self.workspace.onnx(member)).logits
-            reference = reference_of_texts(exported, stage, self.rows().texts)
             with self.opened(member) as run:
+                stage = stage_input(self.config, self.workspace, member)
+                exported = OnnxSession(self.workspace.onnx(member)).logits
+                reference = reference_of_texts(exported, stage, self.rows().texts)
                 report = verify_graph(
                     run,
                     reference,
@@ -214,31 +257,32 @@ class OptimizeSteps:
                     max_batch_size=member.max_batch_size,
                 )
             path = self._folder(member) / _REPORT
-            write_json(
-                path,
-                {
-                    "key": self._verify_key(member),
-                    "passed": bool(report),
-                    "failures": report.failures(),
-                    **asdict(report),
-                },
-            )
+            write_check(path, self._verify_key(member), report)
             if not report:
                 raise CheckFailed(
                     f"the optimised graph of {member.name!r} is not its checkpoint: "
-                    f"{'; '.join(report.failures())}; see {path}"
+                    f"{'; '.join(report.failures())}: {self.remedy}; see {path}"
                 )
             note(str(report))
         return report
 
     def is_verified(self, member: MemberConfig) -> bool:
         """Whether the graph, as it is now, has passed its check."""
-        report = read_json(self._folder(member) / _REPORT) or {}
-        return report.get("passed") is True and report.get("key") == self._verify_key(member)
+        return has_passed(self._folder(member) / _REPORT, self._verify_key(member))
 
     @contextmanager
     def opened(self, member: MemberConfig, threads: int = 1) -> Generator[Run, None, None]:
-        """The graph, loaded as the embedded server loads it."""
+        """The graph, loaded as the embedded server loads it.
+
+        Raises:
+            CheckFailed: its answers would be wrong on this CPU.
+            UsageError: there is none, or it is damaged.
+        """
+        if not self._fits_this_cpu(member, self.manifest(member)):
+            raise CheckFailed(
+                f"the INT8 graph of {member.name!r} has weights of 8 bits, and this CPU cuts off "
+                "sums of their products: run `cascadebert compile`, which gives them 7 here"
+            )
         yield OnnxSession(self._folder(member) / _GRAPH, threads).logits
 
     def _folder(self, member: MemberConfig) -> Path:
@@ -250,8 +294,16 @@ class OptimizeSteps:
             manifest = self.manifest(member)
         except UsageError:
             return None
-        made = (manifest.onnxruntime, manifest.versions)
-        return manifest if made == (_runtime_version(), (FUSED_VERSION, INT8_VERSION)) else None
+        made = (manifest.onnxruntime, manifest.graph_versions)
+        if made != (_runtime_version(), (FUSED_VERSION, INT8_VERSION)):
+            return None
+        if manifest.bits_reason == _BACKEND and self._runs_probe:  # 8 may be had now
+            return None
+        return manifest if self._fits_this_cpu(member, manifest) else None
+
+    def _fits_this_cpu(self, member: MemberConfig, manifest: OptimizedManifest) -> bool:
+        """Whether this CPU adds the graph's products up exactly; 7 bits fit every one."""
+        return not manifest.probe_sha256 or has_exact_products(self._folder(member) / PROBE)
 
     def _verify_key(self, member: MemberConfig) -> str:
         """A hash of everything that the check of the graph reads."""
@@ -261,7 +313,7 @@ class OptimizeSteps:
             sha256_of_file(graph) if graph.is_file() else None, manifest.onnx_sha256,
             manifest.tokenizer_sha256, self.rows().sha256(), self.config.buckets(member),
             member.max_length, member.max_batch_size,
-            asdict(INT8 if self._precision == "int8" else FP32), _runtime_version(),
+            asdict(INT8 if self._precision == "int8" else FP32), CHECK_VERSION, _runtime_version(),
         )  # fmt: skip
 
 

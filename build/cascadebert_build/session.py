@@ -17,8 +17,8 @@ from .extras import needs_extra
 class OnnxSession:
     """One ONNX file, loaded for the CPU.
 
-    The settings are those of the stage models (stages/onnxruntime.py), so that offline logits
-    are the served ones up to the last digits.
+    The settings are those of the stage models (stages/onnxruntime_session.py), so that offline
+    logits are the served ones up to the last digits.
     """
 
     def __init__(self, path: Path, threads: int = 1) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -16,14 +16,15 @@ from numpy.typing import NDArray
 from cascadebert_core.errors import PolicyError
 from cascadebert_core.policy import Policy, StagePolicy, policy_from_file, policy_to_json
 from cascadebert_engine.errors import EngineError
-from cascadebert_engine.files import read_json, sha256_of_file, write_json, write_text
+from cascadebert_engine.files import sha256_of_file, write_text
 from cascadebert_engine.request import EngineRequest
 
 from .artefact import CompiledSteps
+from .check_record import has_passed, write_check
 from .checkpoint import checkpoint_from_source, sha256_of_checkpoint, tokenizer_to_json
 from .config import CascadeConfig, MemberConfig
 from .data import Rows, rows_from_source
-from .decisions import MAX_FLIPPED, DecisionReport, compare_decisions
+from .decisions import MAX_REGROUPED, DecisionReport, compare_decisions
 from .draft import policy_from_members
 from .engine_steps import EngineSteps
 from .errors import CheckFailed, UsageError
@@ -139,13 +140,11 @@ class Steps:
                 member=member.name,
                 max_batch_size=member.max_batch_size,
             )
-            write_json(
-                path, {"key": self._verify_key(member), "passed": bool(report), **asdict(report)}
-            )
+            write_check(path, self._verify_key(member), report)
             if not report:
                 raise CheckFailed(
                     f"{self.workspace.onnx(member)} is not its checkpoint ({manifest.checkpoint}): "
-                    f"{report}; see {path}"
+                    f"{'; '.join(report.failures())}; see {path}"
                 )
             note(str(report).removeprefix(f"{member.name}: "))
         return report
@@ -247,14 +246,11 @@ class Steps:
             regrouped = [self._served_logits(member, regrouped=True) for member in members]
         with timed("verify", "decisions") as note:
             report = compare_decisions(policy, served, reference, compiled.max_flipped, regrouped)
-            key = self._decisions_key(policy)
-            write_json(
-                self.workspace.decisions, {"key": key, "passed": bool(report), **asdict(report)}
-            )
+            write_check(self.workspace.decisions, self._decisions_key(policy), report)
             if not report:
                 raise CheckFailed(
-                    f"{report}: {compiled.flips_remedy}, or choose thresholds further from where "
-                    f"the rows are; see {self.workspace.decisions}"
+                    f"{'; '.join(report.failures())}: {compiled.remedy}, or choose "
+                    f"thresholds further from where the rows are; see {self.workspace.decisions}"
                 )
             note(str(report))
         return report
@@ -346,15 +342,14 @@ class Steps:
                     "run `cascadebert verify`"
                 )
             if compiled is not None and not compiled.is_verified(member):
-                what = "engine" if self.uses_plans else "optimised graph"
                 raise UsageError(
-                    f"the {what} of {member.name!r}, as it is now, has not passed verification: "
-                    f"run `cascadebert verify`{compiled.verify_where}"
+                    f"the {compiled.what} of {member.name!r}, as it is now, has not passed "
+                    f"verification: run `cascadebert verify`{compiled.verify_where}"
                 )
         policy = self.policy()
         if compiled is not None and not self._are_decisions_verified(policy):
             raise UsageError(
-                f"the gate's decisions of these {'engines' if self.uses_plans else 'graphs'} at "
+                f"the gate's decisions of these {compiled.what}s at "
                 "these thresholds have not passed verification: run `cascadebert verify`"
             )
         with timed("publish", self.config.name) as note:
@@ -411,8 +406,9 @@ class Steps:
             == policy
         )
         if not same or (policy.certificate or {}).get("artefacts") != self._artefacts():
+            theirs = "" if self.compiled is None else f" or their {self.compiled.what}s"
             raise UsageError(
-                "the members or their engines have changed since the thresholds were chosen: run "
+                f"the members{theirs} have changed since the thresholds were chosen: run "
                 "`cascadebert tune` again"
             )
         return policy
@@ -471,16 +467,19 @@ class Steps:
         )  # fmt: skip
 
     def _is_verified(self, member: MemberConfig) -> bool:
-        report = read_json(self.workspace.verify_report(member)) or {}
-        return report.get("passed") is True and report.get("key") == self._verify_key(member)
+        return has_passed(self.workspace.verify_report(member), self._verify_key(member))
 
     def _decisions_key(self, policy: Policy) -> str:
-        tolerance = MAX_FLIPPED if self.compiled is None else self.compiled.max_flipped
-        return sha256_of(policy.id, self.rows.sha256(), tolerance)
+        """A hash of everything that the check of the gate's decisions reads."""
+        compiled = self.compiled
+        checked: list[object] = []
+        if compiled is not None:
+            kernels = [compiled.artefact(member).kernels for member in self.config.members]
+            checked = [compiled.max_flipped, compiled.regroups, MAX_REGROUPED, kernels]
+        return sha256_of(policy.id, self.rows.sha256(), *checked)
 
     def _are_decisions_verified(self, policy: Policy) -> bool:
-        report = read_json(self.workspace.decisions) or {}
-        return report.get("passed") is True and report.get("key") == self._decisions_key(policy)
+        return has_passed(self.workspace.decisions, self._decisions_key(policy))
 
     def _is_exported(self, member: MemberConfig) -> bool:
         try:

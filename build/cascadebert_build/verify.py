@@ -62,9 +62,20 @@ class VerifyReport:
     cases: tuple[VerifyCase, ...]
 
     def __bool__(self) -> bool:
-        return all(
-            case.max_difference <= self.tolerance and case.non_finite == 0 for case in self.cases
-        )
+        return not self.failures()
+
+    def failures(self) -> list[str]:
+        """A sentence for everything that is out of tolerance."""
+        found: list[str] = []
+        for case in self.cases:
+            if case.non_finite:
+                found.append(f"{case.name}: {case.non_finite} logits are NaN or infinite")
+            if not case.max_difference <= self.tolerance:  # NaN too
+                found.append(
+                    f"{case.name}: a logit differs by {case.max_difference:.1e} "
+                    f"(tolerance {self.tolerance:.0e})"
+                )
+        return found
 
     @property
     def max_difference(self) -> float:

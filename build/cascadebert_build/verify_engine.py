@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cascadebert_core.batching import StageBatch, pad_rows
-from cascadebert_core.tokenization import EncodedRow
 from cascadebert_engine.manifest import EngineManifest
 
-from .errors import UsageError
+from .compared_calls import ComparedCalls, calls_of_rows, compare_calls, mean_over_rows
 from .reference import Reference
 
 # FP16 rounds to 11 bits, 4.9e-4 of a value. Such errors of the hundred or so operations on a row's
@@ -31,36 +29,6 @@ MIN_AGREEMENT = 0.99
 # average. An engine below this computed in FP32, whatever it was asked for.
 FP32_FINGERPRINT = 8e-6
 
-# Calls that are compared for one size of a profile: with real text on every one of their rows.
-_CALLS = {1: 12}
-_MORE_ROWS_CALLS = 2
-
-
-@dataclass(frozen=True, slots=True)
-class EngineCase:
-    """Calls of one profile and one number of rows.
-
-    Attributes:
-        length: padded length of the profile.
-        batch: rows in a call: the profile's minimum, optimum or maximum.
-        rows: compared in all.
-        truncated_rows: those among them that were cut to the maximum length.
-        max_difference, p50_difference, p99_difference, mean_difference: of a logit, absolute.
-        label_agreement: share of rows with the FP32 graph's label.
-        non_finite: NaN and infinite logits.
-    """
-
-    length: int
-    batch: int
-    rows: int
-    truncated_rows: int
-    max_difference: float
-    p50_difference: float
-    p99_difference: float
-    mean_difference: float
-    label_agreement: float
-    non_finite: int
-
 
 @dataclass(frozen=True, slots=True)
 class EngineReport:
@@ -70,7 +38,7 @@ class EngineReport:
         member, tensorrt, gpu, precision: what was compared.
         opaque: whether the engine inspector could not tell the precision.
         tolerance_max, tolerance_p99: of a logit's difference.
-        cases: by profile and rows.
+        cases: by profile and rows in a call: the profile's minimum, optimum or maximum.
     """
 
     member: str
@@ -80,7 +48,7 @@ class EngineReport:
     opaque: bool
     tolerance_max: float
     tolerance_p99: float
-    cases: tuple[EngineCase, ...]
+    cases: tuple[ComparedCalls, ...]
 
     def __bool__(self) -> bool:
         return not self.failures()
@@ -89,19 +57,7 @@ class EngineReport:
         """A sentence for everything that is out of tolerance."""
         found: list[str] = []
         for case in self.cases:
-            where = f"{case.batch} rows of {case.length} tokens"
-            if case.non_finite:
-                found.append(f"{where}: {case.non_finite} logits are NaN or infinite")
-            if case.max_difference > self.tolerance_max:
-                found.append(
-                    f"{where}: a logit differs by {case.max_difference:.1e} "
-                    f"(tolerance {self.tolerance_max:.0e})"
-                )
-            if case.p99_difference > self.tolerance_p99:
-                found.append(
-                    f"{where}: 1% of the logits differ by more than {case.p99_difference:.1e} "
-                    f"(tolerance {self.tolerance_p99:.0e})"
-                )
+            found += case.failures(self.tolerance_max, self.tolerance_p99)
         if self.label_agreement < MIN_AGREEMENT:
             found.append(
                 f"{1 - self.label_agreement:.1%} of the rows get another label than in FP32 "
@@ -122,15 +78,12 @@ class EngineReport:
     @property
     def mean_difference(self) -> float:
         """The mean difference over all rows of all cases."""
-        return self._mean([case.mean_difference for case in self.cases])
+        return mean_over_rows(self.cases, [case.mean_difference for case in self.cases])
 
     @property
     def label_agreement(self) -> float:
         """Share of all rows of all cases with the FP32 graph's label."""
-        return self._mean([case.label_agreement for case in self.cases])
-
-    def _mean(self, values: Sequence[float]) -> float:
-        return float(np.average(values, weights=[case.rows for case in self.cases]))
+        return mean_over_rows(self.cases, [case.label_agreement for case in self.cases])
 
     def __str__(self) -> str:
         rows = sum(case.rows for case in self.cases)
@@ -188,7 +141,7 @@ def verify_engine(
     Raises:
         UsageError: no row fits a profile.
     """
-    cases: list[EngineCase] = []
+    cases: list[ComparedCalls] = []
     for profile in manifest.profiles:
         for batch in profile.batches:
             calls = calls_of_rows(reference.rows, profile.length, batch)
@@ -200,17 +153,7 @@ def verify_engine(
                 for call in calls
             ]
             logits = np.concatenate([run(stage_batch) for stage_batch in batches])
-            indices = [i for call in calls for i in call]
-            truncated = sum(bool(reference.rows[i].truncated) for i in indices)
-            cases.append(
-                EngineCase(
-                    length=profile.length,
-                    batch=batch,
-                    rows=len(indices),
-                    truncated_rows=truncated,
-                    **difference_of_logits(logits, reference.logits[indices]),
-                )
-            )
+            cases.append(compare_calls(logits, reference, calls, profile.length))
     return EngineReport(
         member=manifest.member,
         tensorrt=manifest.tensorrt,
@@ -221,48 +164,3 @@ def verify_engine(
         tolerance_p99=tolerance_p99,
         cases=tuple(cases),
     )
-
-
-def calls_of_rows(rows: Sequence[EncodedRow], length: int, batch: int) -> list[list[int]]:
-    """Indices of the rows of a few calls with `batch` rows of `length` tokens or less.
-
-    The longest and the shortest come first; the list starts again where there are too few rows.
-
-    Raises:
-        UsageError: no row fits the length.
-    """
-    fitting = _fitting(rows, length)
-    calls = _CALLS.get(batch, _MORE_ROWS_CALLS)
-    return [
-        [fitting[(call * batch + i) % len(fitting)] for i in range(batch)] for call in range(calls)
-    ]
-
-
-def _fitting(rows: Sequence[EncodedRow], length: int) -> list[int]:
-    """Rows that fit a length, the longest and the shortest first and the rest as they come."""
-    fitting = [i for i, row in enumerate(rows) if len(row) <= length]
-    if not fitting:
-        raise UsageError(
-            f"no row of the held-out data fits the profile of {length} tokens: the shortest has "
-            f"{min(map(len, rows))}; leave that bucket out"
-        )
-    by_length = sorted(fitting, key=lambda i: -len(rows[i]))
-    return list(dict.fromkeys([by_length[0], by_length[-1], *fitting]))
-
-
-def difference_of_logits(
-    logits: NDArray[np.float32], wanted: NDArray[np.float32]
-) -> dict[str, Any]:
-    """The figures of a case, for logits of shape (n, n_labels)."""
-    differences = np.abs(logits - wanted)
-    finite = differences[np.isfinite(differences)]
-    others = logits.argmax(axis=1) != wanted.argmax(axis=1)
-    p50, p99 = np.percentile(finite, (50, 99)) if finite.size else (0.0, 0.0)
-    return {
-        "max_difference": float(finite.max(initial=0.0)),
-        "p50_difference": float(p50),
-        "p99_difference": float(p99),
-        "mean_difference": float(finite.mean()) if finite.size else 0.0,
-        "label_agreement": float(1 - others.mean()),
-        "non_finite": int((~np.isfinite(logits)).sum()),
-    }

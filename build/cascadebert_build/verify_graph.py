@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .compared_calls import ComparedCalls, calls_of_rows, compare_calls, mean_over_rows
 from .logits import Run, StageInput
 from .reference import Reference
 from .verify import TOLERANCE
-from .verify_engine import calls_of_rows, difference_of_logits
+
+# Counts the changes of what is compared; a new one checks the graphs anew.
+CHECK_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,31 +48,14 @@ INT8 = Tolerance(0.5, 0.25, 0.95, 1e-2)
 
 
 @dataclass(frozen=True, slots=True)
-class GraphCase:
+class GraphCase(ComparedCalls):
     """Calls of one length and one number of rows.
 
     Attributes:
-        length: padded, in tokens.
-        batch: rows in a call.
-        rows: compared in all.
-        truncated_rows: those among them that were cut to the maximum length.
-        max_difference, p50_difference, p99_difference, mean_difference: of a logit, absolute.
-        label_agreement: share of rows with the FP32 graph's label.
-        non_finite: NaN and infinite logits.
         batch_difference: largest difference of a row's logit from the same row alone, with as
             little padding as its bucket asks for.
     """
 
-    length: int
-    batch: int
-    rows: int
-    truncated_rows: int
-    max_difference: float
-    p50_difference: float
-    p99_difference: float
-    mean_difference: float
-    label_agreement: float
-    non_finite: int
     batch_difference: float
 
 
@@ -79,9 +65,10 @@ class GraphReport:
 
     Attributes:
         member, precision: what was compared.
-        spread: standard deviation of the FP32 logits, at least 1: the unit of the tolerance.
+        spread: the unit of the tolerance: of INT8 the standard deviation of the FP32 logits, at
+            least 1; of FP32 1.
         tolerance: see there.
-        cases: by length and rows.
+        cases: every row alone in its own bucket, then by length and rows.
     """
 
     member: str
@@ -96,19 +83,15 @@ class GraphReport:
     def failures(self) -> list[str]:
         """A sentence for everything that is out of tolerance."""
         found: list[str] = []
-        limits = (
-            ("max_difference", "a logit differs by"),
-            ("p99_difference", "1% of the logits differ by more than"),
-            ("batch_difference", "a row's logit hangs on the rest of its batch by"),
-        )
+        unit, tolerance = self.spread, self.tolerance
+        allowed = tolerance.batch_difference * unit
         for case in self.cases:
-            where = f"{case.batch} rows of {case.length} tokens"
-            if case.non_finite:
-                found.append(f"{where}: {case.non_finite} logits are NaN or infinite")
-            for name, what in limits:
-                value, allowed = getattr(case, name), getattr(self.tolerance, name) * self.spread
-                if value > allowed:
-                    found.append(f"{where}: {what} {value:.1e} (tolerance {allowed:.2g})")
+            found += case.failures(tolerance.max_difference * unit, tolerance.p99_difference * unit)
+            if not case.batch_difference <= allowed:  # NaN too
+                found.append(
+                    f"{case.where}: a row's logit hangs on the rest of its batch by "
+                    f"{case.batch_difference:.1e} (tolerance {allowed:.2g})"
+                )
         if self.label_agreement < self.tolerance.min_agreement:
             found.append(
                 f"{1 - self.label_agreement:.1%} of the rows get another label than in FP32 "
@@ -119,8 +102,7 @@ class GraphReport:
     @property
     def label_agreement(self) -> float:
         """Share of all rows of all cases with the FP32 graph's label."""
-        weights = [case.rows for case in self.cases]
-        return float(np.average([case.label_agreement for case in self.cases], weights=weights))
+        return mean_over_rows(self.cases, [case.label_agreement for case in self.cases])
 
     def __str__(self) -> str:
         rows = sum(case.rows for case in self.cases)
@@ -142,7 +124,7 @@ def verify_graph(
     precision: str,
     max_batch_size: int,
 ) -> GraphReport:
-    """Call the graph at several lengths with one row, with 8 and with full batches.
+    """Call the graph with every row alone, and at several lengths with 1, 8 and most rows.
 
     Rows of all lengths that fit a call share it, so that padding is in nearly every one.
 
@@ -155,21 +137,26 @@ def verify_graph(
         max_batch_size: rows of a full batch.
     """
     alone = np.concatenate([run(stage.batch([row])) for row in reference.rows])
+    each = [[i] for i in range(len(reference.rows))]
     cases = [
-        _case(run, reference, alone, stage, shape=(batch, length))
-        for length in _lengths(reference, stage)
-        for batch in sorted({1, min(8, max_batch_size), max_batch_size})
+        _case(alone, reference, alone, each, None),
+        *(
+            _padded_case(run, reference, alone, stage, shape=(batch, length))
+            for length in _lengths(reference, stage)
+            for batch in sorted({1, min(8, max_batch_size), max_batch_size})
+        ),
     ]
+    spread = max(1.0, float(reference.logits.std())) if precision == "int8" else 1.0
     return GraphReport(
         member=member,
         precision=precision,
-        spread=max(1.0, float(reference.logits.std())),
+        spread=spread,
         tolerance=INT8 if precision == "int8" else FP32,
         cases=tuple(cases),
     )
 
 
-def _case(
+def _padded_case(
     run: Run,
     reference: Reference,
     alone: NDArray[np.float32],
@@ -182,13 +169,19 @@ def _case(
     logits = np.concatenate(
         [run(stage.batch([reference.rows[i] for i in call], length)) for call in calls]
     )
+    return _case(logits, reference, alone, calls, length)
+
+
+def _case(
+    logits: NDArray[np.float32],
+    reference: Reference,
+    alone: NDArray[np.float32],
+    calls: Sequence[Sequence[int]],
+    length: int | None,
+) -> GraphCase:
     indices = [i for call in calls for i in call]
     return GraphCase(
-        length=length,
-        batch=batch,
-        rows=len(indices),
-        truncated_rows=sum(bool(reference.rows[i].truncated) for i in indices),
-        **difference_of_logits(logits, reference.logits[indices]),
+        **asdict(compare_calls(logits, reference, calls, length)),
         batch_difference=float(np.abs(logits - alone[indices]).max()),
     )
 

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
+from cascadebert_build import optimize_steps
+from cascadebert_build import steps as steps_module
+from cascadebert_build.cli import main
 from cascadebert_build.config import config_from_file
 from cascadebert_build.decisions import MAX_FLIPPED_INT8, compare_decisions
 from cascadebert_build.errors import CheckFailed, UsageError
@@ -19,19 +24,44 @@ from cascadebert_build.workspace import workspace_of
 from tests.support.checkpoints import save_checkpoint, write_config
 
 
-@pytest.fixture
-def steps(tmp_path: Path) -> Steps:
-    """Two exported members, INT8 asked for."""
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The cascade.toml of two members, exported and verified to `work` beside it."""
+    folder = tmp_path_factory.mktemp("exported")
     members = {
-        "small": save_checkpoint(tmp_path / "a", seed=0, num_hidden_layers=1),
-        "large": save_checkpoint(tmp_path / "b", seed=1),
+        "small": save_checkpoint(folder / "a", seed=0, num_hidden_layers=1),
+        "large": save_checkpoint(folder / "b", seed=1),
     }
-    config = config_from_file(write_config(tmp_path, members))
-    config = replace(config, runtime=replace(config.runtime, precision="int8"))
-    steps = Steps(config, workspace_of(config, tmp_path / "work"))
+    config = config_from_file(write_config(folder, members))
+    steps = Steps(config, workspace_of(config, folder / "work"))
     for member in config.members:
         steps.export(member)
+        steps.verify(member)
+    return folder / "cascade.toml"
+
+
+@pytest.fixture
+def steps(exported: Path, tmp_path: Path) -> Steps:
+    """Two exported members, INT8 asked for."""
+    shutil.copytree(exported.with_name("work"), tmp_path / "work")
+    config = config_from_file(exported)
+    steps = Steps(config, workspace_of(config, tmp_path / "work"))
+    set_runtime(steps, precision="int8")
     return steps
+
+
+def set_runtime(steps: Steps, **keys: Any) -> None:
+    steps.config = replace(steps.config, runtime=replace(steps.config.runtime, **keys))
+
+
+def set_cpu(monkeypatch: pytest.MonkeyPatch, *, exact: bool) -> None:
+    """Let the probe find a CPU that adds products of 8 bits up exactly, or one that does not."""
+
+    def says(probe: Path) -> bool:
+        assert probe.is_file()
+        return exact
+
+    monkeypatch.setattr(optimize_steps, "has_exact_products", says)
 
 
 def optimised(steps: Steps) -> OptimizeSteps:
@@ -39,7 +69,9 @@ def optimised(steps: Steps) -> OptimizeSteps:
     return steps.compiled
 
 
-def test_from_checkpoints_to_a_published_cascade(steps: Steps, tmp_path: Path) -> None:
+def test_from_checkpoints_to_a_published_cascade(
+    steps: Steps, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     repository = tmp_path / "repository"
     steps.build(repository)
     policy = steps.policy()
@@ -61,13 +93,31 @@ def test_from_checkpoints_to_a_published_cascade(steps: Steps, tmp_path: Path) -
     assert np.abs(steps.logits(member) - steps.reference_logits(member)).max() > 1e-4
     assert steps.build(repository) == []  # nothing is done twice
 
+    # What was checked with other limits, or ran in another ONNX Runtime, is to be done again.
+    steps.kept_logits(member)
+    with monkeypatch.context() as other:
+        other.setattr(steps_module, "MAX_REGROUPED", 1e-4)
+        with pytest.raises(UsageError, match="decisions of these optimised graphs at these"):
+            steps.publish(repository)
+    with monkeypatch.context() as other:
+        other.setattr(OptimizeSteps, "regroups", False)
+        with pytest.raises(UsageError, match="decisions of these optimised graphs at these"):
+            steps.publish(repository)
+    with monkeypatch.context() as other:
+        other.setattr(optimize_steps, "_runtime_version", lambda: "99.0")
+        with pytest.raises(UsageError, match="no logits of 'large' are kept"):
+            steps.kept_logits(member)
+    assert steps.publish(repository) == []
+
     # Another precision is another artefact: its thresholds are to be chosen anew.
-    steps.config = replace(
-        steps.config, runtime=replace(steps.config.runtime, precision="fp32", optimize=True)
-    )
+    set_runtime(steps, precision="fp32", optimize=True)
     assert not steps.has_policy()
     with pytest.raises(UsageError, match="has no optimised graph in fp32: run `cascadebert comp"):
         steps.publish(repository)
+    for member in steps.config.members:
+        optimised(steps).make(member)
+    with pytest.raises(UsageError, match="the members or their optimised graphs have changed"):
+        steps.policy()
     steps.build(repository)
     assert (steps.policy().certificate or {})["cost_of"] == "ONNX Runtime, CPU, optimised"
 
@@ -104,7 +154,110 @@ def test_damaged_and_foreign_files_are_refused(steps: Steps) -> None:
         optimised(steps).verify(member)
 
 
-def test_a_graph_that_is_another_fails_its_check_and_is_not_published(steps: Steps) -> None:
+def test_a_cpu_that_cuts_sums_off_gets_weights_of_7_bits(
+    steps: Steps, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Made on a machine whose sums are exact, and taken to one whose are not."""
+    member = steps.config.members[0]
+    folder = steps.workspace.optimized(member, "int8")
+    set_cpu(monkeypatch, exact=True)
+    made = optimised(steps).make(member)
+    assert (made.weight_bits, made.bits_reason) == (8, "")
+    assert optimised(steps).make(member) == made
+    assert folder / "probe.onnx" in optimised(steps).artefact(member).others
+
+    set_cpu(monkeypatch, exact=False)
+    for use in (optimised(steps).verify, steps.logits):
+        with pytest.raises(
+            CheckFailed, match=r"has weights of 8 bits, .*run `cascadebert compile`"
+        ):
+            use(member)
+    again = optimised(steps).make(member)
+    assert (again.weight_bits, again.probe_sha256) == (7, "")
+    assert "weights of 7 bits (this CPU cuts off sums" in str(again)
+    assert largest_weight(folder / "model.onnx") == 63
+    assert optimised(steps).artefact(member).others == (folder / "optimized.json",)
+    report = optimised(steps).verify(member)
+    assert report, report
+    # These fit every CPU: a better one keeps them.
+    set_cpu(monkeypatch, exact=True)
+    assert optimised(steps).make(member) == again
+
+
+def largest_weight(path: Path) -> int:
+    tensors = onnx.load(str(path)).graph.initializer
+    weights = [t for t in tensors if t.data_type == onnx.TensorProto.INT8]
+    return max(int(np.abs(onnx.numpy_helper.to_array(t).astype(int)).max()) for t in weights)
+
+
+def test_tritons_own_backend_gets_weights_of_7_bits(
+    steps: Steps, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It loads model.onnx alone, and nothing would run the probe."""
+    set_cpu(monkeypatch, exact=True)
+    member = steps.config.members[0]
+    folder = steps.workspace.optimized(member, "int8")
+    optimised(steps).make(member)
+    set_runtime(steps, backend="onnxruntime")
+    with pytest.raises(
+        UsageError, match=r"8 bits, and the backend 'onnxruntime' .*ascadebert comp"
+    ):
+        optimised(steps).artefact(member)
+    made = optimised(steps).make(member)
+    assert made.weight_bits == 7
+    assert "runs no probe" in made.bits_reason
+    assert largest_weight(folder / "model.onnx") == 63
+    assert optimised(steps).artefact(member).others == (folder / "optimized.json",)
+    assert not (folder / "probe.onnx").exists()
+    assert optimised(steps).make(member) == made
+    set_runtime(steps, backend="python")  # where 8 bits can be had
+    assert optimised(steps).make(member).weight_bits == 8
+
+
+@pytest.mark.parametrize(
+    ("runtime", "code"), [('precision = "int8"', 1), ('engine = "tensorrt"', 0)]
+)
+def test_verify_says_what_is_not_made_yet(
+    runtime: str,
+    code: int,
+    exported: Path,
+    steps: Steps,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A graph for a CPU can be made at once; a plan perhaps on another machine only."""
+    config = tmp_path / "cascade.toml"
+    config.write_text(exported.read_text() + f"[runtime]\n{runtime}\n")
+    assert main(["verify", str(config), "--work-dir", str(steps.workspace.folder)]) == code
+    said = capsys.readouterr().err
+    assert said.count("not made yet: run `cascadebert compile`") == 2 + code
+    assert ("the optimised graph of 'small', 'large' is not made yet" in said) == bool(code)
+
+
+def test_nothing_unverified_is_published(steps: Steps, tmp_path: Path) -> None:
+    for member in steps.config.members:
+        optimised(steps).make(member)
+    with pytest.raises(
+        UsageError,
+        match="optimised graph of 'small', as it is now, has not passed verification: run `cascad",
+    ):
+        steps.publish(tmp_path / "repository")
+    for member in steps.config.members:
+        optimised(steps).verify(member)
+    steps.tune()
+    with pytest.raises(
+        UsageError,
+        match=r"decisions of these optimised graphs at these thresholds have not .* verification",
+    ):
+        steps.publish(tmp_path / "repository")
+    assert not (tmp_path / "repository").exists()
+    steps.verify_decisions()
+    assert steps.publish(tmp_path / "repository")
+
+
+def test_a_graph_that_is_another_fails_its_check_and_is_not_published(
+    steps: Steps, tmp_path: Path
+) -> None:
     """The large member's INT8 graph, vouched for as the small one's."""
     small, large = steps.config.members
     for member in (small, large):
@@ -115,9 +268,16 @@ def test_a_graph_that_is_another_fails_its_check_and_is_not_published(steps: Ste
     manifest = json.loads((folders[0] / "optimized.json").read_text())
     manifest["onnx_sha256"] = steps.workspace.manifest(small).onnx_sha256
     (folders[0] / "optimized.json").write_text(json.dumps(manifest))
-    with pytest.raises(CheckFailed, match="the optimised graph of 'small' is not its checkpoint"):
+    with pytest.raises(
+        CheckFailed,
+        match=r"optimised graph of 'small' is not its checkpoint: .*: give optimize = true with",
+    ):
         optimised(steps).verify(small)
     assert not optimised(steps).is_verified(small)
+    with pytest.raises(UsageError, match="graph of 'small', as it is now, has not passed"):
+        steps.publish(tmp_path / "repository")
+    set_runtime(steps, precision="fp32", optimize=True)
+    assert optimised(steps).remedy == "leave optimize out of [runtime]"
 
 
 def test_decisions_that_hang_on_the_batch_fail_the_report(steps: Steps) -> None:
@@ -134,3 +294,11 @@ def test_decisions_that_hang_on_the_batch_fail_the_report(steps: Steps) -> None:
     assert other.regrouped > 1
     assert not other
     assert f"in other batches {other.regrouped} are decided otherwise" in str(other)
+    assert other.failures() == [
+        f"{other.regrouped} of 1000 rows are decided otherwise where other rows share their "
+        "batches (tolerance 0.1% of the rows)"
+    ]
+    flipped = compare_decisions(policy, noisy, logits, 1e-3)
+    assert [failure.split(",")[0] for failure in flipped.failures()] == [
+        f"{flipped.flipped_exits} of 1000 rows exit at another stage than in FP32"
+    ]

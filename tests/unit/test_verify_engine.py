@@ -74,7 +74,7 @@ def test_every_profile_is_called_at_min_opt_and_max() -> None:
 @pytest.mark.parametrize(
     ("error", "sentence"),
     [
-        (0.06, "a logit differs by 6.0e-02 (tolerance 5e-02)"),
+        (0.06, "a logit differs by 6.0e-02 (tolerance 0.05)"),
         (0.03, "1% of the logits differ by more than 3.0e-02"),
         (float("nan"), "logits are NaN or infinite"),
         (float("inf"), "logits are NaN or infinite"),

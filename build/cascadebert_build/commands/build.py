@@ -19,7 +19,7 @@ from cascadebert_engine.files import write_text
 
 from ..config import CascadeConfig, MemberConfig, config_from_file
 from ..data import rows_from_source
-from ..errors import UsageError
+from ..errors import CheckFailed, UsageError
 from ..evaluate import evaluate
 from ..extras import require
 from ..goals import COST, DEFERRAL_RATE, KINDS, SPEEDUP
@@ -45,6 +45,8 @@ _GOALS = {
     SPEEDUP: ("TIMES", "budget: how many times cheaper than the last member alone"),
     COST: ("MS", "budget: milliseconds a row on this machine"),
 }
+
+_NOT_MADE = "not made yet: run `cascadebert compile`"
 
 
 def add_build_parsers(commands: Any) -> None:
@@ -208,9 +210,18 @@ def _verify(args: argparse.Namespace) -> int:
     members = _members(args, steps.config)
     reports: dict[str, Any] = {member.name: steps.verify(member) for member in members}
     if steps.compiled is not None:
+        not_made: list[str] = []
         for member in members:
             if steps.compiled.is_made(member):
                 reports[f"{member.name}_{steps.compiled.name}"] = steps.compiled.verify(member)
+            else:
+                not_made.append(repr(member.name))
+                say("verify", f"{member.name} {steps.compiled.name}", _NOT_MADE)
+        if not_made and not steps.uses_plans:  # plans may be made on another machine
+            raise CheckFailed(
+                f"the {steps.compiled.what} of {', '.join(not_made)} is {_NOT_MADE}, then verify "
+                "again"
+            )
         if args.member is None and steps.has_policy():
             reports["decisions"] = steps.verify_decisions()
     if args.member is None:

@@ -44,23 +44,30 @@ class Session:
 
 def open_session(folder: Path, device: int | None, parameters: dict[str, str]) -> Session:
     """The session of a version folder; parameters are those of config.pbtxt."""
-    if (folder / _PROBE).is_file():
-        _require_exact_products(folder / _PROBE)
+    if (folder / _PROBE).is_file() and not has_exact_products(folder / _PROBE):
+        raise RuntimeError(
+            "this stage has INT8 weights of 8 bits, and this CPU has no instructions that add "
+            "their products up exactly (VNNI on x86), so that its answers would be wrong: run "
+            "`cascadebert build` on such a machine, where it makes weights of 7 bits, or with "
+            "precision = 'fp32'"
+        )
     # 0 stands for "not chosen": one thread, since instances bring the parallelism.
     return Session(folder / "model.onnx", device, int(parameters.get("threads", "1")) or 1)
 
 
-def _require_exact_products(path: Path) -> None:
-    """Refuse a CPU that adds products of 8-bit integers up in 16 bits: answers would be wrong."""
+def has_exact_products(path: Path) -> bool:
+    """Whether this CPU adds the largest products of 8-bit integers up exactly, not in 16 bits.
+
+    Runs the probe, whose weights are all 127, with one row of 255 and with several: ONNX Runtime
+    has a kernel for each.
+    """
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    for rows in (1, 8):  # ONNX Runtime has a kernel for each
-        largest = np.full((rows, 64), 255, np.uint8)
-        if (np.asarray(session.run(["y"], {"x": largest})[0]) != 64 * 255 * 127).any():
-            raise RuntimeError(
-                "this stage has INT8 weights of 8 bits, and this CPU has no instructions that add "
-                "their products up exactly (VNNI on x86): run `cascadebert compile` on such a "
-                "machine, where it makes weights of 7 bits, or publish with precision = 'fp32'"
-            )
+    k = session.get_inputs()[0].shape[1]
+    for rows in (1, 8):
+        sums = np.asarray(session.run(["y"], {"x": np.full((rows, k), 255, np.uint8)})[0])
+        if (sums != k * 255 * 127).any():
+            return False
+    return True
 
 
 def _providers(device: int | None) -> list[Any]:

@@ -24,6 +24,7 @@ THREADS = "threads"
 # Whether a plan inside the python backend runs from CUDA graphs.
 CUDA_GRAPHS = "cuda_graphs"
 CALLS_IN_FLIGHT = "calls_in_flight"
+FIRST_CALLS = "first_calls"
 OPERATING_POINTS = "operating_points"
 POLICY_ID = "policy"
 # Of an operating point's certificate; all of it is in policy.json.

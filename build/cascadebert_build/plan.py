@@ -10,6 +10,7 @@ from .errors import UsageError
 from .model_config import (
     AUTO_INSTANCES,
     CALLS_IN_FLIGHT,
+    FIRST_CALLS,
     THREADS,
     ModelConfig,
     describe_policy,
@@ -112,6 +113,9 @@ def plan_cascade(
     calls_in_flight = max((stages[model].instance_group[0].count for model in later), default=1)
     cascade = set_versions(read_config(repository, name), versions)
     set_parameter(cascade, CALLS_IN_FLIGHT, str(calls_in_flight))
+    first = {policy.stages[0].model for policy in policies.values()}
+    first_calls = max(stages[model].instance_group[0].count for model in first)
+    set_parameter(cascade, FIRST_CALLS, str(first_calls))
     describe_policy(cascade, policies[max(versions)])
     return CascadePlan(name, tuple(sorted(versions)), stages, cascade)
 

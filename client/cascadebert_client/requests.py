@@ -39,6 +39,10 @@ OUTPUTS: dict[str, type[np.generic]] = {
 }
 """The outputs that every request asks for, with the types they come back as."""
 
+# What is left to the server's answer of the time to the deadline: a share, seconds at most.
+_ANSWER_SHARE = 0.05
+_LONGEST_ANSWER_S = 0.1
+
 
 class Tensors(Protocol):
     """A response of tritonclient: its outputs by name."""
@@ -260,15 +264,27 @@ def infer_arguments(
     pairs = [pair for _, pair in rows if pair is not None]
     if pairs:
         inputs.append(_bytes_input("TEXT_PAIR", pairs))
+    timeout_us = None
+    if remaining_s is not None:
+        timeout_us = max(1, int(1e6 * server_timeout_s(remaining_s)))  # 0 would mean no limit
     return {
         "model_name": target.model,
         "model_version": target.model_version,
         "inputs": inputs,
         "outputs": [tritonclient.grpc.InferRequestedOutput(name) for name in OUTPUTS],
         "parameters": dict(parameters) or None,
-        # Microseconds; 0 would mean no limit.
-        "timeout": None if remaining_s is None else max(1, int(remaining_s * 1e6)),
+        "timeout": timeout_us,
     }
+
+
+def server_timeout_s(remaining_s: float) -> float:
+    """Return the server's part of the seconds to the deadline.
+
+    The rest is for its answer, be it a refusal. A call that ends at its own deadline is cancelled
+    while the server answers it: the reason is lost, and Triton before the end of 2024 may not
+    survive that (server issue 7368).
+    """
+    return remaining_s - min(_ANSWER_SHARE * remaining_s, _LONGEST_ANSWER_S)
 
 
 def _bytes_input(name: str, values: list[bytes]) -> tritonclient.grpc.InferInput:

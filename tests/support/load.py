@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import grpc.aio
 import numpy as np
 
 from cascadebert_client.errors import (
@@ -62,7 +63,7 @@ class Load:
         requests: that are sent at most.
         sizes: rows of a request, drawn evenly.
         timeout_s: deadline of a request, as the client's and as the server's.
-        grace_s: by which the client waits longer, so that the server ends late requests itself.
+        grace_s: by which the generator waits longer, so that the server ends late requests itself.
         hurried: share of requests whose deadline is a few milliseconds, which few can meet.
         cancelled: share of requests that are cancelled after a few milliseconds.
         threshold: for every stage; None: the default operating point.
@@ -349,7 +350,8 @@ class _Generator:
 
     def _failed(self, exc: BaseException) -> tuple[str, str]:
         error = translated(exc, self._target) if isinstance(exc, Exception) else None
-        detail = str(exc)[:300]
+        known = isinstance(exc, grpc.aio.AioRpcError)
+        detail = (f"[{exc.code()}] {exc.details()}" if known else str(exc))[:300]
         if isinstance(exc, asyncio.CancelledError) or isinstance(error, RequestCancelled):
             return CANCELLED, detail
         if isinstance(error, DeadlineExceeded):

@@ -10,6 +10,7 @@ import grpc.aio
 from tritonclient.grpc import InferResult, service_pb2
 
 from cascadebert_client.channels import channel_arguments
+from cascadebert_client.requests import server_timeout_s
 
 pb: Any = service_pb2
 _METHOD = "/inference.GRPCInferenceService/ModelInfer"
@@ -45,10 +46,10 @@ class RawModel:
         self._calls = [channel.unary_unary(_METHOD) for channel in self._channels]
 
     def request(self, texts: Sequence[str], timeout_s: float) -> bytes:
-        """A request with a text in every row, and a deadline for the server."""
+        """A request with a text in every row, and a deadline as the client's requests have it."""
         message = pb.ModelInferRequest()
         message.CopyFrom(self._template)
-        message.parameters["timeout"].int64_param = max(1, int(timeout_s * 1e6))
+        message.parameters["timeout"].int64_param = max(1, int(server_timeout_s(timeout_s) * 1e6))
         message.inputs.add(name="TEXT", datatype="BYTES", shape=[len(texts), 1])
         encoded = [text.encode() for text in texts]
         message.raw_input_contents.append(

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cascadebert_core.batching import bucket_of, chunks_by_cost, pad_rows
+from cascadebert_core.batching import bucket_of, chunks_by_cost, halved_for_parallel, pad_rows
 from cascadebert_core.policy import ONE_CALL
 from cascadebert_core.tokenization import EncodedRow
 
@@ -75,6 +75,39 @@ def test_calls_hold_every_row_once_and_cost_little_more_than_they_must(
     assert cost <= 1.25 * cheapest(lengths, most, call_tokens)
     if call_tokens == ONE_CALL:
         assert len(chunks) == -(-len(lengths) // most)
+
+
+@given(
+    st.lists(st.integers(1, 99), max_size=40),
+    st.sampled_from([0, 1, 10, 100, ONE_CALL]),
+    st.integers(1, 5),
+)
+def test_halves_hold_every_row_once_and_cost_a_twelfth_more_at_most(
+    lengths: list[int], call_tokens: int, parallel: int
+) -> None:
+    def cost(calls: list[list[int]]) -> int:
+        padded = (len(call) * bucket_of(max(lengths[i] for i in call), BUCKETS) for call in calls)
+        return sum(padded) + len(calls) * call_tokens
+
+    chunks = chunks_by_cost(lengths, 16, BUCKETS, call_tokens)
+    calls = halved_for_parallel(chunks, lengths, BUCKETS, call_tokens, parallel)
+    assert sorted(i for call in calls for i in call) == list(range(len(lengths)))
+    assert all(calls)
+    assert len(calls) <= max(parallel, len(chunks))
+    assert cost(calls) <= (1 + (parallel - 1) / 12) * cost(chunks)
+    if parallel == 1:
+        assert calls == chunks
+
+
+def test_a_call_is_halved_for_those_who_would_wait_where_it_is_large() -> None:
+    lengths = [90] * 8 + [10] * 4
+    chunks = chunks_by_cost(lengths, 64, BUCKETS, 20)
+    assert [len(chunk) for chunk in chunks] == [4, 8]
+    assert halved_for_parallel(chunks, lengths, BUCKETS, 20, 2) == [chunks[1], chunks[0]]
+    three = halved_for_parallel(chunks, lengths, BUCKETS, 20, 3)
+    assert three == [chunks[1][:4], chunks[1][4:], chunks[0]]
+    assert halved_for_parallel(chunks, lengths, BUCKETS, ONE_CALL, 3) == [chunks[1], chunks[0]]
+    assert halved_for_parallel([[0]], lengths, BUCKETS, 0, 3) == [[0]]
 
 
 def test_rows_share_a_call_where_its_price_is_above_the_padding() -> None:

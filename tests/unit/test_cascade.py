@@ -80,13 +80,17 @@ class Recorder:
 class Bench:
     """A cascade with the calls of its stages recorded, and jobs that can be waited for."""
 
-    def __init__(self, folder: Path, policy: Policy, run: RunStage) -> None:
+    def __init__(
+        self, folder: Path, policy: Policy, run: RunStage, *, first_calls: int = 1
+    ) -> None:
         self.calls: list[tuple[int, int, int]] = []
         self.recorder = Recorder()
         self.router = Router(policy)
         self._run = run
         self.n_labels = len(policy.labels)
-        self.cascade = Cascade(policy, folder, self._recorded, observer=self.recorder)
+        self.cascade = Cascade(
+            policy, folder, self._recorded, observer=self.recorder, first_calls=first_calls
+        )
 
     def job(self, *texts: str, deadline_s: float | None = None, **parameters: object) -> Job:
         return Job(
@@ -116,8 +120,10 @@ def make(tmp_path: Path) -> Iterator[Callable[..., Bench]]:
     write_tokenizer(tmp_path)
     made: list[Bench] = []
 
-    def build(policy: Policy | None = None, run: RunStage = by_words) -> Bench:
-        made.append(Bench(tmp_path, policy or make_policy(0.9), run))
+    def build(
+        policy: Policy | None = None, run: RunStage = by_words, *, first_calls: int = 1
+    ) -> Bench:
+        made.append(Bench(tmp_path, policy or make_policy(0.9), run, first_calls=first_calls))
         return made[-1]
 
     yield build
@@ -142,6 +148,44 @@ def test_the_requests_of_a_batch_share_one_call_of_the_first_stage(
     bench = make()
     bench.begin(bench.job("good"), bench.job("bad", "good plot"), bench.job("very good"))
     assert bench.calls == [(0, 4, 4)]
+
+
+def free_calls(policy: Policy) -> Policy:
+    """A call costs nothing beside its tokens: it is halved wherever another may run."""
+    return replace(policy, stages=tuple(replace(stage, call_tokens=0) for stage in policy.stages))
+
+
+def test_a_first_stage_with_two_instances_takes_two_calls_at_a_time(
+    make: Callable[..., Bench],
+) -> None:
+    both = threading.Barrier(2, timeout=10)
+
+    def together(stage: int, batch: StageBatch) -> np.ndarray:
+        if stage == 0:
+            both.wait()
+        return by_words(stage, batch)
+
+    bench = make(free_calls(make_policy(0.9)), together, first_calls=2)
+    sure, unsure = bench.job("good", "bad"), bench.job("not good", "not bad")
+    assert bench.begin(sure, unsure) == [True, False]
+    assert sorted(bench.calls[:2]) == [(0, 2, 4), (0, 2, 4)]
+    assert sure.probabilities.argmax(axis=1).tolist() == [1, 0]
+    assert unsure.probabilities.argmax(axis=1).tolist() == [0, 1]
+    assert unsure.exit_stage.tolist() == [1, 1]
+
+
+def test_a_call_that_fails_leaves_the_one_beside_it(make: Callable[..., Bench]) -> None:
+    def half_broken(stage: int, batch: StageBatch) -> np.ndarray:
+        if (batch.tensors["input_ids"] == BAD).any():
+            raise Unavailable("the instance is gone")
+        return by_words(stage, batch)
+
+    bench = make(free_calls(make_policy(0.9)), half_broken, first_calls=2)
+    good, bad = bench.job("good", "good"), bench.job("bad", "bad")
+    bench.begin(good, bad)
+    assert good.error is None
+    assert good.exit_stage.tolist() == [0, 0]
+    assert isinstance(bad.error, Unavailable)
 
 
 def test_a_request_is_answered_when_its_last_row_is_decided(make: Callable[..., Bench]) -> None:

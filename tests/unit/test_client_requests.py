@@ -132,7 +132,7 @@ def test_a_request_carries_the_contract_tensors():
     arguments = infer_arguments(rows, {"stage": 1}, Target("u", "m", "3"), 0.25)
     assert arguments["model_name"] == "m"
     assert arguments["model_version"] == "3"
-    assert arguments["timeout"] == 250_000
+    assert arguments["timeout"] == 237_500  # its answer has 5% of the time
     assert arguments["parameters"] == {"stage": 1}
     assert [output.name() for output in arguments["outputs"]] == list(OUTPUTS)
     text, pair = arguments["inputs"]
@@ -147,6 +147,10 @@ def test_without_pair_parameters_or_deadline_none_is_sent():
     assert [tensor.name() for tensor in arguments["inputs"]] == ["TEXT"]
     assert arguments["parameters"] is None
     assert arguments["timeout"] is None
+
+
+def test_an_answer_has_a_tenth_of_a_second_at_most():
+    assert infer_arguments([(b"a", None)], {}, TARGET, 60.0)["timeout"] == 59_900_000
 
 
 def test_a_timeout_never_becomes_zero_which_means_none():

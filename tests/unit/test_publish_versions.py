@@ -373,6 +373,7 @@ def test_the_plan_pins_versions_and_keeps_what_runs(
     kept = plan_cascade(repository, "mine", [1, 2], Wishes(), running)
     assert [config.instance_group[0].count for config in kept.stages.values()] == [4, 2]
     assert kept.cascade.parameters["calls_in_flight"].string_value == "2"
+    assert kept.cascade.parameters["first_calls"].string_value == "4"
     # What a call without a version gets.
     assert kept.cascade.parameters["policy"].string_value == (
         published_policy(repository, "mine", 2).id

@@ -78,6 +78,7 @@ class TritonPythonModel:
             self._run_stage,
             observer=tally,
             calls_in_flight=int(parameters.get("calls_in_flight", "1")),
+            first_calls=int(parameters.get("first_calls", "1")),
             max_batch_size=config["max_batch_size"],
         )
         self._exporter = Exporter(

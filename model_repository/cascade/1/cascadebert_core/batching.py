@@ -12,6 +12,10 @@ from numpy.typing import NDArray
 from .contract import ATTENTION_MASK, INPUT_IDS, TOKEN_TYPE_IDS
 from .tokenization import EncodedRow
 
+# Two halves of a call cost as much as the whole and the price of one more call. A call is halved
+# where that is a twelfth at most.
+_WORTH_HALVING = 12
+
 
 @dataclass(frozen=True, slots=True)
 class StageBatch:
@@ -119,3 +123,40 @@ def chunks_by_cost(
         chunks += [part[i : i + max_rows] for i in range(0, len(part), max_rows)][::-1]
         end = begin[end]
     return chunks[::-1]
+
+
+def halved_for_parallel(
+    chunks: Sequence[list[int]],
+    lengths: Sequence[int],
+    buckets: Sequence[int],
+    call_tokens: int,
+    parallel: int,
+) -> list[list[int]]:
+    """Halve the dearest calls until as many may run at a time, where halves cost little more.
+
+    Args:
+        chunks: lists of indices into `lengths`, a call each.
+        lengths: tokens of each row.
+        buckets: padded lengths in tokens, ascending.
+        call_tokens: what a call costs beside its tokens, in padded tokens.
+        parallel: calls that may run at a time.
+
+    Returns:
+        The calls; where several run at a time, dearest first, so that none begins when all others
+        have ended.
+    """
+    if parallel == 1:
+        return list(chunks)
+
+    def tokens(chunk: list[int]) -> int:
+        return len(chunk) * bucket_of(max(lengths[i] for i in chunk), buckets)
+
+    calls = sorted(chunks, key=tokens, reverse=True)
+    while calls and len(calls) < parallel:
+        dearest = calls[0]
+        if len(dearest) == 1 or tokens(dearest) < _WORTH_HALVING * call_tokens:
+            break
+        middle = len(dearest) // 2
+        calls[:1] = [dearest[:middle], dearest[middle:]]
+        calls.sort(key=tokens, reverse=True)
+    return calls

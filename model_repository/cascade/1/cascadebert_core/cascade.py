@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -23,6 +24,7 @@ from .expiry import ExpiryTimer
 from .gate import Decision, stack_thresholds
 from .intake import Intake
 from .job import Job, Row
+from .parallel import ParallelCalls
 from .policy import Policy
 from .stage import RunStage, Stage, stages_of_policy
 
@@ -32,6 +34,8 @@ _MARGIN = 0.1
 _MARGIN_S = (0.005, 0.1)
 
 _EXPIRED = "request timeout expired before all of its rows were decided"
+
+_IN_TURN = ParallelCalls(1, "call")
 
 Deferred = dict[int, list[Row]]
 # Makes the callback of a job that `begin` does not end.
@@ -79,6 +83,7 @@ class Cascade:
         *,
         observer: Observer | None = None,
         calls_in_flight: int = 1,
+        first_calls: int = 1,
         max_batch_size: int = 64,
     ) -> None:
         """Load the tokenizers and start the threads of the later stages.
@@ -89,6 +94,7 @@ class Cascade:
             run_stage: see `RunStage`.
             observer: for metrics; without one, nothing is audited.
             calls_in_flight: calls of one deferred stage at a time; as many as it has instances.
+            first_calls: calls of the first stage at a time; as many as it has instances.
             max_batch_size: rows that the jobs of one `begin` have at most.
 
         Raises:
@@ -96,8 +102,11 @@ class Cascade:
         """
         self.policy = policy
         self._observer = observer
-        self._stages = stages_of_policy(policy, version_folder, run_stage, calls_in_flight)
+        self._stages = stages_of_policy(
+            policy, version_folder, run_stage, calls_in_flight, first_calls
+        )
         self._intake = Intake(max_batch_size, policy.stages[0].max_queued_rows)
+        self._first_calls = ParallelCalls(first_calls, "stage-0-call")
         self._expiry = ExpiryTimer(self._expire)
         self._queues: list[DeferralQueue] = []
         self._workers: list[DeferralWorker] = []
@@ -166,6 +175,7 @@ class Cascade:
         for queue, worker in zip(self._queues, self._workers, strict=True):
             queue.close()
             worker.join(deadline_s - time.monotonic())
+        self._first_calls.close()
         for job in self._expiry.stop():
             job.fail(Unavailable("the cascade is unloading: send the request again"))
         if self._auditor is not None:
@@ -325,12 +335,25 @@ class Cascade:
         """Run, gate and settle rows at `stage`; rows that do not exit join `deferred`."""
         live = self._encode_or_fail(stage, rows)
         lengths = [len(row.encoded or ()) for row in live]
-        for indices in stage.chunks(lengths):
-            chunk = [live[i] for i in indices]
-            try:
-                self._run_chunk(stage, chunk, deferred)
-            except Exception as exc:  # noqa: BLE001 - a thread's rows must never be lost
-                self._fail(chunk, exc, str(stage))
+        # Calls of a later stage run beside each other already, each for another batch.
+        parallel = self._first_calls if stage.index == 0 else _IN_TURN
+        chunks = stage.chunks(lengths, parallel.limit)
+        parts: list[Deferred] = [defaultdict(list) for _ in chunks]
+        parallel.run(
+            [
+                partial(self._run_chunk_or_fail, stage, [live[i] for i in indices], part)
+                for indices, part in zip(chunks, parts, strict=True)
+            ]
+        )
+        for part in parts:
+            for index, own in part.items():
+                deferred[index] += own
+
+    def _run_chunk_or_fail(self, stage: Stage, rows: list[Row], deferred: Deferred) -> None:
+        try:
+            self._run_chunk(stage, rows, deferred)
+        except Exception as exc:  # noqa: BLE001 - a thread's rows must never be lost
+            self._fail(rows, exc, str(stage))
 
     def _run_chunk(self, stage: Stage, rows: list[Row], deferred: Deferred) -> None:
         encoded = [row.encoded for row in rows if row.encoded is not None]

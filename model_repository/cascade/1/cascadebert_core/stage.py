@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from .batching import StageBatch, chunks_by_cost, pad_rows
+from .batching import StageBatch, chunks_by_cost, halved_for_parallel, pad_rows
 from .contract import TOKENIZER_FILE, TOKENIZERS_FOLDER
 from .errors import InternalError
 from .gate import ALWAYS_EXIT, Decision, decide
@@ -67,10 +67,16 @@ class Stage:
             row.max_length = self.settings.max_length
         return n_truncated
 
-    def chunks(self, lengths: Sequence[int]) -> list[list[int]]:
-        """The calls that take rows of these lengths most cheaply, as lists of indices."""
+    def chunks(self, lengths: Sequence[int], parallel: int = 1) -> list[list[int]]:
+        """The calls that take rows of these lengths most cheaply, as lists of indices.
+
+        Args:
+            lengths: tokens of each row.
+            parallel: calls that may run at a time; large ones are halved where some would idle.
+        """
         of = self.settings
-        return chunks_by_cost(lengths, of.max_batch_size, of.buckets, of.call_tokens)
+        chunks = chunks_by_cost(lengths, of.max_batch_size, of.buckets, of.call_tokens)
+        return halved_for_parallel(chunks, lengths, of.buckets, of.call_tokens, parallel)
 
     def decide(
         self,
@@ -128,9 +134,20 @@ class Stage:
 
 
 def stages_of_policy(
-    policy: Policy, version_folder: Path, run_stage: RunStage, calls_in_flight: int
+    policy: Policy,
+    version_folder: Path,
+    run_stage: RunStage,
+    calls_in_flight: int,
+    first_calls: int = 1,
 ) -> list[Stage]:
     """The stages of a policy, with one encoder for every distinct pair of tokenizer and length.
+
+    Args:
+        policy: validated.
+        version_folder: holds `tokenizers/`.
+        run_stage: see `RunStage`.
+        calls_in_flight: calls of one stage at a time, of all but the first.
+        first_calls: likewise, of the first.
 
     Raises:
         PolicyError: a tokenizer of the policy is missing or damaged.
@@ -148,8 +165,7 @@ def stages_of_policy(
             settings,
             encoders[settings.tokenizer, settings.max_length],
             run_stage,
-            # The first stage has one thread, or the caller's.
-            calls_in_flight if index else 1,
+            calls_in_flight if index else first_calls,
         )
         for index, settings in enumerate(policy.stages)
     ]

@@ -111,14 +111,14 @@ def test_unavailable_is_retried_with_a_pause_and_a_shorter_deadline():
     flow = flows().classify([(b"a", None)], {}, Deadline.after(10.0, clock=clock))
     step = next(flow)
     assert isinstance(step, Call)
-    assert (step.method, step.timeout_s, step.arguments["timeout"]) == ("infer", 10.0, 10_000_000)
+    assert (step.method, step.timeout_s, step.arguments["timeout"]) == ("infer", 10.0, 9_900_000)
     clock.now_s += 4
     pause = flow.throw(UNAVAILABLE)
     assert isinstance(pause, Pause)
     assert 0 < pause.delay_s <= 0.1
     step = flow.send(None)
     assert isinstance(step, Call)
-    assert (step.timeout_s, step.arguments["timeout"]) == (6.0, 6_000_000)
+    assert (step.timeout_s, step.arguments["timeout"]) == (6.0, 5_900_000)
 
 
 def test_the_deadline_stops_the_retries():

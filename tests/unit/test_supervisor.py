@@ -364,11 +364,15 @@ def test_silence_is_a_failure_only_while_nobody_else_is_answered(fake: FakeTrito
     assert busy.detail.startswith("busy: no answer within 0.3 s")
 
 
+# A probe looks for others' answers as long as it may; the fake answers at once.
+PATIENCE_S = 2.0
+
+
 def test_being_turned_away_is_a_failure_only_while_nobody_else_is_answered(
     fake: FakeTriton,
 ) -> None:
     fake.status, fake.body = 503, {"error": "too many requests"}
-    assert not fake.probe().classify(TINY).ok
+    assert not fake.probe(PATIENCE_S).classify(TINY).ok
     fake.rows_per_look = 1
     assert fake.probe().classify(TINY).ok
 
@@ -378,8 +382,9 @@ def test_an_answer_without_the_last_stage_is_none_unless_that_stage_is_busy(
 ) -> None:
     degraded = {"name": "DEGRADED", "data": [True]}
     fake.body = {"outputs": [{"name": "LABEL", "data": ["x"]}, degraded]}
-    assert "without its last stage" in fake.probe().classify(TINY).detail
-    assert not fake.probe().classify(TINY).ok
+    result = fake.probe(PATIENCE_S).classify(TINY)
+    assert not result.ok
+    assert "without its last stage" in result.detail
     fake.rows_per_look = 1
     assert fake.probe().classify(TINY).ok
     degraded["data"] = [False]

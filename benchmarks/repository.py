@@ -63,8 +63,8 @@ def install_one_member(repository: Path, cascade: str, stage: int, instances: in
         repository: that has the cascade.
         cascade: its model.
         stage: 0-based.
-        instances: of the new model. Its only stage runs within `execute`: with one, a single call
-            is under way at any time, however many instances the stage has.
+        instances: of the new model. Its only stage runs within `execute`: with one, the calls of
+            a batch run side by side, but batches follow each other.
 
     Returns:
         Its name.

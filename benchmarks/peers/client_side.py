@@ -73,11 +73,6 @@ class ClosedLoop:
         return 0.0 if self.deferred is None else self.deferred.requests / self.requests
 
 
-def members_of_cascade(cascade: str, policy: Policy) -> tuple[Member, ...]:
-    """Every stage of a served cascade, as a member that is asked alone."""
-    return tuple(Member(cascade, stage) for stage in range(len(policy.stages)))
-
-
 async def load_client_side(
     url: str,
     members: Sequence[Member],

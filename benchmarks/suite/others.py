@@ -76,7 +76,7 @@ def other_servers(stack: ExitStack, bench: Bench, scene: Scene) -> list[Contende
 def client_side(side: TritonSide) -> list[Contender]:
     """The cascade in a Python client, with two calls, and the served one from the same client."""
     scene = side.scene
-    # With as many instances as cores, where the cascade's own stages would have its one.
+    # With as many BLS instances as cores; the cascade's own stages would share its one.
     members = tuple(Member(model) for model in scene.members)
     two, one = "client-side cascade", "cascade, asyncio client"
     expected = expected_of_cascade(scene, USUAL_SHARE)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import shutil
 import time
 import urllib.request
 from collections import Counter
@@ -21,6 +22,8 @@ from cascadebert_build.publish import StageFiles, publish_cascade
 from cascadebert_build.serve import serve_cascades
 from cascadebert_build.tritonserver import HOST, TritonServer
 from cascadebert_client import AsyncCascadeClient, CascadeClient, RetryPolicy
+from cascadebert_core.contract import POLICY_FILE
+from cascadebert_core.policy import policy_to_json
 from cascadebert_core.tally import FAMILIES
 from tests.support.checkpoints import TEXTS, save_checkpoint, write_config
 from tests.support.serving import FREE_PORTS, Built, build
@@ -227,12 +230,40 @@ def test_the_call_of_the_first_stage_is_part_of_its_requests_trace(
             # A part of a trace that has ended would crash the server.
             assert asking.classify(TEXTS[0], threshold=1.0).exit_stage == 1
             assert asking.classify(TEXTS[0], stage=1).exit_stage == 1
-    text = (tmp_path / "trace.json").read_text()
-    spans = [json.loads(span) for span in re.findall(r"\{[^{}]*\"model_name\"[^{}]*\}", text)]
+    spans = _spans(tmp_path / "trace.json")
     models = {span["id"]: span["model_name"] for span in spans}
     parents = [models.get(s.get("parent_id")) for s in spans if s["model_name"] == "tiny_small"]
     assert parents == ["tiny", "tiny"]
     assert sum(model == "tiny" for model in models.values()) == 3
+
+
+def test_calls_side_by_side_are_part_of_their_requests_trace(built: Built, tmp_path: Path) -> None:
+    repository = shutil.copytree(built.repository, tmp_path / "repository")
+    # A call costs nothing beside its tokens: all are halved for the second instance.
+    free = [replace(stage, call_tokens=0) for stage in built.policy.stages]
+    policy = replace(built.policy, stages=tuple(free))
+    (repository / "tiny" / "1" / POLICY_FILE).write_text(policy_to_json(policy))
+    settings = ("mode=triton", "level=TIMESTAMPS", "rate=1", f"triton,file={tmp_path}/trace.json")
+    options = tuple(f"--trace-config={setting}" for setting in settings)
+    rows = [TEXTS[i % len(TEXTS)] for i in range(8)]
+    with serve_cascades(
+        repository, ports=FREE_PORTS, options=options, instances={"tiny_small": 2}
+    ) as server:
+        with CascadeClient(server.url, "tiny") as asking:
+            for _ in range(20):
+                assert {answer.exit_stage for answer in asking.classify(rows, threshold=0.0)} == {0}
+    spans = _spans(tmp_path / "trace.json")
+    parents = [span.get("parent_id") for span in spans if span["model_name"] == "tiny_small"]
+    requests = {span["id"] for span in spans if span["model_name"] == "tiny"}
+    assert set(parents) == requests
+    assert len(requests) == 20
+    assert len(parents) >= 2 * len(requests)
+
+
+def _spans(path: Path) -> list[dict[str, object]]:
+    """The spans of a trace file that name their model."""
+    text = path.read_text()
+    return [json.loads(span) for span in re.findall(r"\{[^{}]*\"model_name\"[^{}]*\}", text)]
 
 
 def test_failed_requests_are_logged_with_their_id_and_without_their_text(service: Served) -> None:

@@ -18,9 +18,9 @@ import pytest
 from benchmarks.peers.cascade import Answer
 from benchmarks.peers.client_side import (
     ClosedLoop,
+    Member,
     load_client_side,
     load_served,
-    members_of_cascade,
 )
 from benchmarks.peers.server import Peer, ask, peer_server, processes_of_group
 from benchmarks.peers.settings import PEERS, PeerSettings
@@ -165,8 +165,7 @@ async def test_a_cascade_in_the_client_defers_what_the_served_one_defers(
     _, outcome = evaluate(policy, built.steps.rows, built.logits())
     exits = [0, 1]
     texts = [built.texts[int(np.flatnonzero(outcome.exit_stage == stage)[0])] for stage in exits]
-    members = members_of_cascade(built.name, policy)
-    assert len(members) == 2
+    members = [Member(built.name, stage) for stage in exits]
     client = await load_client_side(served, members, policy, texts, concurrency=2, seconds=0.3)
     cascade = await load_served(served, built.name, texts, concurrency=2, seconds=0.3)
     for loop in (client, cascade):

@@ -35,6 +35,7 @@ _MARGIN_S = (0.005, 0.1)
 
 _EXPIRED = "request timeout expired before all of its rows were decided"
 
+# One call after the other; it has no threads, so that all cascades may share it.
 _IN_TURN = ParallelCalls(1, "call")
 
 Deferred = dict[int, list[Row]]

@@ -20,6 +20,7 @@ from ..peers.cascade import Answer
 from ..perf_analyzer import JSON, Load, PerfAnalyzer
 from ..window import window_of_profile
 from .agreement import Expected, checked, expected_of_cascade, expected_of_member
+from .cascade_settings import CASCADE, cascade_settings
 from .contender import Contender, take_turns
 from .plan import USUAL_SHARE, Plan
 from .record import Record
@@ -27,7 +28,7 @@ from .scene import Scene
 
 ServerT = TypeVar("ServerT")
 
-# What all contenders run with: a thread for every instance, an instance for every core.
+# What all contenders run with on a CPU: a thread for every instance.
 THREADS = 1
 _ANSWER_S = 60.0
 
@@ -129,11 +130,14 @@ class Bench:
 
         Args:
             scene: what to serve.
-            instances: of stage models; None: one for every core.
+            instances: of stage models; None: one for every core, and of an engine those that it
+                was published with.
             models: none: all that callers ask.
             n_cores: that the server may use; None: all. The load generator may use any.
         """
-        wanted = {"": cores()} if instances is None else instances
+        if instances is None:
+            instances = {} if scene.built.steps.uses_plans else {"": cores()}
+        wanted = instances
 
         @contextmanager
         def start() -> Generator[TritonServer, None, None]:
@@ -152,6 +156,23 @@ class Bench:
 
         with ExitStack() as stack:
             yield TritonSide(self, scene, Started(stack, start), _in_words(wanted))
+
+    def serve_other_settings(self, stack: ExitStack, scene: Scene) -> list[Contender]:
+        """The cascade at its other settings, each on a server of its own.
+
+        Args:
+            stack: ends the servers.
+            scene: to serve.
+        """
+        if scene.built.steps.uses_plans:  # engines share a device, not cores
+            return []
+        small, large = (stage.model for stage in scene.policy.stages)
+        settings = cascade_settings(small, large, cores())
+        return [
+            stack.enter_context(self.serve(scene, instances, [scene.cascade])).cascade(name)
+            for name, instances in settings.items()
+            if name != CASCADE
+        ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,10 +244,10 @@ class TritonSide:
             pid=self.pid,
         )
 
-    def cascade(self) -> Contender:
+    def cascade(self, name: str = CASCADE) -> Contender:
         """The cascade at its default operating point."""
         expected = expected_of_cascade(self.scene, USUAL_SHARE)
-        return self.contender("cascade", self.scene.cascade, expected=expected)
+        return self.contender(name, self.scene.cascade, expected=expected)
 
     def blocking(self) -> Contender:
         """The plain blocking cascade."""
@@ -280,6 +301,8 @@ def _window(analyzer: PerfAnalyzer, model: str, data: Path, load: Load) -> dict[
 
 
 def _in_words(instances: Mapping[str, int]) -> str:
+    if not instances:
+        return "instances as published"
     each = ", ".join(f"{model or 'every stage'}: {n}" for model, n in instances.items())
     return f"instances of {each}; one thread each"
 

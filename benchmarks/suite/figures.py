@@ -8,6 +8,7 @@ from statistics import median
 from typing import Any
 
 from ..report import Ratio, ratio_of
+from .cascade_settings import CASCADE
 
 Row = Mapping[str, Any]
 
@@ -35,7 +36,7 @@ class Figures:
     def contenders(self, section: str, scene: str) -> list[str]:
         """Contenders of a scene, in order of their names' first appearance, ours first."""
         names = dict.fromkeys(r["contender"] for r in self.measured(section, scene))
-        return sorted(names, key=lambda name: (name != "cascade", list(names).index(name)))
+        return sorted(names, key=lambda name: (name != CASCADE, list(names).index(name)))
 
     def loads(self, section: str, scene: str, contender: str) -> list[str]:
         """Loads of a contender, lightest first."""

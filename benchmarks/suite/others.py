@@ -34,7 +34,6 @@ from .scene import Scene
 
 # Names on the plots, by those of `benchmarks.peers`.
 _PEERS = {"mosec": "mosec", "litserve": "LitServe"}
-_TRIAL_ROWS = 8
 _RUNTIMES = {"onnxruntime": "one process, ONNX Runtime", "torch": "one process, PyTorch"}
 
 
@@ -113,8 +112,8 @@ def client_side(side: TritonSide) -> list[Contender]:
 def processes(bench: Bench, scene: Scene) -> list[Contender]:
     """The cascade in one Python process: as many rows a call as there would be clients.
 
-    With as many threads as a short trial finds better, one or one for every core; a run that goes
-    on keeps to what it found.
+    With as many threads as a short trial finds better for so many rows, one or one for every
+    core; a run that goes on keeps to what it found.
     """
     return [_process(bench, scene, runtime, name) for runtime, name in _RUNTIMES.items()]
 
@@ -133,17 +132,17 @@ def _process(bench: Bench, scene: Scene, runtime: str, name: str) -> Contender:
         )
 
     @cache
-    def threads() -> int:
+    def threads(rows: int) -> int:
         for row in bench.record.rows():
-            if (row["scene"], row["contender"]) == (scene.name, name) and "threads" in row:
+            if (row["scene"], row["contender"], row.get("rows")) == (scene.name, name, rows):
                 return row["threads"]
-        trial_s = bench.plan.look_s
-        trials = {n: run(_TRIAL_ROWS, trial_s, n).rows_per_s for n in {1, cores()}}
+        trials = {n: run(rows, bench.plan.look_s, n).rows_per_s for n in {1, cores()}}
         return max(trials, key=lambda n: trials[n])
 
     def measure(load: Load) -> dict[str, Any]:
-        found = run(load.concurrency, load.window_s, threads())
-        settings = f"threads: {threads()}, no server"
+        rows = load.concurrency
+        found = run(rows, load.window_s, threads(rows))
+        settings = f"{rows} rows a call, threads: {threads(rows)}; no server"
         return {"throughput_rps": found.rows_per_s, "settings": settings} | asdict(found)
 
     def ask(texts: Sequence[Text]) -> list[Answer]:

@@ -42,7 +42,8 @@ class Pair:
         labelled: whether the texts' labels are the members', so that accuracy is counted.
         max_length: in tokens.
         cost_only: whether only the limit and the shares are measured.
-        swept: whether the sweeps are, where there are other pairs.
+        swept: whether the sweeps are.
+        peers: whether other servers and processes without one are compared.
     """
 
     name: str
@@ -51,13 +52,14 @@ class Pair:
     max_length: int = 128
     cost_only: bool = False
     swept: bool = True
+    peers: bool = True
 
 
 # Fine-tuned; of the others the weights are random.
 MINILM = Pair("minilm", ("sst2-small", "sst2-large"), labelled=True)
 SHAPES = (
     Pair("l2-h128", ("l2-h128", "l12-h768")),
-    Pair("l6-h384", ("l6-h384", "l12-h768"), swept=False),
+    Pair("l6-h384", ("l6-h384", "l12-h768"), swept=False, peers=False),
     # A cost ratio of about 20: 18 by the operations of a token, where L4-H256 would be 27.
     Pair("l4-h312", ("l4-h312", "l12-h768"), cost_only=True),
 )

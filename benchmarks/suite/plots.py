@@ -9,6 +9,7 @@ from cascadebert_build.report.plots import Mark, Plot
 from cascadebert_build.report.svg import INK, MUTED, figure_of, svg_from_figure
 
 from .bends import Sweep
+from .cascade_settings import CASCADE, EQUAL_SHARES, EXITS_FIRST
 from .figures import Figures
 from .plan import USUAL_SHARE
 from .sections import accuracy, closed, limit, shares
@@ -23,7 +24,10 @@ _COLOURS = (
     "#7b4173", "#6b6ecf",
 )  # fmt: skip
 _MARKERS = "osD^vPX<>*"
-_OURS, _OTHER = "cascade", "blocking"
+_OURS = CASCADE
+# Of the same colour as ours.
+_STYLES = {CASCADE: "-", EQUAL_SHARES: ":", EXITS_FIRST: "--"}
+_MARKS: dict[str, Mark] = {"-": "line", ":": "dotted", "--": "dashed"}
 _Key = list[tuple[Mark, str, str]]
 _KINDS: tuple[tuple[str, str, Mark], ...] = (("exited", "-", "line"), ("deferred", "--", "dashed"))
 
@@ -36,17 +40,20 @@ def latency_plot(figures: Figures, scene: str) -> Plot | None:
     key: _Key = []
     with figure_of(4.2) as figure:
         axes = figure.subplots()
-        for i, name in enumerate(figures.contenders(closed.SECTION, scene)):
+        names = figures.contenders(closed.SECTION, scene)
+        others = [name for name in names if name not in _STYLES]
+        for name in names:
             points = _curve(figures, scene, name, "all.p50_ms")
             if not points:
                 continue
-            colour = _COLOURS[i % len(_COLOURS)]
+            i = 0 if name in _STYLES else 1 + others.index(name)
+            colour, style = _COLOURS[i % len(_COLOURS)], _STYLES.get(name, "-")
             axes.plot(
-                [rate for rate, _ in points], [ms for _, ms in points], color=colour,
+                [rate for rate, _ in points], [ms for _, ms in points], style, color=colour,
                 marker=_MARKERS[i % len(_MARKERS)], ms=5, lw=2.4 if name == _OURS else 1.3,
                 zorder=4 if name == _OURS else 3,
             )  # fmt: skip
-            key.append(("line", colour, name))
+            key.append((_MARKS[style], colour, name))
         if not key:
             return None
         usual = shares.name_of_share(USUAL_SHARE)
@@ -64,12 +71,15 @@ def latency_plot(figures: Figures, scene: str) -> Plot | None:
 
 
 def exits_plot(figures: Figures, scene: str) -> Plot | None:
-    """Median latency by exit stage, ours and the blocking cascade's; None: not measured."""
+    """Median latency by exit stage, ours and the blocking cascade's; None: not measured.
+
+    Ours at two settings.
+    """
     key: _Key = []
     ticks: set[int] = set()
     with figure_of(3.6) as figure:
         axes = figure.subplots()
-        for name, colour in ((_OURS, _COLOURS[0]), (_OTHER, _COLOURS[1])):
+        for name, colour in zip((_OURS, EXITS_FIRST, "blocking"), _COLOURS, strict=False):
             for kind, style, mark in _KINDS:
                 loads = figures.loads(closed.SECTION, scene, name)
                 found = [

@@ -51,14 +51,20 @@ def run_sections(
     for pair in pairs:
         built = build_pair(pair, corpora[SHORT], work, checkpoints)
         chosen = [s for s in sections if not pair.cost_only or s in _COST]
-        if not pair.swept and len(pairs) > 1:
+        if not pair.swept:
             chosen = [s for s in chosen if s != SWEEP]
-        _run_scene(bench, chosen, _scene(bench, built, corpora[SHORT]))
-        if pair is SHAPES[0]:  # other lengths of text, Triton's contenders alone
-            few = [s for s in sections if s in {LIMIT, CLOSED}]
+        own = replace(bench, peers=bench.peers and pair.peers)
+        _run_scene(own, chosen, _scene(bench, built, corpora[SHORT]))
+        if pair is SHAPES[0]:  # other lengths of text: Triton's contenders, one client and many
+            plan = bench.plan
+            few = replace(plan, concurrencies=(plan.concurrencies[0], plan.many))
             for name in (LONG, MIXED):
                 other = _scene(bench, built, corpora[name])
-                _run_scene(replace(bench, peers=False), few, other)
+                _run_scene(
+                    replace(bench, plan=few, peers=False),
+                    [s for s in sections if s in {LIMIT, CLOSED}],
+                    other,
+                )
 
 
 def run_config(
@@ -79,14 +85,18 @@ def _scene(bench: Bench, built: BuiltPair, corpus: Corpus) -> Scene:
 def _run_scene(bench: Bench, sections: Sequence[str], scene: Scene) -> None:
     with bench.serve(scene) as side:
         with ExitStack() as stack:  # other servers are gone before the next section
-            others = _others(stack, bench, scene, side) if CLOSED in sections else []
+            others: list[Contender] = []
+            if CLOSED in sections:
+                others = bench.serve_other_settings(stack, scene)
+                others += _others(stack, bench, scene, side)
             for repeat in range(bench.plan.repeats):
                 if LIMIT in sections and not scene.built.steps.uses_plans:
                     measure_limits(bench, scene, repeat)
                 if CLOSED in sections:
                     measure_closed(side, others, repeat)
         if OPEN in sections:
-            measure_mixed_load(side)
+            with ExitStack() as stack:
+                measure_mixed_load(side, bench.serve_other_settings(stack, scene))
         if SHARES in sections:
             measure_shares(side, bench.plan.sweep_shares)
         if ROWS in sections:

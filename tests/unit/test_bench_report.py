@@ -11,6 +11,12 @@ import pytest
 from benchmarks.perf_analyzer import Load
 from benchmarks.suite.bare_stage import mean_tokens, small_stage_ms
 from benchmarks.suite.bends import Point, sweeps_of, texts_of_pairs, where_it_bends, which_is_best
+from benchmarks.suite.cascade_settings import (
+    CASCADE,
+    EQUAL_SHARES,
+    EXITS_FIRST,
+    cascade_settings,
+)
 from benchmarks.suite.figures import Figures
 from benchmarks.suite.page import page_of_run, summary_of_run
 from benchmarks.suite.plots import accuracy_plot, bar_plot, latency_plot, share_plot
@@ -141,12 +147,44 @@ def test_what_was_not_measured_is_said_and_counted():
     nothing = verdicts_of(Figures([]))
     assert {verdict.word for verdict in nothing} == {UNMEASURED}
     assert {verdict.target.number for verdict in nothing} == {1, 2, 3, 4, 5}
-    some = verdicts_of(Figures(over("mosec")(2.0) + exited_over_blocking(0.5)[1:]))
-    assert len(some) == len(nothing)
-    assert tally_of(some) == (
-        f"Of {len(nothing)} ratios that targets 1 to 5 ask for, 2 are met, 1 are NOT met and "
-        f"{len(nothing) - 3} were not measured."
+    some = verdicts_of(
+        Figures(
+            [*over("mosec")(2.0), *exited_over_blocking(0.5), closed(L2, EXITS_FIRST, 0.5, 0.3)]
+        )
     )
+    assert len([verdict for verdict in some if verdict.target.asked]) == len(nothing)
+    assert tally_of(some) == (
+        f"Of {len(nothing)} ratios that targets 1 to 5 ask for, 3 are met, 1 are NOT met and "
+        f"{len(nothing) - 4} were not measured."
+    )
+
+
+def test_both_ratios_to_the_blocking_cascade_are_asked_of_one_setting():
+    rows = [
+        *exited_over_blocking(0.7), closed(L2, EXITS_FIRST, 0.98, 0.3),
+        closed(L2, EQUAL_SHARES, 1.1, 0.6),
+    ]  # fmt: skip
+    found = [v for v in verdicts_of(Figures(rows)) if v.measured is not None]
+    assert [(v.target.claim.split(" over ")[0], v.word) for v in found] == [
+        ("throughput", MET),
+        ("cascade (exits first): throughput", MET),
+        ("cascade (exits first): exited median", MET),
+        ("cascade: exited median", INFORMATION),
+        ("cascade (equal shares): throughput", INFORMATION),
+        ("cascade (equal shares): exited median", INFORMATION),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("n_cores", "instances"),
+    [(1, [(1, 1)]), (2, [(2, 2), (1, 1), (2, 1)]), (5, [(5, 5), (2, 2), (5, 2)])],
+)
+def test_settings_that_are_the_same_are_measured_once(
+    n_cores: int, instances: list[tuple[int, int]]
+):
+    found = cascade_settings("small", "large", n_cores)
+    assert [(of["small"], of["large"]) for of in found.values()] == instances
+    assert next(iter(found)) == CASCADE
 
 
 def test_targets_without_a_ratio_say_where_they_are():
@@ -184,12 +222,14 @@ def test_throughput_is_judged_at_the_best_load_and_shown_at_one_load():
     assert str(blocking.measured) == "1.00 (1.00–1.00)"
     assert blocking.beside == "2.50 (2.50–2.50) at concurrency 8"  # blocking has no 32
     assert found["throughput over mosec's, each at its best load"].beside.startswith("2.00")
-    assert "exited median over blocking's at concurrency 8" in found
+    assert "cascade: exited median over blocking's at concurrency 8" in found
     (saturated,) = [t for t in tables_of_run(Figures(rows)) if t.title == "Saturated throughput"]
     assert saturated.lines[2][:4] == (L2, "mosec", "concurrency 32", "60.0")
     assert saturated.lines[2][5:7] == ("concurrency 8", "50.0")
     (exited,) = [t for t in tables_of_run(Figures(rows)) if t.title.startswith("Exited")]
-    assert [line[1] for line in exited.lines] == ["concurrency 1", "concurrency 8, judged"]
+    assert [line[1:3] for line in exited.lines] == [
+        ("cascade", "concurrency 1"), ("cascade", "concurrency 8, judged"),
+    ]  # fmt: skip
 
 
 def test_ratios_are_taken_turn_by_turn():

@@ -13,7 +13,7 @@ def measure_closed(side: TritonSide, others: list[Contender], repeat: int) -> No
 
     Args:
         side: the server.
-        others: contenders that are not on Triton.
+        others: the cascade at other settings, and contenders that are not on Triton.
         repeat: number of the turn.
     """
     bench = side.bench

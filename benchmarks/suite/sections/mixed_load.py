@@ -8,6 +8,8 @@ from cascadebert_build.errors import CheckFailed
 
 from ...perf_analyzer import Load
 from ..bench import TritonSide
+from ..cascade_settings import CASCADE
+from ..contender import Contender
 from ..figures import Figures
 from . import closed
 
@@ -15,13 +17,17 @@ SECTION = "open"
 RATE_OF_SATURATION = 0.5
 
 
-def measure_mixed_load(side: TritonSide) -> None:
+def measure_mixed_load(side: TritonSide, others: list[Contender]) -> None:
     """The cascade, the blocking one and the members alone at the same rate.
 
     Whoever cannot hold it leaves rows with an error: latencies would only say how long it was
     tried.
+
+    Args:
+        side: the server.
+        others: the cascade at other settings.
     """
-    contenders = [side.cascade(), side.blocking(), side.small(), side.large()]
+    contenders = [side.cascade(), *others, side.blocking(), side.small(), side.large()]
     side.bench.take_turns(SECTION, side.scene, contenders, [load_of_scene(side)])
 
 
@@ -44,7 +50,7 @@ def saturation_rps(side: TritonSide) -> float:
         CheckFailed: the closed loops were not measured.
     """
     figures = Figures(side.bench.record.rows())
-    rates = figures.best_throughput(closed.SECTION, side.scene.name, "cascade")
+    rates = figures.best_throughput(closed.SECTION, side.scene.name, CASCADE)
     if not rates:
         raise CheckFailed(
             "the rate of the open loop is half of the closed ones' best: measure them"

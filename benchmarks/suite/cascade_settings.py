@@ -1,0 +1,35 @@
+"""The settings of the cascade that the bench compares: how many instances its stages have."""
+
+from __future__ import annotations
+
+# Throughput is judged of the first, what exited requests wait for of the last.
+CASCADE = "cascade"
+EQUAL_SHARES = "cascade (equal shares)"
+EXITS_FIRST = "cascade (exits first)"
+
+
+def cascade_settings(small: str, large: str, n_cores: int) -> dict[str, dict[str, int]]:
+    """Instances by stage model, for each setting; those that are the same on this machine once.
+
+    Args:
+        small: the first stage's model.
+        large: the other's.
+        n_cores: that the server may use.
+
+    Returns:
+        `CASCADE`: an instance of each stage for every core, so that none ever idles.
+        `EQUAL_SHARES`: half of the cores for each stage, as `cascadebert serve` has it.
+        `EXITS_FIRST`: every core for the first stage, half of them for the other: where both are
+        busy, two thirds of the time are the first stage's.
+    """
+    half = max(1, n_cores // 2)
+    wanted = {
+        CASCADE: {small: n_cores, large: n_cores},
+        EQUAL_SHARES: {small: half, large: half},
+        EXITS_FIRST: {small: n_cores, large: half},
+    }
+    found: dict[str, dict[str, int]] = {}
+    for name, instances in wanted.items():
+        if instances not in found.values():
+            found[name] = instances
+    return found

@@ -32,6 +32,7 @@ from .corpora import corpora, corpora_of_config
 from .figures import Figures
 from .page import page_of_run, summary_of_run
 from .pairs import pairs_of
+from .pictures import write_pictures
 from .plan import FULL, QUICK
 from .record import RUN, Record, rows_from_folder
 from .run import SECTIONS, run_config, run_sections
@@ -102,6 +103,7 @@ def _run(args: argparse.Namespace) -> None:
     figures = Figures(list(rows_from_folder(args.out)))
     write_text(args.out / "report.html", page_of_run(run, figures))
     write_text(args.out / "SUMMARY.md", summary_of_run(run, figures))
+    write_pictures(figures, args.out)
     for verdict in verdicts_of(figures):
         print(verdict)
     print(f"report: {args.out / 'report.html'}")

@@ -17,6 +17,7 @@ from cascadebert_core.tokenization import Text
 
 from ..binary import Binary
 from ..peers.cascade import Answer
+from ..peers.server import Peer
 from ..perf_analyzer import JSON, Load, PerfAnalyzer
 from ..window import window_of_profile
 from .agreement import Expected, checked, expected_of_cascade, expected_of_member
@@ -282,17 +283,18 @@ def json_contender(
     name: str,
     settings: str,
     *,
-    url: Callable[[], str],
-    pid: Callable[[], int],
+    peer: Started[Peer],
     payloads: Path,
     check: Callable[[], None],
 ) -> Contender:
-    """A server that takes JSON over HTTP as a contender."""
+    """A server that takes JSON over HTTP as a contender, stopped while others are measured."""
 
     def measure(load: Load) -> dict[str, Any]:
-        return _window(PerfAnalyzer(bench.binary, url(), service=JSON), name, payloads, load)
+        analyzer = PerfAnalyzer(bench.binary, peer().url, service=JSON)
+        with peer().at_work():
+            return _window(analyzer, name, payloads, load)
 
-    return Contender(name, settings, measure, check=check, pid=pid)
+    return Contender(name, settings, measure, check=check, pid=lambda: peer().pid)
 
 
 def _window(analyzer: PerfAnalyzer, model: str, data: Path, load: Load) -> dict[str, Any]:

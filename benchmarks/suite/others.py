@@ -62,14 +62,16 @@ def other_servers(stack: ExitStack, bench: Bench, scene: Scene) -> list[Contende
                 name,
                 settings,
                 payloads=scene.payloads,
-                url=lambda peer=peer: peer().url,
-                pid=lambda peer=peer: peer().pid,
-                check=checked(
-                    name, expected, lambda texts, peer=peer: ask_for_answers(peer().url, texts)
-                ),
+                peer=peer,
+                check=checked(name, expected, partial(_ask, peer)),
             )
         )
     return found
+
+
+def _ask(peer: Started[Peer], texts: Sequence[Text]) -> list[Answer]:
+    with peer().at_work():
+        return ask_for_answers(peer().url, texts)
 
 
 def client_side(side: TritonSide) -> list[Contender]:

@@ -6,18 +6,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from cascadebert_build.report.markup import cell, escaped, figure, heading, row, table
-from cascadebert_build.report.plots import Plot
 from cascadebert_build.report.style import STYLE
 
-from .bends import sweeps_of, texts_of_pairs
+from .drawings import Group, groups_of_load, groups_of_scenes
 from .figures import Figures
-from .plots import accuracy_plot, bar_plot, exits_plot, latency_plot, share_plot
-from .sections import accuracy, closed, shares, sweep
-from .speedups import speedups_of, where_it_bends
 from .tables import Table, information_tables, tables_of_run, target_tables
 from .targets import NOT_MET, Verdict, tally_of, verdicts_of
 
-_SWEPT = (closed.SECTION, shares.SECTION, sweep.CORES, sweep.INSTANCES, sweep.BATCHES, sweep.CALLS)
 _TURNS = (
     "Contenders of a section ran on the same cores, members and text and took turns, window by "
     "window, another one first each time; repeat r of the limit was measured just before turn r of "
@@ -47,7 +42,7 @@ def page_of_run(run: Mapping[str, Any], figures: Figures) -> str:
         f"<title>CascadeBERT on Triton: bench</title><style>{STYLE}</style></head><body><main>"
         + _head(run, verdicts)
         + "".join(_html(of_one) for of_one in target_tables(verdicts, figures))
-        + "".join([*_scenes(figures), *_cost_against_load(figures)])
+        + "".join([*_plots("h2", groups_of_scenes(figures)), *_cost_against_load(figures)])
         + "".join(_html(t) for t in (*information_tables(verdicts), *tables_of_run(figures)))
         + _provenance(run, figures)
         + "</main></body></html>\n"
@@ -55,7 +50,7 @@ def page_of_run(run: Mapping[str, Any], figures: Figures) -> str:
 
 
 def summary_of_run(run: Mapping[str, Any], figures: Figures) -> str:
-    """Verdicts and tables as Markdown."""
+    """Verdicts, pictures and tables as Markdown; `write_pictures` puts the pictures beside it."""
     machine = run["machine"]
     verdicts = verdicts_of(figures)
     lines = [
@@ -73,8 +68,9 @@ def summary_of_run(run: Mapping[str, Any], figures: Figures) -> str:
     ]
     for of_one in target_tables(verdicts, figures):
         lines += ["", *_markdown(of_one)]
-    bends = [f"- {line}" for line in _bends(figures)]
-    lines += ["", f"### {_COST_AGAINST_LOAD}", "", *bends] if bends else []
+    lines += _pictured(groups_of_scenes(figures), "##")
+    loads = list(_pictured(groups_of_load(figures), "###"))
+    lines += ["", f"## {_COST_AGAINST_LOAD}", *loads] if loads else []
     for of_one in (*information_tables(verdicts), *tables_of_run(figures)):
         lines += ["", *_markdown(of_one)]
     return "\n".join(lines) + "\n"
@@ -97,73 +93,28 @@ def _commit(machine: Mapping[str, Any]) -> str:
     return commit[:12] + dirty + changes
 
 
-def _scenes(figures: Figures) -> Iterator[str]:
-    for scene in figures.scenes(closed.SECTION, accuracy.SECTION):
-        plots = [
-            _drawn(
-                latency_plot(figures, scene),
-                "Latency against throughput",
-                "One point for each number of clients; right and low is good.",
-            ),
-            _drawn(
-                exits_plot(figures, scene),
-                "Latency by exit stage",
-                "An exited request needs the small member alone; blocking, it waits for the large "
-                "one.",
-            ),
-            _drawn(
-                accuracy_plot(figures, scene),
-                "Accuracy against cost",
-                "Thresholds chosen on other rows than those counted.",
-            ),
-        ]
-        yield from _plots(f"<h2>{escaped(scene)}</h2>", plots)
+def _plots(tag: str, groups: Iterable[Group]) -> Iterator[str]:
+    """Groups of drawings, each under its head."""
+    for group in groups:
+        drawn = "".join(
+            figure(of_one.plot, escaped(of_one.title), escaped(of_one.caption))
+            for of_one in group.drawings
+        )
+        head = f"<{tag}>{escaped(group.head)}</{tag}>" if group.head else ""
+        yield f'{head}<div class="plots">{drawn}</div>'
 
 
 def _cost_against_load(figures: Figures) -> Iterator[str]:
-    """Throughput over everything that was swept, and where it bends."""
-    title = f"<h2>{_COST_AGAINST_LOAD}</h2>"
-    texts = [
-        _drawn(bar_plot(of_one), f"{of_one.title}: {of_one.scene}", of_one.bend)
-        for of_one in texts_of_pairs(figures)
-    ]
-    parts = list(_plots("", texts))
-    for scene in figures.scenes(*_SWEPT):
-        speedups = speedups_of(figures, scene)
-        deferral = _drawn(
-            share_plot(speedups, scene),
-            "Throughput against deferral rate",
-            f"At many clients at a time. {where_it_bends(speedups)}",
-        )
-        plots = [
-            _drawn(bar_plot(of_one), of_one.title, of_one.bend)
-            for of_one in sweeps_of(figures, scene)
-        ]
-        parts += _plots(f"<h3>{escaped(scene)}</h3>", [deferral, *plots])
-    yield from [title, *parts] if parts else []
+    parts = list(_plots("h3", groups_of_load(figures)))
+    yield from [f"<h2>{_COST_AGAINST_LOAD}</h2>", *parts] if parts else []
 
 
-def _bends(figures: Figures) -> Iterator[str]:
-    """The sentences of “Cost against load”."""
-    for of_one in texts_of_pairs(figures):
-        yield f"{of_one.title}, {of_one.scene}. {of_one.bend}"
-    for scene in figures.scenes(*_SWEPT):
-        for of_one in sweeps_of(figures, scene):
-            yield f"{of_one.title}, {scene}. {of_one.bend}"
-        speedups = speedups_of(figures, scene)
-        if speedups:
-            yield f"Throughput against deferral rate, {scene}. {where_it_bends(speedups)}"
-
-
-def _drawn(plot: Plot | None, title: str, caption: str) -> str:
-    return "" if plot is None else figure(plot, escaped(title), escaped(caption))
-
-
-def _plots(head: str, plots: Iterable[str]) -> Iterator[str]:
-    """Plots under a head; nothing where none was drawn."""
-    drawn = "".join(plots)
-    if drawn:
-        yield f'{head}<div class="plots">{drawn}</div>'
+def _pictured(groups: Iterable[Group], level: str) -> Iterator[str]:
+    """Groups of drawings as Markdown, the pictures in files beside it."""
+    for group in groups:
+        yield from ("", f"{level} {group.head}") if group.head else ()
+        for of_one in group.drawings:
+            yield from ("", f"![{of_one.title}]({of_one.file})", "", of_one.caption)
 
 
 def _html(of_one: Table) -> str:

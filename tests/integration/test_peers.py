@@ -117,6 +117,22 @@ def test_a_peer_listens_on_loopback_alone(running: Running):
 
 
 @pytest.mark.parametrize("kind", PEERS)
+def test_a_peer_rests_while_others_are_measured_and_ends_from_there(
+    kind: str, built: Built, tmp_path: Path
+):
+    require(kind)
+    log = tmp_path / "log"
+    with peer_server(kind, built.repository, built.name, settings=SMALL, log=log) as peer:
+        running = Running(kind, peer, log)
+        for _ in range(2):
+            with peer.at_work():
+                assert len(running.answers(["the film was good"])) == 1
+            with pytest.raises(TimeoutError):  # the kernel takes the connection, nobody answers
+                ask(running.port, b"{}", timeout_s=0.5)
+    assert processes_of_group(peer.pid) == []
+
+
+@pytest.mark.parametrize("kind", PEERS)
 def test_nothing_is_left_behind_even_after_an_error(
     kind: str, built: Built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

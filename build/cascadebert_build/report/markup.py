@@ -83,8 +83,9 @@ def figure(plot: Plot, title: str = "", caption: str = "") -> str:
     )
 
 
-def _swatch(mark: Mark, colour: str) -> str:
-    shape = {
+def swatch(mark: Mark, colour: str) -> str:
+    """The content of an SVG, 26 wide and 14 high, that shows a mark of a plot's key."""
+    return {
         "line": f'<path d="M1 7H25" stroke="{colour}" stroke-width="3"/>',
         "dashed": f'<path d="M1 7H25" stroke="{colour}" stroke-width="2" stroke-dasharray="6 4"/>',
         "dotted": f'<path d="M1 7H25" stroke="{colour}" stroke-width="3" stroke-dasharray="3 3"/>',
@@ -94,7 +95,10 @@ def _swatch(mark: Mark, colour: str) -> str:
         "box": f'<rect x="5" y="1" width="16" height="12" fill="{colour}"/>',
         "tick": f'<path d="M13 0V14" stroke="{colour}" stroke-width="2" stroke-dasharray="4 2"/>',
     }[mark]
-    return f'<svg viewBox="0 0 26 14" aria-hidden="true">{shape}</svg>'
+
+
+def _swatch(mark: Mark, colour: str) -> str:
+    return f'<svg viewBox="0 0 26 14" aria-hidden="true">{swatch(mark, colour)}</svg>'
 
 
 def _class(name: str) -> str:

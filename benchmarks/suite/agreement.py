@@ -31,6 +31,7 @@ class Expected:
         exit_stages: of the contender's own stages, shape (n,).
         near: rows whose exit or label hangs on the last bits of a logit, shape (n,).
         allowed: how many of the others may differ all the same.
+        deferred_share: of all rows of the scene, by the contender's own stages.
     """
 
     texts: Sequence[Text]
@@ -38,6 +39,7 @@ class Expected:
     exit_stages: NDArray[np.int32]
     near: NDArray[np.bool_]
     allowed: int
+    deferred_share: float
 
     def require(self, contender: str, answers: Sequence[Answer]) -> None:
         """Compare what a contender answered.
@@ -92,6 +94,7 @@ def checked(
 def _expected(scene: Scene, threshold: float, first_stage: int = 0) -> Expected:
     n = min(_ROWS, len(scene.corpus.texts))
     policy = scene.policy
+    whole = simulate(policy, scene.logits, [threshold])
     outcome = simulate(policy, [values[:n] for values in scene.logits], [threshold])
     highest = np.sort(outcome.probabilities, axis=1)[:, -2:]
     near = highest[:, 1] - highest[:, 0] <= NEAR
@@ -105,4 +108,5 @@ def _expected(scene: Scene, threshold: float, first_stage: int = 0) -> Expected:
         exit_stages=outcome.exit_stage - first_stage,
         near=near,
         allowed=0 if exact else int(np.ceil(MAX_FLIPPED_INT8 * n)),
+        deferred_share=float((whole.exit_stage > first_stage).mean()),
     )

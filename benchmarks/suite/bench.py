@@ -243,6 +243,7 @@ class TritonSide:
             measure,
             check=None if expected is None else checked(name, expected, ask),
             pid=self.pid,
+            deferred_share=None if expected is None else expected.deferred_share,
         )
 
     def cascade(self, name: str = CASCADE) -> Contender:
@@ -285,7 +286,8 @@ def json_contender(
     *,
     peer: Started[Peer],
     payloads: Path,
-    check: Callable[[], None],
+    expected: Expected,
+    ask: Callable[[Sequence[Text]], Sequence[Answer]],
 ) -> Contender:
     """A server that takes JSON over HTTP as a contender, stopped while others are measured."""
 
@@ -294,7 +296,10 @@ def json_contender(
         with peer().at_work():
             return _window(analyzer, name, payloads, load)
 
-    return Contender(name, settings, measure, check=check, pid=lambda: peer().pid)
+    return Contender(
+        name, settings, measure, check=checked(name, expected, ask), pid=lambda: peer().pid,
+        deferred_share=expected.deferred_share,
+    )  # fmt: skip
 
 
 def _window(analyzer: PerfAnalyzer, model: str, data: Path, load: Load) -> dict[str, Any]:

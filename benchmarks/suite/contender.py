@@ -23,6 +23,10 @@ _ANSWERS = 300
 _RAMP = 3
 # Of the rate that an open loop asks for.
 _HELD = 0.97
+# By how much the deferred requests' share may miss that of the rows, and by how many standard
+# deviations of a sample of so many requests.
+_SHARE_OFF = 0.02
+_CHANCES = 3
 
 
 @dataclass(slots=True)
@@ -50,6 +54,7 @@ class Contender:
             and says how long its windows must be.
         check: raises CheckFailed where it answers otherwise than it should.
         pid: of its server; None: it has none.
+        deferred_share: of the rows that it answers; None: not known.
         known: kept here from one turn to the next.
     """
 
@@ -59,6 +64,7 @@ class Contender:
     warm_up: bool = True
     check: Callable[[], None] | None = None
     pid: Callable[[], int] | None = None
+    deferred_share: float | None = None
     known: Known = field(default_factory=Known)
 
 
@@ -135,6 +141,8 @@ def _row(contender: Contender, planned: Load, look_s: float, wait_quiet_s: float
         if load.rate_rps is not None:
             row |= {"asked_rps": load.rate_rps, "achieved_rps": figures["throughput_rps"]}
             _require_rate(load.rate_rps, figures)
+        if contender.deferred_share is not None and load.rows == 1:
+            _require_share(contender.deferred_share, figures)
         if pid is not None:
             row["server_cpu_ms"] = 1000 * cpu.server_s / figures["total"]
             row["client_cpu_ms"] = 1000 * cpu.own_s / figures["total"]
@@ -165,6 +173,17 @@ def _require_rate(asked_rps: float, figures: Mapping[str, Any]) -> None:
         raise CheckFailed(
             f"the rate was not held: {asked_rps:g} requests/s asked, {sent_rps:.1f} sent, "
             f"{answered_rps:.1f} answered"
+        )
+
+
+def _require_share(expected: float, figures: Mapping[str, Any]) -> None:
+    """Refuse a window in which other rows were answered than the contender was given."""
+    found = figures["deferred_share"]
+    chance = _CHANCES * sqrt(expected * (1 - expected) / figures["total"])
+    if abs(found - expected) > _SHARE_OFF + chance:
+        raise CheckFailed(
+            f"{found:.1%} of {figures['total']} requests were deferred, where it is {expected:.1%} "
+            "of the rows: the requests are not like the rows"
         )
 
 

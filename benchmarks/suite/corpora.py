@@ -27,6 +27,12 @@ _GLUE = {
 }
 
 
+_SEED = 0
+# Rows in random order: many enough that no stride meets the same kind in each block, few enough
+# that a prefix which ends within a block is like the whole all the same.
+_BLOCK = 40
+
+
 @dataclass(frozen=True, slots=True)
 class Corpus:
     """Texts of one mix of lengths.
@@ -55,12 +61,18 @@ def representative_order(
     """An order in which every prefix has nearly the whole's share of deferred rows and lengths.
 
     A window covers as many rows as its contender is fast: of rows as they come, a slow one would
-    get others than a fast one.
+    get others than a fast one. Within blocks the order is random, and the number of rows is odd:
+    each of perf_analyzer's threads sends every c-th row, c being their number (a power of two, in
+    our plans), and one whose rows were all deferred would be slow and count for less than its
+    share.
 
     Args:
         buckets: padded length of n rows.
         confidence: of the first stage, shape (n,).
         deferred: at the usual threshold, shape (n,).
+
+    Returns:
+        Indices of n rows, or of n - 1 where n is even.
     """
     kinds: list[list[int]] = []
     for kind in (True, False):
@@ -70,7 +82,11 @@ def representative_order(
             # Each begins at one end; from ends in turn, so that all together lean to neither.
             strata.append(_scattered(rows, confidence if number % 2 else -confidence))
         kinds.append(_merged(strata))
-    return _merged(kinds)
+    order = _merged(kinds)
+    order = order[: len(order) - 1 + len(order) % 2]
+    rng = np.random.default_rng(_SEED)
+    blocks = [order[start : start + _BLOCK] for start in range(0, len(order), _BLOCK)]
+    return [row for block in blocks for row in rng.permutation(block).tolist()]
 
 
 def _scattered(rows: NDArray[np.intp], values: NDArray[np.float32]) -> list[int]:

@@ -63,7 +63,8 @@ def other_servers(stack: ExitStack, bench: Bench, scene: Scene) -> list[Contende
                 settings,
                 payloads=scene.payloads,
                 peer=peer,
-                check=checked(name, expected, partial(_ask, peer)),
+                expected=expected,
+                ask=partial(_ask, peer),
             )
         )
     return found
@@ -81,6 +82,7 @@ def client_side(side: TritonSide) -> list[Contender]:
     members = tuple(Member(model) for model in scene.members)
     two, one = "client-side cascade", "cascade, asyncio client"
     expected = expected_of_cascade(scene, USUAL_SHARE)
+    share = expected.deferred_share
 
     def two_calls(load: Load) -> dict[str, Any]:
         return _client(
@@ -105,9 +107,16 @@ def client_side(side: TritonSide) -> list[Contender]:
         f"{settings}; asyncio client" for settings in (side.settings_with_bls, side.settings)
     )
     return [
-        Contender(two, of_two, two_calls, check=checked(two, expected, ask), pid=side.pid),
+        Contender(
+            two,
+            of_two,
+            two_calls,
+            check=checked(two, expected, ask),
+            pid=side.pid,
+            deferred_share=share,
+        ),
         # It asks the cascade itself, which is checked as a contender of its own.
-        Contender(one, of_one, one_call, pid=side.pid),
+        Contender(one, of_one, one_call, pid=side.pid, deferred_share=share),
     ]
 
 

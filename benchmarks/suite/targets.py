@@ -129,7 +129,7 @@ def pointers_of(figures: Figures) -> list[tuple[int, str, str]]:
     return [
         (6, "cost against load", _here(figures, "Cost against load", *swept)),
         (7, "ONNX Runtime's optimised graphs and INT8", "docs/onnxruntime.md"),
-        (7, "OpenVINO, its precision pinned", f"no part of this run: {engines} --device cpu"),
+        (7, "OpenVINO, its precision pinned", "docs/onnxruntime.md; no part of this run"),
         (8, "engines on a GPU", f"no part of this run: {engines}, where one is"),
         (
             9,

@@ -304,7 +304,9 @@ def test_closing_waits_for_the_call_that_runs_and_for_no_other(make: Callable[..
     assert auditing.wait(10)
     threading.Timer(0.1, release.set).start()
     bench.cascade.close()
-    assert [rows for stage, rows, _ in bench.calls if stage == 1] == [4]
+    # Of 60 rows a call takes four at most, and fewer where it begins before the others are queued.
+    (audited,) = [rows for stage, rows, _ in bench.calls if stage == 1]
+    assert 1 <= audited <= 4
     assert not [t for t in threading.enumerate() if t.name == "audit" and t.is_alive()]
 
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-# Throughput is judged of the first, what exited requests wait for of the last.
 CASCADE = "cascade"
 EQUAL_SHARES = "cascade (equal shares)"
-EXITS_FIRST = "cascade (exits first)"
 
 
 def cascade_settings(small: str, large: str, n_cores: int) -> dict[str, dict[str, int]]:
@@ -17,16 +15,14 @@ def cascade_settings(small: str, large: str, n_cores: int) -> dict[str, dict[str
         n_cores: that the server may use.
 
     Returns:
-        `CASCADE`: an instance of each stage for every core, so that none ever idles.
-        `EQUAL_SHARES`: half of the cores for each stage, as `cascadebert serve` has it.
-        `EXITS_FIRST`: every core for the first stage, half of them for the other: where both are
-        busy, two thirds of the time are the first stage's.
+        `CASCADE`, the one that is judged: an instance of each stage for every core, so that none
+        ever idles, as `cascadebert serve` has it on a small machine.
+        `EQUAL_SHARES`: half of the cores for each stage, which takes half of the memory.
     """
     half = max(1, n_cores // 2)
     wanted = {
         CASCADE: {small: n_cores, large: n_cores},
         EQUAL_SHARES: {small: half, large: half},
-        EXITS_FIRST: {small: n_cores, large: half},
     }
     found: dict[str, dict[str, int]] = {}
     for name, instances in wanted.items():

@@ -9,7 +9,7 @@ from cascadebert_build.report.plots import Mark, Plot
 from cascadebert_build.report.svg import INK, MUTED, figure_of, svg_from_figure
 
 from .bends import Sweep
-from .cascade_settings import CASCADE, EQUAL_SHARES, EXITS_FIRST
+from .cascade_settings import CASCADE, EQUAL_SHARES
 from .figures import Figures
 from .plan import USUAL_SHARE
 from .sections import accuracy, closed, limit, shares
@@ -26,7 +26,7 @@ _COLOURS = (
 _MARKERS = "osD^vPX<>*"
 _OURS = CASCADE
 # Of the same colour as ours.
-_STYLES = {CASCADE: "-", EQUAL_SHARES: ":", EXITS_FIRST: "--"}
+_STYLES = {CASCADE: "-", EQUAL_SHARES: ":"}
 _MARKS: dict[str, Mark] = {"-": "line", ":": "dotted", "--": "dashed"}
 _Key = list[tuple[Mark, str, str]]
 _KINDS: tuple[tuple[str, str, Mark], ...] = (("exited", "-", "line"), ("deferred", "--", "dashed"))
@@ -71,15 +71,12 @@ def latency_plot(figures: Figures, scene: str) -> Plot | None:
 
 
 def exits_plot(figures: Figures, scene: str) -> Plot | None:
-    """Median latency by exit stage, ours and the blocking cascade's; None: not measured.
-
-    Ours at two settings.
-    """
+    """Median latency by exit stage, ours and the blocking cascade's; None: not measured."""
     key: _Key = []
     ticks: set[int] = set()
     with figure_of(3.6) as figure:
         axes = figure.subplots()
-        for name, colour in zip((_OURS, EXITS_FIRST, "blocking"), _COLOURS, strict=False):
+        for name, colour in zip((_OURS, "blocking"), _COLOURS, strict=False):
             for kind, style, mark in _KINDS:
                 loads = figures.loads(closed.SECTION, scene, name)
                 found = [

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from .cascade_settings import CASCADE, EQUAL_SHARES, EXITS_FIRST
+from .cascade_settings import CASCADE, EQUAL_SHARES
 from .figures import Figures
 from .plan import USUAL_SHARE
 from .sections import accuracy, batched, closed, gate, limit, mixed_load, shares, startup
@@ -17,7 +17,6 @@ from .targets import (
     Verdict,
     difference_in_words,
     pointers_of,
-    setting_of_latencies,
 )
 
 # Sections whose rows are listed: contenders under load.
@@ -158,9 +157,8 @@ def _exited(figures: Figures) -> Table:
     """The exited median over the blocking cascade's, at every load."""
     lines: list[tuple[str, ...]] = []
     for scene in figures.scenes(closed.SECTION):
-        judged = setting_of_latencies(figures, closed.SECTION, scene)
-        best = figures.best_load(closed.SECTION, scene, judged)
-        for setting in (CASCADE, EQUAL_SHARES, EXITS_FIRST):
+        best = figures.best_load(closed.SECTION, scene, CASCADE)
+        for setting in (CASCADE, EQUAL_SHARES):
             for load in figures.loads(closed.SECTION, scene, setting):
                 ours, theirs = (
                     figures.values(closed.SECTION, scene, name, load, "exited.p50_ms")
@@ -169,7 +167,7 @@ def _exited(figures: Figures) -> Table:
                 ratio = figures.ratio(ours, theirs)
                 if ratio is None:
                     continue
-                name = f"{load}, judged" if (setting, load) == (judged, best) else load
+                name = f"{load}, judged" if (setting, load) == (CASCADE, best) else load
                 medians = (_range(ours.values()), _range(theirs.values()), str(ratio))
                 lines.append((scene, setting, name, *medians))
     return Table(

@@ -15,7 +15,7 @@ from cascadebert_build.report.markup import points
 from ..perf_analyzer import Load
 from ..report import Ratio
 from .bare_stage import small_stage_ms
-from .cascade_settings import CASCADE, EQUAL_SHARES, EXITS_FIRST
+from .cascade_settings import CASCADE, EQUAL_SHARES
 from .figures import Figures
 from .plan import FULL, USUAL_SHARE
 from .sections import accuracy, closed, gate, limit, mixed_load, shares, startup, sweep
@@ -177,14 +177,13 @@ def _throughput(figures: Figures) -> Iterator[Verdict]:
 
 def _beside_blocking(figures: Figures, scene: str, asked: bool) -> Iterator[Verdict]:
     """Throughput and exited median over the blocking cascade's: both are asked of one setting."""
-    judged = setting_of_latencies(figures, closed.SECTION, scene)
-    for name in _settings_of(figures, closed.SECTION, scene, judged):
+    for name in _settings_of(figures, closed.SECTION, scene):
         best = figures.best_load(closed.SECTION, scene, name)
         if name != CASCADE:  # whose throughput is above
             yield Verdict(
                 Target(
                     1, scene, f"{name}: throughput over blocking's, each at its best load", ">=",
-                    COMPARED[_BLOCKING], asked and name == judged,
+                    COMPARED[_BLOCKING], asked=False,
                 ),
                 figures.ratio(
                     figures.best_throughput(closed.SECTION, scene, name),
@@ -199,27 +198,19 @@ def _beside_blocking(figures: Figures, scene: str, asked: bool) -> Iterator[Verd
         )
         claim = f"{name}: exited median over blocking's at {best or 'its best load'}"
         yield Verdict(
-            Target(1, scene, claim, "<=", _EXITED, asked and name == judged),
+            Target(1, scene, claim, "<=", _EXITED, asked and name == CASCADE),
             figures.ratio(exited, blocked),
         )
 
 
-def setting_of_latencies(figures: Figures, section: str, scene: str) -> str:
-    """The setting whose exited median is judged; on one core, and on a GPU, there is but one."""
-    measured = figures.contenders(section, scene)
-    return CASCADE if measured and EXITS_FIRST not in measured else EXITS_FIRST
-
-
-def _settings_of(figures: Figures, section: str, scene: str, judged: str) -> list[str]:
-    measured = figures.contenders(section, scene)
-    others = [name for name in (CASCADE, EQUAL_SHARES, EXITS_FIRST) if name in measured]
-    return [judged, *(name for name in others if name != judged)]
+def _settings_of(figures: Figures, section: str, scene: str) -> list[str]:
+    """What is judged, and what else was measured; on one core, and on a GPU, there is but one."""
+    return [CASCADE, *({EQUAL_SHARES} & set(figures.contenders(section, scene)))]
 
 
 def _mixed_load(figures: Figures) -> Iterator[Verdict]:
     for scene, asked in _scenes(figures, mixed_load.SECTION, (_MINILM, _L2, _L6)):
-        judged = setting_of_latencies(figures, mixed_load.SECTION, scene)
-        for setting in _settings_of(figures, mixed_load.SECTION, scene, judged):
+        for setting in _settings_of(figures, mixed_load.SECTION, scene):
             load = _last_rate(figures, scene, setting)
             ours, alone = (
                 {}
@@ -232,7 +223,7 @@ def _mixed_load(figures: Figures) -> Iterator[Verdict]:
                 f"{load or 'half of saturation'}"
             )
             yield Verdict(
-                Target(2, scene, claim, "<=", 1.3, asked and setting == judged),
+                Target(2, scene, claim, "<=", 1.3, asked and setting == CASCADE),
                 figures.ratio(ours, alone),
                 "" if load is None else _sent(figures, scene, load, setting),
             )

@@ -41,6 +41,11 @@ PRECISIONS = ("fp32", "fp16", "int8")
 # What each engine's artefacts compute in.
 BUILT = {"onnxruntime": ("fp32", "int8"), "tensorrt": ("fp16",)}
 
+# On Linux a step is a factor of 1.25 (sched(7)): where both want one core, a stage at
+# 8 has a seventh of it. benchmarks/NOTES.md has what other values did.
+NICENESS = 8
+_MAX_NICENESS = 19
+
 
 @dataclass(frozen=True, slots=True)
 class MemberConfig:
@@ -98,6 +103,8 @@ class RuntimeConfig:
             maximum length. Empty: chosen for the device.
         instances: of each stage; 0: chosen for the machine that serves.
         threads: of each instance of a stage; 0: chosen for the machine that serves.
+        niceness: of the processes of all stages but the first, 0 to 19, on a CPU: the system runs
+            the first stage before them where both would have a core. 0: nobody comes first.
         max_queue_delay_us: a stage's batcher waits so long for more calls to merge. The cascade
             merges rows itself, and a delay is paid by every row: 0 is right but for many
             concurrent callers of the stage itself.
@@ -120,6 +127,7 @@ class RuntimeConfig:
     buckets: tuple[int, ...] = ()
     instances: int = 0
     threads: int = 0
+    niceness: int = NICENESS
     max_queue_delay_us: int = 0
     cuda_graphs: bool = False
     audit_rate: float = 0.0
@@ -433,6 +441,10 @@ def _validate_runtime(runtime: RuntimeConfig) -> None:
         )
     _at_least(0, runtime.instances, "runtime.instances")
     _at_least(0, runtime.threads, "runtime.threads")
+    if not 0 <= runtime.niceness <= _MAX_NICENESS:
+        raise UsageError(
+            f"runtime.niceness is {runtime.niceness}: give a number from 0 to {_MAX_NICENESS}"
+        )
     _at_least(0, runtime.max_queue_delay_us, "runtime.max_queue_delay_us")
     if runtime.cuda_graphs and runtime.engine != "tensorrt":
         raise UsageError("runtime.cuda_graphs is true: only engine = 'tensorrt' has them")

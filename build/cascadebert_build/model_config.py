@@ -21,6 +21,8 @@ ModelConfig = Any  # model_config_pb2.ModelConfig is made at run time; checkers 
 AUTO_INSTANCES = "auto_instances"
 # Threads of one instance; 0 where `serve` may choose.
 THREADS = "threads"
+# Of the processes of a stage that is not the first; Linux's own scale.
+NICENESS = "niceness"
 # Whether a plan inside the python backend runs from CUDA graphs.
 CUDA_GRAPHS = "cuda_graphs"
 CALLS_IN_FLIGHT = "calls_in_flight"
@@ -31,13 +33,16 @@ POLICY_ID = "policy"
 _SHOWN = ("promise", "budget", "n", "observed", "bound", "exits", "speedup")
 
 
-def stage_config(stage: StagePolicy, runtime: RuntimeConfig, profiles: int = 0) -> ModelConfig:
+def stage_config(
+    stage: StagePolicy, runtime: RuntimeConfig, profiles: int = 0, *, first: bool = True
+) -> ModelConfig:
     """The configuration of one stage for the backend that hosts it.
 
     Args:
         stage: of the policy.
         runtime: where it runs.
         profiles: optimisation profiles of its plan; 0 where it has none.
+        first: whether it is the cascade's first stage.
     """
     pb: Any = model_config_pb2
     gpu = runtime.device == "gpu"
@@ -77,6 +82,8 @@ def stage_config(stage: StagePolicy, runtime: RuntimeConfig, profiles: int = 0) 
         set_parameter(config, THREADS, str(runtime.threads))
         if not runtime.instances and not gpu:
             set_parameter(config, AUTO_INSTANCES, "true")
+        if not first and not gpu:
+            set_parameter(config, NICENESS, str(runtime.niceness))
     if gpu:
         _add_warmup(config, stage)
     return config

@@ -70,7 +70,10 @@ def publish_cascade(
         spared = set(start_versions(model)) if keep > 1 else set[int]()
         staying = {*old[len(old) - (keep - 1) :], *spared}
         kept = [each for each in all_versions(repository) if each[0] != name or each[1] in staying]
-        new = [stage_version(repository, files, runtime, kept) for files in stages]
+        new = [
+            stage_version(repository, files, runtime, kept, first=files is stages[0])
+            for files in stages
+        ]
         written = [each.stage.model for each in new if publish_stage(repository, each)]
         pinned = tuple(
             replace(stage, version=each.stage.version)

@@ -90,7 +90,12 @@ def require_ours(repository: Path, stages: Sequence[StageFiles]) -> None:
 
 
 def stage_version(
-    repository: Path, files: StageFiles, runtime: RuntimeConfig, kept: Sequence[tuple[str, int]]
+    repository: Path,
+    files: StageFiles,
+    runtime: RuntimeConfig,
+    kept: Sequence[tuple[str, int]],
+    *,
+    first: bool,
 ) -> StageVersion:
     """The version that a stage is published as: one that has these files already, or the next.
 
@@ -99,6 +104,7 @@ def stage_version(
         files: of the stage.
         runtime: where it runs.
         kept: versions of cascades that stay once this one is there.
+        first: whether it is the cascade's first stage.
 
     Raises:
         UsageError: versions that are kept and this one cannot share a configuration.
@@ -108,7 +114,7 @@ def stage_version(
     hashes = {name: sha256_of_file(source) for name, source in sorted(sources.items())}
     version, present = _version_of_files(target, hashes)
     profiles = 0 if files.manifest is None else len(manifest_from_file(files.manifest).profiles)
-    config = stage_config(files.stage, runtime, profiles)
+    config = stage_config(files.stage, runtime, profiles, first=first)
     older = set(batches_of_pins(repository, files.stage.model, kept)) - {version}
     if older:
         conflict = conflict_of_configs(read_config(repository, files.stage.model), config)
@@ -123,7 +129,7 @@ def stage_version(
     if others and files.manifest is None:
         # Every cascade sends no more than its own policy says; the model must take the most.
         largest = max(files.stage.max_batch_size, *others.values())
-        config = stage_config(replace(files.stage, max_batch_size=largest), runtime)
+        config = stage_config(replace(files.stage, max_batch_size=largest), runtime, first=first)
     return StageVersion(
         stage=replace(files.stage, version=version),
         sources=sources,

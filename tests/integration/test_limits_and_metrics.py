@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import shutil
 import time
@@ -18,6 +19,7 @@ import pytest
 import tritonclient.grpc as triton
 
 import cascadebert_client as client
+from cascadebert_build.config import NICENESS
 from cascadebert_build.publish import StageFiles, publish_cascade
 from cascadebert_build.serve import serve_cascades
 from cascadebert_build.tritonserver import HOST, TritonServer
@@ -98,6 +100,15 @@ async def flood(
     async with AsyncCascadeClient(url, model, retry=NO_RETRY, channels=4) as asking:
         calls = [asking.classify(rows, threshold=1.0) for _ in range(requests)]
         return await asyncio.wait_for(asyncio.gather(*calls, return_exceptions=True), 120)
+
+
+def test_the_system_runs_later_stages_after_the_first(service: Served) -> None:
+    niceness = {
+        stub.model: os.getpriority(os.PRIO_PROCESS, stub.pid) for stub in service.server.stubs()
+    }
+    ours = os.getpriority(os.PRIO_PROCESS, 0)
+    assert niceness["strict"] == niceness["strict_small"] == ours
+    assert niceness["strict_large"] == min(19, ours + NICENESS)
 
 
 def test_beyond_the_limit_requests_are_turned_away_and_told_why(service: Served) -> None:

@@ -14,7 +14,6 @@ from benchmarks.suite.bends import Point, sweeps_of, texts_of_pairs, where_it_be
 from benchmarks.suite.cascade_settings import (
     CASCADE,
     EQUAL_SHARES,
-    EXITS_FIRST,
     cascade_settings,
 )
 from benchmarks.suite.figures import Figures
@@ -147,29 +146,22 @@ def test_what_was_not_measured_is_said_and_counted():
     nothing = verdicts_of(Figures([]))
     assert {verdict.word for verdict in nothing} == {UNMEASURED}
     assert {verdict.target.number for verdict in nothing} == {1, 2, 3, 4, 5}
-    some = verdicts_of(
-        Figures(
-            [*over("mosec")(2.0), *exited_over_blocking(0.5), closed(L2, EXITS_FIRST, 0.5, 0.3)]
-        )
-    )
+    some = verdicts_of(Figures([*over("mosec")(2.0), *exited_over_blocking(0.5)]))
     assert len([verdict for verdict in some if verdict.target.asked]) == len(nothing)
     assert tally_of(some) == (
-        f"Of {len(nothing)} ratios that targets 1 to 5 ask for, 3 are met, 1 are NOT met and "
-        f"{len(nothing) - 4} were not measured."
+        f"Of {len(nothing)} ratios that targets 1 to 5 ask for, 2 are met, 1 are NOT met and "
+        f"{len(nothing) - 3} were not measured."
     )
 
 
 def test_both_ratios_to_the_blocking_cascade_are_asked_of_one_setting():
     rows = [
-        *exited_over_blocking(0.7), closed(L2, EXITS_FIRST, 0.98, 0.3),
-        closed(L2, EQUAL_SHARES, 1.1, 0.6),
+        *exited_over_blocking(0.4), closed(L2, EQUAL_SHARES, 1.1, 0.6),
     ]  # fmt: skip
     found = [v for v in verdicts_of(Figures(rows)) if v.measured is not None]
     assert [(v.target.claim.split(" over ")[0], v.word) for v in found] == [
         ("throughput", MET),
-        ("cascade (exits first): throughput", MET),
-        ("cascade (exits first): exited median", MET),
-        ("cascade: exited median", INFORMATION),
+        ("cascade: exited median", MET),
         ("cascade (equal shares): throughput", INFORMATION),
         ("cascade (equal shares): exited median", INFORMATION),
     ]
@@ -177,7 +169,7 @@ def test_both_ratios_to_the_blocking_cascade_are_asked_of_one_setting():
 
 @pytest.mark.parametrize(
     ("n_cores", "instances"),
-    [(1, [(1, 1)]), (2, [(2, 2), (1, 1), (2, 1)]), (5, [(5, 5), (2, 2), (5, 2)])],
+    [(1, [(1, 1)]), (2, [(2, 2), (1, 1)]), (5, [(5, 5), (2, 2)])],
 )
 def test_settings_that_are_the_same_are_measured_once(
     n_cores: int, instances: list[tuple[int, int]]

@@ -253,6 +253,7 @@ def test_a_cancelled_request_costs_no_further_call(make: Callable[..., Bench]) -
         return lambda _: None
 
     bench.cascade.begin([cancelled, other], callback)
+    time.sleep(0.03)  # nobody is asked sooner whether he still waits
     stages.release.set()
     wait_until(lambda: cancelled.ended and other.ended)
     assert isinstance(cancelled.error, Cancelled)

@@ -174,6 +174,56 @@ def test_a_first_stage_with_two_instances_takes_two_calls_at_a_time(
     assert unsure.exit_stage.tolist() == [1, 1]
 
 
+def test_a_call_that_leaves_an_instance_idle_does_not_hold_up_the_next_batch(
+    make: Callable[..., Bench],
+) -> None:
+    both = threading.Barrier(2, timeout=10)
+
+    def together(stage: int, batch: StageBatch) -> np.ndarray:
+        if stage == 0:
+            both.wait()
+        return by_words(stage, batch)
+
+    bench = make(run=together, first_calls=2)
+    ended = [threading.Event() for _ in range(2)]
+    handed_over = [bench.job("good"), bench.job("not good")]
+
+    def on_end(job: Job) -> Callable[[Job], None]:
+        return lambda _: ended[handed_over.index(job)].set()
+
+    # Returns, although the call cannot end before the next one has begun.
+    bench.cascade.begin(handed_over, on_end)
+    beside = bench.job("bad")
+    assert bench.begin(beside) == [True]
+    assert all(event.wait(10) for event in ended)
+    assert [job.exit_stage.tolist() for job in (*handed_over, beside)] == [[0], [1], [0]]
+    assert bench.calls[:2] in ([(0, 2, 4), (0, 1, 4)], [(0, 1, 4), (0, 2, 4)])
+
+
+def test_one_request_at_a_time_is_answered_where_it_asks(make: Callable[..., Bench]) -> None:
+    bench = make(first_calls=2)
+    assert [bench.begin(bench.job("good")) for _ in range(5)] == [[True]] * 5
+
+
+def test_closing_answers_what_was_handed_over(make: Callable[..., Bench]) -> None:
+    entered, release = threading.Event(), threading.Event()
+
+    def slow(stage: int, batch: StageBatch) -> np.ndarray:
+        if stage == 0:
+            entered.set()
+            release.wait(10)
+        return by_words(stage, batch)
+
+    bench = make(run=slow, first_calls=2)
+    jobs = [bench.job("good"), bench.job("not good")]
+    bench.cascade.begin(jobs, lambda _: lambda _: None)
+    assert entered.wait(10)
+    threading.Timer(0.05, release.set).start()
+    bench.cascade.close()
+    assert [job.exit_stage.tolist() for job in jobs] == [[0], [1]]
+    assert not any(job.error for job in jobs)
+
+
 def test_a_call_that_fails_leaves_the_one_beside_it(make: Callable[..., Bench]) -> None:
     def half_broken(stage: int, batch: StageBatch) -> np.ndarray:
         if (batch.tensors["input_ids"] == BAD).any():

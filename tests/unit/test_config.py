@@ -112,6 +112,8 @@ min_speedup = 2
         (MEMBERS + "[runtime]\ncuda_graphs = true", "only engine = 'tensorrt'"),
         (MEMBERS + "[runtime]\ncuda_graphs = 1", "give true or false"),
         (MEMBERS + "[runtime]\nmax_queue_delay_us = -1", "give 0 or more"),
+        (MEMBERS + "[runtime]\nniceness = 20", "niceness is 20: give a number from 0 to 19"),
+        (MEMBERS + "[runtime]\nniceness = -1", "niceness is -1: give a number from 0 to 19"),
         (MEMBERS + "[runtime]\naudit_rate = 1.5", "audit_rate is 1.5: give a number from 0 to 1"),
         (MEMBERS + "[runtime]\naudit_rate = nan", "from 0 to 1"),
         (MEMBERS + "[runtime]\naudit_rate = true", "give int or float"),

@@ -7,6 +7,7 @@ from typing import Any
 from cascadebert_build.config import RuntimeConfig
 from cascadebert_build.model_config import (
     CUDA_GRAPHS,
+    NICENESS,
     config_from_text,
     config_to_text,
     parameter,
@@ -56,6 +57,15 @@ def test_stages_on_a_gpu_warm_up_with_real_shapes() -> None:
     assert shapes == {(batch, length) for batch in (1, 8) for length in STAGE.buckets}
     assert len({w.name for w in warm}) == len(warm)
     assert not parsed(RuntimeConfig()).model_warmup
+
+
+def test_later_stages_on_a_cpu_come_after_the_first() -> None:
+    def niceness(first: bool, runtime: RuntimeConfig) -> str | None:
+        return parameter(stage_config(STAGE, runtime, first=first), NICENESS)
+
+    assert niceness(True, RuntimeConfig()) is None
+    assert niceness(False, RuntimeConfig(niceness=3)) == "3"
+    assert niceness(False, RuntimeConfig(device="gpu")) is None
 
 
 def test_the_queue_delay_is_stated() -> None:

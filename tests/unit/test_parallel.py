@@ -68,6 +68,26 @@ def test_a_single_call_wakes_no_thread() -> None:
     parallel.close()
 
 
+def test_a_caller_with_nothing_left_to_do_does_not_wait_for_anothers_calls() -> None:
+    parallel = ParallelCalls(2, "call")
+    entered, release = threading.Barrier(3), threading.Event()
+
+    def hangs() -> None:
+        entered.wait(10)
+        release.wait(10)
+
+    hanging = threading.Thread(target=parallel.run, args=([hangs, hangs],))
+    hanging.start()
+    entered.wait(10)
+    counted = Counted()
+    run(counted, parallel, 3)
+    assert counted.threads == {threading.get_ident()}
+    assert not release.is_set()
+    release.set()
+    hanging.join(10)
+    parallel.close()
+
+
 def test_several_callers_share_the_threads() -> None:
     parallel = ParallelCalls(2, "call")
     counted = Counted()

@@ -8,6 +8,7 @@ a server needs.
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ class TritonPythonModel:
         parameters = {
             name: value["string_value"] for name, value in config.get("parameters", {}).items()
         }
+        # Before the session starts threads: they have the niceness of the one that starts them.
+        os.nice(int(parameters.get("niceness", "0")))
         kind, device = args["model_instance_kind"], int(args["model_instance_device_id"])
         self._session = open_session(
             Path(__file__).parent, device if kind == "GPU" else None, parameters

@@ -33,6 +33,10 @@ from .stage import RunStage, Stage, stages_of_policy
 _MARGIN = 0.1
 _MARGIN_S = (0.005, 0.1)
 
+# Asking whether a caller has given up is a message to the server and back, which may cost as much
+# as a row of a small stage: not worth it where the caller has hardly begun to wait.
+_ASK_AFTER_S = 0.02
+
 _EXPIRED = "request timeout expired before all of its rows were decided"
 
 # One call after the other; it has no threads, so that all cascades may share it.
@@ -113,14 +117,16 @@ class Cascade:
         self._workers: list[DeferralWorker] = []
         for stage in self._stages:
             queue = DeferralQueue(stage.settings.max_queued_rows)
+            of = stage.settings
             worker = DeferralWorker(
                 queue,
                 lambda rows, stage=stage: self._advance(stage, rows),
                 lambda rows, exc, stage=stage: self._fail(rows, exc, str(stage)),
-                max_batch_size=stage.settings.max_batch_size,
-                buckets=stage.settings.buckets,
-                # The first stage mostly runs on the thread of `begin`.
-                calls_in_flight=calls_in_flight if stage.index else 1,
+                max_batch_size=of.max_batch_size,
+                # Rows of the first stage are cut into calls of several at a time, as in `begin`;
+                # the thread of `begin` is one of those that do so.
+                buckets=of.buckets if stage.index else of.buckets[-1:],
+                calls_in_flight=calls_in_flight if stage.index else max(1, first_calls - 1),
                 name=f"stage-{stage.index}",
             )
             self._queues.append(queue)
@@ -139,7 +145,10 @@ class Cascade:
         return [len(queue) for queue in self._queues]
 
     def begin(self, jobs: Sequence[Job], on_end: OnEnd) -> None:
-        """Run the first stage of all jobs in one call and hand on the rows that are not sure.
+        """Run the first stage of all jobs and hand on the rows that are not sure.
+
+        Where that would leave instances of the first stage idle while others ask, its rows run on
+        another thread, and this returns at once for the sake of those who come meanwhile.
 
         On return a job has either ended, and its result is the caller's to collect, or
         `on_end(job)` has been called and what it returned will be called, once, when the job
@@ -149,6 +158,7 @@ class Cascade:
             jobs: of any routes; those that have ended already are left alone.
             on_end: makes the callback of a job that is not over yet.
         """
+        others = self._is_busy()
         arrived: Deferred = defaultdict(list)
         for job in jobs:
             self._welcome(job)
@@ -156,11 +166,10 @@ class Cascade:
                 job.fail(DeadlineExceeded(_EXPIRED))
             if not job.ended:
                 arrived[job.route.first] += job.rows()
-        at_first = arrived.get(0, [])
-        if at_first and not self._intake.queues(len(at_first), len(self._queues[0])):
-            del arrived[0]
+        self._intake.saw(len(jobs), others)
+        if self._runs_at_once(arrived.get(0, [])):
             deferred: Deferred = defaultdict(list)
-            self._run_rows(self._stages[0], at_first, deferred)
+            self._run_rows(self._stages[0], arrived.pop(0), deferred)
             self._hand_on(deferred, on_end)
         self._hand_on(arrived, on_end)
 
@@ -182,6 +191,26 @@ class Cascade:
         if self._auditor is not None:
             self._auditor.join(deadline_s - time.monotonic())
 
+    def _is_busy(self) -> bool:
+        """Whether a request is under way."""
+        return any(stage.pace.running for stage in self._stages) or any(self.queued_rows())
+
+    def _runs_at_once(self, rows: list[Row]) -> bool:
+        """Whether rows run on the thread of `begin`, or on that of the first stage's queue."""
+        waiting = len(self._queues[0])
+        if not rows or self._intake.queues(len(rows), waiting):
+            return False
+        idle = self._idle_first_calls()
+        if waiting or idle < 2:
+            return True
+        stage = self._stages[0]
+        lengths = [len(row.encoded or ()) for row in self._encode_or_fail(stage, rows)]
+        return not self._intake.hands_over(len(stage.chunks(lengths, idle)), idle)
+
+    def _idle_first_calls(self) -> int:
+        """How many more calls of the first stage its instances would take; at least 1."""
+        return max(1, self._first_calls.limit - self._stages[0].pace.running)
+
     def _welcome(self, job: Job) -> None:
         if self._observer is not None:
             self._observer.began(job)
@@ -201,7 +230,8 @@ class Cascade:
 
     def _is_worth(self, job: Job, stage: Stage) -> bool:
         """Whether anybody would have something of the call; a job without hope is ended here."""
-        if not job.ended and job.cancelled is not None and job.cancelled():
+        has_waited = time.monotonic() - job.began_s > _ASK_AFTER_S
+        if not job.ended and has_waited and job.cancelled is not None and job.cancelled():
             job.fail(Cancelled("the caller cancelled the request"))
         if not job.ended:
             self._refuse_if_late(job, stage, waiting=0)
@@ -337,8 +367,10 @@ class Cascade:
         live = self._encode_or_fail(stage, rows)
         lengths = [len(row.encoded or ()) for row in live]
         # Calls of a later stage run beside each other already, each for another batch.
-        parallel = self._first_calls if stage.index == 0 else _IN_TURN
-        chunks = stage.chunks(lengths, parallel.limit)
+        parallel, idle = _IN_TURN, 1
+        if stage.index == 0:
+            parallel, idle = self._first_calls, self._idle_first_calls()
+        chunks = stage.chunks(lengths, idle)
         parts: list[Deferred] = [defaultdict(list) for _ in chunks]
         parallel.run(
             [

@@ -1,25 +1,32 @@
-"""Whether the rows of an `execute` run at once, or join the first stage's queue."""
+"""Whether the rows of an `execute` run within it, or join the first stage's queue."""
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 
 # Between two looks at how much waits.
 _LOOK_EVERY_S = 1.0
+# Who was not alone so long ago may not be alone now.
+_COMPANY_S = 1.0
 
 
 class Intake:
     """Keeps the queue of Triton's scheduler short, which the model cannot see and nobody bounds.
 
     Rows that run inside `execute` are answered the cheapest way, but while they run, requests
-    gather in the scheduler's queue. (Its own limit on that queue is no help: with it, 2.51 leaves
-    requests that could run until a wait of 500 ms is over.) A batch of more than half the largest
-    size may mean that more waits behind it. So once a second the cascade looks: such batches are
-    only taken in, not run, until a smaller one shows that nothing waits any more, or as many rows
-    were taken in as the queue of the first stage may hold. Where that queue is no more than half
-    full by then, rows run at once again, beside those of the queue; under overload it is fuller,
-    and so everything passes through it, and what it cannot hold is turned away.
+    gather in the scheduler's queue. Where a call would leave instances idle and requests come side
+    by side, it is handed over, so that what comes next begins beside it; a client that sends one
+    request at a time never pays for that.
+
+    A batch of more than half the largest size may mean that more waits behind it. (The scheduler's
+    own limit on its queue is no help: with it, 2.51 leaves requests that could run until a wait of
+    500 ms is over.) So once a second the cascade looks: such batches are only taken in, not run,
+    until a smaller one shows that nothing waits any more, or as many rows were taken in as the
+    queue of the first stage may hold. Where that queue is no more than half full by then, rows run
+    at once again, beside those of the queue; under overload it is fuller, and so everything passes
+    through it, and what it cannot hold is turned away.
     """
 
     def __init__(
@@ -41,6 +48,26 @@ class Intake:
         self._next_look_s = clock()
         self._looking = False
         self._taken_in = 0
+        self._company_until_s = -math.inf
+
+    def saw(self, requests: int, others: bool) -> None:
+        """Learn whether requests come side by side.
+
+        Args:
+            requests: that Triton has handed over together.
+            others: whether others were under way when they came.
+        """
+        if requests > 1 or others:
+            self._company_until_s = self._clock() + _COMPANY_S
+
+    def hands_over(self, calls: int, idle: int) -> bool:
+        """Whether another thread is to run the calls.
+
+        Args:
+            calls: that the rows take.
+            idle: calls that could begin now.
+        """
+        return calls < idle and self._clock() < self._company_until_s
 
     def queues(self, rows: int, waiting: int) -> bool:
         """Whether these rows join the queue.

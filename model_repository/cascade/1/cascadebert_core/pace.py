@@ -52,6 +52,11 @@ class Pace:
             with self._lock:
                 self._running -= 1
 
+    @property
+    def running(self) -> int:
+        """Calls that run at this moment."""
+        return self._running
+
     def expected_s(self, waiting: int) -> float:
         """Seconds until a row that comes now would be answered.
 

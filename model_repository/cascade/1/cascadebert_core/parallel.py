@@ -36,7 +36,9 @@ class ParallelCalls:
         futures = [self._pool.submit(turns.take) for _ in range(helpers)] if self._pool else []
         turns.take()
         for future in futures:
-            future.result()
+            # One that waits for its turn behind another caller's has nothing to do any more.
+            if not future.cancel():
+                future.result()
 
     def close(self) -> None:
         """End the threads once they are idle; a call that hangs keeps its own."""

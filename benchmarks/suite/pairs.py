@@ -21,6 +21,7 @@ from cascadebert_build.demo.members import RECIPES, save_base_checkpoint
 from cascadebert_build.errors import UsageError
 from cascadebert_build.simulate import simulate
 from cascadebert_build.steps import Steps
+from cascadebert_build.versions import published_policy
 from cascadebert_build.workspace import Workspace
 from cascadebert_core.policy import Policy
 
@@ -100,8 +101,8 @@ class BuiltPair:
 
     @property
     def policy(self) -> Policy:
-        """As tuned; thresholds are chosen anew for every corpus."""
-        return self.steps.policy()
+        """As tuned and published; thresholds are chosen anew for every corpus."""
+        return published_policy(self.repository, self.pair.name)
 
     @property
     def checkpoints(self) -> list[str]:

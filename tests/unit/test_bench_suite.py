@@ -10,8 +10,11 @@ from benchmarks.machine import Machine
 from benchmarks.perf_analyzer import Load
 from benchmarks.suite.contender import Contender, take_turns
 from benchmarks.suite.corpora import LONG, MIXED, SHORT, corpora
+from benchmarks.suite.pairs import MINILM, BuiltPair
 from benchmarks.suite.record import Key, Record
 from cascadebert_build.errors import UsageError
+from cascadebert_core.policy import policy_to_json
+from tests.support.policies import make_policy
 
 MACHINE = Machine("a cpu", 2, "6.1", "3.11", {"numpy": "1.26"}, "abc", "2026-01-01T00:00:00")
 SETTING: dict[str, Any] = {"corpora": {SHORT: ["made-up", 3]}, "stand_in": True}
@@ -89,3 +92,17 @@ def test_corpora_without_glue_have_three_mixes_of_lengths():
 def test_a_missing_file_of_glue_is_named(tmp_path: Path):
     with pytest.raises(UsageError, match=r"SST-2/dev\.tsv is not there: --glue"):
         corpora(tmp_path)
+
+
+def test_a_pair_is_measured_as_it_was_published_last(tmp_path: Path):
+    """A folder of an earlier run has earlier versions of its stages beside the newest."""
+    policy = make_policy(0.9)
+    for version in (1, 2):
+        stages = tuple(dataclasses.replace(stage, version=version) for stage in policy.stages)
+        folder = tmp_path / MINILM.name / str(version)
+        folder.mkdir(parents=True)
+        pinned = dataclasses.replace(policy, stages=stages)
+        (folder / "policy.json").write_text(policy_to_json(pinned))
+    steps: Any = None
+    built = BuiltPair(MINILM, steps, tmp_path)
+    assert [stage.version for stage in built.policy.stages] == [2, 2]

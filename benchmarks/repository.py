@@ -56,15 +56,13 @@ def install_blocking(repository: Path, cascade: str, instances: int = 1) -> str:
     return name
 
 
-def install_one_member(repository: Path, cascade: str, stage: int, instances: int = 1) -> str:
+def install_one_member(repository: Path, cascade: str, stage: int) -> str:
     """Put a cascade of one member, stage number `stage` of `cascade`, beside it.
 
     Args:
         repository: that has the cascade.
         cascade: its model.
         stage: 0-based.
-        instances: of the new model. Its only stage runs within `execute`: with one, the calls of
-            a batch run side by side, but batches follow each other.
 
     Returns:
         Its name.
@@ -77,7 +75,6 @@ def install_one_member(repository: Path, cascade: str, stage: int, instances: in
     point = policy.default_operating_point
     single = replace(policy, stages=(member,), operating_points={point: ()}, certificate=None)
     path.write_text(policy_to_json(single), encoding="utf-8")
-    set_instances(repository, name, instances)
     return name
 
 

@@ -254,9 +254,11 @@ class TritonSide:
     def blocking(self) -> Contender:
         """The plain blocking cascade."""
         return self.contender(
-            "blocking", self.scene.blocking, settings=self.settings_with_bls,
+            "blocking",
+            self.scene.blocking,
+            settings=f"{self.settings}; {cores()} instances of the BLS model",
             expected=expected_of_cascade(self.scene, USUAL_SHARE),
-        )  # fmt: skip
+        )
 
     def small(self) -> Contender:
         """The small member alone, through the same contract."""
@@ -269,14 +271,11 @@ class TritonSide:
     def member(self, name: str, index: int, data: Path | None = None) -> Contender:
         """A member alone, 0 or 1, by name."""
         return self.contender(
-            name, self.scene.members[index], settings=self.settings_with_bls, data=data,
+            name,
+            self.scene.members[index],
+            data=data,
             expected=expected_of_member(self.scene, index),
-        )  # fmt: skip
-
-    @property
-    def settings_with_bls(self) -> str:
-        """Of the BLS models that run stages within `execute`: as many instances as cores."""
-        return f"{self.settings}; {cores()} instances of the BLS model"
+        )
 
 
 def json_contender(

@@ -103,20 +103,18 @@ def client_side(side: TritonSide) -> list[Contender]:
     def ask(texts: Sequence[Text]) -> list[Answer]:
         return asyncio.run(answers_client_side(side.url, members, scene.policy, texts))
 
-    of_two, of_one = (
-        f"{settings}; asyncio client" for settings in (side.settings_with_bls, side.settings)
-    )
+    settings = f"{side.settings}; asyncio client"
     return [
         Contender(
             two,
-            of_two,
+            settings,
             two_calls,
             check=checked(two, expected, ask),
             pid=side.pid,
             deferred_share=share,
         ),
         # It asks the cascade itself, which is checked as a contender of its own.
-        Contender(one, of_one, one_call, pid=side.pid, deferred_share=share),
+        Contender(one, settings, one_call, pid=side.pid, deferred_share=share),
     ]
 
 

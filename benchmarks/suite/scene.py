@@ -125,8 +125,8 @@ def make_scene(built: BuiltPair, corpus: Corpus, folder: Path, data: Path, plan:
         # Its best setting: with one instance a core idles while another is in a long call.
         blocking=install_blocking(repository, name, instances=cores()),
         members=(
-            install_one_member(repository, name, 0, instances=cores()),
-            install_one_member(repository, name, 1, instances=cores()),
+            install_one_member(repository, name, 0),
+            install_one_member(repository, name, 1),
         ),
         texts=write_texts(data / "texts.json", corpus.texts),
         payloads=write_payloads(data / "payloads.json", corpus.texts),

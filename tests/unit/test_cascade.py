@@ -177,27 +177,58 @@ def test_a_first_stage_with_two_instances_takes_two_calls_at_a_time(
 def test_a_call_that_leaves_an_instance_idle_does_not_hold_up_the_next_batch(
     make: Callable[..., Bench],
 ) -> None:
+    entered = threading.Semaphore(0)
     both = threading.Barrier(2, timeout=10)
 
     def together(stage: int, batch: StageBatch) -> np.ndarray:
         if stage == 0:
+            entered.release()
             both.wait()
         return by_words(stage, batch)
 
     bench = make(run=together, first_calls=2)
     ended = [threading.Event() for _ in range(2)]
-    handed_over = [bench.job("good"), bench.job("not good")]
+    first = [bench.job("good"), bench.job("not good")]
 
     def on_end(job: Job) -> Callable[[Job], None]:
-        return lambda _: ended[handed_over.index(job)].set()
+        return lambda _: ended[first.index(job)].set()
 
     # Returns, although the call cannot end before the next one has begun.
-    bench.cascade.begin(handed_over, on_end)
+    bench.cascade.begin(first, on_end)
+    assert entered.acquire(timeout=10)
     beside = bench.job("bad")
-    assert bench.begin(beside) == [True]
+    bench.begin(beside)
     assert all(event.wait(10) for event in ended)
-    assert [job.exit_stage.tolist() for job in (*handed_over, beside)] == [[0], [1], [0]]
-    assert bench.calls[:2] in ([(0, 2, 4), (0, 1, 4)], [(0, 1, 4), (0, 2, 4)])
+    assert [job.exit_stage.tolist() for job in (*first, beside)] == [[0], [1], [0]]
+    assert bench.calls[:2] == [(0, 2, 4), (0, 1, 4)]
+
+
+def test_no_more_calls_of_a_stage_run_than_it_has_instances(make: Callable[..., Bench]) -> None:
+    """Those that waited for an instance in Triton would keep its batcher busy."""
+    lock = threading.Lock()
+    running: Counter[int] = Counter()
+    most: Counter[int] = Counter()
+
+    def counted(stage: int, batch: StageBatch) -> np.ndarray:
+        with lock:
+            running[stage] += 1
+            most[stage] = max(most[stage], running[stage])
+        time.sleep(0.002)
+        with lock:
+            running[stage] -= 1
+        return by_words(stage, batch)
+
+    bench = make(free_calls(make_policy(0.9)), counted, first_calls=2)
+    jobs = [bench.job(*["good", "not bad"] * n) for n in (1, 1, 4, 1, 1, 8) * 5]
+    ended = [threading.Event() for _ in jobs]
+
+    def on_end(job: Job) -> Callable[[Job], None]:
+        return lambda _: ended[jobs.index(job)].set()
+
+    for i in range(0, len(jobs), 2):
+        bench.cascade.begin(jobs[i : i + 2], on_end)
+    assert all(event.wait(10) for event in ended)
+    assert most == {0: 2, 1: 1}
 
 
 def test_one_request_at_a_time_is_answered_where_it_asks(make: Callable[..., Bench]) -> None:

@@ -39,26 +39,24 @@ def test_under_overload_everything_passes_through_the_queue() -> None:
     assert not intake.queues(64, waiting=512)
 
 
-def test_a_lone_client_is_answered_where_it_asks() -> None:
+def test_a_client_that_sends_one_request_at_a_time_has_no_company() -> None:
     intake = Intake(64, 1024, Clock())
-    assert not intake.hands_over(calls=1, idle=2)
+    assert not intake.has_company()
     intake.saw(1, others=False)
-    assert not intake.hands_over(calls=1, idle=2)
+    assert not intake.has_company()
 
 
-def test_beside_others_calls_that_leave_instances_idle_are_handed_over() -> None:
+def test_company_is_remembered_for_a_second() -> None:
     clock = Clock()
     for requests, others in ((2, False), (1, True)):
         intake = Intake(64, 1024, clock)
         intake.saw(requests, others)
-        assert intake.hands_over(calls=1, idle=2)
-        assert not intake.hands_over(calls=2, idle=2)
-        assert not intake.hands_over(calls=1, idle=1)
+        assert intake.has_company()
     clock.now_s += 0.9
     intake.saw(1, others=False)
-    assert intake.hands_over(calls=1, idle=2)
+    assert intake.has_company()
     clock.now_s += 0.1
-    assert not intake.hands_over(calls=1, idle=2)
+    assert not intake.has_company()
 
 
 def test_a_look_ends_when_it_has_taken_in_what_the_queue_may_hold() -> None:

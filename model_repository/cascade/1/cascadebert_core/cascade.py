@@ -123,10 +123,9 @@ class Cascade:
                 lambda rows, stage=stage: self._advance(stage, rows),
                 lambda rows, exc, stage=stage: self._fail(rows, exc, str(stage)),
                 max_batch_size=of.max_batch_size,
-                # Rows of the first stage are cut into calls of several at a time, as in `begin`;
-                # the thread of `begin` is one of those that do so.
+                # Rows of the first stage are cut into several calls, as in `begin`.
                 buckets=of.buckets if stage.index else of.buckets[-1:],
-                calls_in_flight=calls_in_flight if stage.index else max(1, first_calls - 1),
+                calls_in_flight=calls_in_flight if stage.index else first_calls,
                 name=f"stage-{stage.index}",
             )
             self._queues.append(queue)
@@ -147,7 +146,7 @@ class Cascade:
     def begin(self, jobs: Sequence[Job], on_end: OnEnd) -> None:
         """Run the first stage of all jobs and hand on the rows that are not sure.
 
-        Where that would leave instances of the first stage idle while others ask, its rows run on
+        Where that would leave instances of the first stage idle while others ask, its rows wait for
         another thread, and this returns at once for the sake of those who come meanwhile.
 
         On return a job has either ended, and its result is the caller's to collect, or
@@ -196,16 +195,15 @@ class Cascade:
         return any(stage.pace.running for stage in self._stages) or any(self.queued_rows())
 
     def _runs_at_once(self, rows: list[Row]) -> bool:
-        """Whether rows run on the thread of `begin`, or on that of the first stage's queue."""
-        waiting = len(self._queues[0])
-        if not rows or self._intake.queues(len(rows), waiting):
+        """Whether rows run on the thread of `begin`, or on those of the first stage's queue."""
+        if not rows or self._intake.queues(len(rows), len(self._queues[0])):
             return False
-        idle = self._idle_first_calls()
-        if waiting or idle < 2:
+        most = self._first_calls.limit
+        if most == 1 or not self._intake.has_company():
             return True
         stage = self._stages[0]
         lengths = [len(row.encoded or ()) for row in self._encode_or_fail(stage, rows)]
-        return not self._intake.hands_over(len(stage.chunks(lengths, idle)), idle)
+        return len(stage.chunks(lengths, most)) >= most
 
     def _idle_first_calls(self) -> int:
         """How many more calls of the first stage its instances would take; at least 1."""

@@ -16,9 +16,9 @@ class Intake:
     """Keeps the queue of Triton's scheduler short, which the model cannot see and nobody bounds.
 
     Rows that run inside `execute` are answered the cheapest way, but while they run, requests
-    gather in the scheduler's queue. Where a call would leave instances idle and requests come side
-    by side, it is handed over, so that what comes next begins beside it; a client that sends one
-    request at a time never pays for that.
+    gather in the scheduler's queue. Where they would leave instances idle and requests come side by
+    side, they join the queue too, so that what comes next begins beside them; a client that sends
+    one request at a time never pays for that.
 
     A batch of more than half the largest size may mean that more waits behind it. (The scheduler's
     own limit on its queue is no help: with it, 2.51 leaves requests that could run until a wait of
@@ -60,14 +60,9 @@ class Intake:
         if requests > 1 or others:
             self._company_until_s = self._clock() + _COMPANY_S
 
-    def hands_over(self, calls: int, idle: int) -> bool:
-        """Whether another thread is to run the calls.
-
-        Args:
-            calls: that the rows take.
-            idle: calls that could begin now.
-        """
-        return calls < idle and self._clock() < self._company_until_s
+    def has_company(self) -> bool:
+        """Whether requests came side by side lately."""
+        return self._clock() < self._company_until_s
 
     def queues(self, rows: int, waiting: int) -> bool:
         """Whether these rows join the queue.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -42,6 +43,9 @@ class Stage:
         self.index = index
         self.settings = settings
         self.pace = Pace(settings.max_batch_size, calls_in_flight)
+        # Of two calls that wait for an instance and have different lengths, the second makes the
+        # batcher of 2.51 spin until the first one begins: what waits, waits here.
+        self._instances = threading.BoundedSemaphore(max(1, calls_in_flight))
         self._encoder = encoder
         self._run_stage = run_stage
         self._label_indices = np.array(settings.label_indices)
@@ -91,7 +95,7 @@ class Stage:
             thresholds: as for `gate.decide`.
             trace: for the call to be part of.
         """
-        with self.pace.call(len(encoded)):
+        with self.pace.call(len(encoded)), self._instances:
             return self._decide(encoded, thresholds, trace)
 
     def _decide(

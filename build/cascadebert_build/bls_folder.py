@@ -12,7 +12,13 @@ from cascadebert_core.policy import Policy, policy_to_json
 from cascadebert_engine.files import write_text
 
 from .errors import UsageError
-from .model_config import config_from_text, config_to_text
+from .model_config import (
+    CALLS_IN_FLIGHT,
+    FIRST_CALLS,
+    config_from_text,
+    config_to_text,
+    set_parameter,
+)
 from .stage_folder import StageFiles, remove_folder, replace_folder
 from .versions import CONFIG_FILE, published_versions, version_folders
 
@@ -31,18 +37,21 @@ def require_cascade(model: Path) -> None:
         raise UsageError(f"{model} is another model: choose another name for the cascade")
 
 
-def publish_bls(model: Path, policy: Policy, stages: Sequence[StageFiles]) -> int | None:
+def publish_bls(
+    model: Path, policy: Policy, stages: Sequence[StageFiles], calls: int = 1
+) -> int | None:
     """Write the next version, unless the newest is this very one.
 
     Args:
         model: folder of the cascade.
         policy: with the versions of its stages.
         stages: with their tokenizers.
+        calls: of a stage at a time: its instances.
 
     Returns:
         The version that was written; None: nothing was.
     """
-    _write_config(model)
+    _write_config(model, calls)
     tokenizers = {
         files.stage.tokenizer: files.tokenizer.read_text(encoding="utf-8") for files in stages
     }
@@ -83,13 +92,15 @@ def _write_generated(folder: Path, policy: Policy, tokenizers: Mapping[str, str]
     write_text(folder / POLICY_FILE, policy_to_json(policy))  # last: it is the switch
 
 
-def _write_config(model: Path) -> None:
+def _write_config(model: Path, calls: int) -> None:
     """Copy config.pbtxt, unless `model` is the tracked one itself."""
     source = _source()
     if source.resolve() == model.resolve():
         return
     config = config_from_text((source / CONFIG_FILE).read_text(encoding="utf-8"))
     config.name = model.name
+    for key in (CALLS_IN_FLIGHT, FIRST_CALLS):
+        set_parameter(config, key, str(calls))
     text = config_to_text(config)
     path = model / CONFIG_FILE
     if not path.is_file() or path.read_text(encoding="utf-8") != text:

@@ -79,7 +79,9 @@ def publish_cascade(
             replace(stage, version=each.stage.version)
             for stage, each in zip(policy.stages, new, strict=True)
         )
-        version = publish_bls(model, replace(policy, stages=pinned), stages)
+        version = publish_bls(
+            model, replace(policy, stages=pinned), stages, calls=runtime.instances or 1
+        )
         choice = start_versions(model) if version is None else (version,)
         if choose_start_versions(repository, name, choice) or version is not None:
             written.append(name)

@@ -218,8 +218,9 @@ def test_no_more_calls_of_a_stage_run_than_it_has_instances(make: Callable[..., 
             running[stage] -= 1
         return by_words(stage, batch)
 
-    bench = make(free_calls(make_policy(0.9)), counted, first_calls=2)
-    jobs = [bench.job(*["good", "not bad"] * n) for n in (1, 1, 4, 1, 1, 8) * 5]
+    bench = make(run=counted, first_calls=2)
+    # Of some batches the calls are made here, of others by the threads of the queue.
+    jobs = [bench.job(*["good", "not bad"] * n) for n in (1, 1, 32, 1, 1, 32) * 5]
     ended = [threading.Event() for _ in jobs]
 
     def on_end(job: Job) -> Callable[[Job], None]:
@@ -229,6 +230,21 @@ def test_no_more_calls_of_a_stage_run_than_it_has_instances(make: Callable[..., 
         bench.cascade.begin(jobs[i : i + 2], on_end)
     assert all(event.wait(10) for event in ended)
     assert most == {0: 2, 1: 1}
+
+
+def test_a_slow_call_of_the_first_stage_keeps_nobody_from_it(make: Callable[..., Bench]) -> None:
+    """Refused requests make no calls, from which it would be learned that calls are quick again."""
+    pauses = iter([0.5])
+
+    def slow_once(stage: int, batch: StageBatch) -> np.ndarray:
+        time.sleep(next(pauses, 0.0))
+        return by_words(stage, batch)
+
+    bench = make(run=slow_once, first_calls=2)
+    bench.begin(bench.job("good"), bench.job("bad"))
+    hasty = [bench.job("good", deadline_s=time.monotonic() + 0.4) for _ in range(2)]
+    bench.begin(*hasty)
+    assert [job.error for job in hasty] == [None, None]
 
 
 def test_one_request_at_a_time_is_answered_where_it_asks(make: Callable[..., Bench]) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from collections.abc import Generator
+from contextlib import AbstractContextManager, contextmanager
 
 import pytest
 
@@ -41,6 +42,22 @@ def test_a_call_that_runs_is_waited_for() -> None:
     measured(clock, pace, seconds=2.0, rows=1)
     with pace.call(1):
         assert pace.expected_s(0) == pytest.approx(3.0)
+
+
+def test_the_wait_for_an_instance_is_not_the_calls_own_time() -> None:
+    clock = Clock()
+    pace = Pace(8, 1, clock)
+
+    @contextmanager
+    def instance() -> Generator[None, None, None]:
+        assert pace.running == 1
+        clock.now_s += 5.0
+        yield
+
+    with pace.call(1, instance()):
+        clock.now_s += 2.0
+    assert pace.running == 0
+    assert pace.expected_s(0) == pytest.approx(2.0)
 
 
 def test_many_rows_wait_in_full_calls() -> None:

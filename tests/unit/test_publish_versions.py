@@ -12,7 +12,10 @@ import pytest
 from cascadebert_build.config import RuntimeConfig
 from cascadebert_build.errors import UsageError
 from cascadebert_build.model_config import (
+    CALLS_IN_FLIGHT,
+    FIRST_CALLS,
     conflict_of_configs,
+    parameter,
     stage_config,
     versions_of_config,
 )
@@ -250,8 +253,11 @@ def test_instances_change_for_all_versions_and_make_none(
     publish(threshold(0.9))
     publish(threshold(0.9), "small", "larger")
     runtime = RuntimeConfig(instances=3, max_queue_delay_us=100)
-    assert publish(threshold(0.9), "small", "larger", runtime=runtime) == ["mine_0", "mine_1"]
+    written = publish(threshold(0.9), "small", "larger", runtime=runtime)
+    assert written == ["mine_0", "mine_1", "mine"]
     assert published_versions(repository / "mine") == [1, 2]
+    config = read_config(repository, "mine")
+    assert [parameter(config, key) for key in (CALLS_IN_FLIGHT, FIRST_CALLS)] == ["3", "3"]
     assert read_config(repository, "mine_1").instance_group[0].count == 3
 
 

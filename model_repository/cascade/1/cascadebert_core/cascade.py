@@ -91,7 +91,7 @@ class Cascade:
         first_calls: int = 1,
         max_batch_size: int = 64,
     ) -> None:
-        """Load the tokenizers and start the threads of the later stages.
+        """Load the tokenizers and start the stages' threads.
 
         Args:
             policy: validated.
@@ -117,14 +117,14 @@ class Cascade:
         self._workers: list[DeferralWorker] = []
         for stage in self._stages:
             queue = DeferralQueue(stage.settings.max_queued_rows)
-            of = stage.settings
+            settings = stage.settings
             worker = DeferralWorker(
                 queue,
                 lambda rows, stage=stage: self._advance(stage, rows),
                 lambda rows, exc, stage=stage: self._fail(rows, exc, str(stage)),
-                max_batch_size=of.max_batch_size,
+                max_batch_size=settings.max_batch_size,
                 # Rows of the first stage are cut into several calls, as in `begin`.
-                buckets=of.buckets if stage.index else of.buckets[-1:],
+                buckets=settings.buckets if stage.index else settings.buckets[-1:],
                 calls_in_flight=calls_in_flight if stage.index else first_calls,
                 name=f"stage-{stage.index}",
             )
@@ -146,8 +146,8 @@ class Cascade:
     def begin(self, jobs: Sequence[Job], on_end: OnEnd) -> None:
         """Run the first stage of all jobs and hand on the rows that are not sure.
 
-        Where that would leave instances of the first stage idle while others ask, its rows wait for
-        another thread, and this returns at once for the sake of those who come meanwhile.
+        A batch too small for all instances of the first stage is left to other threads where others
+        ask too, and this returns at once for the sake of those who come meanwhile.
 
         On return a job has either ended, and its result is the caller's to collect, or
         `on_end(job)` has been called and what it returned will be called, once, when the job
@@ -220,7 +220,7 @@ class Cascade:
             self._auditor.draw(job)
 
     def _advance(self, stage: Stage, rows: list[Row]) -> None:
-        """One call of a stage for rows that have waited for it."""
+        """Run a stage for rows that have waited for it."""
         deferred: Deferred = defaultdict(list)
         worth_it = [row for job, own in _by_job(rows) if self._is_worth(job, stage) for row in own]
         self._run_rows(stage, worth_it, deferred)
@@ -243,23 +243,32 @@ class Cascade:
             on_end: for jobs that have no callback yet.
         """
         for index, rows in deferred.items():
-            stage, queue = self._stages[index], self._queues[index]
-            for job, own in _by_job(rows):
-                if not job.ended:
-                    self._refuse_if_late(job, stage, waiting=len(queue))
-                if job.ended:
-                    continue
-                if queue.is_full():
-                    self._give_up(own, self._is_full(stage), OVERLOAD)
-                    continue
-                encoded = self._encode_or_fail(stage, own)
-                if not encoded:
-                    continue
-                if on_end is not None:
-                    # Callback before rows: once a row is queued, its job may end at any moment.
-                    job.on_end = on_end(job)
-                    self._expiry.watch(job, self._due_s(job))
-                self._offer(stage, encoded)
+            queue = self._queues[index]
+            waiting = len(queue)  # before the rows of this batch, which share calls
+            try:
+                for job, own in _by_job(rows):
+                    if not job.ended:
+                        self._refuse_if_late(job, self._stages[index], waiting)
+                    self._hand_on_job(self._stages[index], job, own, on_end)
+            finally:
+                queue.tell()
+
+    def _hand_on_job(self, stage: Stage, job: Job, rows: list[Row], on_end: OnEnd | None) -> None:
+        """Queue rows of one job, unless it has ended; the queue's threads are not told yet."""
+        queue = self._queues[stage.index]
+        if job.ended:
+            return
+        if queue.is_full():
+            self._give_up(rows, self._is_full(stage), OVERLOAD)
+            return
+        encoded = self._encode_or_fail(stage, rows)
+        if not encoded:
+            return
+        if on_end is not None:
+            # Callback before rows: once a row is queued, its job may end at any moment.
+            job.on_end = on_end(job)
+            self._expiry.watch(job, self._due_s(job))
+        self._offer(stage, encoded)
 
     def _offer(self, stage: Stage, rows: list[Row]) -> None:
         try:
@@ -281,7 +290,9 @@ class Cascade:
         if job.deadline_s is None:
             return
         left_s = job.deadline_s - time.monotonic()
-        expected_s = stage.pace.expected_s(waiting)
+        # The first stage is tried unless rows wait for it already: what it took lately, for other
+        # rows, must not keep it from those that it would be sure of.
+        expected_s = stage.pace.expected_s(waiting) if stage.index or waiting else 0.0
         if left_s <= 0:
             error = DeadlineExceeded(_EXPIRED)
         elif expected_s > left_s:

@@ -43,6 +43,8 @@ class DeferralQueue:
     def offer(self, rows: Sequence[Row]) -> bool:
         """Append rows; False where the queue is full, and none of them is in it.
 
+        Nobody is told before `tell`, so that the rows of several requests are taken together.
+
         Raises:
             Unavailable: the queue is closed; the rows are not in it.
         """
@@ -52,8 +54,12 @@ class DeferralQueue:
             if self.is_full():
                 return False
             self._rows.extend(rows)
-            self._changed.notify()
             return True
+
+    def tell(self) -> None:
+        """Wake a thread for the rows that were offered."""
+        with self._changed:
+            self._changed.notify()
 
     def take(self, max_rows: int, buckets: Sequence[int]) -> list[Row]:
         """Wait for rows and remove those of the next call: the oldest, and what fits with it.

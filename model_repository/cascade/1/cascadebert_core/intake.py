@@ -16,9 +16,9 @@ class Intake:
     """Keeps the queue of Triton's scheduler short, which the model cannot see and nobody bounds.
 
     Rows that run inside `execute` are answered the cheapest way, but while they run, requests
-    gather in the scheduler's queue. Where they would leave instances idle and requests come side by
-    side, they join the queue too, so that what comes next begins beside them; a client that sends
-    one request at a time never pays for that.
+    gather in the scheduler's queue. Where requests come side by side, the cascade lets rows that
+    are too few for all instances join the queue too, so that what comes next begins beside them; a
+    client that sends one request at a time never pays for that.
 
     A batch of more than half the largest size may mean that more waits behind it. (The scheduler's
     own limit on its queue is no help: with it, 2.51 leaves requests that could run until a wait of

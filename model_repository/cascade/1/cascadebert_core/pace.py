@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 # Weight of the newest call in the moving averages: the last ten or so count.
 _WEIGHT = 0.2
@@ -40,21 +40,30 @@ class Pace:
         self._measured_s: float | None = None
 
     @contextmanager
-    def call(self, rows: int) -> Generator[None, None, None]:
-        """Measure one call of `rows` rows; one that raises teaches nothing."""
-        started_s = self._clock()
+    def call(
+        self, rows: int, instance: AbstractContextManager[object] | None = None
+    ) -> Generator[None, None, None]:
+        """Measure one call; one that raises teaches nothing.
+
+        Args:
+            rows: of the call.
+            instance: held while the call runs; the wait for it is not measured.
+        """
         with self._lock:
             self._running += 1
         try:
-            yield
-            self._learn(self._clock() - started_s, rows)
+            with instance or nullcontext():
+                started_s = self._clock()
+                yield
+                seconds = self._clock() - started_s
+            self._learn(seconds, rows)
         finally:
             with self._lock:
                 self._running -= 1
 
     @property
     def running(self) -> int:
-        """Calls that run at this moment."""
+        """Calls that run at this moment, or wait for an instance to do so."""
         return self._running
 
     def expected_s(self, waiting: int) -> float:

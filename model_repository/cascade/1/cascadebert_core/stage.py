@@ -95,19 +95,23 @@ class Stage:
             thresholds: as for `gate.decide`.
             trace: for the call to be part of.
         """
-        with self.pace.call(len(encoded)), self._instances:
-            return self._decide(encoded, thresholds, trace)
+        batch = self._batch(encoded, trace)
+        with self.pace.call(len(encoded), self._instances):
+            logits = self._run_stage(self.index, batch)
+        return self._gated(logits, batch, thresholds)
 
-    def _decide(
+    def _batch(self, encoded: Sequence[EncodedRow], trace: object | None = None) -> StageBatch:
+        of = self.settings
+        return pad_rows(encoded, of.inputs, of.buckets, self._encoder.pad_id, trace)
+
+    def _gated(
         self,
-        encoded: Sequence[EncodedRow],
+        logits: NDArray[np.float32],
+        batch: StageBatch,
         thresholds: NDArray[np.float32] | np.float32,
-        trace: object | None = None,
     ) -> Decision:
         settings = self.settings
-        batch = pad_rows(encoded, settings.inputs, settings.buckets, self._encoder.pad_id, trace)
-        logits = self._run_stage(self.index, batch)
-        expected = (len(encoded), len(self._label_indices))
+        expected = (batch.shape[0], len(self._label_indices))
         if logits.shape != expected:
             raise InternalError(
                 f"logits of shape {logits.shape} where {expected} belongs: "
@@ -123,8 +127,10 @@ class Stage:
         labels: list[NDArray[np.intp]] = []
         for start in range(0, len(texts), most):
             encoded = self._encoder.encode(texts[start : start + most])
-            # Not measured: an audit's few rows say little of the calls that requests wait for.
-            decision = self._decide(encoded, ALWAYS_EXIT)
+            # Not measured, and no request waits for it: an audit's few rows say little of the calls
+            # that requests wait for.
+            batch = self._batch(encoded)
+            decision = self._gated(self._run_stage(self.index, batch), batch, ALWAYS_EXIT)
             labels.append(np.where(decision.exits, decision.probabilities.argmax(axis=1), -1))
         return np.concatenate(labels)
 

@@ -16,8 +16,8 @@ def cascade_settings(small: str, large: str, n_cores: int) -> dict[str, dict[str
 
     Returns:
         `CASCADE`, the one that is judged: an instance of each stage for every core, so that none
-        ever idles.
-        `EQUAL_SHARES`: half of the cores for each stage, as `cascadebert serve` has it.
+        ever idles, as `cascadebert serve` has it on a small machine.
+        `EQUAL_SHARES`: half of the cores for each stage, which takes half of the memory.
     """
     half = max(1, n_cores // 2)
     wanted = {

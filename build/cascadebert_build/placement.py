@@ -29,13 +29,14 @@ def cores() -> int:
 
 
 def placement_of_stage(n_cores: int, n_stages: int) -> Placement:
-    """An equal share of the cores for every stage: instances first, then threads.
+    """An instance of every stage for every core, so that none idles while any stage has work.
 
-    Two instances of one thread answer more requests than one instance of two threads; past
-    `_MAX_INSTANCES` copies the rest of the share goes to threads.
+    Two instances of one thread answer more requests than one instance of two threads. Where there
+    are more cores than `_MAX_INSTANCES`, an equal share of them for every stage is made up of
+    threads: those wait for each other by spinning, and must not outnumber the cores.
     """
-    share = max(1, n_cores // max(1, min(n_stages, 2)))
-    instances = min(_MAX_INSTANCES, share)
+    instances = min(_MAX_INSTANCES, max(1, n_cores))
+    share = n_cores // max(1, min(n_stages, 2))
     return Placement(instances, max(1, share // instances))
 
 

@@ -183,8 +183,9 @@ def test_what_is_not_published_cannot_be_served(tmp_path: Path) -> None:
     ("n_cores", "n_stages", "expected"),
     [
         (1, 2, (1, 1)),
-        (2, 2, (1, 1)),
-        (4, 2, (2, 1)),
+        (2, 2, (2, 1)),
+        (4, 2, (4, 1)),
+        (6, 2, (4, 1)),
         (16, 2, (4, 2)),
         (8, 1, (4, 2)),
         (8, 3, (4, 1)),

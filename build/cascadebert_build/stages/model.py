@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,16 @@ class TritonPythonModel:
         self._inputs = [value["name"] for value in config["input"]]
 
     def execute(self, requests: list[Any]) -> list[Any]:
-        """One response for each request, in order."""
+        """One response for each request, in order; the same error for all where the run fails."""
+        try:
+            return self._run(requests)
+        except Exception as exc:  # noqa: BLE001 - it must not leave `execute`
+            # The stub of 2.51 answers an exception with a flag that it never initialises, by which
+            # the server may keep the requests' response factories: such a stage never unloads.
+            pb_utils.Logger.log_error(traceback.format_exc())
+            return [_failed(f"{type(exc).__name__}: {exc}") for _ in requests]
+
+    def _run(self, requests: list[Any]) -> list[Any]:
         # Triton's batcher has put together only requests of equal length.
         feeds = {
             name: np.concatenate(
@@ -59,3 +69,8 @@ class TritonPythonModel:
     def finalize(self) -> None:
         """Give the session's memory back."""
         self._session.close()
+
+
+def _failed(message: str) -> Any:
+    """A response with an error of its own: one that two shared would be freed twice."""
+    return pb_utils.InferenceResponse(output_tensors=[], error=pb_utils.TritonError(message))

@@ -47,10 +47,10 @@ class Plan:
 
 FULL = Plan(
     repeats=3,
-    window_s=7.0,
+    window_s=5.0,
     ramp_s=1.0,
     look_s=2.0,
-    open_window_s=15.0,
+    open_window_s=12.0,
     concurrencies=(1, 4, 16, 64),
     many=32,
     shares=(0.1, 0.25, 0.5),
@@ -58,7 +58,7 @@ FULL = Plan(
     batch_limits=(4, 8, 16, 32, 64),
     request_rows=(1, 8, 32),
     gate_rows=(1, 32),
-    limit_s=15.0,
+    limit_s=10.0,
     cell_s=0.5,
 )
 

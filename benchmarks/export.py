@@ -52,6 +52,7 @@ class Profile:
         sent: how many were sent in that time.
         total: requests of the whole run, the ramp included.
         start_ns, end_ns: the time measured, on the client's clock.
+        run_s: from the first request of the whole run to its last answer.
     """
 
     requests: tuple[TimedRequest, ...]
@@ -59,6 +60,7 @@ class Profile:
     total: int
     start_ns: int
     end_ns: int
+    run_s: float
 
     @property
     def duration_s(self) -> float:
@@ -103,14 +105,17 @@ def profile_from_export(path: Path, ramp_s: float) -> Profile:
     if len(experiments) != 1 or not experiments[0]["requests"]:
         raise CheckFailed(f"{path} has {len(experiments)} experiments: expected one with requests")
     requests = [_request(raw) for raw in experiments[0]["requests"]]
-    start_ns = min(request.start_ns for request in requests) + round(ramp_s * _NS_PER_S)
+    first_ns = min(request.start_ns for request in requests)
+    last_ns = max(request.end_ns for request in requests)
+    start_ns = first_ns + round(ramp_s * _NS_PER_S)
     boundaries: list[int] = experiments[0].get("window_boundaries") or []
-    end_ns = boundaries[-1] if boundaries else max(request.end_ns for request in requests)
+    end_ns = boundaries[-1] if boundaries else last_ns
     answered = tuple(r for r in requests if start_ns <= r.end_ns <= end_ns)
     if not answered or end_ns <= start_ns:
         raise CheckFailed(f"no answer of {path} falls after the ramp of {ramp_s} s")
     sent = sum(start_ns <= r.start_ns <= end_ns for r in requests)
-    return Profile(answered, sent, len(requests), start_ns, end_ns)
+    run_s = (last_ns - first_ns) / _NS_PER_S
+    return Profile(answered, sent, len(requests), start_ns, end_ns, run_s)
 
 
 def _request(raw: dict[str, Any]) -> TimedRequest:

@@ -35,6 +35,7 @@ class Window:
         throughput_rps: answers per second.
         sent_rps: requests sent per second.
         total: requests of the whole run, the ramp included.
+        run_s: of the whole run, from its first request to its last answer.
         all, exited, deferred: latencies; exited requests are those whose rows the first stage
             answered, and either of the two is None where there were none.
         deferred_share: of the requests.
@@ -46,6 +47,7 @@ class Window:
     throughput_rps: float
     sent_rps: float
     total: int
+    run_s: float
     all: Latency
     exited: Latency | None
     deferred: Latency | None
@@ -61,6 +63,7 @@ def window_of_profile(model: str, profile: Profile, command: str) -> Window:
         throughput_rps=profile.throughput_rps,
         sent_rps=profile.sent_rps,
         total=profile.total,
+        run_s=profile.run_s,
         all=latency_of(profile.latencies_ms()),
         exited=latency_or_none(profile.latencies_ms(deferred=False)),
         deferred=latency_or_none(profile.latencies_ms(deferred=True)),

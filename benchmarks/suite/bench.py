@@ -19,6 +19,7 @@ from ..binary import Binary
 from ..peers.cascade import Answer
 from ..peers.server import Peer
 from ..perf_analyzer import JSON, Load, PerfAnalyzer
+from ..stage_work import work_as_row, work_meter
 from ..window import window_of_profile
 from .agreement import Expected, checked, expected_of_cascade, expected_of_member
 from .cascade_settings import CASCADE, cascade_settings
@@ -227,7 +228,10 @@ class TritonSide:
 
         def measure(load: Load) -> dict[str, Any]:
             analyzer = PerfAnalyzer(self.bench.binary, self.url, parameters=sent)
-            return _window(analyzer, model, data or self.scene.texts, load)
+            stages = [stage.model for stage in self.scene.policy.stages]
+            with work_meter(self.url, stages) as work:
+                figures = _window(analyzer, model, data or self.scene.texts, load)
+            return figures | {"stages": work_as_row(work, figures["run_s"])}
 
         def ask(texts: Sequence[Text]) -> list[Answer]:
             with CascadeClient(self.url, model) as client:

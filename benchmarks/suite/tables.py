@@ -101,6 +101,7 @@ def tables_of_run(figures: Figures) -> list[Table]:
         _limits(figures),
         _settings(figures),
         _others(figures),
+        _stages(figures),
         _start(figures),
         *_loaded(figures),
         _failures(figures),
@@ -286,6 +287,61 @@ def _others(figures: Figures) -> Table:
             (scene, str(len(of)), f"{median(of.values()):.2f}", f"{max(of.values()):.2f}")
             for scene, of in busy.items()
         ),
+    )
+
+
+def _stages(figures: Figures) -> Table:
+    """How busy stages were, and with how many rows a call: the rest was lost between calls."""
+    lines: list[tuple[str, ...]] = []
+    for section in (closed.SECTION, batched.SECTION):
+        for scene in figures.scenes(section):
+            for name in figures.contenders(section, scene):
+                for load in figures.loads(section, scene, name):
+                    for stage in _stages_at_work(figures, section, scene, name, load):
+                        calls, rows, busy, instances = (
+                            figures.median(section, scene, name, load, f"stages.{stage}.{figure}")
+                            for figure in ("calls", "rows_per_call", "busy", "instances")
+                        )
+                        run_s = figures.median(section, scene, name, load, "run_s")
+                        rate = calls / run_s if calls and run_s else None
+                        lines.append(
+                            (
+                                scene,
+                                name,
+                                load,
+                                stage,
+                                _number(instances, 0),
+                                _number(rate, 1),
+                                _number(rows, 1),
+                                _percent(busy),
+                                _percent(None if busy is None else max(0.0, 1 - busy)),
+                            )
+                        )
+    return Table(
+        "Stages at work",
+        "By Triton's own statistics, over all instances of a stage and the whole of a window: the "
+        "share of their time that they were in a call, and the rest, lost between calls. On a "
+        "CPU instances share the cores, and a call's time has the waits for one in it; on a GPU "
+        "with one instance of each stage, the rest is the device's idle time but for what the "
+        "other stage had of it.",
+        (
+            "pair/text", "contender", "load", "stage", "instances", "calls a second",
+            "rows a call", "at work", "between calls",
+        ),
+        4,
+        tuple(lines),
+    )  # fmt: skip
+
+
+def _stages_at_work(
+    figures: Figures, section: str, scene: str, contender: str, load: str
+) -> list[str]:
+    """Stages that did anything in windows of a contender under a load, in their order."""
+    windows = figures.measured(section, scene, contender)
+    return list(
+        dict.fromkeys(
+            stage for row in windows if row["load"] == load for stage in row.get("stages", {})
+        )
     )
 
 

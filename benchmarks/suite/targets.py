@@ -131,6 +131,7 @@ def pointers_of(figures: Figures) -> list[tuple[int, str, str]]:
         (7, "ONNX Runtime's optimised graphs and INT8", "docs/onnxruntime.md"),
         (7, "OpenVINO, its precision pinned", "docs/onnxruntime.md; no part of this run"),
         (8, "engines on a GPU", f"no part of this run: {engines}, where one is"),
+        (8, "GPU time lost between batches", "“Stages at work”, of a run over engines (--config)"),
         (
             9,
             "start-up, build, memory, installed size",

@@ -9,6 +9,9 @@ from benchmarks.suite.__main__ import main
 from benchmarks.suite.cascade_settings import cascade_settings
 from cascadebert_build.placement import cores
 
+# perf_analyzer does not export what is answered after its last window.
+_LATE = 0.1
+
 
 @pytest.mark.timeout(600)
 def test_the_quick_bench_measures_once_and_reports(
@@ -31,6 +34,14 @@ def test_the_quick_bench_measures_once_and_reports(
         assert "perf_analyzer" in row["command"]
         if row["contender"] in {*settings, "blocking"}:  # text is what it is: about a quarter
             assert 0.1 < row["deferred_share"] < 0.4
+        # What a stage can do in the time of its instances, and no row twice.
+        for stage, work in row["stages"].items():
+            assert 0 < work["busy"] <= 1 + _LATE, (row["contender"], stage, work)
+            rows_of_stage = work["calls"] * work["rows_per_call"]
+            alone = {"small alone": "tiny_small", "large alone": "tiny_large"}.get(row["contender"])
+            if alone:
+                assert stage == alone
+                assert 1 <= rows_of_stage / row["total"] <= 1 + _LATE
     limits = [row for row in rows if row["section"] == "limit"]
     speedups = {row["contender"]: row["promised_speedup"] for row in limits}
     assert speedups["cascade, 0% deferred"] > speedups["cascade, 25% deferred"]

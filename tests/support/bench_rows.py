@@ -40,7 +40,10 @@ def window(
     usual: Row = {
         "throughput_rps": rate_rps, "all": latency(ms), "exited": latency(ms),
         "deferred": latency(2 * ms), "deferred_share": 0.25, "server_cpu_ms": 1.5,
-        "client_cpu_ms": 0.5, "others_cores": 0.01, "policy": "0123456789abcdef",
+        "client_cpu_ms": 0.5, "others_cores": 0.01, "policy": "0123456789abcdef", "run_s": 10.0,
+        "stages": {
+            "small": {"calls": 100, "rows_per_call": 8.0, "busy": 0.75, "instances": 2},
+        },
     }  # fmt: skip
     return row(section, scene, contender, load, repeat=repeat, **(usual | figures))
 

@@ -58,6 +58,7 @@ def test_the_ramp_and_what_comes_after_the_last_window_are_left_out(tmp_path: Pa
     assert list(profile.latencies_ms()) == [10.0, 20.0]
     assert profile.throughput_rps == 2 / 2.0
     assert profile.sent_rps == 2 / 2.0
+    assert profile.run_s == 3.005
     assert profile.deferred_share == 0.5
     assert profile.total == 4
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from benchmarks.perf_analyzer import Load
+from benchmarks.stage_work import Work, work_as_row
 from benchmarks.suite.bare_stage import mean_tokens, small_stage_ms
 from benchmarks.suite.bends import Point, sweeps_of, texts_of_pairs, where_it_bends, which_is_best
 from benchmarks.suite.cascade_settings import (
@@ -240,6 +241,21 @@ def test_the_open_loop_is_judged_at_one_rate():
     (verdict,) = [v for v in verdicts_of(Figures(rows)) if v.measured and v.target.number == 2]
     assert str(verdict.measured) == "1.20 (1.20–1.20)"
     assert "at 40 requests/s" in verdict.target.claim
+
+
+def test_time_between_calls_of_a_stage_is_shown() -> None:
+    rows = whole_run(MINILM)
+    (table,) = [t for t in tables_of_run(Figures(rows)) if t.title == "Stages at work"]
+    line = next(of for of in table.lines if of[:3] == (MINILM, "cascade", "concurrency 8"))
+    assert line[3:] == ("small", "2", "10.0", "8.0", "75.0%", "25.0%")
+    assert {of[1] for of in table.lines} >= {"blocking", "small alone"}
+
+
+def test_work_is_what_was_done_since_by_all_instances() -> None:
+    work = Work(30, 90, 7.0, 2).since(Work(10, 30, 1.0, 2))
+    assert work_as_row({"small": work}, wall_s=4.0) == {
+        "small": {"calls": 20, "rows_per_call": 3.0, "busy": 0.75, "instances": 2}
+    }
 
 
 def test_accuracy_stands_beside_the_speed_up():

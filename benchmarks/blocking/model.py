@@ -20,7 +20,7 @@ import triton_python_backend_utils as pb_utils
 
 from .cascadebert_core import contract
 from .cascadebert_core.answer import AnswerWriter
-from .cascadebert_core.batching import chunks_by_cost, pad_rows
+from .cascadebert_core.batching import CallLimits, chunks_by_cost, pad_rows
 from .cascadebert_core.gate import decide
 from .cascadebert_core.inputs import texts_from_tensors
 from .cascadebert_core.job import Job, Row
@@ -73,9 +73,7 @@ class TritonPythonModel:
             row.encoded, row.tokenizer = tokens, settings.tokenizer
         lengths = [len(row.encoded) for row in rows]
         deferred: list[Row] = []
-        for chunk in chunks_by_cost(
-            lengths, settings.max_batch_size, settings.buckets, settings.call_tokens
-        ):
+        for chunk in chunks_by_cost(lengths, CallLimits.of_stage(settings)):
             part = [rows[i] for i in chunk]
             batch = pad_rows(
                 [row.encoded for row in part], settings.inputs, settings.buckets, encoder.pad_id

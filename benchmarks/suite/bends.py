@@ -63,13 +63,13 @@ def sweeps_of(figures: Figures, scene: str) -> list[Sweep]:
         (sweep.CORES, "Throughput against cores of the server", where_it_bends,
          " The load generator may use all cores, those beside the server's too."),
         (sweep.INSTANCES, "Throughput against instances", which_is_best, ""),
-        (sweep.BATCHES, "Throughput against rows in one call", where_it_bends, ""),
+        (sweep.BATCHES, "Throughput against tokens in one call", where_it_bends, ""),
         (sweep.CALLS, "Throughput by how rows of unlike lengths are called", which_is_best, ""),
     ]  # fmt: skip
     found = [_of_clients(figures, scene)]
     for section, title, in_words, note in own:
         points = tuple(_swept(figures, section, scene))
-        if in_words is where_it_bends:  # "8 rows a call": an order, however they were measured
+        if in_words is where_it_bends:  # "512 tokens a call": an order, however they were measured
             points = tuple(sorted(points, key=lambda point: int(point.name.split()[0])))
         found.append(Sweep(section, scene, title, points, in_words(points) + note))
     return [of_one for of_one in found if of_one.points]

@@ -21,6 +21,9 @@ _LONGEST = 4
 _ANSWERS = 300
 # Of the 99th percentile: by then the queue of deferred rows is as long as it will be.
 _RAMP = 3
+# In a closed loop the clients of deferred rows come back batch by batch, and throughput goes up and
+# down with them: a window has so many of the deferred requests' medians.
+_CYCLES = 6
 # Of the rate that an open loop asks for.
 _HELD = 0.97
 # By how much the deferred requests' share may miss that of the rows, and by how many standard
@@ -122,7 +125,10 @@ def sized(load: Load, look: Mapping[str, Any]) -> Load:
     """
     longest_s = _LONGEST * load.window_s
     ramp_s = min(max(load.ramp_s, _RAMP * look["all"]["p99_ms"] / 1000), longest_s / 2)
-    measured_s = max(load.window_s - load.ramp_s, _ANSWERS / look["throughput_rps"])
+    deferred_s = look["deferred"]["p50_ms"] / 1000 if look.get("deferred") else 0.0
+    measured_s = max(
+        load.window_s - load.ramp_s, _ANSWERS / look["throughput_rps"], _CYCLES * deferred_s
+    )
     window_s = min(ramp_s + measured_s, longest_s)
     return replace(load, window_s=round(window_s, 2), ramp_s=round(ramp_s, 2))
 

@@ -22,7 +22,7 @@ class Plan:
         many: the concurrency at which everything is saturated.
         shares: of the rows deferred, where operating points are compared.
         sweep_shares: where throughput over deferral is drawn.
-        batch_limits: rows in one call, where throughput over batch size is drawn.
+        call_limits: padded tokens in one call, where throughput over the size of calls is drawn.
         request_rows: rows a request, where requests have several.
         gate_rows: rows a request, where the gate's price is taken.
         limit_s: of the passes over the corpus in the bare runtime.
@@ -38,7 +38,7 @@ class Plan:
     many: int
     shares: tuple[float, ...]
     sweep_shares: tuple[float, ...]
-    batch_limits: tuple[int, ...]
+    call_limits: tuple[int, ...]
     request_rows: tuple[int, ...]
     gate_rows: tuple[int, ...]
     limit_s: float
@@ -55,7 +55,7 @@ FULL = Plan(
     many=32,
     shares=(0.1, 0.25, 0.5),
     sweep_shares=(0.0, 0.05, 0.1, 0.25, 0.5, 0.75, 1.0),
-    batch_limits=(4, 8, 16, 32, 64),
+    call_limits=(128, 256, 512, 1024, 4096),
     request_rows=(1, 8, 32),
     gate_rows=(1, 32),
     limit_s=10.0,
@@ -73,7 +73,7 @@ QUICK = Plan(
     many=8,
     shares=(0.25,),
     sweep_shares=(0.0, 0.5, 1.0),
-    batch_limits=(8, 64),
+    call_limits=(128, 1024),
     request_rows=(8,),
     gate_rows=(1, 4),
     limit_s=1.0,

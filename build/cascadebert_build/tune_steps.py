@@ -26,7 +26,7 @@ from .operating_point import OperatingPoint
 from .placement import cores
 from .progress import say, timed
 from .row_split import SEED, RowSplit, first_of_texts, split_rows_for_tuning
-from .stage_cost import StageTimes, cost_of_rows, measure_stages
+from .stage_cost import BATCH_SIZES, StageTimes, cost_of_rows, measure_stages
 from .tune import tune_policy, with_fitted_temperatures
 from .workspace import Workspace, sha256_of
 
@@ -107,7 +107,7 @@ class TuneSteps:
         times = self._times(load, artefacts)
         if len(self._config.members) == 1:
             fitted = with_fitted_temperatures(policy, self._rows, logits, split.temperature)
-            alone = self._with_call_tokens(fitted.with_thresholds((), ONLY_POINT), times)
+            alone = self._with_calls_as_timed(fitted.with_thresholds((), ONLY_POINT), times)
             return replace(alone, certificate=shared)
         goals = self._goals(split)
         default = self._default_of(goals, split)
@@ -152,7 +152,7 @@ class TuneSteps:
             "cost": costs,
             "operating_points": points,
         }
-        return replace(self._with_call_tokens(tuned.policy, times), certificate=certificate)
+        return replace(self._with_calls_as_timed(tuned.policy, times), certificate=certificate)
 
     def _default_of(self, goals: dict[str, Goal], split: RowSplit) -> str:
         """The wanted default point; of the points that are there by default, the next stricter.
@@ -197,15 +197,18 @@ class TuneSteps:
             )
         return kept
 
-    def _with_call_tokens(self, policy: Policy, times: Sequence[StageTimes]) -> Policy:
-        """The policy with what a call of each stage costs beside its tokens, as it was timed."""
+    def _with_calls_as_timed(self, policy: Policy, times: Sequence[StageTimes]) -> Policy:
+        """The policy with the price and the limit of a call of each stage, as it was timed."""
         runtime = self._config.runtime
         if runtime.device == "gpu" and runtime.engine == "onnxruntime":
             return policy  # the times are a CPU's: rows share one call
         stages = zip(policy.stages, times, strict=True)
         return replace(
             policy,
-            stages=tuple(replace(stage, call_tokens=of.call_tokens()) for stage, of in stages),
+            stages=tuple(
+                replace(stage, call_tokens=of.call_tokens(), max_call_tokens=of.max_call_tokens())
+                for stage, of in stages
+            ),
         )
 
     def _times(
@@ -217,7 +220,7 @@ class TuneSteps:
         key = sha256_of(
             artefacts, platform.node(), [m.max_batch_size for m in members],
             [self._config.buckets(m) for m in members], self._rows.sha256(),
-            asdict(self._config.runtime), cores(),
+            asdict(self._config.runtime), cores(), list(BATCH_SIZES),
         )  # fmt: skip
         kept: Any = read_json(path)
         if kept is None or kept.get("key") != key or self._force:

@@ -127,12 +127,12 @@ def test_an_invalid_policy_fails_the_load_in_one_sentence(built: Built, tmp_path
     repository = copy_of(built, tmp_path / "repository")
     path = repository / "tiny" / "1" / "policy.json"
     path.write_text(
-        policy_to_json(built.policy).replace('"schema_version": 4', '"schema_version": 9')
+        policy_to_json(built.policy).replace('"schema_version": 5', '"schema_version": 9')
     )
     from cascadebert_build.tritonserver import TritonServer
 
     with TritonServer(repository, ports=FREE_PORTS) as server:
-        with pytest.raises(CheckFailed, match="schema_version is 9 and this reader knows 4"):
+        with pytest.raises(CheckFailed, match="schema_version is 9 and this reader knows 5"):
             server.load("tiny")
 
 

@@ -142,8 +142,8 @@ def _sweeps(scene: str, repeat: int) -> list[Row]:
         ("instances", "1 small, 1 large, 1 BLS", 60.0),
         ("instances", "2 small, 2 large, 2 BLS", 80.0),
         ("cores", "1 core", 45.0), ("cores", "2 cores", 80.0),
-        ("batches", "4 rows a call", 70.0), ("batches", "8 rows a call", 79.0),
-        ("batches", "16 rows a call", 80.0), ("calls", "one call", 70.0),
+        ("batches", "128 tokens a call", 70.0), ("batches", "256 tokens a call", 79.0),
+        ("batches", "512 tokens a call", 80.0), ("calls", "one call", 70.0),
         ("calls", "by what calls cost", 80.0),
     )  # fmt: skip
     return [

@@ -7,7 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cascadebert_core.batching import bucket_of, chunks_by_cost, halved_for_parallel, pad_rows
+from cascadebert_core.batching import (
+    CallLimits,
+    bucket_of,
+    chunks_by_cost,
+    halved_for_parallel,
+    next_call,
+    pad_rows,
+)
 from cascadebert_core.policy import ONE_CALL
 from cascadebert_core.tokenization import EncodedRow
 
@@ -47,13 +54,22 @@ def test_only_the_inputs_of_the_model_are_made() -> None:
 BUCKETS = tuple(range(16, 113, 16))
 
 
-def cheapest(lengths: list[int], most: int, call_tokens: int) -> int:
+def limits_of(
+    max_rows: int = 64,
+    call_tokens: int = 0,
+    max_tokens: int = ONE_CALL,
+    buckets: tuple[int, ...] = BUCKETS,
+) -> CallLimits:
+    return CallLimits(buckets, max_rows, max_tokens, call_tokens)
+
+
+def cheapest(lengths: list[int], limits: CallLimits) -> int:
     """The least that calls of these rows can cost, of all ways to cut them by length."""
     padded = sorted(bucket_of(length, BUCKETS) for length in lengths)
     cost = [0]
     for end in range(1, len(padded) + 1):
-        starts = range(max(0, end - most), end)
-        cost.append(min(cost[s] + (end - s) * padded[end - 1] + call_tokens for s in starts))
+        starts = range(max(0, end - limits.rows(padded[end - 1])), end)
+        cost.append(min(cost[s] + (end - s) * padded[end - 1] + limits.call_tokens for s in starts))
     return cost[-1]
 
 
@@ -61,20 +77,41 @@ def cheapest(lengths: list[int], most: int, call_tokens: int) -> int:
     st.lists(st.integers(1, 99), max_size=40),
     st.integers(1, 9),
     st.sampled_from([0, 10, 100, 1000, ONE_CALL]),
+    st.sampled_from([1, 100, 200, 400, ONE_CALL]),
 )
 def test_calls_hold_every_row_once_and_cost_little_more_than_they_must(
-    lengths: list[int], most: int, call_tokens: int
+    lengths: list[int], most: int, call_tokens: int, max_tokens: int
 ) -> None:
-    chunks = chunks_by_cost(lengths, most, BUCKETS, call_tokens)
+    limits = limits_of(most, call_tokens, max_tokens)
+    chunks = chunks_by_cost(lengths, limits)
     assert sorted(i for chunk in chunks for i in chunk) == list(range(len(lengths)))
-    assert all(0 < len(chunk) <= most for chunk in chunks)
+    padded = [bucket_of(max(lengths[i] for i in chunk), BUCKETS) for chunk in chunks]
+    for chunk, length in zip(chunks, padded, strict=True):
+        assert 0 < len(chunk) <= most
+        assert len(chunk) == 1 or len(chunk) * length <= max_tokens
     cost = sum(
-        len(chunk) * bucket_of(max(lengths[i] for i in chunk), BUCKETS) + call_tokens
-        for chunk in chunks
+        len(chunk) * length + call_tokens for chunk, length in zip(chunks, padded, strict=True)
     )
-    assert cost <= 1.25 * cheapest(lengths, most, call_tokens)
-    if call_tokens == ONE_CALL:
+    assert cost <= 1.25 * cheapest(lengths, limits)
+    if call_tokens == max_tokens == ONE_CALL:
         assert len(chunks) == -(-len(lengths) // most)
+
+
+@given(
+    st.lists(st.integers(1, 99), min_size=1, max_size=40),
+    st.sampled_from([0, 10, 100, ONE_CALL]),
+    st.sampled_from([1, 100, 400, ONE_CALL]),
+)
+def test_the_next_call_is_one_call_with_the_oldest_row_and_none_longer(
+    lengths: list[int], call_tokens: int, max_tokens: int
+) -> None:
+    limits = limits_of(9, call_tokens, max_tokens)
+    chosen = next_call(lengths, limits)
+    assert chosen[0] == 0
+    assert chosen == sorted(set(chosen))
+    longest = bucket_of(lengths[0], BUCKETS)
+    assert all(lengths[i] <= longest for i in chosen)
+    assert len(chunks_by_cost([lengths[i] for i in chosen], limits)) == 1
 
 
 @given(
@@ -89,8 +126,9 @@ def test_halves_hold_every_row_once_and_cost_a_twelfth_more_at_most(
         padded = (len(call) * bucket_of(max(lengths[i] for i in call), BUCKETS) for call in calls)
         return sum(padded) + len(calls) * call_tokens
 
-    chunks = chunks_by_cost(lengths, 16, BUCKETS, call_tokens)
-    calls = halved_for_parallel(chunks, lengths, BUCKETS, call_tokens, parallel)
+    limits = limits_of(16, call_tokens)
+    chunks = chunks_by_cost(lengths, limits)
+    calls = halved_for_parallel(chunks, lengths, limits, parallel)
     assert sorted(i for call in calls for i in call) == list(range(len(lengths)))
     assert all(calls)
     assert len(calls) <= max(parallel, len(chunks))
@@ -100,20 +138,34 @@ def test_halves_hold_every_row_once_and_cost_a_twelfth_more_at_most(
 
 
 def test_a_call_is_halved_for_those_who_would_wait_where_it_is_large() -> None:
-    lengths = [90] * 8 + [10] * 4
-    chunks = chunks_by_cost(lengths, 64, BUCKETS, 20)
+    lengths, limits = [90] * 8 + [10] * 4, limits_of(call_tokens=20)
+    chunks = chunks_by_cost(lengths, limits)
     assert [len(chunk) for chunk in chunks] == [4, 8]
-    assert halved_for_parallel(chunks, lengths, BUCKETS, 20, 2) == [chunks[1], chunks[0]]
-    three = halved_for_parallel(chunks, lengths, BUCKETS, 20, 3)
+    assert halved_for_parallel(chunks, lengths, limits, 2) == [chunks[1], chunks[0]]
+    three = halved_for_parallel(chunks, lengths, limits, 3)
     assert three == [chunks[1][:4], chunks[1][4:], chunks[0]]
-    assert halved_for_parallel(chunks, lengths, BUCKETS, ONE_CALL, 3) == [chunks[1], chunks[0]]
-    assert halved_for_parallel([[0]], lengths, BUCKETS, 0, 3) == [[0]]
+    dear = limits_of(call_tokens=ONE_CALL)
+    assert halved_for_parallel(chunks, lengths, dear, 3) == [chunks[1], chunks[0]]
+    assert halved_for_parallel([[0]], lengths, limits_of(), 3) == [[0]]
 
 
 def test_rows_share_a_call_where_its_price_is_above_the_padding() -> None:
     lengths = [90, 10, 12, 85]
-    assert chunks_by_cost(lengths, 64, BUCKETS, 0) == [[1, 2], [3, 0]]
-    assert chunks_by_cost(lengths, 64, BUCKETS, 159) == [[1, 2], [3, 0]]  # 2 rows of 80 more tokens
-    assert chunks_by_cost(lengths, 64, BUCKETS, 161) == [[1, 2, 3, 0]]
-    assert chunks_by_cost([9, 1, 8, 2], 2, (4, 8, 16), ONE_CALL) == [[1, 3], [2, 0]]
-    assert chunks_by_cost([], 64, BUCKETS, 0) == []
+    assert chunks_by_cost(lengths, limits_of(call_tokens=0)) == [[1, 2], [0, 3]]
+    # Two rows of 80 more tokens each.
+    assert chunks_by_cost(lengths, limits_of(call_tokens=159)) == [[1, 2], [0, 3]]
+    assert chunks_by_cost(lengths, limits_of(call_tokens=161)) == [[1, 2, 0, 3]]
+    few = limits_of(2, ONE_CALL, buckets=(4, 8, 16))
+    assert chunks_by_cost([9, 1, 8, 2], few) == [[1, 3], [2, 0]]
+    assert chunks_by_cost([], limits_of()) == []
+
+
+def test_rows_too_many_for_a_call_are_in_calls_of_one_size_in_their_order() -> None:
+    assert chunks_by_cost([10] * 9, limits_of(4)) == [[0, 1, 2], [3, 4, 5], [6, 7, 8]]
+    tokens = limits_of(max_tokens=128)
+    assert chunks_by_cost([10] * 9, tokens) == [[0, 1, 2, 3], [4, 5, 6, 7, 8]]
+    assert chunks_by_cost([60, 30, 60, 60], tokens) == [[1], [0], [2, 3]]
+    assert chunks_by_cost([90, 90], limits_of(max_tokens=50)) == [
+        [0],
+        [1],
+    ]  # one row is always a call

@@ -323,7 +323,7 @@ def test_sweeps_are_in_order_and_texts_are_compared():
     ]
     found = {of_one.section: of_one for of_one in sweeps_of(Figures(rows[::-1]), L2)}
     assert [p.name for p in found["batches"].points] == [
-        "4 rows a call", "8 rows a call", "16 rows a call",
+        "128 tokens a call", "256 tokens a call", "512 tokens a call",
     ]  # fmt: skip
     assert found["closed"].points[0].name == "concurrency 1"
     assert "load generator may use all cores" in found["cores"].bend

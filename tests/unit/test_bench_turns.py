@@ -45,6 +45,8 @@ def test_windows_of_a_slow_contender_are_longer_and_begin_later():
     assert sized(PLANNED, figures(500.0)) == PLANNED
     slow = sized(PLANNED, figures(30.0, p99_ms=2000))
     assert (slow.ramp_s, slow.window_s) == (6.0, 16.0)  # 3 x 2 s, and 300 answers at 30 a second
+    bursts = sized(PLANNED, figures(500.0, deferred={"p50_ms": 1500.0}))
+    assert (bursts.ramp_s, bursts.window_s) == (1.0, 10.0)  # 6 x 1.5 s
     slowest = sized(PLANNED, figures(1.0, p99_ms=20_000))
     assert (slowest.ramp_s, slowest.window_s) == (14.0, 28.0)
 

@@ -358,7 +358,7 @@ def test_more_rows_than_a_stage_takes_go_in_several_calls(make: Callable[..., Be
     bench = make()
     job = bench.job(*["good"] * 19)
     bench.begin(job)
-    assert [rows for _, rows, _ in bench.calls] == [8, 8, 3]
+    assert [rows for _, rows, _ in bench.calls] == [6, 6, 7]
     assert (job.exit_stage == 0).all()
 
 

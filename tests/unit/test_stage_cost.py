@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from cascadebert_build.logits import StageInput
-from cascadebert_build.stage_cost import StageTimes, cost_of_rows, measure_stages
+from cascadebert_build.stage_cost import BATCH_SIZES, StageTimes, cost_of_rows, measure_stages
 from cascadebert_core.policy import ONE_CALL
 from cascadebert_core.tokenization import Encoder
 from tests.support.policies import write_tokenizer
@@ -36,10 +36,26 @@ def test_every_length_that_is_there_is_timed_at_several_batch_sizes(tmp_path: Pa
         {"small": 64, "large": 8},
     )
     assert set(found["small"].ms) == {4, 16}
-    assert set(found["small"].ms[4]) == {1, 8, 32}
-    assert set(found["large"].ms[16]) == {1, 8}  # no more than its batch limit
+    assert set(found["small"].ms[4]) == set(BATCH_SIZES)
+    assert set(found["large"].ms[16]) == {1, 4, 8}  # no more than its batch limit
     assert {(1, 4), (32, 16)} <= set(shapes)
     assert found["large"].per_row(16) > 2 * found["small"].per_row(16)
+
+
+def test_what_takes_long_is_timed_in_no_larger_calls_and_less_often(tmp_path: Path) -> None:
+    encoder = Encoder(write_tokenizer(tmp_path), 16)
+    stage = StageInput(encoder, ("input_ids", "attention_mask"), (4, 8, 16))
+    rows: list[int] = []
+
+    def run(batch: Any) -> np.ndarray:
+        rows.append(batch.shape[0])
+        time.sleep(0.6 if batch.shape[0] >= 4 else 0.001)
+        return np.zeros((batch.shape[0], 2), np.float32)
+
+    found = measure_stages({"slow": (stage, lambda: run)}, ["good film"], {"slow": 64})
+    assert set(found["slow"].ms[4]) == {1, 4}
+    assert rows.count(4) == 1 + 2  # the first run, and two of 0.6 s
+    assert rows.count(1) == 1 + 5
 
 
 def test_a_length_without_a_measurement_goes_by_its_tokens() -> None:
@@ -70,3 +86,23 @@ def test_what_a_call_costs_by_itself_is_told_by_calls_of_several_sizes() -> None
 def test_a_gpu_whose_time_hardly_grows_puts_everything_into_one_call() -> None:
     times = {n: {rows: 1.5 + 1e-5 * n * rows for rows in (1, 8, 32)} for n in (32, 64, 128)}
     assert StageTimes(times).call_tokens() > 10_000
+
+
+def in_calls(per_token_ms: dict[int, float]) -> StageTimes:
+    """Calls of rows of 32 tokens, by what a token of them costs."""
+    return StageTimes({32: {rows: ms * 32 * rows for rows, ms in per_token_ms.items()}})
+
+
+def test_calls_are_no_larger_than_pays() -> None:
+    # A token is dearer in a call of 2,048 of them; 16 and 32 rows are as good as each other.
+    dearer = {1: 0.25, 4: 0.22, 8: 0.21, 16: 0.2, 32: 0.201, 64: 0.3}
+    assert in_calls(dearer).max_call_tokens() == 32 * 32
+    assert in_calls(dearer).per_row(32) == pytest.approx(32 * 0.201)
+    assert in_calls(dearer | {32: 0.25}).max_call_tokens() == 16 * 32
+    # What is never made says nothing of what a call costs.
+    assert in_calls(dearer).call_tokens() == in_calls(dearer | {64: 0.9}).call_tokens()
+    assert in_calls(dearer | {64: 0.2}).max_call_tokens() == ONE_CALL
+    assert StageTimes({16: {1: 0.8}}).max_call_tokens() == ONE_CALL  # nothing to compare with
+    # Lengths count alike: what is lost at one may be gained at another.
+    both = StageTimes({32: {1: 9.0, 64: 500.0}, 64: {1: 30.0, 64: 1200.0}})
+    assert both.max_call_tokens() == ONE_CALL

@@ -70,13 +70,13 @@ def measure_cores(bench: Bench, scene: Scene) -> None:
 
 
 def measure_batches(bench: Bench, scene: Scene) -> None:
-    """Calls of at most so many rows, in both stages."""
+    """Calls of at most so many padded tokens, in both stages."""
     settings = [
         Setting(
-            f"{limit} rows a call",
-            _with_stages(bench, scene, f"batch-{limit}", max_batch_size=limit),
+            f"{limit} tokens a call",
+            _with_stages(bench, scene, f"call-{limit}", max_call_tokens=limit),
         )
-        for limit in bench.plan.batch_limits
+        for limit in bench.plan.call_limits
     ]
     _saturate(bench, BATCHES, settings)
 

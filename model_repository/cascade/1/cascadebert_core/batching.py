@@ -5,11 +5,13 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .contract import ATTENTION_MASK, INPUT_IDS, TOKEN_TYPE_IDS
+from .policy import StagePolicy
 from .tokenization import EncodedRow
 
 # Two halves of a call cost as much as the whole and the price of one more call. A call is halved
@@ -83,9 +85,33 @@ def pad_rows(
     return StageBatch(filled, trace)
 
 
-def chunks_by_cost(
-    lengths: Sequence[int], max_rows: int, buckets: Sequence[int], call_tokens: int
-) -> list[list[int]]:
+@dataclass(frozen=True, slots=True)
+class CallLimits:
+    """What a call of a stage may hold, and what it costs.
+
+    Attributes:
+        buckets: padded lengths in tokens, ascending.
+        max_rows: of one call.
+        max_tokens: of one call, padded; one row may have more.
+        call_tokens: what a call costs beside its tokens, in padded tokens.
+    """
+
+    buckets: tuple[int, ...]
+    max_rows: int
+    max_tokens: int
+    call_tokens: int
+
+    @classmethod
+    def of_stage(cls, stage: StagePolicy) -> CallLimits:
+        """Those of the policy."""
+        return cls(stage.buckets, stage.max_batch_size, stage.max_call_tokens, stage.call_tokens)
+
+    def rows(self, length: int) -> int:
+        """How many rows of this padded length one call may hold."""
+        return max(1, min(self.max_rows, self.max_tokens // length))
+
+
+def chunks_by_cost(lengths: Sequence[int], limits: CallLimits) -> list[list[int]]:
     """Split rows into the calls that cost least: their padded tokens, and a price for each call.
 
     On a CPU a short row in a call of long ones costs as much as they do, and calls of one bucket
@@ -93,15 +119,15 @@ def chunks_by_cost(
 
     Args:
         lengths: tokens of each row.
-        max_rows: of one call.
-        buckets: padded lengths in tokens, ascending.
-        call_tokens: what a call costs beside its tokens, in padded tokens.
+        limits: of the stage.
 
     Returns:
-        Lists of indices into `lengths`, shorter rows first, each of at most `max_rows`.
+        Lists of indices into `lengths`: rows of shorter buckets first, and those of one bucket in
+        the order in which they were given. Rows too many for one call are in calls of equal size.
     """
-    order = sorted(range(len(lengths)), key=lengths.__getitem__)
-    padded = [bucket_of(lengths[i], buckets) for i in order]
+    bucket = [bucket_of(length, limits.buckets) for length in lengths]
+    order = sorted(range(len(lengths)), key=bucket.__getitem__)
+    padded = [bucket[i] for i in order]
     # A call ends where a bucket does, or for want of room.
     edges = [i for i in range(len(order)) if i == 0 or padded[i] != padded[i - 1]]
     edges.append(len(order))
@@ -110,9 +136,9 @@ def chunks_by_cost(
     for end in range(1, len(edges)):
         found: list[int] = []
         for start in range(end):
-            rows = edges[end] - edges[start]
-            calls = -(-rows // max_rows)
-            found.append(cost[start] + rows * padded[edges[end] - 1] + calls * call_tokens)
+            rows, length = edges[end] - edges[start], padded[edges[end] - 1]
+            calls = -(-rows // limits.rows(length))
+            found.append(cost[start] + rows * length + calls * limits.call_tokens)
         best = min(range(end), key=found.__getitem__)
         cost.append(found[best])
         begin.append(best)
@@ -120,16 +146,41 @@ def chunks_by_cost(
     end = len(edges) - 1
     while end:
         part = order[edges[begin[end]] : edges[end]]
-        chunks += [part[i : i + max_rows] for i in range(0, len(part), max_rows)][::-1]
+        chunks += _in_equal_parts(part, limits.rows(padded[edges[end] - 1]))[::-1]
         end = begin[end]
     return chunks[::-1]
+
+
+def next_call(lengths: Sequence[int], limits: CallLimits) -> list[int]:
+    """Which of the rows that wait are called next: the oldest, and those that go well with it.
+
+    Rows that would stretch its padding stay for a later call, in which the oldest of them comes
+    first.
+
+    Args:
+        lengths: tokens of each row, at least one, oldest first.
+        limits: of the stage.
+
+    Returns:
+        Indices into `lengths`, ascending.
+    """
+    longest = bucket_of(lengths[0], limits.buckets)
+    fitting = [i for i, length in enumerate(lengths) if length <= longest][: limits.max_rows]
+    chunks = chunks_by_cost([lengths[i] for i in fitting], limits)
+    return sorted(fitting[i] for i in next(chunk for chunk in chunks if 0 in chunk))
+
+
+def _in_equal_parts(rows: list[int], most: int) -> list[list[int]]:
+    """As few parts as have at most `most` rows each; none is larger than another by two rows."""
+    n_parts = -(-len(rows) // most)
+    edges = [len(rows) * i // n_parts for i in range(n_parts + 1)]
+    return [rows[start:end] for start, end in pairwise(edges)]
 
 
 def halved_for_parallel(
     chunks: Sequence[list[int]],
     lengths: Sequence[int],
-    buckets: Sequence[int],
-    call_tokens: int,
+    limits: CallLimits,
     parallel: int,
 ) -> list[list[int]]:
     """Halve the dearest calls until as many may run at a time, where halves cost little more.
@@ -137,8 +188,7 @@ def halved_for_parallel(
     Args:
         chunks: lists of indices into `lengths`, a call each.
         lengths: tokens of each row.
-        buckets: padded lengths in tokens, ascending.
-        call_tokens: what a call costs beside its tokens, in padded tokens.
+        limits: of the stage.
         parallel: calls that may run at a time.
 
     Returns:
@@ -149,12 +199,12 @@ def halved_for_parallel(
         return list(chunks)
 
     def tokens(chunk: list[int]) -> int:
-        return len(chunk) * bucket_of(max(lengths[i] for i in chunk), buckets)
+        return len(chunk) * bucket_of(max(lengths[i] for i in chunk), limits.buckets)
 
     calls = sorted(chunks, key=tokens, reverse=True)
     while calls and len(calls) < parallel:
         dearest = calls[0]
-        if len(dearest) == 1 or tokens(dearest) < _WORTH_HALVING * call_tokens:
+        if len(dearest) == 1 or tokens(dearest) < _WORTH_HALVING * limits.call_tokens:
             break
         middle = len(dearest) // 2
         calls[:1] = [dearest[:middle], dearest[middle:]]

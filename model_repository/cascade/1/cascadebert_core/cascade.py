@@ -117,14 +117,12 @@ class Cascade:
         self._workers: list[DeferralWorker] = []
         for stage in self._stages:
             queue = DeferralQueue(stage.settings.max_queued_rows)
-            settings = stage.settings
             worker = DeferralWorker(
                 queue,
                 lambda rows, stage=stage: self._advance(stage, rows),
                 lambda rows, exc, stage=stage: self._fail(rows, exc, str(stage)),
-                max_batch_size=settings.max_batch_size,
                 # Rows of the first stage are cut into several calls, as in `begin`.
-                buckets=settings.buckets if stage.index else settings.buckets[-1:],
+                choose=stage.next_call if stage.index else stage.next_calls,
                 calls_in_flight=calls_in_flight if stage.index else first_calls,
                 name=f"stage-{stage.index}",
             )

@@ -5,11 +5,14 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
-from .batching import bucket_of
 from .errors import Unavailable
 from .job import Row
+
+# Of the rows that wait, by their tokens, oldest first: the indices of those that are taken, at
+# least one.
+Choose = Callable[[Sequence[int]], Iterable[int]]
 
 
 class DeferralQueue:
@@ -61,14 +64,14 @@ class DeferralQueue:
         with self._changed:
             self._changed.notify()
 
-    def take(self, max_rows: int, buckets: Sequence[int]) -> list[Row]:
-        """Wait for rows and remove those of the next call: the oldest, and what fits with it.
+    def take(self, choose: Choose) -> list[Row]:
+        """Wait for rows and remove those of the next call; the others stay for a later one.
 
-        Rows that would stretch the padding of the call stay for the next one, in which the
-        oldest of them comes first.
+        Args:
+            choose: which of those that wait.
 
         Returns:
-            1 to `max_rows` rows; none once the queue is closed and empty.
+            The chosen rows, oldest first; none once the queue is closed and empty.
         """
         with self._changed:
             while True:
@@ -78,16 +81,12 @@ class DeferralQueue:
                     break
                 if self._closed:
                     return []
-            limit = bucket_of(_length(self._rows[0]), buckets)
-            taken: list[Row] = []
-            left: deque[Row] = deque()
-            for row in self._rows:
-                fits = len(taken) < max_rows and _length(row) <= limit
-                (taken if fits else left).append(row)
-            self._rows = left
-            if left:  # for another thread that waits
+            rows = list(self._rows)
+            chosen = set(choose([_length(row) for row in rows]))
+            self._rows = deque(row for i, row in enumerate(rows) if i not in chosen)
+            if self._rows:  # for another thread that waits
                 self._changed.notify()
-            return taken
+            return [rows[i] for i in sorted(chosen)]
 
     def _drop_ended(self) -> None:
         """Forget rows that nobody waits for any more."""
@@ -114,8 +113,7 @@ class DeferralWorker:
         advance: Callable[[list[Row]], None],
         on_error: Callable[[list[Row], Exception], None],
         *,
-        max_batch_size: int,
-        buckets: Sequence[int],
+        choose: Choose,
         calls_in_flight: int,
         name: str,
     ) -> None:
@@ -125,16 +123,14 @@ class DeferralWorker:
             queue: to take from.
             advance: decides, queues or fails every row that it is given.
             on_error: given the rows of an `advance` that raised instead.
-            max_batch_size: rows of one call.
-            buckets: padded lengths of the stage.
+            choose: the rows of one `advance`.
             calls_in_flight: threads.
             name: of the threads.
         """
         self._queue = queue
         self._advance = advance
         self._on_error = on_error
-        self._max_batch_size = max_batch_size
-        self._buckets = buckets
+        self._choose = choose
         self._threads = [
             threading.Thread(target=self._run, name=f"{name}-{i}", daemon=True)
             for i in range(calls_in_flight)
@@ -153,7 +149,7 @@ class DeferralWorker:
         return not any(thread.is_alive() for thread in self._threads)
 
     def _run(self) -> None:
-        while rows := self._queue.take(self._max_batch_size, self._buckets):
+        while rows := self._queue.take(self._choose):
             try:
                 self._advance(rows)
             except Exception as exc:  # noqa: BLE001 - the thread must live on for the other rows

@@ -18,8 +18,8 @@ from .contract import ATTENTION_MASK, INPUT_IDS, STAGE_INPUTS
 from .errors import PolicyError
 from .signals import MAX_PROBABILITY, SIGNALS
 
-SCHEMA_VERSION = 4
-# So dear that rows always share one call.
+SCHEMA_VERSION = 5
+# Tokens: so dear, or so many, that rows always share one call.
 ONE_CALL = 1_000_000
 
 # Rows that may wait for a stage, where nobody says otherwise: so many batches of the largest size,
@@ -59,6 +59,8 @@ class StagePolicy:
             and at least 1,024.
         call_tokens: what a call of the stage costs beside its tokens, in padded tokens: rows of
             several buckets share a call where that is cheaper than calls of their own.
+        max_call_tokens: padded tokens in one call, or one row: on a CPU the rows of a larger call
+            are dearer, since what it computes on does not fit into the caches.
     """
 
     model: str
@@ -74,6 +76,7 @@ class StagePolicy:
     signal: str = MAX_PROBABILITY
     max_queued_rows: int = 0
     call_tokens: int = ONE_CALL
+    max_call_tokens: int = ONE_CALL
 
     def __post_init__(self) -> None:
         if not self.max_queued_rows:
@@ -125,13 +128,14 @@ class Policy:
         return replace(self, stages=(*(replace(stage, signal=signal) for stage in gated), last))
 
     def with_tuning_of(self, other: Policy) -> Policy:
-        """The policy with another's signals, temperatures and prices of calls, stage by stage."""
+        """The policy with another's signals, temperatures and calls, stage by stage."""
         stages = tuple(
             replace(
                 stage,
                 signal=theirs.signal,
                 temperature=theirs.temperature,
                 call_tokens=theirs.call_tokens,
+                max_call_tokens=theirs.max_call_tokens,
             )
             for stage, theirs in zip(self.stages, other.stages, strict=True)
         )
@@ -304,6 +308,7 @@ def _stage(keys: _Keys, *, n_labels: int, last: bool) -> StagePolicy:
         signal=keys.string("signal"),
         max_queued_rows=keys.integer("max_queued_rows", minimum=1),
         call_tokens=keys.integer("call_tokens", minimum=0),
+        max_call_tokens=keys.integer("max_call_tokens", minimum=1),
     )
     keys.finish()
     where = keys.where

@@ -9,7 +9,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from .batching import StageBatch, chunks_by_cost, halved_for_parallel, pad_rows
+from .batching import (
+    CallLimits,
+    StageBatch,
+    chunks_by_cost,
+    halved_for_parallel,
+    next_call,
+    pad_rows,
+)
 from .contract import TOKENIZER_FILE, TOKENIZERS_FOLDER
 from .errors import InternalError
 from .gate import ALWAYS_EXIT, Decision, decide
@@ -42,7 +49,8 @@ class Stage:
     ) -> None:
         self.index = index
         self.settings = settings
-        self.pace = Pace(settings.max_batch_size, calls_in_flight)
+        self._limits = CallLimits.of_stage(settings)
+        self.pace = Pace(self._limits.rows(settings.buckets[0]), calls_in_flight)
         # Of two calls that wait for an instance and have different lengths, the second makes the
         # batcher of 2.51 spin until the first one begins: what waits, waits here.
         self._instances = threading.BoundedSemaphore(max(1, calls_in_flight))
@@ -78,9 +86,16 @@ class Stage:
             lengths: tokens of each row.
             parallel: calls that may run at a time; large ones are halved where some would idle.
         """
-        of = self.settings
-        chunks = chunks_by_cost(lengths, of.max_batch_size, of.buckets, of.call_tokens)
-        return halved_for_parallel(chunks, lengths, of.buckets, of.call_tokens, parallel)
+        chunks = chunks_by_cost(lengths, self._limits)
+        return halved_for_parallel(chunks, lengths, self._limits, parallel)
+
+    def next_call(self, lengths: Sequence[int]) -> list[int]:
+        """Which rows of these lengths are called next; see `batching.next_call`."""
+        return next_call(lengths, self._limits)
+
+    def next_calls(self, lengths: Sequence[int]) -> Sequence[int]:
+        """The oldest rows of these lengths, to be cut into calls that run at the same time."""
+        return range(min(len(lengths), self.settings.max_batch_size))
 
     def decide(
         self,

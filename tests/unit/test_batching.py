@@ -165,7 +165,5 @@ def test_rows_too_many_for_a_call_are_in_calls_of_one_size_in_their_order() -> N
     tokens = limits_of(max_tokens=128)
     assert chunks_by_cost([10] * 9, tokens) == [[0, 1, 2, 3], [4, 5, 6, 7, 8]]
     assert chunks_by_cost([60, 30, 60, 60], tokens) == [[1], [0], [2, 3]]
-    assert chunks_by_cost([90, 90], limits_of(max_tokens=50)) == [
-        [0],
-        [1],
-    ]  # one row is always a call
+    # One row is always a call.
+    assert chunks_by_cost([90, 90], limits_of(max_tokens=50)) == [[0], [1]]

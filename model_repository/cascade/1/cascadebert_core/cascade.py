@@ -122,7 +122,7 @@ class Cascade:
                 lambda rows, stage=stage: self._advance(stage, rows),
                 lambda rows, exc, stage=stage: self._fail(rows, exc, str(stage)),
                 # Rows of the first stage are cut into several calls, as in `begin`.
-                choose=stage.next_call if stage.index else stage.next_calls,
+                choose=stage.next_call if stage.index else stage.oldest,
                 calls_in_flight=calls_in_flight if stage.index else first_calls,
                 name=f"stage-{stage.index}",
             )

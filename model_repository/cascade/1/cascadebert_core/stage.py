@@ -93,7 +93,7 @@ class Stage:
         """Which rows of these lengths are called next; see `batching.next_call`."""
         return next_call(lengths, self._limits)
 
-    def next_calls(self, lengths: Sequence[int]) -> Sequence[int]:
+    def oldest(self, lengths: Sequence[int]) -> Sequence[int]:
         """The oldest rows of these lengths, to be cut into calls that run at the same time."""
         return range(min(len(lengths), self.settings.max_batch_size))
 
@@ -138,16 +138,15 @@ class Stage:
 
     def labels(self, texts: Sequence[Text]) -> NDArray[np.intp]:
         """What the stage answers by itself, for audits; see `audit.LastLabels`."""
-        most = self.settings.max_batch_size
-        labels: list[NDArray[np.intp]] = []
-        for start in range(0, len(texts), most):
-            encoded = self._encoder.encode(texts[start : start + most])
+        encoded = self._encoder.encode(texts)
+        labels = np.full(len(texts), -1, dtype=np.intp)
+        for chunk in self.chunks([len(row) for row in encoded]):
             # Not measured, and no request waits for it: an audit's few rows say little of the calls
             # that requests wait for.
-            batch = self._batch(encoded)
+            batch = self._batch([encoded[i] for i in chunk])
             decision = self._gated(self._run_stage(self.index, batch), batch, ALWAYS_EXIT)
-            labels.append(np.where(decision.exits, decision.probabilities.argmax(axis=1), -1))
-        return np.concatenate(labels)
+            labels[chunk] = np.where(decision.exits, decision.probabilities.argmax(axis=1), -1)
+        return labels
 
     def _has_tokens_of(self, row: Row) -> bool:
         """Whether the row's tokens are those that the stage's own encoder would make."""

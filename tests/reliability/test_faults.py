@@ -126,7 +126,7 @@ def scene(
         thread.start()
         try:
             yield Scene(server, stage, truth, said)
-        finally:
+        finally:  # before the server ends, or the watchdog would bring it back
             stopped.set()
             thread.join()
 
@@ -304,7 +304,6 @@ def test_a_stub_that_is_killed(
         account, recoveries = inject(broken, generator, tmp_path / "stop", fault)
         note(f"kill-{model}", account, recoveries)
         check_sound(broken, generator)
-        broken.server.stop()
 
 
 def test_serve_brings_back_what_dies(built: Built, tmp_path: Path) -> None:

@@ -92,7 +92,11 @@ def test_calls_hold_every_row_once_and_cost_little_more_than_they_must(
     cost = sum(
         len(chunk) * length + call_tokens for chunk, length in zip(chunks, padded, strict=True)
     )
-    assert cost <= 1.25 * cheapest(lengths, limits)
+    # Calls begin and end with buckets: each may have one call that is not full.
+    n_buckets = len({bucket_of(length, BUCKETS) for length in lengths})
+    assert cost <= cheapest(lengths, limits) + n_buckets * call_tokens
+    if max_tokens == ONE_CALL:
+        assert cost <= 1.25 * cheapest(lengths, limits)
     if call_tokens == max_tokens == ONE_CALL:
         assert len(chunks) == -(-len(lengths) // most)
 

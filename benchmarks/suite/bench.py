@@ -307,7 +307,9 @@ def json_contender(
 
 def _window(analyzer: PerfAnalyzer, model: str, data: Path, load: Load) -> dict[str, Any]:
     profile, command = analyzer.profile(model, data, load)
-    return asdict(window_of_profile(model, profile, command))
+    window = asdict(window_of_profile(model, profile, command))
+    # What is under way when its last window ends is answered, but never exported.
+    return window | {"unexported": load.concurrency if load.rate_rps is None else 0}
 
 
 def _in_words(instances: Mapping[str, int]) -> str:

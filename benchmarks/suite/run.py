@@ -18,7 +18,7 @@ from .sections.batched import measure_batched
 from .sections.closed import measure_closed
 from .sections.gate import measure_gate_price
 from .sections.limit import measure_limits
-from .sections.mixed_load import measure_mixed_load
+from .sections.mixed_load import measure_mixed_load, require_closed
 from .sections.shares import measure_shares
 from .sections.startup import measure_client, measure_startup
 from .sections.sweep import measure_batches, measure_calls, measure_cores, measure_instances
@@ -47,7 +47,14 @@ def run_sections(
         corpora: texts.
         work: for artefacts.
         checkpoints: folder of the fine-tuned ones.
+
+    Raises:
+        UsageError: open loops are asked for without the closed ones that they need.
     """
+    if OPEN in sections and CLOSED not in sections:
+        for pair in pairs:
+            if not pair.cost_only:
+                require_closed(bench.record, name_of_scene(pair, corpora[SHORT]))
     for pair in pairs:
         built = build_pair(pair, corpora[SHORT], work, checkpoints)
         chosen = [s for s in sections if not pair.cost_only or s in _COST]
@@ -76,7 +83,7 @@ def run_config(
 
 
 def _scene(bench: Bench, built: BuiltPair, corpus: Corpus) -> Scene:
-    name = name_of_scene(built, corpus)
+    name = name_of_scene(built.pair, corpus)
     scene = make_scene(built, corpus, bench.scratch / name, bench.data(name), bench.plan)
     bench.record.pin(name, work_of_scene(scene))
     return scene

@@ -20,7 +20,7 @@ from ..corpus import write_payloads, write_texts
 from ..peers.cascade import encoders_of_cascade
 from ..repository import copy_cascade, install_blocking, install_one_member
 from .corpora import Corpus, representative_order
-from .pairs import BuiltPair, confidence_of_first, thresholds_of_shares
+from .pairs import BuiltPair, Pair, confidence_of_first, thresholds_of_shares
 from .plan import USUAL_SHARE, Plan
 
 
@@ -82,9 +82,9 @@ def encoders_of_scene(scene: Scene) -> list[Encoder]:
     return encoders_of_cascade(scene.repository, scene.cascade)
 
 
-def name_of_scene(built: BuiltPair, corpus: Corpus) -> str:
+def name_of_scene(pair: Pair, corpus: Corpus) -> str:
     """Pair/corpus."""
-    return f"{built.pair.name}/{corpus.name}"
+    return f"{pair.name}/{corpus.name}"
 
 
 def make_scene(built: BuiltPair, corpus: Corpus, folder: Path, data: Path, plan: Plan) -> Scene:
@@ -115,7 +115,7 @@ def make_scene(built: BuiltPair, corpus: Corpus, folder: Path, data: Path, plan:
     version = repository / name / str(newest_version(repository / name))
     (version / POLICY_FILE).write_text(policy_to_json(served), encoding="utf-8")
     return Scene(
-        name=name_of_scene(built, corpus),
+        name=name_of_scene(built.pair, corpus),
         built=built,
         corpus=corpus,
         logits=logits,

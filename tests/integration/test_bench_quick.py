@@ -42,6 +42,7 @@ def test_the_quick_bench_measures_once_and_reports(
             if alone:
                 assert stage == alone
                 assert 1 <= rows_of_stage / row["total"] <= 1 + _LATE
+                assert row["unexported"] in (1, 8)  # its clients, each with a last request
     limits = [row for row in rows if row["section"] == "limit"]
     speedups = {row["contender"]: row["promised_speedup"] for row in limits}
     assert speedups["cascade, 0% deferred"] > speedups["cascade, 25% deferred"]
@@ -62,3 +63,8 @@ def test_wrong_use_is_explained(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert "together" in capsys.readouterr().err
     assert main(["--report-only", *out]) == 2
     assert "has no run" in capsys.readouterr().err
+    open_alone = ["--quick", "--only", "open", "--pairs", "tiny"]
+    assert main([*open_alone, *out, "--work-dir", str(tmp_path / "work")]) == 2
+    assert "open loop of tiny/short" in (said := capsys.readouterr().err)
+    assert "--only closed open" in said
+    assert not (tmp_path / "work").exists()  # nothing was built for it

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.machine import Machine
+from benchmarks.machine import CpuMeter, Machine
 from benchmarks.peers.cascade import Answer
 from benchmarks.perf_analyzer import Load
 from benchmarks.suite.agreement import Expected, checked
-from benchmarks.suite.contender import Contender, sized, take_turns
+from benchmarks.suite.contender import Contender, cpu_of_request, sized, take_turns
 from benchmarks.suite.corpora import Corpus, representative_order
 from benchmarks.suite.pairs import SHAPES
 from benchmarks.suite.record import Key, Record, rows_from_folder
@@ -247,3 +247,11 @@ def test_all_commands_of_a_run_are_kept(tmp_path: Path):
 def test_one_pair_has_a_cost_ratio_of_about_twenty():
     (pair,) = (pair for pair in SHAPES if pair.cost_only)
     assert pair.checkpoints == ("l4-h312", "l12-h768")
+
+
+def test_cpu_is_shared_by_requests_that_were_not_exported_too():
+    cpu = CpuMeter(None)
+    cpu.server_s, cpu.own_s = 12.8, 0.64
+    assert cpu_of_request(cpu, {"total": 100}) == {"server_cpu_ms": 128.0, "client_cpu_ms": 6.4}
+    late = cpu_of_request(cpu, {"total": 100, "unexported": 28})
+    assert late == {"server_cpu_ms": 100.0, "client_cpu_ms": 5.0}

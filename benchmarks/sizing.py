@@ -14,11 +14,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import cast
 
-from cascadebert_build.errors import BuildError, UsageError
+from cascadebert_build.errors import BuildError, CheckFailed, UsageError
 from cascadebert_build.serve import serve_cascades
 from cascadebert_build.tritonserver import Ports
 from cascadebert_build.versions import published_cascades, published_policy
-from cascadebert_client import CascadeClient
+from cascadebert_client import CascadeClient, CascadeClientError
 
 from .memory import Memory, memory_of
 
@@ -27,7 +27,7 @@ _ANSWER_S = 300.0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print a Markdown table; 0 done, 1 a server that does not start, 2 wrong use."""
+    """Print a Markdown table; 0 done, 1 a server that does not start or answer, 2 wrong use."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.sizing",
         description=__doc__,
@@ -66,7 +66,7 @@ def measured(
 
     Raises:
         UsageError: there is no such cascade.
-        CheckFailed: the server or a model does not start.
+        CheckFailed: the server or a model does not start, or does not answer.
     """
     policy = published_policy(repository, cascade)
     with (
@@ -82,7 +82,10 @@ def measured(
                 # A word is a token at least: cut at the stage's own longest length.
                 text = "a " * settings.max_length
                 texts = [(text, text)] * n if policy.pair else [text] * n
-                client.classify(cast("list[str]", texts), stage=stage, timeout_s=_ANSWER_S)
+                try:
+                    client.classify(cast("list[str]", texts), stage=stage, timeout_s=_ANSWER_S)
+                except CascadeClientError as exc:
+                    raise CheckFailed(f"{n} rows to {settings.model}: {exc}") from exc
             yield f"after {n} {'row' if n == 1 else 'rows'}", memory_of(server.pid)
 
 

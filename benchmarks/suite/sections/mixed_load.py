@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from statistics import median
 
-from cascadebert_build.errors import CheckFailed, UsageError
+from cascadebert_build.errors import UsageError
 
 from ...perf_analyzer import Load
 from ..bench import TritonSide
@@ -32,46 +32,33 @@ def measure_mixed_load(side: TritonSide, others: list[Contender]) -> None:
     side.bench.take_turns(SECTION, side.scene, contenders, [load_of_scene(side)])
 
 
-def require_closed(record: Record, scene: str) -> None:
-    """Refuse an open loop that nobody can know the rate of, before anything is built for it.
+def load_of_scene(side: TritonSide) -> Load:
+    """The one load of the section: of a run that goes on, the one that it had before.
+
+    Raises:
+        UsageError: no window of the closed loops was measured.
+    """
+    for row in side.bench.record.rows():
+        if (row["section"], row["scene"]) == (SECTION, side.scene.name):
+            return side.bench.open(row["of_load"]["rate_rps"])
+    saturation = saturation_rps(side.bench.record, side.scene.name)
+    return side.bench.open(float(f"{RATE_OF_SATURATION * saturation:.2g}"))
+
+
+def saturation_rps(record: Record, scene: str) -> float:
+    """The cascade's best throughput in the closed loops: the median of its best concurrency.
 
     Args:
         record: of the run.
         scene: pair/corpus.
 
     Raises:
-        UsageError: its closed loops were not measured.
+        UsageError: no window of its closed loops was measured.
     """
-    if not Figures(record.rows()).best_throughput(closed.SECTION, scene, CASCADE):
+    rates = Figures(record.rows()).best_throughput(closed.SECTION, scene, CASCADE)
+    if not rates:
         raise UsageError(
             f"the open loop of {scene} has half of the rate that its closed loops reach at best, "
             "and this run has none of them: --only closed open"
-        )
-
-
-def load_of_scene(side: TritonSide) -> Load:
-    """The one load of the section: of a run that goes on, the one that it had before.
-
-    Raises:
-        CheckFailed: there is no window of the closed loops.
-    """
-    for row in side.bench.record.rows():
-        if (row["section"], row["scene"]) == (SECTION, side.scene.name):
-            return side.bench.open(row["of_load"]["rate_rps"])
-    return side.bench.open(float(f"{RATE_OF_SATURATION * saturation_rps(side):.2g}"))
-
-
-def saturation_rps(side: TritonSide) -> float:
-    """The cascade's best throughput in the closed loops: the median of its best concurrency.
-
-    Raises:
-        CheckFailed: there is no window of the closed loops.
-    """
-    figures = Figures(side.bench.record.rows())
-    rates = figures.best_throughput(closed.SECTION, side.scene.name, CASCADE)
-    if not rates:
-        raise CheckFailed(
-            f"no closed loop of {side.scene.name} has succeeded, and half of the best throughput "
-            "is the rate of the open one"
         )
     return median(rates.values())

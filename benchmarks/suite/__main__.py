@@ -115,6 +115,7 @@ def _measure(args: argparse.Namespace) -> None:
     if args.config is not None and args.checkpoints is not None:
         raise UsageError("give --config, or --glue and --checkpoints: not both")
     plan = QUICK if args.quick else FULL
+    work = args.work_dir.resolve()  # paths in what is built there are not of this folder
     binary = find_binary()
     texts = corpora(args.glue) if args.config is None else corpora_of_config(args.config)
     pairs = pairs_of(args.checkpoints)
@@ -138,11 +139,11 @@ def _measure(args: argparse.Namespace) -> None:
             plan, record, binary, Path(scratch), args.wait_quiet_s, peers=not args.no_peers
         )
         if args.config is not None:
-            run_config(bench, args.only, args.config, texts, args.work_dir)
+            run_config(bench, args.only, args.config, texts, work)
             return
         chosen = [pair for pair in pairs if not args.pairs or pair.name in args.pairs]
         run_sections(
-            bench, args.only, pairs=chosen, corpora=texts, work=args.work_dir,
+            bench, args.only, pairs=chosen, corpora=texts, work=work,
             checkpoints=args.checkpoints,
         )  # fmt: skip
 

@@ -16,14 +16,15 @@ from ..progress import say
 from .record import Key, Record
 
 # A window is this much longer at most than the plan's, where a contender is slow.
-_LONGEST = 4
+_LONGEST = 6
 # Answers that a window should have: below it a median wanders.
 _ANSWERS = 300
 # Of the 99th percentile: by then the queue of deferred rows is as long as it will be.
 _RAMP = 3
-# In a closed loop the clients of deferred rows come back batch by batch, and throughput goes up and
-# down with them: a window has so many of the deferred requests' medians.
-_CYCLES = 6
+# Deferred answers that a closed loop's window should have, for each of its clients. As many rows as
+# there are clients may wait at one end of a window and not at the other, and a deferred row costs
+# up to a hundred times an exited one: below it, throughput goes up and down with the queue.
+_DEFERRED = 16
 # Of the rate that an open loop asks for.
 _HELD = 0.97
 # By how much the deferred requests' share may miss that of the rows, and by how many standard
@@ -125,10 +126,10 @@ def sized(load: Load, look: Mapping[str, Any]) -> Load:
     """
     longest_s = _LONGEST * load.window_s
     ramp_s = min(max(load.ramp_s, _RAMP * look["all"]["p99_ms"] / 1000), longest_s / 2)
-    deferred_s = look["deferred"]["p50_ms"] / 1000 if look.get("deferred") else 0.0
-    measured_s = max(
-        load.window_s - load.ramp_s, _ANSWERS / look["throughput_rps"], _CYCLES * deferred_s
-    )
+    measured_s = max(load.window_s - load.ramp_s, _ANSWERS / look["throughput_rps"])
+    if look.get("deferred") and load.rate_rps is None:
+        deferred_rps = look["deferred"]["requests"] / look["duration_s"]
+        measured_s = max(measured_s, _DEFERRED * load.concurrency / deferred_rps)
     window_s = min(ramp_s + measured_s, longest_s)
     return replace(load, window_s=round(window_s, 2), ramp_s=round(ramp_s, 2))
 

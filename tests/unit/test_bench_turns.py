@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,10 +45,18 @@ def test_windows_of_a_slow_contender_are_longer_and_begin_later():
     assert sized(PLANNED, figures(500.0)) == PLANNED
     slow = sized(PLANNED, figures(30.0, p99_ms=2000))
     assert (slow.ramp_s, slow.window_s) == (6.0, 16.0)  # 3 x 2 s, and 300 answers at 30 a second
-    bursts = sized(PLANNED, figures(500.0, deferred={"p50_ms": 1500.0}))
-    assert (bursts.ramp_s, bursts.window_s) == (1.0, 10.0)  # 6 x 1.5 s
     slowest = sized(PLANNED, figures(1.0, p99_ms=20_000))
-    assert (slowest.ramp_s, slowest.window_s) == (14.0, 28.0)
+    assert (slowest.ramp_s, slowest.window_s) == (21.0, 42.0)
+
+
+def test_windows_have_sixteen_deferred_answers_for_each_client_of_a_closed_loop():
+    look = figures(500.0, deferred={"requests": 16}, duration_s=2.0)
+    few = sized(PLANNED, look)
+    assert (few.ramp_s, few.window_s) == (1.0, 17.0)  # 16 x 8 clients at 8 a second
+    many = sized(PLANNED, look | {"deferred": {"requests": 200}})
+    assert many == PLANNED
+    open_loop = replace(PLANNED, rate_rps=100.0)
+    assert sized(open_loop, look) == open_loop
 
 
 def test_a_first_look_sizes_the_window_and_stands_in_the_row(tmp_path: Path):

@@ -117,18 +117,20 @@ def take_turns(
                 say(f"{section:9} {scene:15} {load!s:16} {repeat + 1}  {_line(contender, row)}")
 
 
-def sized(load: Load, look: Mapping[str, Any]) -> Load:
+def sized(load: Load, look: Mapping[str, Any], *, defers: bool = False) -> Load:
     """A load with the ramp and the window that a contender needs.
 
     Args:
         load: of the plan.
         look: the figures of a short window under that load.
+        defers: whether some answers are deferred, though the look may have had none of them yet.
     """
     longest_s = _LONGEST * load.window_s
     ramp_s = min(max(load.ramp_s, _RAMP * look["all"]["p99_ms"] / 1000), longest_s / 2)
     measured_s = max(load.window_s - load.ramp_s, _ANSWERS / look["throughput_rps"])
-    if look.get("deferred") and load.rate_rps is None:
-        deferred_rps = look["deferred"]["requests"] / look["duration_s"]
+    deferred = look.get("deferred")
+    if load.rate_rps is None and (deferred or defers):
+        deferred_rps = (deferred["requests"] if deferred else 1) / look["duration_s"]
         measured_s = max(measured_s, _DEFERRED * load.concurrency / deferred_rps)
     window_s = min(ramp_s + measured_s, longest_s)
     return replace(load, window_s=round(window_s, 2), ramp_s=round(ramp_s, 2))
@@ -181,7 +183,7 @@ def _looked_at(contender: Contender, load: Load, look_s: float) -> Load:
             look = contender.measure(replace(load, window_s=look_s, ramp_s=0.0))
         except CheckFailed:  # so slow that a part of the look had no answer
             look = contender.measure(replace(load, window_s=_LONGEST * look_s, ramp_s=0.0))
-        contender.known.loads[load] = sized(load, look)
+        contender.known.loads[load] = sized(load, look, defers=bool(contender.deferred_share))
     return contender.known.loads[load]
 
 

@@ -55,6 +55,8 @@ def test_windows_have_sixteen_deferred_answers_for_each_client_of_a_closed_loop(
     assert (few.ramp_s, few.window_s) == (1.0, 17.0)  # 16 x 8 clients at 8 a second
     many = sized(PLANNED, look | {"deferred": {"requests": 200}})
     assert many == PLANNED
+    unanswered = sized(PLANNED, look | {"deferred": None}, defers=True)
+    assert unanswered.window_s == 42.0
     open_loop = replace(PLANNED, rate_rps=100.0)
     assert sized(open_loop, look) == open_loop
 

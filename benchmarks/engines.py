@@ -34,16 +34,27 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cascadebert_build.config import CascadeConfig, MemberConfig, config_from_file
-from cascadebert_build.data import rows_from_source
+from cascadebert_build.config.rows import rows_from_source
+from cascadebert_build.config.schema import (
+    CascadeConfig,
+    MemberConfig,
+    config_from_file,
+)
 from cascadebert_build.errors import BuildError, UsageError
-from cascadebert_build.exact_products import PROBE, has_exact_products, write_probe
-from cascadebert_build.fused_graph import fused_graph
-from cascadebert_build.int8_graph import int8_graph
-from cascadebert_build.logits import stage_input
-from cascadebert_build.reference import reference_from_file
-from cascadebert_build.verify import sample_of_texts
-from cascadebert_build.workspace import Workspace, workspace_of
+from cascadebert_build.graphs.fused import fused_graph
+from cascadebert_build.graphs.int8 import int8_graph
+from cascadebert_build.graphs.int8_probe import (
+    PROBE,
+    has_exact_products,
+    write_probe,
+)
+from cascadebert_build.graphs.logits import stage_input
+from cascadebert_build.pipeline.workspace import (
+    Workspace,
+    workspace_of,
+)
+from cascadebert_build.verification.onnx import sample_of_texts
+from cascadebert_build.verification.reference import reference_from_file
 from cascadebert_core.batching import pad_rows
 from cascadebert_engine.errors import EngineError
 from cascadebert_engine.files import read_json, write_json

@@ -14,7 +14,7 @@ from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from cascadebert_build.placement import cores
+from cascadebert_build.config.placement import cores
 
 _PACKAGES = (
     "cascadebert", "nvidia-pytriton", "onnxruntime", "onnxruntime-gpu", "tensorrt", "tokenizers",

@@ -6,7 +6,10 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from cascadebert_build.stubs import regions_of, stubs_of
+from cascadebert_build.server.stubs import (
+    regions_of,
+    stubs_of,
+)
 
 _KIB = 1024
 

@@ -23,17 +23,19 @@ from typing import Any
 
 import numpy as np
 
-from cascadebert_build.checkpoint import (
+from cascadebert_build.checkpoints.checkpoint import (
     hide_weight_bars,
     sha256_of_checkpoint,
     tokenizer_from_source,
 )
-from cascadebert_build.config import DataConfig
-from cascadebert_build.data import Rows, rows_from_source
+from cascadebert_build.config.rows import (
+    Rows,
+    rows_from_source,
+)
+from cascadebert_build.config.schema import DataConfig
 from cascadebert_build.errors import BuildError, UsageError
 from cascadebert_build.extras import require
-from cascadebert_build.objectives import objective_from_name
-from cascadebert_build.train import (
+from cascadebert_build.training.member import (
     TrainConfig,
     check_config,
     encoded_items,
@@ -41,7 +43,12 @@ from cascadebert_build.train import (
     model_from_base,
     subset_of_rows,
 )
-from cascadebert_build.trainer import ROW, make_trainer, precision_of
+from cascadebert_build.training.objectives import objective_from_name
+from cascadebert_build.training.trainer import (
+    ROW,
+    make_trainer,
+    precision_of,
+)
 
 from .machine import CpuMeter, this_machine, wait_until_quiet
 from .report import RESULTS, Ratio, ratio_of, write_report

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.early_exit.walk import Curve
-from cascadebert_build.metrics import surety
+from cascadebert_build.evaluation.metrics import surety
 
 Metric = Callable[[NDArray[Any], NDArray[Any]], float]
 CUTS = 10

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.early_exit.walk import Curve, entropy_curve, patience_curve
-from cascadebert_build.metrics import (
+from cascadebert_build.evaluation.metrics import (
     Interval,
     brier_score,
     deferral_curve,
@@ -18,8 +18,8 @@ from cascadebert_build.metrics import (
     expected_calibration_error,
     surety,
 )
-from cascadebert_build.tasks import METRICS
-from cascadebert_build.tasks import TASKS as GLUE
+from cascadebert_build.training.glue import METRICS
+from cascadebert_build.training.glue import TASKS as GLUE
 from cascadebert_core.gate import softmax
 
 from .budgets import AtBudget, at_budget, cascade_curve

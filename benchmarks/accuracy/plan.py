@@ -27,7 +27,7 @@ class GlueTask:
     """One data set.
 
     Attributes:
-        name: of `cascadebert_build.tasks.TASKS`.
+        name: of `cascadebert_build.training.glue.TASKS`.
         train, dev: files below the GLUE folder.
         sample: so many of the training rows, drawn once with `SAMPLE_SEED`; None: all.
         large_epochs, small_epochs: at most.

@@ -74,7 +74,7 @@ def main() -> int:
 
 
 def _labels(place: Place, task: str) -> NDArray[np.int64]:
-    from cascadebert_build.tasks import TASKS as GLUE
+    from cascadebert_build.training.glue import TASKS as GLUE
 
     return dev_rows(place, TASKS[task]).label_indices(GLUE[task].labels)
 

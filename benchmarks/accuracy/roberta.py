@@ -18,12 +18,19 @@ from typing import Any
 
 import numpy as np
 
-from cascadebert_build.checkpoint import hide_weight_bars
-from cascadebert_build.checkpoint_logits import logits_of_checkpoint
-from cascadebert_build.data import Rows
-from cascadebert_build.difficulty import difficulty_from_file, label_difficulty
-from cascadebert_build.tasks import TASKS as GLUE
-from cascadebert_build.train import TrainConfig, subset_of_rows, train_member
+from cascadebert_build.checkpoints.checkpoint import hide_weight_bars
+from cascadebert_build.checkpoints.logits import logits_of_checkpoint
+from cascadebert_build.config.rows import Rows
+from cascadebert_build.training.difficulty import (
+    difficulty_from_file,
+    label_difficulty,
+)
+from cascadebert_build.training.glue import TASKS as GLUE
+from cascadebert_build.training.member import (
+    TrainConfig,
+    subset_of_rows,
+    train_member,
+)
 
 from .plan import DIFFICULTY, FOLDS, LARGE, ROBERTA, SEEDS, TASKS, Run
 from .training import MAX_LENGTH, Place, dev_rows, train_rows, use_one_thread, write_run

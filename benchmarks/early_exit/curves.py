@@ -18,8 +18,8 @@ import numpy as np
 from benchmarks.accuracy.packed import load_packed
 from benchmarks.accuracy.plan import DEEBERT, DEPTH, PABEE, TASKS
 from benchmarks.accuracy.training import Place, dev_rows
-from cascadebert_build.tasks import TASKS as GLUE
-from cascadebert_build.tasks import accuracy
+from cascadebert_build.training.glue import TASKS as GLUE
+from cascadebert_build.training.glue import accuracy
 
 from .walk import Curve, entropy_curve, patience_curve
 

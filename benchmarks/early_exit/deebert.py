@@ -17,8 +17,8 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from cascadebert_build.checkpoint import checkpoint_from_source
-from cascadebert_build.data import Rows
+from cascadebert_build.checkpoints.checkpoint import checkpoint_from_source
+from cascadebert_build.config.rows import Rows
 
 from .exits import first_tokens, new_exit
 

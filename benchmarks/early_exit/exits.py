@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from cascadebert_build.checkpoint import tokenizer_from_source
-from cascadebert_build.data import Rows
+from cascadebert_build.checkpoints.checkpoint import tokenizer_from_source
+from cascadebert_build.config.rows import Rows
 
 BATCH_SIZE = 64
 _DROPOUT = 0.1

@@ -138,7 +138,7 @@ def run_cascade(
         batch_of: makes batches of some rows, for the large one.
         n: rows in all.
     """
-    from cascadebert_build.metrics import surety
+    from cascadebert_build.evaluation.metrics import surety
 
     logits = run_member(small, batches, n)
     predicted = logits.argmax(axis=1)

@@ -15,11 +15,18 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from cascadebert_build.checkpoint import hide_weight_bars, tokenizer_from_source
-from cascadebert_build.data import Rows
-from cascadebert_build.objectives import Targets
-from cascadebert_build.train import TrainConfig, encoded_items, split_rows
-from cascadebert_build.trainer import make_trainer
+from cascadebert_build.checkpoints.checkpoint import (
+    hide_weight_bars,
+    tokenizer_from_source,
+)
+from cascadebert_build.config.rows import Rows
+from cascadebert_build.training.member import (
+    TrainConfig,
+    encoded_items,
+    split_rows,
+)
+from cascadebert_build.training.objectives import Targets
+from cascadebert_build.training.trainer import make_trainer
 
 from .exits import encoded_batches, new_exit
 

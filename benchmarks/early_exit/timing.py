@@ -30,10 +30,13 @@ from benchmarks.accuracy.plan import DEEBERT, DEPTH, LARGE, PABEE, TASKS, Run
 from benchmarks.accuracy.training import MAX_LENGTH, Place, dev_rows, use_one_thread
 from benchmarks.machine import this_machine
 from benchmarks.report import ratio_of
-from cascadebert_build.checkpoint import checkpoint_from_source, tokenizer_from_source
-from cascadebert_build.data import Rows
-from cascadebert_build.tasks import TASKS as GLUE
-from cascadebert_build.train import subset_of_rows
+from cascadebert_build.checkpoints.checkpoint import (
+    checkpoint_from_source,
+    tokenizer_from_source,
+)
+from cascadebert_build.config.rows import Rows
+from cascadebert_build.training.glue import TASKS as GLUE
+from cascadebert_build.training.member import subset_of_rows
 from cascadebert_engine.files import write_json
 
 from .exits import new_exit

@@ -10,11 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cascadebert_build.checkpoint import hide_weight_bars
+from cascadebert_build.checkpoints.checkpoint import hide_weight_bars
 from cascadebert_build.errors import CheckFailed, UsageError
 from cascadebert_build.extras import needs_extra
-from cascadebert_build.session import OnnxSession
-from cascadebert_build.versions import newest_version, published_policy
+from cascadebert_build.graphs.session import OnnxSession
+from cascadebert_build.repository.versions import (
+    newest_version,
+    published_policy,
+)
 from cascadebert_core.batching import StageBatch
 from cascadebert_core.contract import TOKENIZER_FILE, TOKENIZERS_FOLDER
 from cascadebert_core.job import Job, Row

@@ -27,12 +27,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cascadebert_build.config import DataConfig
-from cascadebert_build.data import rows_from_source
+from cascadebert_build.config.placement import cores
+from cascadebert_build.config.rows import rows_from_source
+from cascadebert_build.config.schema import DataConfig
 from cascadebert_build.errors import BuildError, UsageError
-from cascadebert_build.placement import cores
-from cascadebert_build.session import OnnxSession
-from cascadebert_build.versions import published_policy
+from cascadebert_build.graphs.session import OnnxSession
+from cascadebert_build.repository.versions import published_policy
 from cascadebert_core.batching import StageBatch, bucket_of, pad_rows
 from cascadebert_core.policy import Policy
 from cascadebert_core.tokenization import EncodedRow, Encoder, Text

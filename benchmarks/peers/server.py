@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 from cascadebert_build.errors import CheckFailed, UsageError
 from cascadebert_build.extras import require
-from cascadebert_build.versions import published_policy
+from cascadebert_build.repository.versions import published_policy
 from cascadebert_core.policy import Policy
 from cascadebert_core.tokenization import Text
 

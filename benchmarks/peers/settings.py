@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cascadebert_build.placement import cores
+from cascadebert_build.config.placement import cores
 
 LITSERVE = "litserve"
 MOSEC = "mosec"

@@ -20,9 +20,12 @@ from tqdm import tqdm
 from benchmarks.accuracy.plan import TASKS
 from benchmarks.accuracy.training import Place, dev_rows
 from benchmarks.machine import this_machine
-from cascadebert_build.goals import Goal
-from cascadebert_build.promise import ACCURACY_DROP, DISAGREEMENT
-from cascadebert_build.tasks import TASKS as GLUE
+from cascadebert_build.config.goals import Goal
+from cascadebert_build.training.glue import TASKS as GLUE
+from cascadebert_build.tuning.guarantee import (
+    ACCURACY_DROP,
+    DISAGREEMENT,
+)
 from cascadebert_engine.files import write_text
 
 from .pictures import draw_outcomes

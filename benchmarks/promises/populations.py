@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from benchmarks.accuracy.packed import load_packed
 from benchmarks.accuracy.plan import LARGE
-from cascadebert_build.promise import Answers
+from cascadebert_build.tuning.guarantee import Answers
 from cascadebert_core.gate import softmax
 
 _ROWS = 200_000

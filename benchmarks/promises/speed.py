@@ -13,10 +13,10 @@ import time
 
 import numpy as np
 
-from cascadebert_build.data import Rows
-from cascadebert_build.goals import Goal
-from cascadebert_build.row_split import split_rows_for_tuning
-from cascadebert_build.tune import tune_policy
+from cascadebert_build.config.goals import Goal
+from cascadebert_build.config.rows import Rows
+from cascadebert_build.tuning.policy import tune_policy
+from cascadebert_build.tuning.row_split import split_rows_for_tuning
 from cascadebert_core.policy import Policy, StagePolicy
 
 _STRENGTHS = (2.0, 3.0, 5.0)  # of the label in a stage's logits

@@ -7,13 +7,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cascadebert_build.data import Rows
+from cascadebert_build.config.goals import Goal
+from cascadebert_build.config.rows import Rows
 from cascadebert_build.errors import UsageError
-from cascadebert_build.goals import Goal
-from cascadebert_build.operating_point import Population as HeldOut
-from cascadebert_build.operating_point import choose_operating_point
-from cascadebert_build.promise import Answers
-from cascadebert_build.row_split import RowSplit, split_rows_for_tuning
+from cascadebert_build.tuning.guarantee import Answers
+from cascadebert_build.tuning.operating_point import Population as HeldOut
+from cascadebert_build.tuning.operating_point import choose_operating_point
+from cascadebert_build.tuning.row_split import (
+    RowSplit,
+    split_rows_for_tuning,
+)
 
 from .populations import Population
 

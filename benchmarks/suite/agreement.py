@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cascadebert_build.decisions import MAX_FLIPPED_INT8
 from cascadebert_build.errors import CheckFailed
-from cascadebert_build.evaluate import NEAR
-from cascadebert_build.simulate import simulate
+from cascadebert_build.evaluation.evaluate import NEAR
+from cascadebert_build.evaluation.simulate import simulate
+from cascadebert_build.verification.decisions import MAX_FLIPPED_INT8
 from cascadebert_client import CascadeClientError
 from cascadebert_core.tokenization import Text
 

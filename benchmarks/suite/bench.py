@@ -9,9 +9,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar, cast
 
-from cascadebert_build.placement import cores
-from cascadebert_build.serve import serve_cascades
-from cascadebert_build.tritonserver import Ports, TritonServer
+from cascadebert_build.config.placement import cores
+from cascadebert_build.server.serve import serve_cascades
+from cascadebert_build.server.tritonserver import (
+    Ports,
+    TritonServer,
+)
 from cascadebert_client import CascadeClient
 from cascadebert_core.tokenization import Text
 

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from functools import cache, partial
 from typing import Any
 
-from cascadebert_build.placement import cores
+from cascadebert_build.config.placement import cores
 from cascadebert_core.tokenization import Text
 
 from ..peers.cascade import Answer

@@ -8,21 +8,21 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cascadebert_build.config import (
+from cascadebert_build.config.rows import Rows
+from cascadebert_build.config.schema import (
     CascadeConfig,
     DataConfig,
     MemberConfig,
     TuneConfig,
     config_from_file,
 )
-from cascadebert_build.data import Rows
 from cascadebert_build.demo.corpus import corpus_from_seed
 from cascadebert_build.demo.members import RECIPES, save_base_checkpoint
 from cascadebert_build.errors import UsageError
-from cascadebert_build.simulate import simulate
-from cascadebert_build.steps import Steps
-from cascadebert_build.versions import published_policy
-from cascadebert_build.workspace import Workspace
+from cascadebert_build.evaluation.simulate import simulate
+from cascadebert_build.pipeline.build import Steps
+from cascadebert_build.pipeline.workspace import Workspace
+from cascadebert_build.repository.versions import published_policy
 from cascadebert_core.policy import Policy
 
 from ..shapes import SHAPES as MEMBER_SHAPES

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cascadebert_build.placement import cores
-from cascadebert_build.versions import newest_version
+from cascadebert_build.config.placement import cores
+from cascadebert_build.repository.versions import newest_version
 from cascadebert_core.batching import bucket_of
 from cascadebert_core.contract import POLICY_FILE
 from cascadebert_core.policy import Policy, Threshold, policy_to_json

@@ -57,7 +57,7 @@ async def test_every_row_gets_the_label_and_exit_stage_of_the_evaluation(
 
 def built_confidences(built: object) -> np.ndarray:
     """The first stage's confidences, which random members spread well enough to gate on."""
-    from cascadebert_build.simulate import simulate
+    from cascadebert_build.evaluation.simulate import simulate
     from tests.support.serving import Built
 
     assert isinstance(built, Built)

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cascadebert_build.decisions import MAX_FLIPPED
-from cascadebert_build.verify_engine import MAX_DIFFERENCE
-from cascadebert_build.versions import published_policy
+from cascadebert_build.repository.versions import published_policy
+from cascadebert_build.verification.decisions import MAX_FLIPPED
+from cascadebert_build.verification.engine import MAX_DIFFERENCE
 from cascadebert_engine.machine import version_numbers
 from cascadebert_engine.manifest import FILE, PLAN
 from tests.support.gpu import Project

@@ -17,10 +17,16 @@ import numpy as np
 import pytest
 import tritonclient.grpc as triton
 
-from cascadebert_build.evaluate import evaluate
-from cascadebert_build.publish import StageFiles, publish_cascade
-from cascadebert_build.steps import Steps
-from cascadebert_build.tritonserver import HOST, TritonServer
+from cascadebert_build.evaluation.evaluate import evaluate
+from cascadebert_build.pipeline.build import Steps
+from cascadebert_build.repository.publish import (
+    StageFiles,
+    publish_cascade,
+)
+from cascadebert_build.server.tritonserver import (
+    HOST,
+    TritonServer,
+)
 from cascadebert_client import CascadeClient
 from tests.support.serving import Built, serving
 

@@ -13,7 +13,7 @@ import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException
 
 import cascadebert_client as client
-from cascadebert_build.logits import stage_input
+from cascadebert_build.graphs.logits import stage_input
 from cascadebert_client import CascadeClient
 from tests.support.checkpoints import TEXTS
 from tests.support.serving import Built
@@ -141,7 +141,7 @@ def test_a_long_text_is_truncated_as_its_tokenizer_would_and_counted(
         answer = good.classify(long, stage=1)
     member = built.steps.config.members[1]
     stage = stage_input(built.steps.config, built.steps.workspace, member)
-    from cascadebert_build.session import OnnxSession
+    from cascadebert_build.graphs.session import OnnxSession
     from cascadebert_core.gate import softmax
 
     session = OnnxSession(built.steps.workspace.onnx(member))

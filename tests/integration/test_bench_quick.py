@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.suite.__main__ import main
 from benchmarks.suite.cascade_settings import cascade_settings
-from cascadebert_build.placement import cores
+from cascadebert_build.config.placement import cores
 
 # perf_analyzer does not export what is answered after its last window.
 _LATE = 0.1

@@ -9,7 +9,7 @@ import onnx
 import pytest
 
 from cascadebert_build.errors import BuildError
-from cascadebert_build.simulate import simulate
+from cascadebert_build.evaluation.simulate import simulate
 from tests.support.checkpoints import save_checkpoint, write_config
 from tests.support.serving import build, check_congruence, check_tie, serving
 

@@ -16,8 +16,11 @@ import pytest
 
 import cascadebert_client as client
 from cascadebert_build.errors import CheckFailed, UsageError
-from cascadebert_build.serve import serve_cascades
-from cascadebert_build.tritonserver import HOST, Ports
+from cascadebert_build.server.serve import serve_cascades
+from cascadebert_build.server.tritonserver import (
+    HOST,
+    Ports,
+)
 from cascadebert_client import CascadeClient
 from cascadebert_core.policy import policy_to_json
 from tests.support.checkpoints import TEXTS
@@ -116,7 +119,7 @@ def test_a_policy_that_names_a_missing_stage_fails_the_load(built: Built, tmp_pa
     with pytest.raises(UsageError, match="tiny_large"), serving(repository):
         pass
     # Where nobody looked before, the cascade itself does.
-    from cascadebert_build.tritonserver import TritonServer
+    from cascadebert_build.server.tritonserver import TritonServer
 
     with TritonServer(repository, ports=FREE_PORTS) as server:
         with pytest.raises(CheckFailed, match="names the stage 'tiny_large'"):
@@ -129,7 +132,7 @@ def test_an_invalid_policy_fails_the_load_in_one_sentence(built: Built, tmp_path
     path.write_text(
         policy_to_json(built.policy).replace('"schema_version": 5', '"schema_version": 9')
     )
-    from cascadebert_build.tritonserver import TritonServer
+    from cascadebert_build.server.tritonserver import TritonServer
 
     with TritonServer(repository, ports=FREE_PORTS) as server:
         with pytest.raises(CheckFailed, match="schema_version is 9 and this reader knows 5"):
@@ -247,7 +250,10 @@ def test_stopping_under_load_answers_what_was_accepted(built: Built) -> None:
 
 def test_two_cascades_share_a_server(built: Built, tmp_path: Path) -> None:
     repository = copy_of(built, tmp_path / "repository")
-    from cascadebert_build.publish import StageFiles, publish_cascade
+    from cascadebert_build.repository.publish import (
+        StageFiles,
+        publish_cascade,
+    )
 
     members = built.steps.config.members
     policy = built.policy.with_thresholds((1.0,))

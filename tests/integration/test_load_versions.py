@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from cascadebert_build.load import load_cascade
-from cascadebert_build.publish import publish_cascade
-from cascadebert_build.running_server import RunningServer
-from cascadebert_build.serve import serve_cascades
-from cascadebert_build.start import start_versions
-from cascadebert_build.tritonserver import TritonServer
-from cascadebert_build.versions import published_policy
+from cascadebert_build.repository.publish import publish_cascade
+from cascadebert_build.repository.served_versions import start_versions
+from cascadebert_build.repository.versions import published_policy
+from cascadebert_build.server.model_control import RunningServer
+from cascadebert_build.server.rollout import load_cascade
+from cascadebert_build.server.serve import serve_cascades
+from cascadebert_build.server.tritonserver import TritonServer
 from cascadebert_client import CascadeClient
 from tests.support.checkpoints import TEXTS
 from tests.support.serving import FREE_PORTS, Built

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cascadebert_build.evaluate import evaluate
-from cascadebert_build.publish import publish_cascade
-from cascadebert_build.serve import serve_cascades
-from cascadebert_build.tritonserver import TritonServer
-from cascadebert_build.tune import answers_of_stages
+from cascadebert_build.evaluation.evaluate import evaluate
+from cascadebert_build.repository.publish import publish_cascade
+from cascadebert_build.server.serve import serve_cascades
+from cascadebert_build.server.tritonserver import TritonServer
+from cascadebert_build.tuning.policy import answers_of_stages
 from cascadebert_client import CascadeClient
 from cascadebert_client.rendering import status_text
 from cascadebert_core.contract import POLICY_FILE

@@ -17,12 +17,15 @@ from pathlib import Path
 import pytest
 
 from cascadebert_build.errors import CheckFailed
-from cascadebert_build.load import load_cascade
-from cascadebert_build.publish import publish_cascade
-from cascadebert_build.running_server import RunningServer
-from cascadebert_build.steps import Steps
-from cascadebert_build.tritonserver import TritonServer
-from cascadebert_build.versions import published_policy, published_versions
+from cascadebert_build.pipeline.build import Steps
+from cascadebert_build.repository.publish import publish_cascade
+from cascadebert_build.repository.versions import (
+    published_policy,
+    published_versions,
+)
+from cascadebert_build.server.model_control import RunningServer
+from cascadebert_build.server.rollout import load_cascade
+from cascadebert_build.server.tritonserver import TritonServer
 from cascadebert_client import CascadeClient, Classification, RetryPolicy
 from tests.support.checkpoints import TEXTS
 from tests.support.figures import record, rounded

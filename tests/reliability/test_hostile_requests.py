@@ -24,7 +24,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from cascadebert_build.tritonserver import TritonServer
+from cascadebert_build.server.tritonserver import TritonServer
 from cascadebert_client import CascadeClient, CascadeClientError
 from cascadebert_core.contract import MAX_TEXT_BYTES
 from tests.support.checkpoints import TEXTS

@@ -12,7 +12,7 @@ import pytest
 from google.protobuf.message import Message
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from cascadebert_build.tritonserver import TritonServer
+from cascadebert_build.server.tritonserver import TritonServer
 from cascadebert_client import CascadeClient
 from tests.support.checkpoints import TEXTS
 from tests.support.restricted import GRPC_KEY, HTTP_KEY, KEY, PROTOCOLS, restricted_server

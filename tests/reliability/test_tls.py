@@ -16,7 +16,7 @@ from pathlib import Path
 import grpc
 import pytest
 
-from cascadebert_build.tritonserver import TritonServer
+from cascadebert_build.server.tritonserver import TritonServer
 from cascadebert_client import CascadeClient, RetryPolicy, ServerUnavailable
 from tests.support.checkpoints import TEXTS
 from tests.support.serving import FREE_PORTS, Built

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from cascadebert_build.config import config_from_file
-from cascadebert_build.engine_steps import EngineSteps
-from cascadebert_build.steps import Steps
-from cascadebert_build.workspace import workspace_of
+from cascadebert_build.config.schema import config_from_file
+from cascadebert_build.pipeline.build import Steps
+from cascadebert_build.pipeline.engine_steps import EngineSteps
+from cascadebert_build.pipeline.workspace import workspace_of
 from cascadebert_engine.machine import this_machine
 
 

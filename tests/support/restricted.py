@@ -8,7 +8,7 @@ import urllib.request
 from collections.abc import Generator
 from contextlib import contextmanager
 
-from cascadebert_build.tritonserver import TritonServer
+from cascadebert_build.server.tritonserver import TritonServer
 from cascadebert_supervisor.flags import _RESTRICTED, GRPC_KEY_HEADER, KEY_HEADER
 from tests.support.serving import FREE_PORTS, Built
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cascadebert_build.evaluate import NEAR
-from cascadebert_build.simulate import simulate
+from cascadebert_build.evaluation.evaluate import NEAR
+from cascadebert_build.evaluation.simulate import simulate
 from tests.support.serving import Built
 
 # Batch and padding change the last digits of the logits.

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from benchmarks.corpus import rows_of_fullest_bucket, write_payloads, write_texts, write_tokens
 from benchmarks.repository import copy_cascade, install_blocking, install_one_member
-from cascadebert_build.model_config import config_from_text
+from cascadebert_build.repository.model_config import config_from_text
 from cascadebert_core.contract import TOKENIZER_FILE, TOKENIZERS_FOLDER
 from cascadebert_core.policy import policy_from_file, policy_to_json
 from cascadebert_core.tokenization import Encoder

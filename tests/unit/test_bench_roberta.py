@@ -6,8 +6,8 @@ from pathlib import Path
 
 from benchmarks.accuracy.roberta import base_checkpoint, runs_of
 from benchmarks.accuracy.training import MAX_LENGTH, Place
-from cascadebert_build.checkpoint import checkpoint_from_source
-from cascadebert_build.data import Rows
+from cascadebert_build.checkpoints.checkpoint import checkpoint_from_source
+from cascadebert_build.config.rows import Rows
 from tests.support.checkpoints import TEXTS
 
 

@@ -6,7 +6,11 @@ import json
 
 import pytest
 
-from cascadebert_build.model_config import config_from_text, describe_policy, parameter
+from cascadebert_build.repository.model_config import (
+    config_from_text,
+    describe_policy,
+    parameter,
+)
 from cascadebert_client.operating_points import OperatingPoint, points_from_parameters
 from tests.support.policies import make_policy
 

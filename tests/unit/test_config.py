@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cascadebert_build.config import config_from_file
+from cascadebert_build.config.schema import config_from_file
 from cascadebert_build.errors import UsageError
 
 MEMBERS = """\

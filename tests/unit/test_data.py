@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from cascadebert_build.config import DataConfig
-from cascadebert_build.data import Rows, rows_from_source
+from cascadebert_build.config.rows import (
+    Rows,
+    rows_from_source,
+)
+from cascadebert_build.config.schema import DataConfig
 from cascadebert_build.errors import UsageError
 
 

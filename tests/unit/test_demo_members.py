@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cascadebert_build.checkpoint import checkpoint_from_source
+from cascadebert_build.checkpoints.checkpoint import checkpoint_from_source
 from cascadebert_build.demo.corpus import LABELS, corpus_from_seed
 from cascadebert_build.demo.measurement import Measured
 from cascadebert_build.demo.members import RECIPES, save_base_checkpoint, vocabulary_of_rows

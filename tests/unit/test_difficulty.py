@@ -10,17 +10,20 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cascadebert_build import difficulty
 from cascadebert_build.cli import main
-from cascadebert_build.data import Rows
-from cascadebert_build.difficulty import (
+from cascadebert_build.config.rows import Rows
+from cascadebert_build.errors import UsageError
+from cascadebert_build.training import difficulty
+from cascadebert_build.training.difficulty import (
     Difficulty,
     difficulty_from_file,
     folds_of_rows,
     label_difficulty,
 )
-from cascadebert_build.errors import UsageError
-from cascadebert_build.train import TrainConfig, TrainResult
+from cascadebert_build.training.member import (
+    TrainConfig,
+    TrainResult,
+)
 from tests.support.checkpoints import MOODS, TOPICS, save_checkpoint
 
 GOOD = set(MOODS[::2])

@@ -14,7 +14,7 @@ from benchmarks.early_exit.walk import (
     exits_by_patience,
     patience_curve,
 )
-from cascadebert_build.tasks import accuracy
+from cascadebert_build.training.glue import accuracy
 
 
 def exits_of(predictions: list[list[int]]) -> np.ndarray:

@@ -22,8 +22,8 @@ from benchmarks.early_exit.live import (
 )
 from benchmarks.early_exit.pabee import pabee_model, train_pabee
 from benchmarks.early_exit.walk import entropies, exits_by_entropy, exits_by_patience
-from cascadebert_build.data import Rows
-from cascadebert_build.train import TrainConfig
+from cascadebert_build.config.rows import Rows
+from cascadebert_build.training.member import TrainConfig
 from tests.support.checkpoints import MOODS, TOPICS, save_checkpoint
 
 GOOD = set(MOODS[::2])

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from cascadebert_build.data import Rows
-from cascadebert_build.evaluate import evaluate
+from cascadebert_build.config.rows import Rows
+from cascadebert_build.evaluation.evaluate import evaluate
 from tests.support.policies import make_policy
 
 

@@ -12,11 +12,11 @@ import onnx
 import pytest
 import torch
 
-from cascadebert_build.checkpoint import checkpoint_from_source
-from cascadebert_build.config import config_from_file
+from cascadebert_build.checkpoints.checkpoint import checkpoint_from_source
+from cascadebert_build.config.schema import config_from_file
 from cascadebert_build.errors import CheckFailed, UsageError
-from cascadebert_build.steps import Steps
-from cascadebert_build.workspace import workspace_of
+from cascadebert_build.pipeline.build import Steps
+from cascadebert_build.pipeline.workspace import workspace_of
 from tests.support.checkpoints import FAMILIES, save_checkpoint, write_config
 
 

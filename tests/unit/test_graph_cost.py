@@ -11,7 +11,10 @@ import pytest
 from onnx import NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from cascadebert_build.errors import UsageError
-from cascadebert_build.graph_cost import macs_per_token, relative_costs
+from cascadebert_build.graphs.macs import (
+    macs_per_token,
+    relative_costs,
+)
 
 
 def save_graph(
@@ -94,8 +97,8 @@ def test_what_is_no_graph_is_an_error_with_a_remedy(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("family", ["bert", "distilbert", "deberta-v2"])
 def test_an_exported_checkpoint_costs_what_its_layers_say(tmp_path: Path, family: str) -> None:
-    from cascadebert_build.checkpoint import checkpoint_from_source
-    from cascadebert_build.export import onnx_from_checkpoint
+    from cascadebert_build.checkpoints.checkpoint import checkpoint_from_source
+    from cascadebert_build.graphs.export import onnx_from_checkpoint
     from tests.support.checkpoints import save_checkpoint
 
     folder = save_checkpoint(tmp_path / family, family)

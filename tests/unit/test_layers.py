@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from cascadebert_build.checkpoint import checkpoint_from_source
+from cascadebert_build.checkpoints.checkpoint import checkpoint_from_source
 from cascadebert_build.cli import main
 from cascadebert_build.errors import UsageError
-from cascadebert_build.layers import take_layers
+from cascadebert_build.training.layers import take_layers
 from tests.support.checkpoints import FAMILIES, save_checkpoint, write_rows
 
 DEPTH = {"distilbert": "n_layers"}

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cascadebert_build.metrics import (
+from cascadebert_build.evaluation.metrics import (
     bootstrap,
     brier_score,
     coverage_at_risk,

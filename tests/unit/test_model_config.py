@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from cascadebert_build.config import RuntimeConfig
-from cascadebert_build.model_config import (
+from cascadebert_build.config.schema import RuntimeConfig
+from cascadebert_build.repository.model_config import (
     CUDA_GRAPHS,
     NICENESS,
     config_from_text,

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from cascadebert_build.objectives import (
+from cascadebert_build.training.objectives import (
     ObjectiveConfig,
     Targets,
     cross_entropy,

@@ -12,15 +12,18 @@ import numpy as np
 import onnx
 import pytest
 
-from cascadebert_build import optimize_steps
-from cascadebert_build import steps as steps_module
 from cascadebert_build.cli import main
-from cascadebert_build.config import config_from_file
-from cascadebert_build.decisions import MAX_FLIPPED_INT8, compare_decisions
+from cascadebert_build.config.schema import config_from_file
 from cascadebert_build.errors import CheckFailed, UsageError
-from cascadebert_build.optimize_steps import OptimizeSteps
-from cascadebert_build.steps import Steps
-from cascadebert_build.workspace import workspace_of
+from cascadebert_build.pipeline import build as steps_module
+from cascadebert_build.pipeline import optimize_steps
+from cascadebert_build.pipeline.build import Steps
+from cascadebert_build.pipeline.optimize_steps import OptimizeSteps
+from cascadebert_build.pipeline.workspace import workspace_of
+from cascadebert_build.verification.decisions import (
+    MAX_FLIPPED_INT8,
+    compare_decisions,
+)
 from tests.support.checkpoints import save_checkpoint, write_config
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-import cascadebert_build.probe as probe_module
-from cascadebert_build.probe import Probe
+import cascadebert_build.server.probe as probe_module
+from cascadebert_build.server.probe import Probe
 from cascadebert_client import (
     Classification,
     DeadlineExceeded,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cascadebert_build.errors import UsageError
-from cascadebert_build.promise import (
+from cascadebert_build.tuning.guarantee import (
     ACCURACY_DROP,
     DISAGREEMENT,
     Answers,

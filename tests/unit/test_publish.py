@@ -11,21 +11,28 @@ import pytest
 from tritonclient.grpc import model_config_pb2
 
 import cascadebert_core
-from cascadebert_build.config import RuntimeConfig
-from cascadebert_build.draft import policy_from_members
+from cascadebert_build.config.placement import placement_of_stage
+from cascadebert_build.config.schema import RuntimeConfig
 from cascadebert_build.errors import UsageError
-from cascadebert_build.model_config import (
+from cascadebert_build.pipeline.draft import policy_from_members
+from cascadebert_build.pipeline.workspace import MemberManifest
+from cascadebert_build.repository.model_config import (
     config_from_text,
     config_to_json,
     config_to_text,
     parameter,
     stage_config,
 )
-from cascadebert_build.placement import placement_of_stage
-from cascadebert_build.publish import StageFiles, publish_cascade, published_cascades
-from cascadebert_build.serve import serve_cascades
-from cascadebert_build.versions import published_policy, published_versions
-from cascadebert_build.workspace import MemberManifest
+from cascadebert_build.repository.publish import (
+    StageFiles,
+    publish_cascade,
+    published_cascades,
+)
+from cascadebert_build.repository.versions import (
+    published_policy,
+    published_versions,
+)
+from cascadebert_build.server.serve import serve_cascades
 from cascadebert_core.policy import policy_from_file
 from tests.support.policies import make_policy, make_stage, write_tokenizer
 from tests.unit.test_config import MEMBERS, config_from_file, write

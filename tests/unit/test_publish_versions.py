@@ -9,9 +9,13 @@ from typing import Any
 
 import pytest
 
-from cascadebert_build.config import RuntimeConfig
+from cascadebert_build.config.schema import RuntimeConfig
 from cascadebert_build.errors import UsageError
-from cascadebert_build.model_config import (
+from cascadebert_build.repository.deployment import (
+    Wishes,
+    plan_cascade,
+)
+from cascadebert_build.repository.model_config import (
     CALLS_IN_FLIGHT,
     FIRST_CALLS,
     conflict_of_configs,
@@ -19,17 +23,22 @@ from cascadebert_build.model_config import (
     stage_config,
     versions_of_config,
 )
-from cascadebert_build.plan import Wishes, plan_cascade
-from cascadebert_build.publish import StageFiles, publish_cascade
-from cascadebert_build.serve import serve_cascades
-from cascadebert_build.start import choose_start_versions, start_versions
-from cascadebert_build.versions import (
+from cascadebert_build.repository.publish import (
+    StageFiles,
+    publish_cascade,
+)
+from cascadebert_build.repository.served_versions import (
+    choose_start_versions,
+    start_versions,
+)
+from cascadebert_build.repository.versions import (
     pins_of_version,
     published_policy,
     published_versions,
     read_config,
     versions_from_text,
 )
+from cascadebert_build.server.serve import serve_cascades
 from cascadebert_core.policy import Policy
 from tests.support.policies import make_policy, make_stage, write_tokenizer
 
@@ -336,7 +345,7 @@ def test_a_start_serves_the_newest_until_others_are_chosen(
     mine = repository / "mine"
 
     def started(model: str) -> list[int]:
-        from cascadebert_build.model_config import config_from_text
+        from cascadebert_build.repository.model_config import config_from_text
 
         text = (repository / model / "configs" / "published.pbtxt").read_text()
         return versions_of_config(config_from_text(text))
@@ -366,7 +375,7 @@ def test_stages_of_two_cascades_start_with_what_both_call(
 def test_the_plan_pins_versions_and_keeps_what_runs(
     repository: Path, publish: Publish, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from cascadebert_build import plan
+    from cascadebert_build.repository import deployment as plan
 
     monkeypatch.setattr(plan, "cores", lambda: 8)
     publish(threshold(0.9))

@@ -16,10 +16,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cascadebert_build.cli import main
-from cascadebert_build.data import Rows
+from cascadebert_build.config.rows import Rows
 from cascadebert_build.errors import UsageError
-from cascadebert_build.evaluate import evaluate
-from cascadebert_build.metrics import deferral_curve, expected_calibration_error
+from cascadebert_build.evaluation.evaluate import evaluate
+from cascadebert_build.evaluation.metrics import (
+    deferral_curve,
+    expected_calibration_error,
+)
+from cascadebert_build.evaluation.simulate import simulate
 from cascadebert_build.report import (
     EarlyExitCurve,
     Material,
@@ -35,7 +39,6 @@ from cascadebert_build.report.examples import example_at, sure_and_wrong, unlike
 from cascadebert_build.report.markup import points
 from cascadebert_build.report.provenance import source_name
 from cascadebert_build.report.reliability import reliability
-from cascadebert_build.simulate import simulate
 from tests.support.policies import make_policy
 from tests.support.serving import Built
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from cascadebert_build.risk import (
+from cascadebert_build.tuning.risk import (
     Stakes,
     betting_p_value,
     binomial_p_value,

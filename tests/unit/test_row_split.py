@@ -8,8 +8,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cascadebert_build.data import Rows
-from cascadebert_build.row_split import split_rows_for_tuning
+from cascadebert_build.config.rows import Rows
+from cascadebert_build.tuning.row_split import split_rows_for_tuning
 
 
 def rows_of(n: int, *, labelled: bool = True) -> Rows:

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cascadebert_build.sampling import epoch_order
+from cascadebert_build.training.sampling import epoch_order
 
 
 @settings(deadline=None)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import special, stats
 
-from cascadebert_build.metrics import surety
+from cascadebert_build.evaluation.metrics import surety
 from cascadebert_core.gate import decide
 from cascadebert_core.signals import ENERGY, SIGNALS
 

@@ -9,8 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cascadebert_build.logits import StageInput
-from cascadebert_build.stage_cost import BATCH_SIZES, StageTimes, cost_of_rows, measure_stages
+from cascadebert_build.graphs.logits import StageInput
+from cascadebert_build.tuning.stage_cost import (
+    BATCH_SIZES,
+    StageTimes,
+    cost_of_rows,
+    measure_stages,
+)
 from cascadebert_core.policy import ONE_CALL
 from cascadebert_core.tokenization import Encoder
 from tests.support.policies import write_tokenizer

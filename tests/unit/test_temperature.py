@@ -6,16 +6,19 @@ import numpy as np
 import pytest
 from scipy import optimize
 
-from cascadebert_build.data import Rows
+from cascadebert_build.config.rows import Rows
 from cascadebert_build.errors import UsageError
-from cascadebert_build.metrics import expected_calibration_error
-from cascadebert_build.temperature import (
+from cascadebert_build.evaluation.metrics import expected_calibration_error
+from cascadebert_build.tuning.policy import (
+    choose_thresholds,
+    with_fitted_temperatures,
+)
+from cascadebert_build.tuning.temperature import (
     HIGHEST,
     LOWEST,
     fit_temperature,
     negative_log_likelihood,
 )
-from cascadebert_build.tune import choose_thresholds, with_fitted_temperatures
 from cascadebert_core.gate import softmax
 from tests.support.policies import make_policy
 

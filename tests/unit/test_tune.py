@@ -10,10 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from cascadebert_build.data import Rows
-from cascadebert_build.evaluate import evaluate
-from cascadebert_build.simulate import simulate
-from cascadebert_build.tune import choose_thresholds, threshold_for_deferral_rate
+from cascadebert_build.config.rows import Rows
+from cascadebert_build.evaluation.evaluate import evaluate
+from cascadebert_build.evaluation.simulate import simulate
+from cascadebert_build.tuning.policy import (
+    choose_thresholds,
+    threshold_for_deferral_rate,
+)
 from tests.support.policies import make_policy
 
 CONFIDENCES = hnp.arrays(np.float32, st.integers(1, 60), elements=st.floats(0.5, 1, width=32))

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cascadebert_build.simulate import simulate
+from cascadebert_build.evaluation.simulate import simulate
 from cascadebert_core.batching import bucket_of
 from cascadebert_core.contract import POLICY_FILE
 from cascadebert_core.policy import policy_to_json

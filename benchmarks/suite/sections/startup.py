@@ -10,11 +10,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
-from cascadebert_build.placement import cores
-from cascadebert_build.serve import serve_cascades
-from cascadebert_build.steps import Steps
-from cascadebert_build.tritonserver import Ports
-from cascadebert_build.workspace import Workspace
+from cascadebert_build.config.placement import cores
+from cascadebert_build.pipeline.build import Steps
+from cascadebert_build.pipeline.workspace import Workspace
+from cascadebert_build.server.serve import serve_cascades
+from cascadebert_build.server.tritonserver import Ports
 from cascadebert_client import CascadeClient
 
 from ...memory import memory_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from cascadebert_build.placement import cores
+from cascadebert_build.config.placement import cores
 from cascadebert_core.contract import POLICY_FILE
 from cascadebert_core.policy import ONE_CALL, policy_to_json
 

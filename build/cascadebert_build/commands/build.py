@@ -17,26 +17,41 @@ from cascadebert_core.signals import SIGNALS
 from cascadebert_engine.builder import GRAPHS
 from cascadebert_engine.files import write_text
 
-from ..config import CascadeConfig, MemberConfig, config_from_file
-from ..data import rows_from_source
+from ..config.goals import (
+    COST,
+    DEFERRAL_RATE,
+    KINDS,
+    SPEEDUP,
+)
+from ..config.rows import rows_from_source
+from ..config.schema import (
+    CascadeConfig,
+    MemberConfig,
+    config_from_file,
+)
 from ..errors import CheckFailed, UsageError
-from ..evaluate import evaluate
+from ..evaluation.evaluate import evaluate
+from ..evaluation.simulate import Outcome
 from ..extras import require
-from ..goals import COST, DEFERRAL_RATE, KINDS, SPEEDUP
-from ..graph_cost import macs_per_token, relative_costs
+from ..graphs.macs import (
+    macs_per_token,
+    relative_costs,
+)
+from ..pipeline.build import Steps
+from ..pipeline.workspace import workspace_of
 from ..progress import say, timed
-from ..promise import ACCURACY_DROP, DISAGREEMENT
-from ..publish import DEFAULT_KEEP
 from ..report import (
     early_exit_from_file,
     material_from_evaluation,
     page_from_material,
     provenance_of,
 )
-from ..simulate import Outcome
-from ..steps import Steps
-from ..train import subset_of_rows
-from ..workspace import workspace_of
+from ..repository.publish import DEFAULT_KEEP
+from ..training.member import subset_of_rows
+from ..tuning.guarantee import (
+    ACCURACY_DROP,
+    DISAGREEMENT,
+)
 
 _GOALS = {
     DISAGREEMENT: ("SHARE", "promise: another answer than the last member's on at most this share"),

@@ -9,11 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from .. import processes
-from ..data import Rows
-from ..difficulty import Difficulty, difficulty_path, label_difficulty
+from ..config.rows import Rows
 from ..errors import UsageError
-from ..train import label_names
+from ..training import processes
+from ..training.difficulty import (
+    Difficulty,
+    difficulty_path,
+    label_difficulty,
+)
+from ..training.member import label_names
 from .train import (
     add_data_arguments,
     base_of,

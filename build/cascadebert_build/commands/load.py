@@ -16,10 +16,10 @@ from cascadebert_client.server_arguments import (
 )
 
 from ..errors import UsageError
-from ..load import load_cascade
-from ..plan import Wishes
-from ..running_server import RunningServer
-from ..versions import versions_from_text
+from ..repository.deployment import Wishes
+from ..repository.versions import versions_from_text
+from ..server.model_control import RunningServer
+from ..server.rollout import load_cascade
 from .build import add_repository_argument
 from .serve import add_placement_arguments, counts_from_arguments
 

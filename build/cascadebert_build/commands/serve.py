@@ -12,9 +12,16 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from ..errors import CheckFailed, UsageError
-from ..serve import serve_cascades
-from ..tritonserver import HOST, Ports, TritonServer
-from ..versions import published_cascades, versions_from_text
+from ..repository.versions import (
+    published_cascades,
+    versions_from_text,
+)
+from ..server.serve import serve_cascades
+from ..server.tritonserver import (
+    HOST,
+    Ports,
+    TritonServer,
+)
 from .build import add_repository_argument
 
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

@@ -10,7 +10,7 @@ from typing import Final
 
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
-from ..checkpoint import hide_weight_bars
+from ..checkpoints.checkpoint import hide_weight_bars
 from .corpus import LABELS, Row
 
 # A word must occur so often to get a place in the vocabulary; invented names never do.

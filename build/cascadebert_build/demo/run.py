@@ -15,15 +15,25 @@ from numpy.typing import NDArray
 from cascadebert_core.policy import Threshold
 from cascadebert_engine.files import write_json, write_text
 
-from ..config import CascadeConfig, DataConfig, config_from_file
-from ..data import Rows, rows_from_source
-from ..evaluate import evaluate, thresholds_as_text
-from ..serve import serve_cascades
-from ..simulate import simulate
-from ..steps import Steps
-from ..tritonserver import Ports
-from ..tune import choose_thresholds
-from ..workspace import workspace_of
+from ..config.rows import (
+    Rows,
+    rows_from_source,
+)
+from ..config.schema import (
+    CascadeConfig,
+    DataConfig,
+    config_from_file,
+)
+from ..evaluation.evaluate import (
+    evaluate,
+    thresholds_as_text,
+)
+from ..evaluation.simulate import simulate
+from ..pipeline.build import Steps
+from ..pipeline.workspace import workspace_of
+from ..server.serve import serve_cascades
+from ..server.tritonserver import Ports
+from ..tuning.policy import choose_thresholds
 from .measurement import CONCURRENCY, Measured, Way, measure
 from .picture import save_picture
 
@@ -154,7 +164,10 @@ def _prepare(folder: Path, config_path: Path, seed: int) -> None:
     """Corpus, base checkpoints and fine-tuned members; what is there already is kept."""
     import torch
 
-    from ..train import TrainConfig, train_member
+    from ..training.member import (
+        TrainConfig,
+        train_member,
+    )
     from .corpus import LABELS, corpus_from_seed, write_corpus
     from .members import RECIPES, save_base_checkpoint
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..evaluate import COVERAGE_RISK, thresholds_as_text
-from ..metrics import Interval
+from ..evaluation.evaluate import (
+    COVERAGE_RISK,
+    thresholds_as_text,
+)
+from ..evaluation.metrics import Interval
 from . import markup as m
 from .material import Material
 from .provenance import Provenance

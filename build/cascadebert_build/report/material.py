@@ -12,11 +12,15 @@ from numpy.typing import NDArray
 from cascadebert_core.policy import Policy, Threshold
 from cascadebert_core.tokenization import Text
 
-from ..data import Rows
+from ..config.rows import Rows
 from ..errors import UsageError
-from ..evaluate import Evaluation
-from ..metrics import Interval, bootstrap, resamples_for
-from ..simulate import Outcome
+from ..evaluation.evaluate import Evaluation
+from ..evaluation.metrics import (
+    Interval,
+    bootstrap,
+    resamples_for,
+)
+from ..evaluation.simulate import Outcome
 from .answers import NO_ANSWER, MemberAnswers, answers_of_members
 from .curves import CascadeCurve, accuracy_of, cascade_curve, mean_cost
 from .early_exit import EarlyExitCurve

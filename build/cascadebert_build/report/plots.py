@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from ..evaluate import thresholds_as_text
+from ..evaluation.evaluate import thresholds_as_text
 from .curves import oracle_curve
 from .material import Material
 from .reliability import reliability

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from cascadebert_core.policy import Policy
 
-from ..steps import Steps
+from ..pipeline.build import Steps
 
 _PACKAGES = ("cascadebert", "numpy", "onnx", "onnxruntime", "tensorrt", "torch", "transformers")
 

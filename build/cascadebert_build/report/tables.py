@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from ..evaluate import thresholds_as_text
+from ..evaluation.evaluate import thresholds_as_text
 from . import markup as m
 from .examples import Example, example_at, sure_and_wrong, unlike_the_last
 from .material import Material

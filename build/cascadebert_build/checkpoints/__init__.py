@@ -1,0 +1,1 @@
+"""Fine-tuned checkpoints: read, refused or hashed, and their logits in PyTorch."""

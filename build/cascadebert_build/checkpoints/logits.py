@@ -1,0 +1,59 @@
+"""Logits of a PyTorch checkpoint over texts: of teachers, and of models that label difficulty."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from cascadebert_core.tokenization import Text
+
+from ..errors import UsageError
+from .checkpoint import checkpoint_from_source
+
+_BATCH_SIZE = 64
+
+
+def logits_of_checkpoint(
+    source: str,
+    texts: Sequence[Text],
+    labels: Sequence[str],
+    max_length: int,
+    description: str,
+) -> NDArray[np.float32]:
+    """Logits of shape (n, n_labels), row i for text i, columns in the order of `labels`.
+
+    Rows of like length share a batch; a GPU is used where there is one.
+
+    Raises:
+        UsageError: the checkpoint has other labels.
+    """
+    import torch
+
+    checkpoint = checkpoint_from_source(source)
+    if sorted(checkpoint.labels) != sorted(labels):
+        raise UsageError(
+            f"{source} has the labels {list(checkpoint.labels)} and the data {list(labels)}: they "
+            "must agree as a set"
+        )
+    columns = [checkpoint.labels.index(label) for label in labels]
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = cast("Any", checkpoint.model).to(device)
+    tokenizer = cast("Any", checkpoint.tokenizer)
+    order = sorted(range(len(texts)), key=lambda i: len("".join(texts[i])))
+    logits = np.empty((len(texts), len(labels)), dtype=np.float32)
+    with torch.inference_mode(), tqdm(total=len(order), desc=description, disable=None) as progress:
+        for start in range(0, len(order), _BATCH_SIZE):
+            part = order[start : start + _BATCH_SIZE]
+            pairs = [(t,) if isinstance(t, str) else t for t in (texts[i] for i in part)]
+            tokens = tokenizer(
+                *(list(column) for column in zip(*pairs, strict=True)),
+                truncation=True, max_length=max_length, padding=True, return_tensors="pt",
+            ).to(device)  # fmt: skip
+            output = model(**{name: tokens[name] for name in checkpoint.inputs})
+            logits[part] = output.logits.float().cpu().numpy()[:, columns]
+            progress.update(len(part))
+    return logits

@@ -1,0 +1,109 @@
+"""What thresholds are chosen for: a promise about the answers, or a budget."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..errors import UsageError
+from ..tuning.guarantee import (
+    ACCURACY_DROP,
+    DISAGREEMENT,
+    Promise,
+)
+
+DEFERRAL_RATE = "max_deferral_rate"
+SPEEDUP = "min_speedup"
+COST = "max_cost"
+KINDS = (DISAGREEMENT, ACCURACY_DROP, DEFERRAL_RATE, SPEEDUP, COST)
+PROMISES = (DISAGREEMENT, ACCURACY_DROP)
+DEFAULT_CONFIDENCE = 0.95
+# Of a promise: below, no number of rows could show it.
+_LEAST_LIMIT = 1e-6
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """One operating point's.
+
+    Attributes:
+        kind: one of `KINDS`.
+        limit: of disagreement, accuracy drop or deferral a share; of `SPEEDUP` how many times
+            cheaper than the last member alone; of `COST` milliseconds a row. A deferral rate may
+            be one for each stage but the last.
+        confidence: of a promise.
+    """
+
+    kind: str
+    limit: float | tuple[float, ...]
+    confidence: float = DEFAULT_CONFIDENCE
+
+    @property
+    def promise(self) -> Promise | None:
+        """What it promises; None where it is a budget, which promises nothing about answers."""
+        if self.kind not in PROMISES:
+            return None
+        assert isinstance(self.limit, float)
+        return Promise(self.kind, self.limit, self.confidence)
+
+    def rates(self, n: int) -> tuple[float, ...]:
+        """The limit for each of n stages."""
+        if isinstance(self.limit, tuple):
+            return self.limit * n if len(self.limit) == 1 else self.limit
+        return (self.limit,) * n
+
+    def check(self, where: str, n_thresholds: int) -> None:
+        """Refuse a limit that nothing could meet or break.
+
+        Args:
+            where: in cascade.toml, for the message.
+            n_thresholds: stages that may defer.
+
+        Raises:
+            UsageError: with the value and what is allowed.
+        """
+        key = f"{where}.{self.kind}"
+        if not 0 < self.confidence < 1:
+            raise UsageError(
+                f"{where}.confidence is {self.confidence}: give a number between 0 and 1"
+            )
+        if self.kind == DEFERRAL_RATE:
+            rates = self.rates(1)
+            if any(not 0.0 <= rate <= 1.0 for rate in rates):
+                raise UsageError(f"{key} is {list(rates)}: give numbers from 0 to 1")
+            if len(rates) not in {1, n_thresholds}:
+                raise UsageError(
+                    f"{key} has {len(rates)} numbers: give one, or one for each of the "
+                    f"{n_thresholds} stages that may defer"
+                )
+            return
+        limit = self.rates(1)[0]
+        if self.kind in PROMISES and not _LEAST_LIMIT <= limit < 1:
+            raise UsageError(
+                f"{key} is {limit}: give a share between 0 and 1, such as 0.01, and no less than "
+                f"{_LEAST_LIMIT:g}"
+            )
+        if self.kind == SPEEDUP and not limit >= 1:
+            raise UsageError(f"{key} is {limit}: give a number of at least 1")
+        if self.kind == COST and not limit > 0:
+            raise UsageError(f"{key} is {limit}: give milliseconds a row, above 0")
+
+    def __str__(self) -> str:
+        if self.promise is not None:
+            return str(self.promise)
+        numbers = "/".join(f"{value:g}" for value in self.rates(1))
+        return {
+            DEFERRAL_RATE: f"at most {numbers} of the rows deferred by a stage",
+            SPEEDUP: f"at least {numbers} times cheaper than the last member alone",
+            COST: f"at most {numbers} ms a row",
+        }[self.kind]
+
+
+# Where nobody says anything: three promises of disagreement.
+DEFAULT_GOALS = {
+    "fast": Goal(DISAGREEMENT, 0.05),
+    "balanced": Goal(DISAGREEMENT, 0.02),
+    "accurate": Goal(DISAGREEMENT, 0.01),
+}
+DEFAULT_POINT = "balanced"
+# The one point where [tune] has the goal.
+ONLY_POINT = "default"

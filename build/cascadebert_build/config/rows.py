@@ -1,0 +1,152 @@
+"""Labelled rows from a tsv, csv or jsonl file, or from a data set of the Hugging Face hub."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cascadebert_client.errors import InvalidRequest
+from cascadebert_client.requests import text_problem
+from cascadebert_client.sources import SUFFIXES, Values, values_from_file
+from cascadebert_core.tokenization import Text
+
+from ..errors import UsageError
+from ..extras import needs_extra
+from .schema import DataConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Texts with their labels.
+
+    Attributes:
+        texts: strings, or pairs of strings.
+        labels: as they stand in the file: integers that index the cascade's labels, or names;
+            None where the data has no label column.
+        source: where they came from, for reports.
+        numbers: of their lines in the source, or of its records, from 1; None where they came from
+            no file.
+    """
+
+    texts: tuple[Text, ...]
+    labels: tuple[int | str, ...] | None
+    source: str
+    numbers: tuple[int, ...] | None = None
+
+    @property
+    def pair(self) -> bool:
+        """Whether the rows are pairs."""
+        return isinstance(self.texts[0], tuple)
+
+    def where(self, row: int) -> str:
+        """What messages call a row, given from 0: by its line where there is one."""
+        if self.numbers is None:
+            return f"{self.source}, row {row + 1}"
+        return f"{self.source}:{self.numbers[row]}"
+
+    def sha256(self) -> str:
+        """A hash of texts and labels, whatever file they came from."""
+        return hashlib.sha256(json.dumps([self.texts, self.labels]).encode()).hexdigest()
+
+    def label_indices(self, labels: Sequence[str]) -> NDArray[np.int64]:
+        """The labels as indices into `labels`, shape (n,).
+
+        Raises:
+            UsageError: the rows have no labels, or one that is none of `labels`.
+        """
+        if self.labels is None:
+            raise UsageError(f"{self.source} has no labels: name their column as data.label")
+        index_of: dict[int | str, int] = {name: i for i, name in enumerate(labels)}
+        index_of |= {i: i for i in range(len(labels))}
+        # Integers may stand in a text file as strings; a label's own name wins.
+        index_of = {**{str(i): i for i in range(len(labels))}, **index_of}
+        for row, label in enumerate(self.labels):
+            if label not in index_of:
+                raise UsageError(
+                    f"{self.where(row)}: the label {str(label)!r} is none of {', '.join(labels)} "
+                    f"(or 0 to {len(labels) - 1}): mend the row, or give the names of all labels"
+                )
+        return np.array([index_of[label] for label in self.labels], dtype=np.int64)
+
+
+def rows_from_source(data: DataConfig) -> Rows:
+    """Read all rows.
+
+    Raises:
+        UsageError: the file is missing, damaged or empty, a column is missing, or a row has no
+            text; the message names file and line.
+    """
+    columns = [column for column in (data.text, data.text_pair, data.label) if column is not None]
+    in_file = Path(data.path).suffix in SUFFIXES
+    source = data.path if in_file else f"{data.path} ({data.split})"
+    texts: list[Text] = []
+    labels: list[int | str] = []
+    numbers: list[int] = []
+    for number, values in _file_values(data, columns) if in_file else _hub_values(data, columns):
+        where = f"{source}:{number}"
+        text = _text(values[0], data.text, where)
+        texts.append(
+            text if data.text_pair is None else (text, _text(values[1], data.text_pair, where))
+        )
+        if data.label is not None:
+            labels.append(_label(values[-1], data.label, where))
+        numbers.append(number)
+    if not texts:
+        raise UsageError(f"{source} has no rows")
+    return Rows(
+        tuple(texts), tuple(labels) if data.label is not None else None, source, tuple(numbers)
+    )
+
+
+def _file_values(data: DataConfig, columns: list[str]) -> Iterator[Values]:
+    remedy = "name the columns as data.text, data.text_pair and data.label, or with the flags"
+    try:
+        with Path(data.path).open("rb") as file:
+            yield from values_from_file(file, data.path, columns, remedy)
+    except FileNotFoundError as exc:
+        raise UsageError(f"{data.path} does not exist") from exc
+    except OSError as exc:
+        raise UsageError(f"{data.path} cannot be read: {exc.strerror}") from exc
+    except InvalidRequest as exc:
+        raise UsageError(str(exc)) from exc
+
+
+def _hub_values(data: DataConfig, columns: list[str]) -> Iterator[Values]:
+    if Path(data.path).is_absolute():
+        raise UsageError(
+            f"{data.path} is no data file: give one that ends in {', '.join(SUFFIXES)}, "
+            "or the id of a hub data set"
+        )
+    with needs_extra("hub"):
+        import datasets  # pyright: ignore[reportMissingImports] - the hub extra is optional
+    try:
+        records = datasets.load_dataset(data.path, data.subset, split=data.split)
+    except Exception as exc:
+        raise UsageError(f"the hub data set {data.path!r} cannot be loaded: {exc}") from exc
+    missing = [column for column in columns if column not in records.column_names]
+    if missing:
+        raise UsageError(
+            f"{data.path} has no column {missing[0]!r}: it has {', '.join(records.column_names)}"
+        )
+    for number, record in enumerate(records, start=1):
+        yield number, [record[column] for column in columns]
+
+
+def _text(value: Any, column: str, where: str) -> str:
+    problem = "is not a string: mend the row" if not isinstance(value, str) else text_problem(value)
+    if problem is not None:
+        raise UsageError(f"{where}: {column!r} {problem}")
+    return value
+
+
+def _label(value: Any, column: str, where: str) -> int | str:
+    if isinstance(value, bool) or not isinstance(value, (int, str)) or value == "":
+        raise UsageError(f"{where}: {column!r} is {value!r}: give a label's name or its index")
+    return value

@@ -1,0 +1,118 @@
+"""Checkpoint to ONNX: dynamic batch and length, float32, only the inputs that the model has."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Generator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from cascadebert_core.contract import ATTENTION_MASK, INPUT_IDS, LOGITS
+
+from ..checkpoints.checkpoint import Checkpoint
+from ..errors import (
+    CheckFailed,
+    first_cause,
+)
+from ..extras import needs_extra
+from .mask import plain_mask_in_file
+
+if TYPE_CHECKING:
+    import torch
+
+# The newest that the exporter writes without a conversion; LayerNormalization is one node.
+OPSET = 18
+
+# Counts the changes of what is made of the exporter's graph; a new one exports anew.
+GRAPH_VERSION = 2
+
+
+def onnx_from_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
+    """Write `path`; inputs are INT32 (batch, length), the output FP32 `logits` (batch, labels).
+
+    Raises:
+        CheckFailed: the exporter cannot trace the model, or the graph lacks one of its inputs.
+    """
+    with needs_extra("build"):
+        import onnx
+        import torch
+    wrapped = _logits_only(checkpoint)
+    batch = torch.export.Dim("batch", min=1, max=1 << 16)
+    length = torch.export.Dim("length", min=2, max=1 << 16)
+    with _quiet(), torch.no_grad():
+        try:
+            program = torch.onnx.export(
+                wrapped,
+                _example(checkpoint),
+                dynamo=True,
+                input_names=list(checkpoint.inputs),
+                output_names=[LOGITS],
+                # Nested once more: the inputs are the one variadic argument of forward.
+                dynamic_shapes=(({0: batch, 1: length},) * len(checkpoint.inputs),),
+                opset_version=OPSET,
+                verbose=False,
+            )
+            assert program is not None  # it is for dynamo=True
+            # External data would be a second file; one file is one artefact to verify and hash.
+            program.save(str(path), external_data=False)
+            plain_mask_in_file(path)
+        except Exception as exc:
+            raise CheckFailed(
+                f"{checkpoint.source} ({checkpoint.model.config.model_type}) cannot be exported "
+                f"to ONNX: {first_cause(exc)}"
+            ) from exc
+    graph = onnx.load(str(path), load_external_data=False).graph
+    inputs = [value.name for value in graph.input]
+    if sorted(inputs) != sorted(checkpoint.inputs):
+        raise CheckFailed(f"{path} takes {inputs}: {list(checkpoint.inputs)} was exported")
+
+
+def _logits_only(checkpoint: Checkpoint) -> torch.nn.Module:
+    """The model with its inputs by position and its logits alone as output."""
+    import torch
+
+    names = checkpoint.inputs
+
+    class LogitsOnly(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = checkpoint.model
+
+        def forward(self, *tensors: torch.Tensor) -> torch.Tensor:
+            return self.model(**dict(zip(names, tensors, strict=True)), return_dict=True).logits
+
+    return LogitsOnly().eval()
+
+
+def _example(checkpoint: Checkpoint) -> tuple[torch.Tensor, ...]:
+    """Two rows, one of them padded, so that the trace keeps the mask."""
+    import torch
+
+    pad_id = cast("int", checkpoint.tokenizer.pad_token_id)
+    vocabulary = int(checkpoint.model.config.vocab_size)
+    ids = torch.arange(24, dtype=torch.int32).reshape(2, 12) % (vocabulary - pad_id - 1)
+    ids = ids + pad_id + 1
+    mask = torch.ones_like(ids)
+    ids[1, 9:] = pad_id
+    mask[1, 9:] = 0
+    values: dict[str, Any] = {INPUT_IDS: ids, ATTENTION_MASK: mask}
+    return tuple(values.get(name, torch.zeros_like(ids)) for name in checkpoint.inputs)
+
+
+@contextlib.contextmanager
+def _quiet() -> Generator[None, None, None]:
+    """Keep the exporter's progress lines and notes on missing packages off the terminal."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -1,0 +1,116 @@
+"""Logits of a member over a whole data set, from the artefact that will serve."""
+
+from __future__ import annotations
+
+import random
+import zipfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from cascadebert_core.batching import StageBatch, pad_rows
+from cascadebert_core.tokenization import EncodedRow, Encoder, Text
+
+from ..config.schema import (
+    CascadeConfig,
+    MemberConfig,
+)
+from ..pipeline.workspace import Workspace
+
+# Rows in one call while a data set is run through: larger gains nothing on a CPU.
+BATCH_SIZE = 32
+
+# What turns a batch into logits of shape (rows, n_labels): an artefact, loaded.
+Run = Callable[[StageBatch], NDArray[np.float32]]
+
+
+@dataclass(frozen=True, slots=True)
+class StageInput:
+    """How texts become the batches of one stage.
+
+    Attributes:
+        encoder: tokenizer and maximum length.
+        inputs: tensors that the stage takes.
+        buckets: padded lengths in tokens, ascending.
+    """
+
+    encoder: Encoder
+    inputs: tuple[str, ...]
+    buckets: tuple[int, ...]
+
+    def batch(self, rows: Sequence[EncodedRow], length: int | None = None) -> StageBatch:
+        """Pad rows to `length` tokens; None: to the bucket of the longest."""
+        buckets = self.buckets if length is None else (length,)
+        return pad_rows(rows, self.inputs, buckets, self.encoder.pad_id)
+
+
+def stage_input(config: CascadeConfig, workspace: Workspace, member: MemberConfig) -> StageInput:
+    """How texts become the batches of an exported member."""
+    return StageInput(
+        Encoder(workspace.tokenizer(member), member.max_length),
+        workspace.manifest(member).inputs,
+        config.buckets(member),
+    )
+
+
+def logits_of_rows(
+    run: Run,
+    stage: StageInput,
+    texts: Sequence[Text],
+    description: str,
+    max_batch_size: int = BATCH_SIZE,
+    *,
+    regrouped: bool = False,
+) -> NDArray[np.float32]:
+    """Logits of shape (n, n_labels) in the checkpoint's order, row i for text i.
+
+    Rows of like length share a batch of at most `max_batch_size`; a progress bar shows on
+    terminals.
+
+    Args:
+        run: the artefact.
+        stage: how texts become batches.
+        texts: in the order of the rows.
+        description: for the progress bar.
+        max_batch_size: rows in a call.
+        regrouped: let rows of all lengths share batches instead, of another size.
+    """
+    batch_size = min(BATCH_SIZE, max_batch_size)
+    encoded = stage.encoder.encode(texts)
+    order = sorted(range(len(encoded)), key=lambda i: len(encoded[i]))
+    if regrouped:
+        # Not a divisor of the usual size, so that the last call is small as well.
+        batch_size = max(1, batch_size // 3)
+        random.Random(0).shuffle(order)
+    results: list[NDArray[np.float32]] = []
+    with tqdm(total=len(order), desc=description, unit="row", disable=None) as progress:
+        for start in range(0, len(order), batch_size):
+            rows = [encoded[i] for i in order[start : start + batch_size]]
+            results.append(run(stage.batch(rows)))
+            progress.update(len(rows))
+    logits = np.concatenate(results)
+    unordered = np.empty_like(logits)
+    unordered[order] = logits
+    return unordered
+
+
+def save_logits(path: Path, key: str, logits: NDArray[np.float32]) -> None:
+    """Keep logits under the hash of everything that made them."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary.open("wb") as file:
+        np.savez(file, key=np.array(key), logits=logits)
+    temporary.replace(path)
+
+
+def load_logits(path: Path, key: str) -> NDArray[np.float32] | None:
+    """The logits kept under `key`; None where there are none, or others."""
+    try:
+        with np.load(path) as stored:
+            return stored["logits"] if str(stored["key"]) == key else None
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):  # absent, or damaged
+        return None

@@ -1,0 +1,1 @@
+"""The steps of a build, from checkpoints to a published cascade."""

@@ -1,0 +1,1 @@
+"""The Triton model repository: versions, publishing, and what a server starts with."""

@@ -1,0 +1,233 @@
+"""config.pbtxt of the stages, built as Triton's own protobuf so that a typo cannot be written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from google.protobuf import json_format, text_format
+from tritonclient.grpc import model_config_pb2
+
+from cascadebert_core.contract import LOGITS
+from cascadebert_core.policy import Policy, StagePolicy
+from cascadebert_engine.profiles import graph_batches
+
+from ..config.schema import RuntimeConfig
+
+ModelConfig = Any  # model_config_pb2.ModelConfig is made at run time; checkers cannot see it
+
+# A stage whose instances `serve` may choose says so in this parameter.
+AUTO_INSTANCES = "auto_instances"
+# Threads of one instance; 0 where `serve` may choose.
+THREADS = "threads"
+# Of the processes of a stage that is not the first; Linux's own scale.
+NICENESS = "niceness"
+# Whether a plan inside the python backend runs from CUDA graphs.
+CUDA_GRAPHS = "cuda_graphs"
+CALLS_IN_FLIGHT = "calls_in_flight"
+FIRST_CALLS = "first_calls"
+OPERATING_POINTS = "operating_points"
+POLICY_ID = "policy"
+# Of an operating point's certificate; all of it is in policy.json.
+_SHOWN = ("promise", "budget", "n", "observed", "bound", "exits", "speedup")
+
+
+def stage_config(
+    stage: StagePolicy, runtime: RuntimeConfig, profiles: int = 0, *, first: bool = True
+) -> ModelConfig:
+    """The configuration of one stage for the backend that hosts it.
+
+    Args:
+        stage: of the policy.
+        runtime: where it runs.
+        profiles: optimisation profiles of its plan; 0 where it has none.
+        first: whether it is the cascade's first stage.
+    """
+    pb: Any = model_config_pb2
+    gpu = runtime.device == "gpu"
+    config = pb.ModelConfig(
+        name=stage.model,
+        backend=runtime.backend,
+        max_batch_size=stage.max_batch_size,
+        input=[
+            pb.ModelInput(name=name, data_type=pb.TYPE_INT32, dims=[-1]) for name in stage.inputs
+        ],
+        output=[
+            pb.ModelOutput(name=LOGITS, data_type=pb.TYPE_FP32, dims=[len(stage.label_indices)])
+        ],
+        instance_group=[
+            pb.ModelInstanceGroup(
+                kind=_instance_kind(runtime),
+                count=runtime.instances or 1,
+            )
+        ],
+        # Calls that arrive while one runs form the next; a delay would be paid by every row.
+        dynamic_batching=pb.ModelDynamicBatching(
+            max_queue_delay_microseconds=runtime.max_queue_delay_us
+        ),
+    )
+    set_versions(config, [stage.version])
+    if runtime.backend == "onnxruntime":
+        if runtime.threads:
+            set_parameter(config, "intra_op_thread_count", str(runtime.threads))
+    elif runtime.backend == "tensorrt":
+        # The backend loads profile 0 alone unless they are named.
+        config.instance_group[0].profile.extend(str(i) for i in range(profiles))
+        if runtime.cuda_graphs:
+            _add_cuda_graphs(config, stage)
+    elif runtime.engine == "tensorrt":
+        set_parameter(config, CUDA_GRAPHS, "true" if runtime.cuda_graphs else "false")
+    else:
+        set_parameter(config, THREADS, str(runtime.threads))
+        if not runtime.instances and not gpu:
+            set_parameter(config, AUTO_INSTANCES, "true")
+        if not first and not gpu:
+            set_parameter(config, NICENESS, str(runtime.niceness))
+    if gpu:
+        _add_warmup(config, stage)
+    return config
+
+
+def _instance_kind(runtime: RuntimeConfig) -> Any:
+    kinds: Any = model_config_pb2.ModelInstanceGroup  # pyright: ignore[reportAttributeAccessIssue]
+    if runtime.device == "cpu":
+        return kinds.KIND_CPU
+    # Our own session finds the GPU by itself, in a server that need not have been built for one.
+    if runtime.backend == "python" and runtime.engine == "tensorrt":
+        return kinds.KIND_MODEL
+    return kinds.KIND_GPU
+
+
+def _add_cuda_graphs(config: ModelConfig, stage: StagePolicy) -> None:
+    """One graph for every length and each of a few numbers of rows.
+
+    Without a `graph_spec` the backend captures the optimum of every profile alone. A call takes
+    the smallest graph that is not below its own rows and length.
+    """
+    cuda = config.optimization.cuda
+    cuda.graphs = True
+    for length in stage.buckets:
+        fewest = 1
+        for batch in graph_batches(stage.max_batch_size):
+            spec = cuda.graph_spec.add(batch_size=batch)
+            # Down to here a call takes this graph; its other rows are computed in vain.
+            spec.graph_lower_bound.batch_size = fewest
+            for name in stage.inputs:
+                spec.input[name].dim.append(length)
+                spec.graph_lower_bound.input[name].dim.append(length)
+            fewest = batch + 1
+
+
+def _add_warmup(config: ModelConfig, stage: StagePolicy) -> None:
+    """One row and a full batch of every bucket, before the model counts as ready."""
+    pb: Any = model_config_pb2
+    for length in stage.buckets:
+        for batch in dict.fromkeys([1, stage.max_batch_size]):
+            warmup = pb.ModelWarmup(name=f"{batch}x{length}", batch_size=batch)
+            for name in stage.inputs:
+                value = pb.ModelWarmup.Input(data_type=pb.TYPE_INT32, dims=[length], zero_data=True)
+                warmup.inputs[name].CopyFrom(value)
+            config.model_warmup.append(warmup)
+
+
+def set_versions(config: ModelConfig, versions: Iterable[int]) -> ModelConfig:
+    """Let a model be loaded in these versions and no others; the configuration itself."""
+    config.ClearField("version_policy")
+    config.version_policy.specific.versions.extend(sorted(versions))
+    return config
+
+
+def versions_of_config(config: ModelConfig) -> list[int]:
+    """The versions that a configuration names; none where it leaves them to the server."""
+    return list(config.version_policy.specific.versions)
+
+
+def config_without_versions(config: ModelConfig) -> ModelConfig:
+    """A copy that leaves the versions to the server."""
+    pb: Any = model_config_pb2
+    copy = pb.ModelConfig()
+    copy.CopyFrom(config)
+    copy.ClearField("version_policy")
+    return copy
+
+
+def conflict_of_configs(old: ModelConfig, new: ModelConfig) -> str | None:
+    """What keeps two versions of a stage from sharing one config.pbtxt; None where they can.
+
+    Triton has one configuration for all versions of a model. Instances, threads, queue delay and
+    the largest batch are safe to change for all of them; what a version's files must fit is not.
+    """
+    if old.backend != new.backend:
+        return f"backend: {old.backend} and {new.backend}"
+    for name in ("input", "output", "optimization", "model_warmup", "instance_group"):
+        if _needed_of_files(old, name) != _needed_of_files(new, name):
+            return name
+    # A plan holds as many rows as it was built for; the graphs take any number.
+    if _is_plan(new) and old.max_batch_size != new.max_batch_size:
+        return f"max_batch_size: {old.max_batch_size} and {new.max_batch_size}"
+    return None
+
+
+def _is_plan(config: ModelConfig) -> bool:
+    return config.backend == "tensorrt" or parameter(config, CUDA_GRAPHS) is not None
+
+
+def _needed_of_files(config: ModelConfig, name: str) -> Any:
+    """A part of a configuration, as far as the files of a version must fit it."""
+    if name == "model_warmup":
+        return {tuple(v.dims) for warmup in config.model_warmup for v in warmup.inputs.values()}
+    if name == "instance_group":
+        return [(group.kind, list(group.profile)) for group in config.instance_group]
+    if name == "optimization":
+        return config.optimization
+    return list(getattr(config, name))
+
+
+def set_parameter(config: ModelConfig, key: str, value: str) -> None:
+    """Set one of the free parameters, which the model reads from its configuration."""
+    config.parameters[key].string_value = value
+
+
+def parameter(config: ModelConfig, key: str) -> str | None:
+    """One of the free parameters; None where the configuration has none of that name."""
+    return config.parameters[key].string_value if key in config.parameters else None
+
+
+def describe_policy(config: ModelConfig, policy: Policy) -> None:
+    """Say in a cascade's configuration what it serves: Triton hands that out, unlike policy.json.
+
+    The parameter `operating_points` is a JSON object: by name, thresholds, whether it is the
+    default, and of the certificate the promise or budget with what it was found to do.
+    """
+    known = (policy.certificate or {}).get("operating_points", {})
+    points = {
+        name: {
+            "thresholds": list(thresholds),
+            "default": name == policy.default_operating_point,
+            **{key: known[name][key] for key in _SHOWN if key in known.get(name, {})},
+        }
+        for name, thresholds in policy.operating_points.items()
+    }
+    set_parameter(config, OPERATING_POINTS, json.dumps(points))
+    set_parameter(config, POLICY_ID, policy.id)
+
+
+def config_to_text(config: ModelConfig) -> str:
+    """The text of config.pbtxt."""
+    return text_format.MessageToString(config)
+
+
+def config_from_text(text: str) -> ModelConfig:
+    """Parse a config.pbtxt.
+
+    Raises:
+        google.protobuf.text_format.ParseError: it is none.
+    """
+    pb: Any = model_config_pb2
+    return text_format.Parse(text, pb.ModelConfig())
+
+
+def config_to_json(config: ModelConfig) -> str:
+    """The configuration as JSON, for a load request that overrides config.pbtxt."""
+    return json_format.MessageToJson(config, preserving_proto_field_name=True)

@@ -1,0 +1,1 @@
+"""The embedded Triton server: start, watch, load and roll out."""

@@ -1,0 +1,26 @@
+"""What a running server has loaded, in its own words."""
+
+from __future__ import annotations
+
+from cascadebert_core.contract import TEXT
+
+from ..repository.model_config import ModelConfig
+from .model_control import (
+    READY,
+    RunningServer,
+)
+
+
+def loaded_configs(server: RunningServer) -> list[ModelConfig]:
+    """The configurations of all models that are ready: stages first, cascades last.
+
+    Raises:
+        CheckFailed: the server does not say.
+    """
+    ready = [model for model, states in server.states().items() if READY in states.values()]
+    return sorted((server.config(model) for model in ready), key=is_cascade)
+
+
+def is_cascade(config: ModelConfig) -> bool:
+    """Whether a model takes texts; the others are stages."""
+    return any(tensor.name == TEXT for tensor in config.input)

@@ -1,0 +1,1 @@
+"""Fine-tuning of members on transformers' Trainer, with difficulty-aware objectives."""

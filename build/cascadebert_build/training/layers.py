@@ -1,0 +1,48 @@
+"""A shallower model out of a deeper one: some of its layers, and everything around them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+from ..errors import UsageError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+def take_layers(model: PreTrainedModel, indices: Sequence[int]) -> None:
+    """Keep the layers of the given indices, in that order, in place.
+
+    Embeddings and head stay as they are. What is left is a complete model of its own, to be
+    fine-tuned and best distilled: its upper layers have never seen what now comes to them.
+
+    Raises:
+        UsageError: an index is none of the model's layers, or the layers cannot be found.
+    """
+    import torch
+
+    config = cast("Any", model.config)
+    depth = int(config.num_hidden_layers)
+    if not indices or any(not 0 <= i < depth for i in indices) or len(set(indices)) != len(indices):
+        raise UsageError(
+            f"layers {list(indices)}: give distinct numbers from 0 to {depth - 1}, the base has "
+            f"{depth}"
+        )
+    # The stack of layers is the one list of as many equal modules, whatever the family calls it.
+    stacks = [
+        (parent, name, module)
+        for parent in model.modules()
+        for name, module in parent.named_children()
+        if isinstance(module, torch.nn.ModuleList) and len(module) == depth
+    ]
+    if len(stacks) != 1:
+        raise UsageError(
+            f"{config.model_type}: its {depth} layers cannot be told apart from other lists; take "
+            "a base of the wanted depth"
+        )
+    parent, name, stack = stacks[0]
+    setattr(parent, name, torch.nn.ModuleList([stack[i] for i in indices]))
+    config.num_hidden_layers = len(indices)
+    if hasattr(config, "n_layers"):  # DistilBERT's own name of it
+        config.n_layers = len(indices)

@@ -1,0 +1,1 @@
+"""Temperatures and thresholds, chosen for a goal and with a guarantee."""

@@ -24,9 +24,9 @@ from types import FrameType
 from cascadebert_build.errors import BuildError, UsageError
 from cascadebert_engine.files import read_json, write_text
 
-from ..binary import find_binary
-from ..machine import this_machine
-from ..report import RESULTS
+from ..tools.binary import find_binary
+from ..tools.machine import this_machine
+from ..tools.report import RESULTS
 from .bench import Bench
 from .corpora import corpora, corpora_of_config
 from .figures import Figures

@@ -18,12 +18,19 @@ from cascadebert_build.server.tritonserver import (
 from cascadebert_client import CascadeClient
 from cascadebert_core.tokenization import Text
 
-from ..binary import Binary
 from ..peers.cascade import Answer
 from ..peers.server import Peer
-from ..perf_analyzer import JSON, Load, PerfAnalyzer
-from ..stage_work import work_as_row, work_meter
-from ..window import window_of_profile
+from ..tools.binary import Binary
+from ..tools.perf_analyzer import (
+    JSON,
+    Load,
+    PerfAnalyzer,
+)
+from ..tools.stage_work import (
+    work_as_row,
+    work_meter,
+)
+from ..tools.window import window_of_profile
 from .agreement import Expected, checked, expected_of_cascade, expected_of_member
 from .cascade_settings import CASCADE, cascade_settings
 from .contender import Contender, take_turns

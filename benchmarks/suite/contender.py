@@ -10,9 +10,12 @@ from typing import Any
 
 from cascadebert_build.errors import CheckFailed
 
-from ..machine import CpuMeter, quiet_meter
-from ..perf_analyzer import Load
-from ..progress import say
+from ..tools.machine import (
+    CpuMeter,
+    quiet_meter,
+)
+from ..tools.perf_analyzer import Load
+from ..tools.progress import say
 from .record import Key, Record
 
 # A window is this much longer at most than the plan's, where a contender is slow.

@@ -24,8 +24,8 @@ from ..peers.client_side import (
 from ..peers.in_process import InProcess, answers_in_process, measure_in_process
 from ..peers.server import Peer, ask_for_answers, peer_server
 from ..peers.settings import BEST
-from ..perf_analyzer import Load
-from ..progress import say
+from ..tools.perf_analyzer import Load
+from ..tools.progress import say
 from .agreement import checked, expected_of_cascade
 from .bench import Bench, Started, TritonSide, json_contender
 from .contender import Contender

@@ -25,8 +25,8 @@ from cascadebert_build.pipeline.workspace import Workspace
 from cascadebert_build.repository.versions import published_policy
 from cascadebert_core.policy import Policy
 
-from ..shapes import SHAPES as MEMBER_SHAPES
-from ..shapes import write_member
+from ..tools.shapes import SHAPES as MEMBER_SHAPES
+from ..tools.shapes import write_member
 from .corpora import Corpus
 from .plan import USUAL_SHARE
 
@@ -39,7 +39,7 @@ class Pair:
 
     Attributes:
         name: of the Triton model, too.
-        checkpoints: small, large; shapes of `benchmarks.shapes` where the weights are random.
+        checkpoints: small, large; shapes of `benchmarks.tools.shapes` where the weights are random.
         labelled: whether the texts' labels are the members', so that accuracy is counted.
         max_length: in tokens.
         cost_only: whether only the limit and the shares are measured.

@@ -125,9 +125,9 @@ def share_plot(speedups: Sequence[Speedup], scene: str) -> Plot | None:
             xs, [m.lowest for m in measured], [m.highest for m in measured], color=_COLOURS[0]
         )
         axes.plot(xs, [m.median for m in measured], "o-", color=_COLOURS[0], ms=5)
-        promised = [(100 * s.share, s.promised) for s in speedups if s.promised is not None]
-        if promised:
-            axes.plot([x for x, _ in promised], [y for _, y in promised], "--", color=INK, lw=1.4)
+        expected = [(100 * s.share, s.expected) for s in speedups if s.expected is not None]
+        if expected:
+            axes.plot([x for x, _ in expected], [y for _, y in expected], "--", color=INK, lw=1.4)
             key.append(("dashed", INK, "what the cost of the stages promises"))
         axes.axhline(1, color=MUTED, ls=":", lw=1.4)
         key.append(("dotted", MUTED, "the large member alone"))

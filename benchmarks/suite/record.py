@@ -11,7 +11,7 @@ from typing import Any
 from cascadebert_build.errors import UsageError
 from cascadebert_engine.files import read_json, write_json
 
-from ..machine import Machine
+from ..tools.machine import Machine
 
 RUN = "run.json"
 _ROWS = "rows.jsonl"

@@ -16,9 +16,16 @@ from cascadebert_core.policy import Policy, Threshold, policy_to_json
 from cascadebert_core.tokenization import Encoder
 from cascadebert_engine.files import sha256_of_file
 
-from ..corpus import write_payloads, write_texts
 from ..peers.cascade import encoders_of_cascade
-from ..repository import copy_cascade, install_blocking, install_one_member
+from ..tools.corpus import (
+    write_payloads,
+    write_texts,
+)
+from ..tools.repository import (
+    copy_cascade,
+    install_blocking,
+    install_one_member,
+)
 from .corpora import Corpus, representative_order
 from .pairs import BuiltPair, Pair, confidence_of_first, thresholds_of_shares
 from .plan import USUAL_SHARE, Plan

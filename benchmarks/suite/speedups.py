@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 
-from ..report import Ratio
+from ..tools.report import Ratio
 from .figures import Figures
 from .sections import limit, shares
 
@@ -29,7 +29,7 @@ class Speedup:
     name: str
     share: float
     measured: Ratio
-    promised: float | None
+    expected: float | None
     kept: Ratio | None
 
 
@@ -44,14 +44,14 @@ def speedups_of(figures: Figures, scene: str) -> list[Speedup]:
         if share is None or measured is None:
             continue
         gained = {turn: ours[turn] / large[turn] for turn in set(ours) & set(large)}
-        promised = figures.values(limit.SECTION, scene, name, None, "promised_speedup")
+        expected = figures.values(limit.SECTION, scene, name, None, "promised_speedup")
         found.append(
             Speedup(
                 name,
                 share,
                 measured,
                 figures.median(limit.SECTION, scene, name, None, "promised_speedup"),
-                figures.ratio(gained, promised),
+                figures.ratio(gained, expected),
             )
         )
     return sorted(found, key=lambda speedup: speedup.share)

@@ -203,7 +203,7 @@ def _operating_points(figures: Figures) -> Table:
                     _percent(deferred),
                     _percent(None if at is None else at.share),
                     _or_nothing(figures.ratio(alone, large) if at is None else at.measured),
-                    "" if at is None or at.promised is None else f"{at.promised:.2f}",
+                    "" if at is None or at.expected is None else f"{at.expected:.2f}",
                     _percent(right),
                     "" if name == LARGE else difference_in_words(figures, scene, name),
                 )
@@ -228,7 +228,7 @@ def _limits(figures: Figures) -> Table:
     lines: list[tuple[str, ...]] = []
     for scene in figures.scenes(limit.SECTION):
         for name in figures.contenders(limit.SECTION, scene):
-            rate, promise, check, small, large = (
+            rate, guarantee, check, small, large = (
                 figures.median(limit.SECTION, scene, name, None, figure)
                 for figure in (
                     "rows_per_s", "promised_speedup", "computed_over_measured",
@@ -236,7 +236,7 @@ def _limits(figures: Figures) -> Table:
                 )
             )  # fmt: skip
             ratio = large / small if small and large else None
-            times = (_number(value) for value in (promise, check, ratio))
+            times = (_number(value) for value in (guarantee, check, ratio))
             lines.append((scene, name, _number(rate, 1), *times))
     return Table(
         "The limit",

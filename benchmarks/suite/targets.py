@@ -12,8 +12,8 @@ from statistics import median
 
 from cascadebert_build.report.markup import points
 
-from ..perf_analyzer import Load
-from ..report import Ratio
+from ..tools.perf_analyzer import Load
+from ..tools.report import Ratio
 from .bare_stage import small_stage_ms
 from .cascade_settings import CASCADE, EQUAL_SHARES
 from .figures import Figures
@@ -125,7 +125,7 @@ def tally_of(verdicts: Sequence[Verdict]) -> str:
 def pointers_of(figures: Figures) -> list[tuple[int, str, str]]:
     """(number, about, where) of the targets that are no single ratio."""
     swept = (shares.SECTION, sweep.CORES, sweep.INSTANCES, sweep.BATCHES)
-    engines = "python -m benchmarks.engines measure"
+    engines = "python -m benchmarks.tools.engines measure"
     return [
         (6, "cost against load", _here(figures, "Cost against load", *swept)),
         (7, "ONNX Runtime's optimised graphs and INT8", "docs/onnxruntime.md"),

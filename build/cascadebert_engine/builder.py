@@ -18,7 +18,7 @@ from typing import Any
 from .errors import BuildFailed, NoGpu
 from .files import sha256_of_file
 from .machine import Machine, version_numbers
-from .manifest import FILE, PLAN, EngineManifest
+from .manifest import ENGINE_MANIFEST, PLAN, EngineManifest
 from .precision import PrecisionEvidence, evidence_from_inspector
 from .request import BuildOptions, EngineRequest
 
@@ -67,7 +67,7 @@ def build_plan(
         )
     source = request.fp16 if graph == "fp16" else request.fp32
     # What an interrupted build left must not pass for its result.
-    for name in (PLAN, FILE):
+    for name in (PLAN, ENGINE_MANIFEST):
         (folder / name).unlink(missing_ok=True)
     _require_memory(Cuda().free_bytes(), folder / source.file)
     with _logged(folder / LOG) as log:
@@ -104,7 +104,7 @@ def build_plan(
         onnx_sha256=request.onnx_sha256,
         graph_sha256=source.sha256,
     )
-    manifest.write(folder / FILE)
+    manifest.write(folder / ENGINE_MANIFEST)
     return manifest
 
 

@@ -15,7 +15,7 @@ from .profiles import Profile
 from .request import BuildOptions
 
 SCHEMA_VERSION = 1
-FILE = "engine.json"
+ENGINE_MANIFEST = "engine.json"
 PLAN = "model.plan"
 
 _REBUILD = "build it again on this machine with `cascadebert compile`, then publish"

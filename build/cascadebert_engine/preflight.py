@@ -11,7 +11,7 @@ from .errors import PlanMisfit
 from .files import read_json
 from .machine import Machine, this_machine
 from .manifest import (
-    FILE,
+    ENGINE_MANIFEST,
     PLAN,
     check_calls,
     check_machine,
@@ -40,11 +40,11 @@ def misfits(
     for cascade, stage in _stages(repository, models, versions or {}):
         model = repository / str(stage.get("model"))
         folder = model / str(stage.get("version"))
-        if not (folder / PLAN).exists() and not (folder / FILE).exists():
+        if not (folder / PLAN).exists() and not (folder / ENGINE_MANIFEST).exists():
             continue
         machine = machine or this_machine()
         try:
-            manifest = manifest_from_file(folder / FILE)
+            manifest = manifest_from_file(folder / ENGINE_MANIFEST)
             # Triton's own backend puts an instance on every GPU, our session one on the first.
             embedded = (folder / "model.py").exists()
             for device in range(1 if embedded else max(1, len(machine.gpus))):

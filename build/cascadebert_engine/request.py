@@ -11,7 +11,7 @@ from .files import read_json, sha256_of_file, write_json
 from .profiles import Profile
 
 SCHEMA_VERSION = 1
-FILE = "engine-request.json"
+ENGINE_REQUEST = "engine-request.json"
 
 HARDWARE_COMPATIBILITY = ("none", "ampere_plus", "same_compute_capability")
 

@@ -14,7 +14,7 @@ from .builder import import_tensorrt
 from .cuda import Cuda, Graph, Memory, padded_to_rows
 from .errors import CudaError, NoGpu, PlanMisfit
 from .machine import this_machine
-from .manifest import FILE, EngineManifest, check_machine, check_plan, manifest_from_file
+from .manifest import ENGINE_MANIFEST, EngineManifest, check_machine, check_plan, manifest_from_file
 from .profiles import graph_batches
 
 LOGITS = "logits"
@@ -41,7 +41,7 @@ class EngineSession:
             NoGpu: there is too little memory on the GPU.
             CudaError: the CUDA runtime refused something else.
         """
-        self.manifest = manifest_from_file(plan.with_name(FILE))
+        self.manifest = manifest_from_file(plan.with_name(ENGINE_MANIFEST))
         machine = this_machine(of_python=True)
         check_machine(self.manifest, machine, device)
         check_plan(plan, self.manifest)

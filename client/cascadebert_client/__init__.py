@@ -5,8 +5,15 @@ It needs numpy, tqdm and tritonclient[grpc], and never torch.
 
 from importlib.metadata import PackageNotFoundError, version
 
-from .async_client import AsyncCascadeClient
-from .deadline import RetryPolicy
+from ._async import AsyncCascadeClient
+from ._deadline import RetryPolicy
+from ._sync import CascadeClient
+from ._types import (
+    Classification,
+    ModelStatistics,
+    ModelStatus,
+    ServerStatus,
+)
 from .errors import (
     AccessRestricted,
     CascadeClientError,
@@ -18,8 +25,6 @@ from .errors import (
     ServerUnavailable,
     UnexpectedResponse,
 )
-from .sync_client import CascadeClient
-from .types import Classification, ModelStatistics, ModelStatus, ServerStatus
 
 try:
     __version__ = version("cascadebert")

@@ -6,8 +6,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import PurePath
 from typing import Any, BinaryIO, TypeAlias
 
+from ._requests import (
+    Row,
+    text_problem,
+)
 from .errors import InvalidRequest
-from .requests import Row, text_problem
 
 Line: TypeAlias = tuple[int, str]
 """A line with its number, counted from 1."""

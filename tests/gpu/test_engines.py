@@ -16,7 +16,7 @@ from cascadebert_build.repository.versions import published_policy
 from cascadebert_build.verification.decisions import MAX_FLIPPED
 from cascadebert_build.verification.engine import MAX_DIFFERENCE
 from cascadebert_engine.machine import version_numbers
-from cascadebert_engine.manifest import FILE, PLAN
+from cascadebert_engine.manifest import ENGINE_MANIFEST, PLAN
 from tests.support.gpu import Project
 
 pytestmark = [pytest.mark.gpu, pytest.mark.timeout(1800)]
@@ -94,7 +94,7 @@ def test_the_certificate_names_the_plans(project: Project) -> None:
     artefacts = (steps.policy().certificate or {})["artefacts"]
     for member in steps.config.members:
         folder = project.repository / steps.config.model_name(member) / "1"
-        published = json.loads((folder / FILE).read_text())
+        published = json.loads((folder / ENGINE_MANIFEST).read_text())
         assert artefacts[member.name]["plan_sha256"] == published["plan_sha256"]
         assert (folder / PLAN).stat().st_size == published["plan_bytes"]
         assert not list(folder.glob("*.onnx"))

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from cascadebert_engine.manifest import FILE, PLAN
-from cascadebert_engine.request import FILE as REQUEST
+from cascadebert_engine.manifest import ENGINE_MANIFEST, PLAN
+from cascadebert_engine.request import ENGINE_REQUEST
 from tests.support.pretend_gpu import PretendedMachine
 
 pytestmark = [pytest.mark.gpu, pytest.mark.timeout(600)]
@@ -40,7 +40,7 @@ def copy(cascade: Path, tmp_path: Path) -> Path:
 
 
 def request_of(folder: Path) -> Path:
-    return next(folder.glob(f"work/*/small/engine/{REQUEST}"))
+    return next(folder.glob(f"work/*/small/engine/{ENGINE_REQUEST}"))
 
 
 def plan_of(folder: Path) -> Path:
@@ -96,7 +96,7 @@ def test_the_check_needs_python_alone(pretended_machine: PretendedMachine, casca
 
 
 def test_another_tensorrt(pretended_machine: PretendedMachine, copy: Path) -> None:
-    manifest = plan_of(copy).with_name(FILE)
+    manifest = plan_of(copy).with_name(ENGINE_MANIFEST)
     _edit(manifest, tensorrt="10.12.0.36")
     done = pretended_machine.run("-m", "cascadebert_engine", "check", str(copy / "repository"))
     assert done.returncode == 1
@@ -127,9 +127,15 @@ def _edit(path: Path, **values: object) -> None:
         (_cut, "is damaged"),
         (_flip, "is damaged"),
         (Path.unlink, "is missing"),
-        (lambda plan: plan.with_name(FILE).write_text("{"), "is missing or damaged"),
-        (lambda plan: _edit(plan.with_name(FILE), schema_version=9), "has the schema version 9"),
-        (lambda plan: _edit(plan.with_name(FILE), gpus=2), "is not an engine's manifest"),
+        (lambda plan: plan.with_name(ENGINE_MANIFEST).write_text("{"), "is missing or damaged"),
+        (
+            lambda plan: _edit(plan.with_name(ENGINE_MANIFEST), schema_version=9),
+            "has the schema version 9",
+        ),
+        (
+            lambda plan: _edit(plan.with_name(ENGINE_MANIFEST), gpus=2),
+            "is not an engine's manifest",
+        ),
     ],
 )
 def test_a_damaged_plan(
@@ -213,7 +219,7 @@ def test_an_engine_that_cannot_be_built(
     assert sentence in done.stderr, done.stderr
     if "BUILD" in pretend:  # nothing that could pass for an engine is left
         assert not request.with_name(PLAN).exists()
-        assert not request.with_name(FILE).exists()
+        assert not request.with_name(ENGINE_MANIFEST).exists()
 
 
 def test_an_unsupported_operator_is_named(pretended_machine: PretendedMachine, copy: Path) -> None:

@@ -60,7 +60,7 @@ class Audited:
         while True:
             ended = subprocess.run(
                 [
-                    *(sys.executable, "-m", "cascadebert_client.cli", "audit", "--json"),
+                    *(sys.executable, "-m", "cascadebert_client.cli.commands", "audit", "--json"),
                     *("--url", self.server.url, "--metrics-url", self.metrics_url),
                     *("--model", model, *arguments),
                 ],
@@ -84,8 +84,8 @@ def audited(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         StageFiles(stage, built.steps.workspace.onnx(m), built.steps.workspace.tokenizer(m))
         for stage, m in zip(built.policy.stages, members, strict=True)
     ]
-    promise = {"kind": "max_disagreement", "limit": LIMIT, "confidence": 0.95}
-    points = {point: {"promise": promise} for point in built.policy.operating_points}
+    guarantee = {"kind": "max_disagreement", "limit": LIMIT, "confidence": 0.95}
+    points = {point: {"promise": guarantee} for point in built.policy.operating_points}
     policy = replace(built.policy, audit_rate=1.0, certificate={"operating_points": points})
     for name in ("calm", "drifted"):
         publish_cascade(repository, name, policy, files, built.steps.config.runtime)

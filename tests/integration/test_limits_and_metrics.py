@@ -31,8 +31,8 @@ from cascadebert_build.server.tritonserver import (
 )
 from cascadebert_client import AsyncCascadeClient, CascadeClient, RetryPolicy
 from cascadebert_core.contract import POLICY_FILE
+from cascadebert_core.metrics import FAMILIES
 from cascadebert_core.policy import policy_to_json
-from cascadebert_core.tally import FAMILIES
 from tests.support.checkpoints import TEXTS, save_checkpoint, write_config
 from tests.support.serving import FREE_PORTS, Built, build
 

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from cascadebert_build.repository.publish import publish_cascade
-from cascadebert_build.repository.served_versions import start_versions
+from cascadebert_build.repository.served_versions import served_versions
 from cascadebert_build.repository.versions import published_policy
-from cascadebert_build.server.model_control import RunningServer
+from cascadebert_build.server.model_control import ModelControlClient
 from cascadebert_build.server.rollout import load_cascade
 from cascadebert_build.server.serve import serve_cascades
 from cascadebert_build.server.tritonserver import TritonServer
@@ -67,7 +67,7 @@ def repository(built: Built, tmp_path: Path) -> Repository:
 def restricted(repository: Repository) -> Iterator[TritonServer]:
     """A server of the first version that loads only for those who have the key."""
     with TritonServer(repository.path, ports=FREE_PORTS, options=RESTRICTED) as server:
-        with RunningServer(server.url, HEADERS) as running:
+        with ModelControlClient(server.url, HEADERS) as running:
             load_cascade(repository.path, "tiny", running)
         repository.publish(0.97)
         repository.publish(1.0)
@@ -116,7 +116,7 @@ def test_versions_are_loaded_and_the_next_start_serves_them(
     assert load(repository, restricted, "--versions", "1").returncode == 0
     assert policies(url) == {repository.policy(1)}
     restricted.stop()
-    assert start_versions(repository.path / "tiny") == (1,)
+    assert served_versions(repository.path / "tiny") == (1,)
     with serve_cascades(repository.path, ports=FREE_PORTS) as again:
         assert policies(again.url) == {repository.policy(1)}
 
@@ -194,7 +194,7 @@ def test_a_repository_that_is_not_the_servers_is_noticed(
 def test_the_configuration_is_the_one_that_serve_gives(
     repository: Repository, restricted: TritonServer
 ) -> None:
-    with RunningServer(restricted.url, HEADERS) as running:
+    with ModelControlClient(restricted.url, HEADERS) as running:
         before = {model: running.config(model) for model in ("tiny_small", "tiny_large")}
         assert load(repository, restricted, "--instances", "tiny_large=2").returncode == 0
         after = {model: running.config(model) for model in (*before, "tiny")}
@@ -231,4 +231,4 @@ def test_serve_serves_the_newest_unless_told_otherwise(repository: Repository) -
             server.terminate()
         assert server.wait(60) == 0
     # What a command line asked for once is not remembered.
-    assert start_versions(repository.path / "tiny") == (2,)
+    assert served_versions(repository.path / "tiny") == (2,)

@@ -15,7 +15,7 @@ from cascadebert_build.server.serve import serve_cascades
 from cascadebert_build.server.tritonserver import TritonServer
 from cascadebert_build.tuning.policy import answers_of_stages
 from cascadebert_client import CascadeClient
-from cascadebert_client.rendering import status_text
+from cascadebert_client.cli.rendering import status_text
 from cascadebert_core.contract import POLICY_FILE
 from cascadebert_core.policy import Policy, Threshold, policy_to_json
 from tests.support.serving import FREE_PORTS, Built

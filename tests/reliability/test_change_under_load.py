@@ -23,7 +23,7 @@ from cascadebert_build.repository.versions import (
     published_policy,
     published_versions,
 )
-from cascadebert_build.server.model_control import RunningServer
+from cascadebert_build.server.model_control import ModelControlClient
 from cascadebert_build.server.rollout import load_cascade
 from cascadebert_build.server.tritonserver import TritonServer
 from cascadebert_client import CascadeClient, Classification, RetryPolicy
@@ -120,7 +120,7 @@ class Service:
     server: TritonServer
     repository: Path
     sources: tuple[Steps, Steps]
-    running: RunningServer
+    running: ModelControlClient
     published: int = 0
 
     def publish(self, source: int) -> int:
@@ -173,7 +173,7 @@ def published(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def service(published: Path, sources: tuple[Steps, Steps], tmp_path: Path) -> Iterator[Service]:
     repository = tmp_path / "repository"
     shutil.copytree(published, repository)
-    with serving(repository) as server, RunningServer(server.url) as running:
+    with serving(repository) as server, ModelControlClient(server.url) as running:
         yield Service(server, repository, sources, running)
 
 

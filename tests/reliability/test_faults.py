@@ -24,7 +24,7 @@ from pathlib import Path
 import pytest
 
 from cascadebert_build.repository.model_config import config_to_json
-from cascadebert_build.server.model_control import RunningServer
+from cascadebert_build.server.model_control import ModelControlClient
 from cascadebert_build.server.stubs import stubs_of
 from cascadebert_build.server.tritonserver import TritonServer
 from cascadebert_build.server.watchdog import (
@@ -175,7 +175,7 @@ def check_sound(scene: Scene, generator: LoadProcess) -> None:
 
 
 def check_unload_and_stop(server: TritonServer) -> None:
-    with RunningServer(server.url, timeout_s=60) as running:
+    with ModelControlClient(server.url, timeout_s=60) as running:
         running.unload(CASCADE)
         running.settle([CASCADE])
     server.stop()
@@ -253,7 +253,7 @@ def test_a_stage_that_fails_where_answers_may_be_degraded(
 def test_a_stage_that_is_unloaded(
     built: Built, truth: Truth, generator: LoadProcess, tmp_path: Path
 ) -> None:
-    with scene(built, truth, tmp_path) as broken, RunningServer(broken.server.url) as running:
+    with scene(built, truth, tmp_path) as broken, ModelControlClient(broken.server.url) as running:
         config = config_to_json(running.config(LARGE))
 
         def fault(drawn: random.Random) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks.perf_analyzer import Load
+from benchmarks.tools.perf_analyzer import Load
 
 Row = dict[str, Any]
 SHARES = (0.0, 0.25, 1.0)
@@ -49,12 +49,12 @@ def window(
 
 
 def limit_row(
-    scene: str, share: float, *, rows_per_s: float = 100.0, promised: float = 2.0, repeat: int = 0,
+    scene: str, share: float, *, rows_per_s: float = 100.0, expected: float = 2.0, repeat: int = 0,
     **figures: Any,
 ) -> Row:  # fmt: skip
     """The limit at a share of deferred rows."""
     usual: Row = {
-        "rows_per_s": rows_per_s, "promised_speedup": promised, "row_ms": [1.0, 5.0],
+        "rows_per_s": rows_per_s, "promised_speedup": expected, "row_ms": [1.0, 5.0],
         "computed_over_measured": 1.01, "settings": "2 processes of 1 thread",
     }  # fmt: skip
     name = f"cascade, {share:.0%} deferred"
@@ -125,7 +125,7 @@ def _costs(scene: str, repeat: int) -> list[Row]:
         timed = timed_limit(16, 32, tried={"1": 1000.0, "32": 2000.0}) if share == 1.0 else None
         speedup = 1 / (0.2 + share)
         limited = limit_row(
-            scene, share, rows_per_s=30 * speedup, promised=speedup, repeat=repeat,
+            scene, share, rows_per_s=30 * speedup, expected=speedup, repeat=repeat,
             **({} if timed is None else {"limit": timed}),
         )  # fmt: skip
         found.append(limited)

@@ -9,8 +9,8 @@ import grpc
 import grpc.aio
 from tritonclient.grpc import InferResult, service_pb2
 
-from cascadebert_client.channels import channel_arguments
-from cascadebert_client.requests import server_timeout_s
+from cascadebert_client._channels import channel_arguments
+from cascadebert_client._requests import server_timeout_s
 
 pb: Any = service_pb2
 _METHOD = "/inference.GRPCInferenceService/ModelInfer"

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import cascadebert_core.audit
-from cascadebert_client.confidence_sequence import (
+from cascadebert_client._confidence_sequence import (
     BROKEN,
     HOLDS,
     UNDECIDED,

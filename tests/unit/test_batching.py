@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from cascadebert_core.batching import (
     CallLimits,
     bucket_of,
-    chunks_by_cost,
-    halved_for_parallel,
     next_call,
     pad_rows,
+    plan_calls,
+    split_across_instances,
 )
 from cascadebert_core.policy import ONE_CALL
 from cascadebert_core.tokenization import EncodedRow
@@ -83,7 +83,7 @@ def test_calls_hold_every_row_once_and_cost_little_more_than_they_must(
     lengths: list[int], most: int, call_tokens: int, max_tokens: int
 ) -> None:
     limits = limits_of(most, call_tokens, max_tokens)
-    chunks = chunks_by_cost(lengths, limits)
+    chunks = plan_calls(lengths, limits)
     assert sorted(i for chunk in chunks for i in chunk) == list(range(len(lengths)))
     padded = [bucket_of(max(lengths[i] for i in chunk), BUCKETS) for chunk in chunks]
     for chunk, length in zip(chunks, padded, strict=True):
@@ -115,7 +115,7 @@ def test_the_next_call_is_one_call_with_the_oldest_row_and_none_longer(
     assert chosen == sorted(set(chosen))
     longest = bucket_of(lengths[0], BUCKETS)
     assert all(lengths[i] <= longest for i in chosen)
-    assert len(chunks_by_cost([lengths[i] for i in chosen], limits)) == 1
+    assert len(plan_calls([lengths[i] for i in chosen], limits)) == 1
 
 
 @given(
@@ -131,8 +131,8 @@ def test_halves_hold_every_row_once_and_cost_a_twelfth_more_at_most(
         return sum(padded) + len(calls) * call_tokens
 
     limits = limits_of(16, call_tokens)
-    chunks = chunks_by_cost(lengths, limits)
-    calls = halved_for_parallel(chunks, lengths, limits, parallel)
+    chunks = plan_calls(lengths, limits)
+    calls = split_across_instances(chunks, lengths, limits, parallel)
     assert sorted(i for call in calls for i in call) == list(range(len(lengths)))
     assert all(calls)
     assert len(calls) <= max(parallel, len(chunks))
@@ -143,31 +143,31 @@ def test_halves_hold_every_row_once_and_cost_a_twelfth_more_at_most(
 
 def test_a_call_is_halved_for_those_who_would_wait_where_it_is_large() -> None:
     lengths, limits = [90] * 8 + [10] * 4, limits_of(call_tokens=20)
-    chunks = chunks_by_cost(lengths, limits)
+    chunks = plan_calls(lengths, limits)
     assert [len(chunk) for chunk in chunks] == [4, 8]
-    assert halved_for_parallel(chunks, lengths, limits, 2) == [chunks[1], chunks[0]]
-    three = halved_for_parallel(chunks, lengths, limits, 3)
+    assert split_across_instances(chunks, lengths, limits, 2) == [chunks[1], chunks[0]]
+    three = split_across_instances(chunks, lengths, limits, 3)
     assert three == [chunks[1][:4], chunks[1][4:], chunks[0]]
     dear = limits_of(call_tokens=ONE_CALL)
-    assert halved_for_parallel(chunks, lengths, dear, 3) == [chunks[1], chunks[0]]
-    assert halved_for_parallel([[0]], lengths, limits_of(), 3) == [[0]]
+    assert split_across_instances(chunks, lengths, dear, 3) == [chunks[1], chunks[0]]
+    assert split_across_instances([[0]], lengths, limits_of(), 3) == [[0]]
 
 
 def test_rows_share_a_call_where_its_price_is_above_the_padding() -> None:
     lengths = [90, 10, 12, 85]
-    assert chunks_by_cost(lengths, limits_of(call_tokens=0)) == [[1, 2], [0, 3]]
+    assert plan_calls(lengths, limits_of(call_tokens=0)) == [[1, 2], [0, 3]]
     # Two rows of 80 more tokens each.
-    assert chunks_by_cost(lengths, limits_of(call_tokens=159)) == [[1, 2], [0, 3]]
-    assert chunks_by_cost(lengths, limits_of(call_tokens=161)) == [[1, 2, 0, 3]]
+    assert plan_calls(lengths, limits_of(call_tokens=159)) == [[1, 2], [0, 3]]
+    assert plan_calls(lengths, limits_of(call_tokens=161)) == [[1, 2, 0, 3]]
     few = limits_of(2, ONE_CALL, buckets=(4, 8, 16))
-    assert chunks_by_cost([9, 1, 8, 2], few) == [[1, 3], [2, 0]]
-    assert chunks_by_cost([], limits_of()) == []
+    assert plan_calls([9, 1, 8, 2], few) == [[1, 3], [2, 0]]
+    assert plan_calls([], limits_of()) == []
 
 
 def test_rows_too_many_for_a_call_are_in_calls_of_one_size_in_their_order() -> None:
-    assert chunks_by_cost([10] * 9, limits_of(4)) == [[0, 1, 2], [3, 4, 5], [6, 7, 8]]
+    assert plan_calls([10] * 9, limits_of(4)) == [[0, 1, 2], [3, 4, 5], [6, 7, 8]]
     tokens = limits_of(max_tokens=128)
-    assert chunks_by_cost([10] * 9, tokens) == [[0, 1, 2, 3], [4, 5, 6, 7, 8]]
-    assert chunks_by_cost([60, 30, 60, 60], tokens) == [[1], [0], [2, 3]]
+    assert plan_calls([10] * 9, tokens) == [[0, 1, 2, 3], [4, 5, 6, 7, 8]]
+    assert plan_calls([60, 30, 60, 60], tokens) == [[1], [0], [2, 3]]
     # One row is always a call.
-    assert chunks_by_cost([90, 90], limits_of(max_tokens=50)) == [[0], [1]]
+    assert plan_calls([90, 90], limits_of(max_tokens=50)) == [[0], [1]]

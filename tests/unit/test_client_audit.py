@@ -9,10 +9,17 @@ from typing import Any
 import pytest
 
 from cascadebert_client import AsyncCascadeClient, CascadeClient
-from cascadebert_client.audit import Counts, counts_from_samples, promises_from_parameters
-from cascadebert_client.cli import main
+from cascadebert_client._audit import (
+    Counts,
+    counts_from_samples,
+    guarantees_from_parameters,
+)
+from cascadebert_client._metrics_text import (
+    metrics_url,
+    samples_from_text,
+)
+from cascadebert_client.cli.commands import main
 from cascadebert_client.errors import UnexpectedResponse
-from cascadebert_client.metrics_text import metrics_url, samples_from_text
 from tests.unit.fake_triton import FakeTriton
 
 POLICY = "0123456789abcdef" * 4
@@ -118,7 +125,7 @@ def test_metrics_are_on_the_host_of_the_server(url: str, expected: str) -> None:
     assert metrics_url(url) == expected
 
 
-def test_a_promise_that_holds(serve_page: Callable[..., str], capsys: Capture) -> None:
+def test_a_guarantee_that_holds(serve_page: Callable[..., str], capsys: Capture) -> None:
     url = serve_page(page(default=(4000, 8, 0, 0)))
     assert main(["audit", "--metrics-url", url, "--max-disagreement", "0.01"]) == 0
     printed = capsys.readouterr().out
@@ -128,7 +135,7 @@ def test_a_promise_that_holds(serve_page: Callable[..., str], capsys: Capture) -
     assert printed.endswith("  the promise holds: at most 1% disagreements\n")
 
 
-def test_a_broken_promise_ends_with_1_also_beside_one_that_holds(
+def test_a_broken_guarantee_ends_with_1_also_beside_one_that_holds(
     serve_page: Callable[..., str], capsys: Capture
 ) -> None:
     url = serve_page(page(careful=(4000, 0, 0, 0), fast=(1000, 60, 12, 3)))
@@ -173,18 +180,18 @@ def test_results_that_were_lost_count_against_every_verdict(
     assert capsys.readouterr().out.count("cannot be told yet") == 2
 
 
-def promising(**promises: tuple[str, float, float]) -> dict[str, str]:
+def promising(**guarantees: tuple[str, float, float]) -> dict[str, str]:
     points = {
         name: {
             "promise": {"kind": kind, "limit": limit, "confidence": confidence},
             "thresholds": [0.9],
         }
-        for name, (kind, limit, confidence) in promises.items()
+        for name, (kind, limit, confidence) in guarantees.items()
     }
     return {"operating_points": json.dumps({**points, "plain": {"promise": None}})}
 
 
-def test_the_promise_is_read_from_the_models_configuration(
+def test_the_guarantee_is_read_from_the_models_configuration(
     serve_page: Callable[..., str], capsys: Capture
 ) -> None:
     url = serve_page(page(balanced=(930, 70, 0, 0), fast=(930, 70, 0, 0), plain=(5, 0, 0, 0)))
@@ -220,7 +227,7 @@ async def test_both_clients_read_the_parameters_of_the_configuration() -> None:
             assert await client.model_parameters() == {"a": "1"}
 
 
-def test_without_a_promise_one_must_be_given(
+def test_without_a_guarantee_one_must_be_given(
     serve_page: Callable[..., str], capsys: Capture
 ) -> None:
     url = serve_page(page(default=(5, 0, 0, 0)))
@@ -276,6 +283,6 @@ def test_whatever_hinders_an_audit_ends_with_2(
         '{"a": {"promise": {"limit": 0.1}}}',
     ],
 )
-def test_a_parameter_that_is_no_promise_is_refused(text: str) -> None:
+def test_a_parameter_that_is_no_guarantee_is_refused(text: str) -> None:
     with pytest.raises(UnexpectedResponse, match="cannot be read"):
-        promises_from_parameters({"operating_points": text})
+        guarantees_from_parameters({"operating_points": text})

@@ -25,7 +25,10 @@ from cascadebert_client import (
     ServerUnavailable,
     UnexpectedResponse,
 )
-from cascadebert_client.channels import ChannelPool, channel_arguments
+from cascadebert_client._channels import (
+    ChannelPool,
+    channel_arguments,
+)
 from tests.unit.fake_triton import DRIVERS, POLICY, Driver, FakeTriton, expected
 
 Connect = Callable[..., Driver]

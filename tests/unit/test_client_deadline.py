@@ -11,9 +11,13 @@ from cascadebert_client import (
     RetryPolicy,
     ServerUnavailable,
 )
-from cascadebert_client.deadline import Deadline
+from cascadebert_client._deadline import Deadline
+from cascadebert_client._flows import (
+    Call,
+    CascadeFlows,
+    Pause,
+)
 from cascadebert_client.errors import Target
-from cascadebert_client.flows import Call, CascadeFlows, Pause
 
 TARGET = Target("localhost:8001", "cascade")
 UNAVAILABLE = InferenceServerException("refused", "StatusCode.UNAVAILABLE")

@@ -11,7 +11,10 @@ from cascadebert_build.repository.model_config import (
     describe_policy,
     parameter,
 )
-from cascadebert_client.operating_points import OperatingPoint, points_from_parameters
+from cascadebert_client._operating_points import (
+    OperatingPoint,
+    points_from_parameters,
+)
 from tests.support.policies import make_policy
 
 

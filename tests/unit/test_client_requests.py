@@ -9,8 +9,7 @@ from numpy.typing import NDArray
 from tritonclient.utils import deserialize_bytes_tensor
 
 from cascadebert_client import InvalidRequest, UnexpectedResponse
-from cascadebert_client.errors import Target
-from cascadebert_client.requests import (
+from cascadebert_client._requests import (
     OUTPUTS,
     Chunker,
     RowEncoder,
@@ -21,6 +20,7 @@ from cascadebert_client.requests import (
     require_iterable_of_rows,
     split,
 )
+from cascadebert_client.errors import Target
 
 TARGET = Target("localhost:8001", "cascade")
 

@@ -13,9 +13,12 @@ import numpy as np
 import pytest
 
 from cascadebert_client import CascadeClient, InvalidRequest, ModelNotFound
-from cascadebert_client.cli import main
-from cascadebert_client.requests import EncodedRow
-from cascadebert_client.traffic import Traffic, traffic_from_shares
+from cascadebert_client._requests import Utf8Row
+from cascadebert_client._traffic import (
+    Traffic,
+    traffic_from_shares,
+)
+from cascadebert_client.cli.commands import main
 from tests.unit.fake_triton import DRIVERS, Driver, FakeTriton, expected, policy_of
 
 Connect = Callable[..., Driver]
@@ -41,11 +44,11 @@ def connect(request: pytest.FixtureRequest, server: FakeTriton) -> Iterator[Conn
         driver.close()
 
 
-def rows(count: int) -> list[EncodedRow]:
+def rows(count: int) -> list[Utf8Row]:
     return [(f"text {number}".encode(), None) for number in range(count)]
 
 
-def versions_of(traffic: Traffic, asked: list[EncodedRow]) -> list[str]:
+def versions_of(traffic: Traffic, asked: list[Utf8Row]) -> list[str]:
     """The version of every row, in order; every row is in one part."""
     found: dict[int, str] = {}
     for part in traffic.parts(asked):
@@ -107,8 +110,8 @@ def test_a_larger_share_takes_no_text_away() -> None:
 
 def test_a_pair_is_another_row_than_its_texts() -> None:
     traffic = traffic_from_shares({"2": 0.5}, by="text")
-    texts: list[EncodedRow] = [(f"a{i}".encode(), None) for i in range(64)]
-    pairs: list[EncodedRow] = [(f"a{i}".encode(), b"b") for i in range(64)]
+    texts: list[Utf8Row] = [(f"a{i}".encode(), None) for i in range(64)]
+    pairs: list[Utf8Row] = [(f"a{i}".encode(), b"b") for i in range(64)]
     assert versions_of(traffic, texts) != versions_of(traffic, pairs)
 
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cascadebert_client.confidence_sequence import (
+from cascadebert_client._confidence_sequence import (
     BROKEN,
     HOLDS,
     UNDECIDED,

@@ -89,14 +89,14 @@ def test_a_seed_gives_the_same_rows_and_another_gives_others() -> None:
     assert len(texts & others) < len(texts) / 10
 
 
-def test_only_what_python_promises_to_repeat_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_what_python_guarantees_to_repeat_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
     # Of random.Random, only random() is promised to repeat itself in every version.
-    class Promised(random.Random):
+    class Guaranteed(random.Random):
         def getrandbits(self, k: int, /) -> int:
             raise AssertionError("choice, shuffle, sample and randrange may change")
 
     expected = corpus_from_seed(1, train_rows=200, validation_rows=100, test_rows=100)
-    monkeypatch.setattr(corpus_module.random, "Random", Promised)
+    monkeypatch.setattr(corpus_module.random, "Random", Guaranteed)
     assert corpus_from_seed(1, train_rows=200, validation_rows=100, test_rows=100) == expected
 
 

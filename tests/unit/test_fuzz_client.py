@@ -10,10 +10,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cascadebert_client.audit import PARAMETER, counts_from_samples, promises_from_parameters
+from cascadebert_client._audit import (
+    PARAMETER,
+    counts_from_samples,
+    guarantees_from_parameters,
+)
+from cascadebert_client._metrics_text import (
+    Sample,
+    samples_from_text,
+)
+from cascadebert_client._operating_points import points_from_parameters
 from cascadebert_client.errors import UnexpectedResponse
-from cascadebert_client.metrics_text import Sample, samples_from_text
-from cascadebert_client.operating_points import points_from_parameters
 from tests.support.fuzzing import ANY_TEXT, json_values, mutated
 from tests.support.sizes import sized
 
@@ -98,13 +105,13 @@ def read_points(text: str) -> None:
         assert isinstance(point.name, str)
         assert point.goal is None or len(point.goal) < 10_000
     try:
-        promises = promises_from_parameters({PARAMETER: text})
+        guarantees = guarantees_from_parameters({PARAMETER: text})
     except UnexpectedResponse as exc:
         assert str(exc)
         return
-    for promise in promises.values():
-        assert 0 < promise.limit < 1
-        assert math.isfinite(promise.confidence)
+    for guarantee in guarantees.values():
+        assert 0 < guarantee.limit < 1
+        assert math.isfinite(guarantee.confidence)
 
 
 @EXAMPLES

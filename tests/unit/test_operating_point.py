@@ -51,7 +51,7 @@ def risk_on_fresh_rows(thresholds: tuple[object, ...], stages: int = 2) -> float
 
 
 @pytest.mark.parametrize(("stages", "per_label"), [(2, False), (2, True), (3, False), (3, True)])
-def test_a_promise_holds_on_fresh_rows(stages: int, per_label: bool) -> None:
+def test_a_guarantee_holds_on_fresh_rows(stages: int, per_label: bool) -> None:
     population = population_of(6000, stages=stages)
     point = choose_operating_point(
         Goal("max_disagreement", 0.03, 0.95), population, per_label=per_label

@@ -12,8 +12,8 @@ import pytest
 from cascadebert_build.config.schema import RuntimeConfig
 from cascadebert_build.errors import UsageError
 from cascadebert_build.repository.deployment import (
-    Wishes,
-    plan_cascade,
+    PlacementOverrides,
+    deployment_of,
 )
 from cascadebert_build.repository.model_config import (
     CALLS_IN_FLIGHT,
@@ -28,8 +28,8 @@ from cascadebert_build.repository.publish import (
     publish_cascade,
 )
 from cascadebert_build.repository.served_versions import (
-    choose_start_versions,
-    start_versions,
+    choose_served_versions,
+    served_versions,
 )
 from cascadebert_build.repository.versions import (
     pins_of_version,
@@ -171,7 +171,7 @@ def test_a_version_that_a_start_serves_is_kept_however_old(
 ) -> None:
     publish(threshold(0.9))
     publish(threshold(0.8), keep=2)
-    choose_start_versions(repository, "mine", [1])
+    choose_served_versions(repository, "mine", [1])
     publish(threshold(0.7), keep=2)
     assert published_versions(repository / "mine") == [1, 2, 3]
     # Now the newest is what a start serves.
@@ -182,10 +182,10 @@ def test_a_version_that_a_start_serves_is_kept_however_old(
 def test_what_the_next_start_serves_is_never_deleted(repository: Path, publish: Publish) -> None:
     publish(threshold(0.9))
     publish(threshold(0.8), "small", "larger")
-    choose_start_versions(repository, "mine", [1])
+    choose_served_versions(repository, "mine", [1])
     assert publish(threshold(0.8), "small", "larger", keep=1) == []
     assert published_versions(repository / "mine") == [1, 2]
-    assert start_versions(repository / "mine") == (1,)
+    assert served_versions(repository / "mine") == (1,)
     assert (repository / "mine_1" / "1").is_dir()
 
 
@@ -235,7 +235,7 @@ def test_a_repository_of_an_earlier_release_goes_on(repository: Path, publish: P
     (repository / "mine" / "configs" / "published.pbtxt").write_text(
         'name: "mine"\nversion_policy { latest { num_versions: 1 } }\n'
     )
-    assert start_versions(repository / "mine") == (1,)
+    assert served_versions(repository / "mine") == (1,)
     assert publish(threshold(0.8), "small", "larger") == ["mine_1", "mine"]
     assert pins_of_version(repository / "mine", 2) == {"mine_0": 1, "mine_1": 2}
 
@@ -350,16 +350,16 @@ def test_a_start_serves_the_newest_until_others_are_chosen(
         text = (repository / model / "configs" / "published.pbtxt").read_text()
         return versions_of_config(config_from_text(text))
 
-    assert start_versions(mine) == (2,)
+    assert served_versions(mine) == (2,)
     assert (started("mine"), started("mine_0"), started("mine_1")) == ([2], [1], [2])
-    assert choose_start_versions(repository, "mine", [1])
+    assert choose_served_versions(repository, "mine", [1])
     assert (started("mine"), started("mine_1")) == ([1], [1])
     assert publish(threshold(0.9), "small", "larger") == [], "nothing new, nothing chosen"
-    assert start_versions(mine) == (1,)
-    choose_start_versions(repository, "mine", [1, 2])
+    assert served_versions(mine) == (1,)
+    choose_served_versions(repository, "mine", [1, 2])
     assert (started("mine"), started("mine_1")) == ([1, 2], [1, 2])
     publish(threshold(0.5))
-    assert start_versions(mine) == (3,)
+    assert served_versions(mine) == (3,)
 
 
 def test_stages_of_two_cascades_start_with_what_both_call(
@@ -380,12 +380,12 @@ def test_the_plan_pins_versions_and_keeps_what_runs(
     monkeypatch.setattr(plan, "cores", lambda: 8)
     publish(threshold(0.9))
     publish(threshold(0.8), "small", "larger")
-    fresh = plan_cascade(repository, "mine", [2], Wishes())
+    fresh = deployment_of(repository, "mine", [2], PlacementOverrides())
     assert [config.instance_group[0].count for config in fresh.stages.values()] == [4, 4]
     assert versions_of_config(fresh.cascade) == [2]
     running = dict(fresh.stages)
     running["mine_1"].instance_group[0].count = 2
-    kept = plan_cascade(repository, "mine", [1, 2], Wishes(), running)
+    kept = deployment_of(repository, "mine", [1, 2], PlacementOverrides(), running)
     assert [config.instance_group[0].count for config in kept.stages.values()] == [4, 2]
     assert kept.cascade.parameters["calls_in_flight"].string_value == "2"
     assert kept.cascade.parameters["first_calls"].string_value == "4"
@@ -393,7 +393,9 @@ def test_the_plan_pins_versions_and_keeps_what_runs(
     assert kept.cascade.parameters["policy"].string_value == (
         published_policy(repository, "mine", 2).id
     )
-    wished = plan_cascade(repository, "mine", [1], Wishes({"mine_1": 3}, {"": 2}), running)
+    wished = deployment_of(
+        repository, "mine", [1], PlacementOverrides({"mine_1": 3}, {"": 2}), running
+    )
     assert wished.stages["mine_1"].instance_group[0].count == 3
     assert wished.stages["mine_1"].parameters["threads"].string_value == "2"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...perf_analyzer import Load
+from ...tools.perf_analyzer import Load
 from ..bench import TritonSide
 
 SECTION = "rows"

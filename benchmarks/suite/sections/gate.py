@@ -16,9 +16,13 @@ import numpy as np
 
 from cascadebert_core.tokenization import Encoder, Text
 
-from ...corpus import rows_of_fullest_bucket, write_texts, write_tokens
-from ...perf_analyzer import Load
-from ...window import latency_of
+from ...tools.corpus import (
+    rows_of_fullest_bucket,
+    write_texts,
+    write_tokens,
+)
+from ...tools.perf_analyzer import Load
+from ...tools.window import latency_of
 from ..bench import TritonSide
 from ..contender import Contender
 from ..scene import encoders_of_scene

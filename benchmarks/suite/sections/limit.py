@@ -13,10 +13,10 @@ from cascadebert_core.batching import bucket_of
 from cascadebert_core.contract import POLICY_FILE
 from cascadebert_core.policy import policy_to_json
 
-from ...machine import quiet_meter
 from ...peers.limit import Limit, measure_limit
-from ...progress import say
-from ...repository import copy_cascade
+from ...tools.machine import quiet_meter
+from ...tools.progress import say
+from ...tools.repository import copy_cascade
 from ..bench import Bench
 from ..record import Key
 from ..scene import Scene, encoders_of_scene

@@ -6,7 +6,7 @@ from statistics import median
 
 from cascadebert_build.errors import UsageError
 
-from ...perf_analyzer import Load
+from ...tools.perf_analyzer import Load
 from ..bench import TritonSide
 from ..cascade_settings import CASCADE
 from ..contender import Contender

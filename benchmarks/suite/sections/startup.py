@@ -17,8 +17,8 @@ from cascadebert_build.server.serve import serve_cascades
 from cascadebert_build.server.tritonserver import Ports
 from cascadebert_client import CascadeClient
 
-from ...memory import memory_of
-from ...progress import say
+from ...tools.memory import memory_of
+from ...tools.progress import say
 from ..bench import THREADS, Bench
 from ..record import Key
 from ..scene import Scene

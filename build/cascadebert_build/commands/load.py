@@ -8,17 +8,17 @@ import os
 from dataclasses import asdict
 from typing import Any
 
-from cascadebert_client.errors import InvalidRequest
-from cascadebert_client.server_arguments import (
+from cascadebert_client.cli.server_arguments import (
     add_server_arguments,
     credentials_from_arguments,
     headers_from_arguments,
 )
+from cascadebert_client.errors import InvalidRequest
 
 from ..errors import UsageError
-from ..repository.deployment import Wishes
+from ..repository.deployment import PlacementOverrides
 from ..repository.versions import versions_from_text
-from ..server.model_control import RunningServer
+from ..server.model_control import ModelControlClient
 from ..server.rollout import load_cascade
 from .build import add_repository_argument
 from .serve import add_placement_arguments, counts_from_arguments
@@ -60,18 +60,18 @@ def _load(args: argparse.Namespace) -> int:
     if not args.timeout_s > 0:  # false for NaN too
         raise UsageError(f"--timeout-s is {args.timeout_s}: give a number of seconds above 0")
     versions = () if args.versions is None else versions_from_text(args.versions)
-    wishes = Wishes(*counts_from_arguments(args))
+    overrides = PlacementOverrides(*counts_from_arguments(args))
     key = os.environ.get(_KEY_VARIABLE, "")
     try:
         headers = {**({_KEY_HEADER: key} if key else {}), **headers_from_arguments(args)}
         credentials = credentials_from_arguments(args)
     except InvalidRequest as exc:
         raise UsageError(str(exc)) from exc
-    with RunningServer(
+    with ModelControlClient(
         args.url, headers, credentials=credentials, timeout_s=args.timeout_s
     ) as server:
         loaded = load_cascade(
-            args.model_repository, args.cascade, server, versions=versions, wishes=wishes
+            args.model_repository, args.cascade, server, versions=versions, overrides=overrides
         )
     if args.json:
         print(json.dumps(asdict(loaded)))

@@ -8,14 +8,14 @@ from ..errors import UsageError
 from ..tuning.guarantee import (
     ACCURACY_DROP,
     DISAGREEMENT,
-    Promise,
+    Guarantee,
 )
 
 DEFERRAL_RATE = "max_deferral_rate"
 SPEEDUP = "min_speedup"
 COST = "max_cost"
 KINDS = (DISAGREEMENT, ACCURACY_DROP, DEFERRAL_RATE, SPEEDUP, COST)
-PROMISES = (DISAGREEMENT, ACCURACY_DROP)
+GUARANTEES = (DISAGREEMENT, ACCURACY_DROP)
 DEFAULT_CONFIDENCE = 0.95
 # Of a promise: below, no number of rows could show it.
 _LEAST_LIMIT = 1e-6
@@ -38,12 +38,12 @@ class Goal:
     confidence: float = DEFAULT_CONFIDENCE
 
     @property
-    def promise(self) -> Promise | None:
+    def guarantee(self) -> Guarantee | None:
         """What it promises; None where it is a budget, which promises nothing about answers."""
-        if self.kind not in PROMISES:
+        if self.kind not in GUARANTEES:
             return None
         assert isinstance(self.limit, float)
-        return Promise(self.kind, self.limit, self.confidence)
+        return Guarantee(self.kind, self.limit, self.confidence)
 
     def rates(self, n: int) -> tuple[float, ...]:
         """The limit for each of n stages."""
@@ -77,7 +77,7 @@ class Goal:
                 )
             return
         limit = self.rates(1)[0]
-        if self.kind in PROMISES and not _LEAST_LIMIT <= limit < 1:
+        if self.kind in GUARANTEES and not _LEAST_LIMIT <= limit < 1:
             raise UsageError(
                 f"{key} is {limit}: give a share between 0 and 1, such as 0.01, and no less than "
                 f"{_LEAST_LIMIT:g}"
@@ -88,8 +88,8 @@ class Goal:
             raise UsageError(f"{key} is {limit}: give milliseconds a row, above 0")
 
     def __str__(self) -> str:
-        if self.promise is not None:
-            return str(self.promise)
+        if self.guarantee is not None:
+            return str(self.guarantee)
         numbers = "/".join(f"{value:g}" for value in self.rates(1))
         return {
             DEFERRAL_RATE: f"at most {numbers} of the rows deferred by a stage",

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cascadebert_client._requests import text_problem
 from cascadebert_client.errors import InvalidRequest
-from cascadebert_client.requests import text_problem
 from cascadebert_client.sources import SUFFIXES, Values, values_from_file
 from cascadebert_core.tokenization import Text
 

@@ -20,9 +20,9 @@ from .goals import (
     DEFAULT_CONFIDENCE,
     DEFAULT_GOALS,
     DEFAULT_POINT,
+    GUARANTEES,
     KINDS,
     ONLY_POINT,
-    PROMISES,
     Goal,
 )
 
@@ -201,10 +201,10 @@ class GoalConfig:
             raise UsageError(f"{where} has {' and '.join(given)}: give one of them")
         for kind, limit in given.items():
             goal = Goal(kind, limit, confidence if self.confidence is None else self.confidence)
-            if goal.promise is None and self.confidence is not None:
+            if goal.guarantee is None and self.confidence is not None:
                 raise UsageError(
                     f"{where}.confidence is {self.confidence}, and {kind} is a budget, which "
-                    f"promises nothing: leave it out, or give one of {', '.join(PROMISES)}"
+                    f"promises nothing: leave it out, or give one of {', '.join(GUARANTEES)}"
                 )
             return goal
         return None

@@ -17,7 +17,7 @@ from cascadebert_engine.errors import EngineError
 from cascadebert_engine.files import read_json, sha256_of_file, write_json, write_text
 from cascadebert_engine.machine import this_machine
 from cascadebert_engine.manifest import (
-    FILE,
+    ENGINE_MANIFEST,
     PLAN,
     EngineManifest,
     check_calls,
@@ -25,8 +25,7 @@ from cascadebert_engine.manifest import (
     check_plan,
     manifest_from_file,
 )
-from cascadebert_engine.request import FILE as REQUEST
-from cascadebert_engine.request import EngineRequest, Graph, request_from_file
+from cascadebert_engine.request import ENGINE_REQUEST, EngineRequest, Graph, request_from_file
 from cascadebert_engine.session import EngineSession
 
 from ..config.rows import Rows
@@ -119,7 +118,7 @@ class EngineSteps:
             self.manifest(member).plan_sha256,
             # With CUDA graphs calls have other sizes, and so other kernels.
             f", graphs {self.config.runtime.cuda_graphs}",
-            folder / FILE,
+            folder / ENGINE_MANIFEST,
         )
 
     @contextmanager
@@ -155,7 +154,7 @@ class EngineSteps:
             onnx_sha256=manifest.onnx_sha256,
             options=self.config.compile.build_options(),
         )
-        request.write(folder / REQUEST)
+        request.write(folder / ENGINE_REQUEST)
         return request
 
     def _make_graphs(self, member: MemberConfig) -> tuple[Graph, Graph]:
@@ -163,7 +162,7 @@ class EngineSteps:
         folder = self.workspace.engine(member)
         with timed("graph", member.name) as note:
             # Nothing of an earlier graph may be built from until this one is found good.
-            for name in ("graph.json", REQUEST):
+            for name in ("graph.json", ENGINE_REQUEST):
                 (folder / name).unlink(missing_ok=True)
             fp32, fp16 = folder / "fp32.onnx", folder / "fp16.onnx"
             opset = tensorrt_graph(self.workspace.onnx(member), fp32)
@@ -233,7 +232,7 @@ class EngineSteps:
             EngineError: there is no GPU or no TensorRT, or the engine cannot be built.
         """
         folder = self.workspace.engine(member)
-        request = request_from_file(folder / REQUEST)
+        request = request_from_file(folder / ENGINE_REQUEST)
         exported = self.workspace.manifest(member)
         if (
             request.onnx_sha256 != exported.onnx_sha256
@@ -298,12 +297,12 @@ class EngineSteps:
             PlanMisfit: the plan is damaged, or does not hold the calls of the stage.
         """
         folder = self.workspace.engine(member)
-        if not (folder / FILE).is_file():
+        if not (folder / ENGINE_MANIFEST).is_file():
             raise UsageError(
                 f"the member {member.name!r} has no engine: run `cascadebert compile` on a machine "
                 "with a GPU"
             )
-        manifest = manifest_from_file(folder / FILE)
+        manifest = manifest_from_file(folder / ENGINE_MANIFEST)
         check_plan(folder / PLAN, manifest)
         exported = self.workspace.manifest(member)
         if manifest.onnx_sha256 != exported.onnx_sha256:
@@ -331,7 +330,7 @@ class EngineSteps:
         """The manifest of a plan that this request and this machine would give again."""
         folder = self.workspace.engine(member)
         try:
-            manifest = manifest_from_file(folder / FILE)
+            manifest = manifest_from_file(folder / ENGINE_MANIFEST)
             check_plan(folder / PLAN, manifest)
             check_machine(manifest, this_machine(of_python=True))
         except EngineError:
@@ -363,7 +362,7 @@ class EngineSteps:
     def _verify_key(self, member: MemberConfig) -> str:
         """A hash of everything that the check of the plan reads."""
         folder = self.workspace.engine(member)
-        files = [folder / PLAN, folder / FILE, folder / "reference.npz"]
+        files = [folder / PLAN, folder / ENGINE_MANIFEST, folder / "reference.npz"]
         return sha256_of(
             [sha256_of_file(file) if file.is_file() else None for file in files],
             self.workspace.manifest(member).onnx_sha256, self.config.buckets(member),

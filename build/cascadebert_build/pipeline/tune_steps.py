@@ -208,9 +208,9 @@ class TuneSteps:
             return goals
         n = len(split.thresholds if len(self._config.members) == 2 else split.test)
         needed = {
-            name: goal.promise.smallest_n
+            name: goal.guarantee.smallest_n
             for name, goal in goals.items()
-            if goal.promise is not None
+            if goal.guarantee is not None
         }
         for name, least in needed.items():
             if n < least:
@@ -317,14 +317,14 @@ def _as_sentence(point: OperatingPoint, goal: Goal) -> str:
         f"{1 - found['exits'][0]:.1%} deferred, {found['speedup']:.3g} times cheaper than the "
         f"last member alone, {found['disagreement']:.2%} other answers on {found['n']} rows"
     )
-    if goal.promise is None:
+    if goal.guarantee is None:
         text = f"{what}; {goal}: promises nothing about the answers"
     else:
         text = f"{what}; promised: {goal}"
     if found["exits"][-1] == 1:
         text += "; EVERYTHING is deferred: " + (
             "serve the last member alone, or give a tighter budget"
-            if goal.promise is None
+            if goal.guarantee is None
             else "more rows, a better small member or a higher limit would change that"
         )
     return text

@@ -32,7 +32,7 @@ from .versions import (
 
 
 @dataclass(frozen=True, slots=True)
-class Wishes:
+class PlacementOverrides:
     """What the user wants in the place of what was published, or of what fits the machine.
 
     Attributes:
@@ -58,7 +58,7 @@ class Wishes:
 
 
 @dataclass(frozen=True, slots=True)
-class CascadePlan:
+class Deployment:
     """One cascade as a server runs it.
 
     Attributes:
@@ -74,20 +74,20 @@ class CascadePlan:
     cascade: ModelConfig
 
 
-def plan_cascade(
+def deployment_of(
     repository: Path,
     name: str,
     versions: Sequence[int],
-    wishes: Wishes,
+    overrides: PlacementOverrides,
     running: Mapping[str, ModelConfig] | None = None,
-) -> CascadePlan:
+) -> Deployment:
     """The configurations of a cascade's stages and of the cascade, fitted to this machine.
 
     Args:
         repository: the model repository.
         name: of the cascade.
         versions: of it that are served.
-        wishes: of the user.
+        overrides: of the user.
         running: stages that a server runs already, by model: they keep their instances and
             threads where nobody chose others.
 
@@ -106,12 +106,12 @@ def plan_cascade(
         count = group.count
         if parameter(config, AUTO_INSTANCES) is not None:
             count = fitting.instances if now is None else now.instance_group[0].count
-        group.count = override(wishes.instances, model, count)
+        group.count = override(overrides.instances, model, count)
         if config.backend == "python":
             threads = int(parameter(config, THREADS) or 0)
             if not threads:
                 threads = fitting.threads if now is None else int(parameter(now, THREADS) or 0)
-            set_parameter(config, THREADS, str(override(wishes.threads, model, threads)))
+            set_parameter(config, THREADS, str(override(overrides.threads, model, threads)))
         stages[model] = config
     later = {stage.model for policy in policies.values() for stage in policy.stages[1:]}
     calls_in_flight = max((stages[model].instance_group[0].count for model in later), default=1)
@@ -121,7 +121,7 @@ def plan_cascade(
     first_calls = max(stages[model].instance_group[0].count for model in first)
     set_parameter(cascade, FIRST_CALLS, str(first_calls))
     describe_policy(cascade, policies[max(versions)])
-    return CascadePlan(name, tuple(sorted(versions)), stages, cascade)
+    return Deployment(name, tuple(sorted(versions)), stages, cascade)
 
 
 def require_cascade(repository: Path, name: str) -> None:

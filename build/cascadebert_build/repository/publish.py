@@ -17,8 +17,8 @@ from ..errors import UsageError
 from .bls_folder import publish_bls, remove_version, require_cascade
 from .served_versions import (
     PUBLISHED_CONFIG,
-    choose_start_versions,
-    start_versions,
+    choose_served_versions,
+    served_versions,
 )
 from .stage_folder import StageFiles, prune_stages, publish_stage, require_ours, stage_version
 from .versions import all_versions, pins_of_version, published_cascades, published_versions
@@ -71,7 +71,7 @@ def publish_cascade(
         require_cascade(model)
         old = published_versions(model)
         # What a start serves may be in use; with the new version, `keep` stay.
-        spared = set(start_versions(model)) if keep > 1 else set[int]()
+        spared = set(served_versions(model)) if keep > 1 else set[int]()
         staying = {*old[len(old) - (keep - 1) :], *spared}
         kept = [each for each in all_versions(repository) if each[0] != name or each[1] in staying]
         new = [
@@ -86,8 +86,8 @@ def publish_cascade(
         version = publish_bls(
             model, replace(policy, stages=pinned), stages, calls=runtime.instances or 1
         )
-        choice = start_versions(model) if version is None else (version,)
-        if choose_start_versions(repository, name, choice) or version is not None:
+        choice = served_versions(model) if version is None else (version,)
+        if choose_served_versions(repository, name, choice) or version is not None:
             written.append(name)
         _prune(repository, name, keep, {*spared, *choice})
     except OSError as exc:

@@ -33,7 +33,7 @@ from .versions import (
 PUBLISHED_CONFIG = "published"
 
 
-def start_versions(model: Path) -> tuple[int, ...]:
+def served_versions(model: Path) -> tuple[int, ...]:
     """The versions of a cascade that a start serves: the last choice, or else the newest."""
     published = published_versions(model)
     try:
@@ -44,7 +44,7 @@ def start_versions(model: Path) -> tuple[int, ...]:
     return tuple(v for v in published if v in chosen) or tuple(published[-1:])
 
 
-def choose_start_versions(repository: Path, cascade: str, versions: Sequence[int]) -> bool:
+def choose_served_versions(repository: Path, cascade: str, versions: Sequence[int]) -> bool:
     """Let the next start serve these versions, and load no stage version that they do not call.
 
     It is written into configs/published.pbtxt, beside the config.pbtxt that serves all.
@@ -60,7 +60,7 @@ def choose_start_versions(repository: Path, cascade: str, versions: Sequence[int
     started = [
         (name, version)
         for name in published_cascades(repository)
-        for version in start_versions(repository / name)
+        for version in served_versions(repository / name)
     ]
     pinned = pins_of_versions(repository, started)
     own = pins_of_versions(repository, [(cascade, v) for v in published_versions(model)])

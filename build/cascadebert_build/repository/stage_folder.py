@@ -11,8 +11,7 @@ from typing import Any, cast
 import cascadebert_engine
 from cascadebert_core.policy import StagePolicy
 from cascadebert_engine.files import read_json, sha256_of_file, write_json, write_text
-from cascadebert_engine.manifest import FILE as MANIFEST
-from cascadebert_engine.manifest import manifest_from_file
+from cascadebert_engine.manifest import ENGINE_MANIFEST, manifest_from_file
 
 from ..config.schema import RuntimeConfig
 from ..errors import UsageError
@@ -246,7 +245,7 @@ def _sources(files: StageFiles, runtime: RuntimeConfig) -> dict[str, Path]:
     """Files of a stage's version folder, by their names there."""
     sources = {f"model{files.artefact.suffix}": files.artefact}
     if files.manifest is not None:
-        sources[MANIFEST] = files.manifest
+        sources[ENGINE_MANIFEST] = files.manifest
     sources.update({path.name: path for path in files.others})
     if runtime.backend == "python":
         sources["model.py"] = _STAGES / "model.py"

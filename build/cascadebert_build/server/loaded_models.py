@@ -7,11 +7,11 @@ from cascadebert_core.contract import TEXT
 from ..repository.model_config import ModelConfig
 from .model_control import (
     READY,
-    RunningServer,
+    ModelControlClient,
 )
 
 
-def loaded_configs(server: RunningServer) -> list[ModelConfig]:
+def loaded_configs(server: ModelControlClient) -> list[ModelConfig]:
     """The configurations of all models that are ready: stages first, cascades last.
 
     Raises:

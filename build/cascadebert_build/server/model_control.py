@@ -29,7 +29,7 @@ _ANOTHER_REPOSITORY = (
 )
 
 
-class RunningServer:
+class ModelControlClient:
     """Loads and unloads models on a server that was started with --model-control-mode=explicit."""
 
     def __init__(
@@ -53,7 +53,7 @@ class RunningServer:
         self._headers = {name.lower(): value for name, value in (headers or {}).items()} or None
         self._client = triton.InferenceServerClient(url, creds=credentials)
 
-    def __enter__(self) -> RunningServer:
+    def __enter__(self) -> ModelControlClient:
         return self
 
     def __exit__(

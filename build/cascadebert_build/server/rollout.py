@@ -20,9 +20,9 @@ from ..progress import (
     timed,
 )
 from ..repository.deployment import (
-    CascadePlan,
-    Wishes,
-    plan_cascade,
+    Deployment,
+    PlacementOverrides,
+    deployment_of,
     require_cascade,
 )
 from ..repository.model_config import (
@@ -30,7 +30,7 @@ from ..repository.model_config import (
     config_to_json,
     set_versions,
 )
-from ..repository.served_versions import choose_start_versions
+from ..repository.served_versions import choose_served_versions
 from ..repository.versions import (
     newest_version,
     pins_of_versions,
@@ -40,7 +40,7 @@ from ..repository.versions import (
     require_versions,
     version_folders,
 )
-from .model_control import RunningServer
+from .model_control import ModelControlClient
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +61,10 @@ class LoadedCascade:
 def load_cascade(
     repository: Path,
     name: str,
-    server: RunningServer,
+    server: ModelControlClient,
     *,
     versions: Sequence[int] = (),
-    wishes: Wishes = Wishes(),  # noqa: B008 - frozen
+    overrides: PlacementOverrides = PlacementOverrides(),  # noqa: B008 - frozen
 ) -> LoadedCascade:
     """Serve these versions of a cascade, and no others.
 
@@ -75,7 +75,7 @@ def load_cascade(
         name: of the cascade.
         server: that was started with --model-control-mode=explicit.
         versions: to serve; none: the newest.
-        wishes: for instances and threads; else stages keep those that they run with.
+        overrides: for instances and threads; else stages keep those that they run with.
 
     Raises:
         UsageError: the cascade or a version is not published.
@@ -92,8 +92,8 @@ def load_cascade(
     server.settle({name, *known})
     loaded = {model: server.versions(model) for model in known}
     running = {model: server.config(model) for model in wanted if loaded[model]}
-    plan = plan_cascade(repository, name, chosen, wishes, running)
-    wishes.require_stages(plan.stages)
+    plan = deployment_of(repository, name, chosen, overrides, running)
+    overrides.require_stages(plan.stages)
     for model in plan.stages:
         _require_folders(repository / model, wanted[model], loaded[model], server)
     for model, config in plan.stages.items():
@@ -110,7 +110,7 @@ def load_cascade(
 
 
 def _load(
-    server: RunningServer, model: str, config: ModelConfig, versions: Collection[int]
+    server: ModelControlClient, model: str, config: ModelConfig, versions: Collection[int]
 ) -> None:
     with timed("load", model) as note:
         server.load(model, config_to_json(set_versions(config, versions)), versions)
@@ -118,7 +118,7 @@ def _load(
 
 
 def _require_folders(
-    model: Path, wanted: Collection[int], loaded: Collection[int], server: RunningServer
+    model: Path, wanted: Collection[int], loaded: Collection[int], server: ModelControlClient
 ) -> None:
     """Refuse to load what is not there, and to lose what is loaded and not there any more."""
     there = version_folders(model)
@@ -135,7 +135,7 @@ def _require_folders(
 
 
 def _trim(
-    repository: Path, plan: CascadePlan, known: Collection[str], server: RunningServer
+    repository: Path, plan: Deployment, known: Collection[str], server: ModelControlClient
 ) -> None:
     """Unload the versions of the cascade's stages that nothing calls any more."""
     running = [
@@ -166,9 +166,9 @@ def _trim(
     server.settle(known)
 
 
-def _choose(repository: Path, plan: CascadePlan) -> None:
+def _choose(repository: Path, plan: Deployment) -> None:
     try:
-        choose_start_versions(repository, plan.name, plan.versions)
+        choose_served_versions(repository, plan.name, plan.versions)
     except OSError as exc:
         say(
             "load", plan.name,

@@ -14,14 +14,14 @@ from ..errors import (
 )
 from ..extras import require
 from ..repository.deployment import (
-    Wishes,
-    plan_cascade,
+    PlacementOverrides,
+    deployment_of,
 )
 from ..repository.model_config import (
     config_to_json,
     set_versions,
 )
-from ..repository.served_versions import start_versions
+from ..repository.served_versions import served_versions
 from ..repository.versions import (
     pins_of_versions,
     published_cascades,
@@ -65,19 +65,19 @@ def serve_cascades(
     unknown = sorted(set(versions or {}) - set(names))
     if unknown:
         raise UsageError(f"--versions {unknown[0]}=…: the cascades are {', '.join(names)}")
-    wishes = Wishes(instances or {}, threads or {})
+    overrides = PlacementOverrides(instances or {}, threads or {})
     plans = [
-        plan_cascade(
+        deployment_of(
             repository,
             name,
-            (versions or {}).get(name) or start_versions(repository / name),
-            wishes,
+            (versions or {}).get(name) or served_versions(repository / name),
+            overrides,
         )
         for name in names
     ]
     # Cascades may share stages: each is loaded once, in all versions that are called.
     stages = {model: config for plan in plans for model, config in plan.stages.items()}
-    wishes.require_stages(stages)
+    overrides.require_stages(stages)
     for model, config in stages.items():
         _require_python(model, config.backend)
     found = misfits(repository, names, versions={plan.name: plan.versions for plan in plans})

@@ -39,7 +39,7 @@ from ..repository.model_config import (
 )
 from ..repository.served_versions import PUBLISHED_CONFIG
 from .loaded_models import is_cascade, loaded_configs
-from .model_control import RunningServer
+from .model_control import ModelControlClient
 from .stubs import Stub, regions_of, remove_regions, stubs_of
 from .watchdog import Watchdog
 
@@ -242,7 +242,7 @@ class TritonServer:
         Raises:
             CheckFailed: the model does not load.
         """
-        with RunningServer(self.url) as running:
+        with ModelControlClient(self.url) as running:
             config = running.config(model)
         self._reloads += 1
         set_parameter(config, _RELOADS, str(self._reloads))
@@ -261,7 +261,7 @@ class TritonServer:
         """
         configs = list(self._configs.values())
         # Others may have loaded more, or other versions. A server that is broken may not say.
-        with contextlib.suppress(CheckFailed), RunningServer(self.url) as running:
+        with contextlib.suppress(CheckFailed), ModelControlClient(self.url) as running:
             configs = loaded_configs(running) or configs
         self._configs = {config.name: config for config in configs}
         self._end(timeout_s=0)
@@ -284,7 +284,7 @@ class TritonServer:
         Raises:
             CheckFailed: the server does not say.
         """
-        with RunningServer(self.url) as running:
+        with ModelControlClient(self.url) as running:
             configs = loaded_configs(running)
         # Others load models too, and a server that has crashed cannot be asked what it had.
         self._configs.update({config.name: config for config in configs})

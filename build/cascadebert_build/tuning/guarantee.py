@@ -37,7 +37,7 @@ MAX_SETTINGS = 200
 
 
 @dataclass(frozen=True, slots=True)
-class Promise:
+class Guarantee:
     """What may be lost, and how surely.
 
     Attributes:
@@ -169,35 +169,35 @@ class Kept:
         return bool((self.thresholds >= 1).all())
 
 
-def check_enough_rows(promise: Promise, n: int) -> None:
+def check_enough_rows(guarantee: Guarantee, n: int) -> None:
     """Refuse a promise that these many rows could not show.
 
     Raises:
         UsageError: with the number that it takes.
     """
-    needed = promise.smallest_n
+    needed = guarantee.smallest_n
     if n < needed:
         raise UsageError(
-            f"{n} rows are left to test thresholds on, and to promise {promise} takes at least "
-            f"{needed}, without a single {promise.one_loss} among them: give more held-out rows, "
+            f"{n} rows are left to test thresholds on, and to promise {guarantee} takes at least "
+            f"{needed}, without a single {guarantee.one_loss} among them: give more held-out rows, "
             "a higher limit or a lower confidence"
         )
 
 
-def keep_by_scan(promise: Promise, answers: Answers) -> Kept:
+def keep_by_scan(guarantee: Guarantee, answers: Answers) -> Kept:
     """The loosest threshold of a two-stage cascade that keeps a promise of disagreement.
 
     Every threshold between two confidences is tried, from the one that defers everything on.
 
     Args:
-        promise: of the kind `DISAGREEMENT`, whose loss can only grow as more rows exit.
+        guarantee: of the kind `DISAGREEMENT`, whose loss can only grow as more rows exit.
         answers: of two stages over the rows to test on.
 
     Raises:
         UsageError: there are too few rows.
     """
     n = len(answers)
-    check_enough_rows(promise, n)
+    check_enough_rows(guarantee, n)
     confidence = answers.confidence[:, 0]
     order = np.argsort(-confidence, kind="stable")
     order = order[np.isfinite(confidence[order])]  # the others never exit
@@ -206,8 +206,8 @@ def keep_by_scan(promise: Promise, answers: Answers) -> Kept:
     # A threshold parts neighbours of different confidence: after so many rows that exit.
     last_of_group = np.append(ordered[:-1] != ordered[1:], [True] * min(1, len(ordered)))
     counts = np.flatnonzero(last_of_group) + 1
-    p_values = binomial_p_value(lost[counts - 1], n, promise.limit)
-    failed = np.flatnonzero(p_values > promise.delta)
+    p_values = binomial_p_value(lost[counts - 1], n, guarantee.limit)
+    failed = np.flatnonzero(p_values > guarantee.delta)
     n_kept = int(failed[0]) if failed.size else len(counts)
     exiting = int(counts[n_kept - 1]) if n_kept else 0
     losses = int(lost[exiting - 1]) if exiting else 0
@@ -215,14 +215,14 @@ def keep_by_scan(promise: Promise, answers: Answers) -> Kept:
         np.array([_threshold_after(ordered, exiting)], dtype=np.float32),
         n,
         losses / n,
-        binomial_upper_bound(losses, n, promise.delta),
+        binomial_upper_bound(losses, n, guarantee.delta),
         "exact binomial, every threshold from the safest on",
         min(n_kept + 1, len(counts)),
     )
 
 
 def keep_along(
-    promise: Promise,
+    guarantee: Guarantee,
     answers: Answers,
     settings: Sequence[NDArray[np.float32]],
     cost: Callable[[NDArray[np.intp]], float],
@@ -231,7 +231,7 @@ def keep_along(
     """The cheapest of some settings that keeps a promise, tested one after the other.
 
     Args:
-        promise: of either kind.
+        guarantee: of either kind.
         answers: over the rows to test on, none of which chose the settings.
         settings: thresholds, the safest first; see `frontier`.
         cost: of rows that exit at given stages, mean.
@@ -241,8 +241,8 @@ def keep_along(
         UsageError: there are too few rows.
     """
     n = len(answers)
-    check_enough_rows(promise, n)
-    losses = answers.losses(promise.kind)
+    check_enough_rows(guarantee, n)
+    losses = answers.losses(guarantee.kind)
     order = np.random.default_rng(seed).permutation(n)
     rows = np.arange(n)
     everything = np.full_like(settings[0], 1.0)
@@ -252,22 +252,22 @@ def keep_along(
         tried += 1
         exits = answers.exits(thresholds)
         found = losses[rows, exits]
-        if _p_value(promise, found[order]) > promise.delta:
+        if _p_value(guarantee, found[order]) > guarantee.delta:
             break
         mean_cost = cost(exits)
         if mean_cost < best_cost:
             best, observed, best_cost = thresholds, float(found.mean()), mean_cost
-    if promise.kind == DISAGREEMENT:
-        bound = binomial_upper_bound(round(observed * n), n, promise.delta)
+    if guarantee.kind == DISAGREEMENT:
+        bound = binomial_upper_bound(round(observed * n), n, guarantee.delta)
         method = "exact binomial, settings in the order of other rows"
     else:
-        bound = promise.limit
+        bound = guarantee.limit
         method = "betting on a signed loss, settings in the order of other rows"
     return Kept(best, n, observed, bound, method, tried)
 
 
 def frontier(
-    promise: Promise,
+    guarantee: Guarantee,
     answers: Answers,
     candidates: Sequence[NDArray[np.float32]],
     cost: Callable[[NDArray[np.intp]], float],
@@ -277,7 +277,7 @@ def frontier(
     Those on the frontier of mean loss and mean cost: nothing is both safer and cheaper.
 
     Args:
-        promise: what will be tested.
+        guarantee: what will be tested.
         answers: over other rows than those of the test.
         candidates: thresholds.
         cost: of rows that exit at given stages, mean.
@@ -286,7 +286,7 @@ def frontier(
         At most `MAX_SETTINGS`, evenly thinned.
     """
     rows = np.arange(len(answers))
-    losses = answers.losses(promise.kind)
+    losses = answers.losses(guarantee.kind)
     measured: list[tuple[float, float, int]] = []
     for i, thresholds in enumerate(candidates):
         exits = answers.exits(thresholds)
@@ -301,10 +301,12 @@ def frontier(
     return [candidates[kept[i]] for i in picks]
 
 
-def _p_value(promise: Promise, losses: NDArray[Any]) -> float:
-    if promise.kind == DISAGREEMENT:
-        return float(binomial_p_value(int(losses.sum()), len(losses), promise.limit))
-    return betting_p_value(losses.astype(np.float64), promise.limit, signed_stakes(promise.delta))
+def _p_value(guarantee: Guarantee, losses: NDArray[Any]) -> float:
+    if guarantee.kind == DISAGREEMENT:
+        return float(binomial_p_value(int(losses.sum()), len(losses), guarantee.limit))
+    return betting_p_value(
+        losses.astype(np.float64), guarantee.limit, signed_stakes(guarantee.delta)
+    )
 
 
 def _threshold_after(ordered: NDArray[np.float32], exiting: int) -> float:

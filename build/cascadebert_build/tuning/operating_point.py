@@ -22,8 +22,8 @@ from ..errors import UsageError
 from .guarantee import (
     DISAGREEMENT,
     Answers,
+    Guarantee,
     Kept,
-    Promise,
     check_enough_rows,
     frontier,
     keep_along,
@@ -96,13 +96,13 @@ def choose_operating_point(
         UsageError: too few rows, no labels where they are needed, or a budget that not even the
             first stage alone meets.
     """
-    if goal.promise is not None:
-        kept, rows = _keep(goal.promise, population, per_label=per_label)
+    if goal.guarantee is not None:
+        kept, rows = _keep(goal.guarantee, population, per_label=per_label)
         certificate: dict[str, Any] = {
             "promise": {
                 "kind": goal.kind,
-                "limit": goal.promise.limit,
-                "confidence": goal.promise.confidence,
+                "limit": goal.guarantee.limit,
+                "confidence": goal.guarantee.confidence,
             },
             "method": kept.method,
             "n": kept.n,
@@ -123,24 +123,24 @@ def choose_operating_point(
 
 
 def _keep(
-    promise: Promise, population: Population, *, per_label: bool
+    guarantee: Guarantee, population: Population, *, per_label: bool
 ) -> tuple[Kept, NDArray[np.intp]]:
     answers, split = population.answers, population.split
     n_thresholds = answers.confidence.shape[1]
-    if promise.kind == DISAGREEMENT and n_thresholds == 1 and not per_label:
-        return keep_by_scan(promise, answers.take(split.thresholds)), split.thresholds
+    if guarantee.kind == DISAGREEMENT and n_thresholds == 1 and not per_label:
+        return keep_by_scan(guarantee, answers.take(split.thresholds)), split.thresholds
     # Enough of them to order settings by; more would only take longer.
-    check_enough_rows(promise, len(split.test) if len(split.design) else 0)
+    check_enough_rows(guarantee, len(split.test) if len(split.design) else 0)
     design = split.design[:: -(-len(split.design) // _DESIGN_ROWS) or 1]
     test = split.test
     settings = frontier(
-        promise,
+        guarantee,
         answers.take(design),
         _candidates(answers.take(design), population.n_labels if per_label else 1),
         lambda exits: population.mean_cost(design, exits),
     )
     kept = keep_along(
-        promise,
+        guarantee,
         answers.take(test),
         settings,
         lambda exits: population.mean_cost(test, exits),

@@ -28,13 +28,13 @@ from .cascadebert_core.errors import (
     PolicyError,
     Unavailable,
 )
-from .cascadebert_core.exporter import Exporter
 from .cascadebert_core.inputs import texts_from_tensors
 from .cascadebert_core.job import Job
+from .cascadebert_core.metrics import Metrics
+from .cascadebert_core.metrics_exporter import MetricsExporter
 from .cascadebert_core.policy import policy_from_file
 from .cascadebert_core.request_log import ERRORS, RequestLog
 from .cascadebert_core.route import Router
-from .cascadebert_core.tally import Tally
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -71,22 +71,22 @@ class TritonPythonModel:
             with_text=parameters.get("log_text") == "true",
             write=pb_utils.Logger.log_warn,
         )
-        tally = Tally(policy)
+        metrics = Metrics(policy)
         self._cascade = Cascade(
             policy,
             version_folder,
             self._run_stage,
-            observer=tally,
+            observer=metrics,
             calls_in_flight=int(parameters.get("calls_in_flight", "1")),
             first_calls=int(parameters.get("first_calls", "1")),
             max_batch_size=config["max_batch_size"],
         )
-        self._exporter = Exporter(
+        self._metrics_exporter = MetricsExporter(
             pb_utils.MetricFamily,
             model=model,
             version=version,
             policy=policy,
-            tally=tally,
+            metrics=metrics,
             queued_rows=self._cascade.queued_rows,
         )
 
@@ -106,7 +106,7 @@ class TritonPythonModel:
         try:
             self._cascade.close()
         finally:
-            self._exporter.close()
+            self._metrics_exporter.close()
 
     def _job(self, request: Any) -> Job:
         """The request as a job of its own memory; a request in error as a job that has ended."""

@@ -111,7 +111,7 @@ class CallLimits:
         return max(1, min(self.max_rows, self.max_tokens // length))
 
 
-def chunks_by_cost(lengths: Sequence[int], limits: CallLimits) -> list[list[int]]:
+def plan_calls(lengths: Sequence[int], limits: CallLimits) -> list[list[int]]:
     """Split rows into the calls that cost least: their padded tokens, and a price for each call.
 
     On a CPU a short row in a call of long ones costs as much as they do, and calls of one bucket
@@ -166,7 +166,7 @@ def next_call(lengths: Sequence[int], limits: CallLimits) -> list[int]:
     """
     longest = bucket_of(lengths[0], limits.buckets)
     fitting = [i for i, length in enumerate(lengths) if length <= longest][: limits.max_rows]
-    chunks = chunks_by_cost([lengths[i] for i in fitting], limits)
+    chunks = plan_calls([lengths[i] for i in fitting], limits)
     return sorted(fitting[i] for i in next(chunk for chunk in chunks if 0 in chunk))
 
 
@@ -177,7 +177,7 @@ def _in_equal_parts(rows: list[int], most: int) -> list[list[int]]:
     return [rows[start:end] for start, end in pairwise(edges)]
 
 
-def halved_for_parallel(
+def split_across_instances(
     chunks: Sequence[list[int]],
     lengths: Sequence[int],
     limits: CallLimits,

@@ -16,13 +16,13 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from .admission import Admission
 from .audit import AuditObserver, Auditor
 from .contract import DEADLINE, FAULT, OVERLOAD
 from .deferral import DeferralQueue, DeferralWorker
 from .errors import Cancelled, CascadeError, DeadlineExceeded, InternalError, Unavailable
 from .expiry import ExpiryTimer
 from .gate import Decision, stack_thresholds
-from .intake import Intake
 from .job import Job, Row
 from .parallel import ParallelCalls
 from .policy import Policy
@@ -110,7 +110,7 @@ class Cascade:
         self._stages = stages_of_policy(
             policy, version_folder, run_stage, calls_in_flight, first_calls
         )
-        self._intake = Intake(max_batch_size, policy.stages[0].max_queued_rows)
+        self._admission = Admission(max_batch_size, policy.stages[0].max_queued_rows)
         self._first_calls = ParallelCalls(first_calls, "stage-0-call")
         self._expiry = ExpiryTimer(self._expire)
         self._queues: list[DeferralQueue] = []
@@ -158,17 +158,17 @@ class Cascade:
         others = self._is_busy()
         arrived: Deferred = defaultdict(list)
         for job in jobs:
-            self._welcome(job)
+            self._admit(job)
             if job.expired():
                 job.fail(DeadlineExceeded(_EXPIRED))
             if not job.ended:
                 arrived[job.route.first] += job.rows()
-        self._intake.saw(len(jobs), others)
+        self._admission.saw(len(jobs), others)
         if self._runs_at_once(arrived.get(0, [])):
             deferred: Deferred = defaultdict(list)
             self._run_rows(self._stages[0], arrived.pop(0), deferred)
-            self._hand_on(deferred, on_end)
-        self._hand_on(arrived, on_end)
+            self._enqueue(deferred, on_end)
+        self._enqueue(arrived, on_end)
 
     def close(self, timeout_s: float = 20.0) -> None:
         """Decide what is in flight, then stop. Stages close in order, as rows move forward.
@@ -190,14 +190,14 @@ class Cascade:
 
     def _is_busy(self) -> bool:
         """Whether a request is under way."""
-        return any(stage.pace.running for stage in self._stages) or any(self.queued_rows())
+        return any(stage.latency.running for stage in self._stages) or any(self.queued_rows())
 
     def _runs_at_once(self, rows: list[Row]) -> bool:
         """Whether rows run on the thread of `begin`, or on those of the first stage's queue."""
-        if not rows or self._intake.queues(len(rows), len(self._queues[0])):
+        if not rows or self._admission.queues(len(rows), len(self._queues[0])):
             return False
         most = self._first_calls.limit
-        if most == 1 or not self._intake.has_company():
+        if most == 1 or not self._admission.has_company():
             return True
         stage = self._stages[0]
         lengths = [len(row.encoded or ()) for row in self._encode_or_fail(stage, rows)]
@@ -205,9 +205,9 @@ class Cascade:
 
     def _idle_first_calls(self) -> int:
         """How many more calls of the first stage its instances would take; at least 1."""
-        return max(1, self._first_calls.limit - self._stages[0].pace.running)
+        return max(1, self._first_calls.limit - self._stages[0].latency.running)
 
-    def _welcome(self, job: Job) -> None:
+    def _admit(self, job: Job) -> None:
         if self._observer is not None:
             self._observer.began(job)
             if job.ended:
@@ -220,11 +220,13 @@ class Cascade:
     def _advance(self, stage: Stage, rows: list[Row]) -> None:
         """Run a stage for rows that have waited for it."""
         deferred: Deferred = defaultdict(list)
-        worth_it = [row for job, own in _by_job(rows) if self._is_worth(job, stage) for row in own]
+        worth_it = [
+            row for job, own in _by_job(rows) if self._still_wanted(job, stage) for row in own
+        ]
         self._run_rows(stage, worth_it, deferred)
-        self._hand_on(deferred)
+        self._enqueue(deferred)
 
-    def _is_worth(self, job: Job, stage: Stage) -> bool:
+    def _still_wanted(self, job: Job, stage: Stage) -> bool:
         """Whether anybody would have something of the call; a job without hope is ended here."""
         has_waited = time.monotonic() - job.began_s > _ASK_AFTER_S
         if not job.ended and has_waited and job.cancelled is not None and job.cancelled():
@@ -233,7 +235,7 @@ class Cascade:
             self._refuse_if_late(job, stage, waiting=0)
         return not job.ended
 
-    def _hand_on(self, deferred: Deferred, on_end: OnEnd | None = None) -> None:
+    def _enqueue(self, deferred: Deferred, on_end: OnEnd | None = None) -> None:
         """Queue rows for their next stage, or end their jobs, where there is no room or no time.
 
         Args:
@@ -247,17 +249,17 @@ class Cascade:
                 for job, own in _by_job(rows):
                     if not job.ended:
                         self._refuse_if_late(job, self._stages[index], waiting)
-                    self._hand_on_job(self._stages[index], job, own, on_end)
+                    self._enqueue_job(self._stages[index], job, own, on_end)
             finally:
                 queue.tell()
 
-    def _hand_on_job(self, stage: Stage, job: Job, rows: list[Row], on_end: OnEnd | None) -> None:
+    def _enqueue_job(self, stage: Stage, job: Job, rows: list[Row], on_end: OnEnd | None) -> None:
         """Queue rows of one job, unless it has ended; the queue's threads are not told yet."""
         queue = self._queues[stage.index]
         if job.ended:
             return
         if queue.is_full():
-            self._give_up(rows, self._is_full(stage), OVERLOAD)
+            self._drop_or_degrade(rows, self._is_full(stage), OVERLOAD)
             return
         encoded = self._encode_or_fail(stage, rows)
         if not encoded:
@@ -275,7 +277,7 @@ class Cascade:
             rows[0].job.fail(exc)
             return
         if not taken:  # it has filled up meanwhile
-            self._give_up(rows, self._is_full(stage), OVERLOAD)
+            self._drop_or_degrade(rows, self._is_full(stage), OVERLOAD)
 
     def _is_full(self, stage: Stage) -> Unavailable:
         return Unavailable(
@@ -290,7 +292,7 @@ class Cascade:
         left_s = job.deadline_s - time.monotonic()
         # The first stage is tried unless rows wait for it already: what it took lately, for other
         # rows, must not keep it from those that it would be sure of.
-        expected_s = stage.pace.expected_s(waiting) if stage.index or waiting else 0.0
+        expected_s = stage.latency.expected_s(waiting) if stage.index or waiting else 0.0
         if left_s <= 0:
             error = DeadlineExceeded(_EXPIRED)
         elif expected_s > left_s:
@@ -337,7 +339,7 @@ class Cascade:
             self._tell_degraded(reason, job.degrade())
         job.fail(error)  # a job that has ended keeps its answer
 
-    def _give_up(self, rows: Sequence[Row], error: CascadeError, reason: str) -> None:
+    def _drop_or_degrade(self, rows: Sequence[Row], error: CascadeError, reason: str) -> None:
         """Degrade rows that no stage may answer any more, or fail their jobs."""
         for job, own in _by_job(rows):
             # In a call that failed half way, some rows are decided already.
@@ -356,7 +358,7 @@ class Cascade:
             self._observer.degraded(reason, rows)
 
     def _fail(self, rows: Sequence[Row], exc: Exception, where: str) -> None:
-        self._give_up(rows, _as_cascade_error(exc, where), FAULT)
+        self._drop_or_degrade(rows, _as_cascade_error(exc, where), FAULT)
 
     def _encode_or_fail(self, stage: Stage, rows: list[Row]) -> list[Row]:
         """The rows, with their tokens; none of them where that fails."""
@@ -411,7 +413,7 @@ class Cascade:
                     f"{stage} returned NaN or infinite logits for row {row.index}, and no further "
                     "stage may answer it"
                 )
-                self._give_up([row], error, FAULT)
+                self._drop_or_degrade([row], error, FAULT)
             elif not row.job.ended:
                 deferred[stage.index + 1].append(row)
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 
 from .job import Job
-from .tally import kind_of_error
+from .metrics import kind_of_error
 
 # What is logged: nothing, errors, or every request.
 NONE = "none"

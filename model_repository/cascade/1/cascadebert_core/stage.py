@@ -12,16 +12,16 @@ from numpy.typing import NDArray
 from .batching import (
     CallLimits,
     StageBatch,
-    chunks_by_cost,
-    halved_for_parallel,
     next_call,
     pad_rows,
+    plan_calls,
+    split_across_instances,
 )
 from .contract import TOKENIZER_FILE, TOKENIZERS_FOLDER
 from .errors import InternalError
 from .gate import ALWAYS_EXIT, Decision, decide
 from .job import Row
-from .pace import Pace
+from .latency import LatencyEstimator
 from .policy import Policy, StagePolicy
 from .tokenization import EncodedRow, Encoder, Text
 
@@ -50,7 +50,7 @@ class Stage:
         self.index = index
         self.settings = settings
         self._limits = CallLimits.of_stage(settings)
-        self.pace = Pace(self._limits.rows(settings.buckets[0]), calls_in_flight)
+        self.latency = LatencyEstimator(self._limits.rows(settings.buckets[0]), calls_in_flight)
         # Of two calls that wait for an instance and have different lengths, the second makes the
         # batcher of 2.51 spin until the first one begins: what waits, waits here.
         self._instances = threading.BoundedSemaphore(max(1, calls_in_flight))
@@ -86,8 +86,8 @@ class Stage:
             lengths: tokens of each row.
             parallel: calls that may run at a time; large ones are halved where some would idle.
         """
-        chunks = chunks_by_cost(lengths, self._limits)
-        return halved_for_parallel(chunks, lengths, self._limits, parallel)
+        chunks = plan_calls(lengths, self._limits)
+        return split_across_instances(chunks, lengths, self._limits, parallel)
 
     def next_call(self, lengths: Sequence[int]) -> list[int]:
         """Which rows of these lengths are called next; see `batching.next_call`."""
@@ -111,7 +111,7 @@ class Stage:
             trace: for the call to be part of.
         """
         batch = self._batch(encoded, trace)
-        with self.pace.call(len(encoded), self._instances):
+        with self.latency.call(len(encoded), self._instances):
             logits = self._run_stage(self.index, batch)
         return self._gated(logits, batch, thresholds)
 

@@ -1,0 +1,115 @@
+"""Tuning repeated: how often each way of choosing thresholds breaks its promise."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cascadebert_build.config.goals import Goal
+from cascadebert_build.config.rows import Rows
+from cascadebert_build.errors import UsageError
+from cascadebert_build.tuning.guarantee import Answers
+from cascadebert_build.tuning.operating_point import Population as HeldOut
+from cascadebert_build.tuning.operating_point import choose_operating_point
+from cascadebert_build.tuning.row_split import (
+    RowSplit,
+    split_rows_for_tuning,
+)
+
+from .populations import Population
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One way of choosing, over many draws.
+
+    Attributes:
+        population, kind, limit, confidence, n, method, trials: what was tried; n are all held-out
+            rows, of which `tune` puts some aside for temperatures and for its report.
+        broken: share of the draws whose thresholds have a true risk above the limit.
+        error: standard error of that share.
+        deferral: mean true share of the rows that the first stage defers.
+        oracle: the least that keeps the promise; None where there are several thresholds.
+    """
+
+    population: str
+    kind: str
+    limit: float
+    confidence: float
+    n: int
+    method: str
+    trials: int
+    broken: float
+    error: float
+    deferral: float
+    oracle: float | None
+
+
+def try_methods(
+    population: Population, goal: Goal, n: int, trials: int, seed: int = 0
+) -> list[Outcome]:
+    """`tune`, and what everybody does, on the same draws; nothing where `tune` refuses.
+
+    Args:
+        population: to draw from.
+        goal: a promise.
+        n: held-out rows in a draw.
+        trials: draws.
+        seed: of the draws.
+    """
+    guarantee = goal.guarantee
+    assert guarantee is not None
+    # Labelled rows, as most have them: a fifth goes to temperatures.
+    texts = tuple(str(i) for i in range(n))
+    split = split_rows_for_tuning(Rows(texts, (0,) * n, "drawn"))
+    chosen: dict[str, list[NDArray[np.float32]]] = {"promise": []}
+    rng = np.random.default_rng((seed, n))
+    oracle = population.oracle_deferral(guarantee.kind, guarantee.limit)
+    for _ in range(trials):
+        answers = population.draw(n, rng)
+        try:
+            chosen["promise"].append(_tuned(goal, population, answers, split))
+        except UsageError:
+            return []  # it depends on n alone
+        if oracle is not None:
+            picked = _picked_on_validation(guarantee.kind, guarantee.limit, answers)
+            chosen.setdefault("validation set", []).append(picked)
+    found: list[Outcome] = []
+    for method, thresholds in chosen.items():
+        risks = [population.risk(guarantee.kind, t) for t in thresholds]
+        broken = float(np.mean([risk > guarantee.limit for risk, _ in risks]))
+        error = float(np.sqrt(max(broken * (1 - broken), 1 / trials) / trials))
+        found.append(
+            Outcome(
+                population.name, guarantee.kind, guarantee.limit, guarantee.confidence, n, method,
+                trials,
+                broken, error, float(np.mean([deferral for _, deferral in risks])), oracle,
+            )
+        )  # fmt: skip
+    return found
+
+
+def _tuned(
+    goal: Goal, population: Population, answers: Answers, split: RowSplit
+) -> NDArray[np.float32]:
+    cost = np.tile(np.array(population.costs), (len(answers), 1))
+    point = choose_operating_point(
+        goal, HeldOut(answers, cost, split, 2), per_label=population.per_label
+    )
+    return np.array([list(t) if isinstance(t, tuple) else t for t in point.thresholds], np.float32)
+
+
+def _picked_on_validation(kind: str, limit: float, answers: Answers) -> NDArray[np.float32]:
+    """What everybody does: the loosest threshold whose loss on all rows is within the limit."""
+    confidence = answers.confidence[:, 0]
+    order = np.argsort(-confidence, kind="stable")
+    lost = np.cumsum(answers.losses(kind)[order, 0].astype(np.int64))
+    within = np.flatnonzero(lost <= limit * len(answers))
+    if not within.size:
+        return np.array([1.0], np.float32)
+    last = int(within[-1])
+    ordered = confidence[order]
+    threshold = ordered[last + 1] if last + 1 < len(ordered) else 0.0
+    return np.array([threshold], np.float32)

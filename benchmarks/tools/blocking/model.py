@@ -1,0 +1,114 @@
+"""The plain blocking cascade, as a baseline: small stage, large stage, then answer all.
+
+`benchmarks.tools.repository` installs it beside the real cascade, with the real one's core, policy,
+tokenizers and stages, so that only the manner of answering differs.
+"""
+
+# The core lies beside this file only once both are installed in a model repository.
+# pyright: reportMissingImports=false
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # as the real cascade does
+
+import numpy as np
+import triton_python_backend_utils as pb_utils
+
+from .cascadebert_core import contract
+from .cascadebert_core.answer import AnswerWriter
+from .cascadebert_core.batching import CallLimits, pad_rows, plan_calls
+from .cascadebert_core.gate import decide
+from .cascadebert_core.inputs import texts_from_tensors
+from .cascadebert_core.job import Job, Row
+from .cascadebert_core.policy import policy_from_file
+from .cascadebert_core.route import Router
+from .cascadebert_core.tokenization import Encoder
+
+
+class TritonPythonModel:
+    """Every request of a batch waits for the last row of the batch."""
+
+    def initialize(self, args: dict[str, str]) -> None:
+        """Load the policy and one encoder for each stage."""
+        folder = Path(__file__).resolve().parent
+        self._policy = policy_from_file(folder / contract.POLICY_FILE)
+        self._route = Router(self._policy).default
+        self._answers = AnswerWriter(self._policy)
+        tokenizers = folder / contract.TOKENIZERS_FOLDER
+        self._encoders = [
+            Encoder(tokenizers / stage.tokenizer / contract.TOKENIZER_FILE, stage.max_length)
+            for stage in self._policy.stages
+        ]
+
+    def execute(self, requests: list[Any]) -> list[Any]:
+        """Take the rows of all requests through the stages, then answer all requests."""
+        jobs = [self._job(request) for request in requests]
+        rows = [row for job in jobs for row in job.rows()]
+        for stage in range(len(self._policy.stages)):
+            if rows:
+                rows = self._deferred(stage, rows)
+        return [
+            self._response(job, request.requested_output_names())
+            for job, request in zip(jobs, requests, strict=True)
+        ]
+
+    def _job(self, request: Any) -> Job:
+        text = pb_utils.get_input_tensor_by_name(request, contract.TEXT)
+        pair = pb_utils.get_input_tensor_by_name(request, contract.TEXT_PAIR)
+        texts = texts_from_tensors(
+            text.as_numpy(), None if pair is None else pair.as_numpy(), self._policy.pair
+        )
+        return Job(texts, self._route, len(self._policy.labels))
+
+    def _deferred(self, stage: int, rows: list[Row]) -> list[Row]:
+        """Run and gate the rows at `stage`; those that it is not sure of are returned."""
+        settings = self._policy.stages[stage]
+        encoder = self._encoders[stage]
+        stale = [row for row in rows if row.tokenizer != settings.tokenizer]
+        for row, tokens in zip(stale, encoder.encode([row.text for row in stale]), strict=True):
+            row.encoded, row.tokenizer = tokens, settings.tokenizer
+        lengths = [len(row.encoded) for row in rows]
+        deferred: list[Row] = []
+        for chunk in plan_calls(lengths, CallLimits.of_stage(settings)):
+            part = [rows[i] for i in chunk]
+            batch = pad_rows(
+                [row.encoded for row in part], settings.inputs, settings.buckets, encoder.pad_id
+            )
+            logits = self._logits(stage, batch.tensors)[:, list(settings.label_indices)]
+            decision = decide(
+                logits, settings.temperature, self._route.thresholds[stage], settings.signal
+            )
+            for i, row in enumerate(part):
+                if decision.exits[i]:
+                    row.job.settle(
+                        np.array([row.index]),
+                        decision.probabilities[i],
+                        decision.confidence[i],
+                        stage,
+                    )
+                else:
+                    deferred.append(row)
+        return deferred
+
+    def _logits(self, stage: int, tensors: dict[str, Any]) -> Any:
+        settings = self._policy.stages[stage]
+        response = pb_utils.InferenceRequest(
+            model_name=settings.model,
+            model_version=settings.version,
+            requested_output_names=[contract.LOGITS],
+            inputs=[pb_utils.Tensor(name, tensors[name]) for name in settings.inputs],
+            preferred_memory=pb_utils.PreferredMemory(pb_utils.TRITONSERVER_MEMORY_CPU, 0),
+        ).exec()
+        if response.has_error():
+            raise RuntimeError(response.error().message())
+        return pb_utils.get_output_tensor_by_name(response, contract.LOGITS).as_numpy()
+
+    def _response(self, job: Job, requested: list[str]) -> Any:
+        outputs = self._answers.outputs_from_job(job, requested)
+        return pb_utils.InferenceResponse(
+            output_tensors=[pb_utils.Tensor(name, array) for name, array in outputs.items()]
+        )

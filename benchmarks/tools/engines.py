@@ -1,0 +1,375 @@
+r"""Runtimes of a member on one GPU or one CPU thread: latency and throughput, member by member.
+
+Every contender gets the same padded rows of real text in host memory and gives logits in host
+memory. Contenders may need environments of their own: `measure` writes one JSON file for those that
+it is given, and `table` puts the files of one machine together. Several contenders of one
+`measure` take turns, call by call, so that what disturbs one disturbs all.
+
+    python -m benchmarks.tools.engines prepare --folder shapes DATA --vocabulary CHECKPOINT
+    python -m benchmarks.tools.engines measure --config cascade.toml --contender tensorrt --output a
+    python -m benchmarks.tools.engines measure --config cascade.toml --contender torch-fp16 \
+        --output b
+    python -m benchmarks.tools.engines table a b
+
+    python -m benchmarks.tools.engines measure --config cascade.toml --device cpu --batches 1,8,32 \
+        --contender onnxruntime onnxruntime-optimized onnxruntime-int8 openvino --output c
+    python -m benchmarks.tools.engines table c --ratios onnxruntime
+
+On a CPU everything runs on one thread, OpenVINO in FP32 because it is told so: it would choose
+bfloat16 by itself. The graphs of `onnxruntime-optimized` and `onnxruntime-int8` are made as
+`cascadebert compile` makes them; `onnxruntime-dynamic` is ONNX Runtime's own dynamic
+quantisation of the same fused graph, for comparison: its logits hang on the rest of the batch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cascadebert_build.config.rows import rows_from_source
+from cascadebert_build.config.schema import (
+    CascadeConfig,
+    MemberConfig,
+    config_from_file,
+)
+from cascadebert_build.errors import BuildError, UsageError
+from cascadebert_build.graphs.fused import fused_graph
+from cascadebert_build.graphs.int8 import int8_graph
+from cascadebert_build.graphs.int8_probe import (
+    PROBE,
+    has_exact_products,
+    write_probe,
+)
+from cascadebert_build.graphs.logits import stage_input
+from cascadebert_build.pipeline.workspace import (
+    Workspace,
+    workspace_of,
+)
+from cascadebert_build.verification.onnx import sample_of_texts
+from cascadebert_build.verification.reference import reference_from_file
+from cascadebert_core.batching import pad_rows
+from cascadebert_engine.errors import EngineError
+from cascadebert_engine.files import read_json, write_json
+from cascadebert_engine.machine import this_machine as gpu_machine
+
+from .machine import this_machine
+from .shapes import SHAPES, write_member
+
+_GPU_ONLY = ("tensorrt", "tensorrt-graphs", "torch-fp16")
+_CPU_ONLY = ("onnxruntime-optimized", "onnxruntime-int8", "onnxruntime-dynamic", "openvino")
+CONTENDERS = (*_GPU_ONLY, "torch-fp32", "onnxruntime", *_CPU_ONLY)
+_WARM_UP_CALLS = 10
+_CPU_WARM_UP_CALLS = 2
+
+# Tensors of shape (rows, length) to logits of shape (rows, n_labels), both in host memory.
+Run = Callable[[dict[str, NDArray[np.int32]]], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One contender, member and shape.
+
+    Attributes:
+        rows, length: of a call.
+        p50_ms, p99_ms: of a call's latency.
+        rows_per_s: one call after the other.
+    """
+
+    contender: str
+    member: str
+    rows: int
+    length: int
+    calls: int
+    p50_ms: float
+    p99_ms: float
+    rows_per_s: float
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one of the commands."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.tools.engines", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    prepare = commands.add_parser("prepare", help="random members of the shapes that people run")
+    prepare.add_argument("data", type=Path, help="a tsv file with a column `sentence`")
+    prepare.add_argument("--folder", type=Path, required=True)
+    prepare.add_argument("--vocabulary", required=True, help="a checkpoint with the tokenizer")
+    prepare.set_defaults(run=_prepare)
+    measure = commands.add_parser("measure", help="one contender, all members and shapes")
+    measure.add_argument("--config", type=Path, required=True, metavar="cascade.toml")
+    measure.add_argument("--contender", choices=CONTENDERS, required=True, nargs="+")
+    measure.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
+    measure.add_argument("--batches", type=_numbers, default=(1, 8, 32, 128))
+    measure.add_argument("--lengths", type=_numbers, default=(32, 128))
+    measure.add_argument("--seconds", type=float, default=1.0, help="for every shape and contender")
+    measure.add_argument("--output", type=Path, required=True)
+    measure.set_defaults(run=_measure)
+    table = commands.add_parser("table", help="the files of `measure` as one table")
+    table.add_argument("files", type=Path, nargs="+")
+    table.add_argument(
+        "--ratios", choices=CONTENDERS, help="the others' medians as shares of this one's"
+    )
+    table.set_defaults(run=_table)
+    args = parser.parse_args(argv)
+    try:
+        return int(args.run(args))
+    except (BuildError, EngineError) as exc:
+        sys.stderr.write(f"engines: {exc}\n")
+        return 1
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(","))
+
+
+def _prepare(args: argparse.Namespace) -> int:
+    lines = ['name = "shapes"']
+    for name in SHAPES:
+        write_member(args.folder / name, name, args.vocabulary)
+        lines += ["[[members]]", f'name = "{name}"', f'checkpoint = "{name}"']
+        # The same for all, though one stands behind the other here.
+        lines += ["max_batch_size = 128", "opt_batch_size = 32"]
+    lines += ["[data]", f'path = "{args.data.resolve()}"', 'text = "sentence"']
+    lines += ["[runtime]", 'engine = "tensorrt"', "buckets = [32, 128]"]
+    path = args.folder / "cascade.toml"
+    path.write_text("\n".join(lines) + "\n")
+    cpu = [line for line in lines if "tensorrt" not in line]
+    path.with_name("cpu.toml").write_text("\n".join(cpu) + "\n")
+    print(f"{path}: next, cascadebert export, verify and compile --step graph")
+    print(f"{path.with_name('cpu.toml')}: the same for a CPU: next, cascadebert export")
+    return 0
+
+
+def _measure(args: argparse.Namespace) -> int:
+    for contender in args.contender:
+        if args.device == "cpu" and contender in _GPU_ONLY:
+            raise UsageError(f"--contender {contender} runs on a GPU: leave --device out")
+        if args.device == "cuda" and contender in _CPU_ONLY:
+            raise UsageError(f"--contender {contender} runs on a CPU: give --device cpu")
+    config = config_from_file(args.config)
+    workspace = workspace_of(config, None)
+    rows: list[Row] = []
+    for member in config.members:
+        loaded = {c: _load(c, args.device, config, workspace, member) for c in args.contender}
+        runs = {name: run for name, (run, _) in loaded.items()}
+        warm_up = _CPU_WARM_UP_CALLS if args.device == "cpu" else _WARM_UP_CALLS
+        for length in args.lengths:
+            for batch in args.batches:
+                tensors = _inputs(config, workspace, member, batch, length)
+                for row in _time(runs, tensors, member.name, args.seconds, warm_up):
+                    rows.append(row)
+                    sys.stderr.write(
+                        f"{row.contender:21} {row.member:10} {batch:4} x {length:3}: "
+                        f"{row.p50_ms:8.2f} ms, {row.rows_per_s:9.0f} rows/s\n"
+                    )
+        for _, close in loaded.values():
+            close()
+    gpus = [gpu.name for gpu in gpu_machine().gpus]
+    write_json(
+        args.output,
+        {
+            "command": f"python -m benchmarks.tools.engines {shlex.join(sys.argv[1:])}",
+            "machine": asdict(this_machine()),
+            "device": gpus[0] if args.device == "cuda" and gpus else "cpu",
+            "rows": [asdict(row) for row in rows],
+        },
+    )
+    return 0
+
+
+def _inputs(
+    config: CascadeConfig, workspace: Workspace, member: MemberConfig, batch: int, length: int
+) -> dict[str, NDArray[np.int32]]:
+    """Real rows that fit the length, each as often as it takes to fill the batch."""
+    stage = stage_input(config, workspace, member)
+    path = workspace.engine(member) / "reference.npz"
+    if path.is_file():  # kept for a machine that need not have the data
+        known = list(reference_from_file(path).rows)
+    else:
+        texts = rows_from_source(config.data_source()).texts
+        known = stage.encoder.encode(sample_of_texts(texts, stage))
+    fitting = [row for row in known if len(row) <= length]
+    if not fitting:
+        raise UsageError(f"no row of {member.name!r} has {length} tokens or less")
+    rows = [fitting[i % len(fitting)] for i in range(batch)]
+    return pad_rows(rows, stage.inputs, [length], stage.encoder.pad_id).tensors
+
+
+def _time(
+    runs: dict[str, Run],
+    tensors: dict[str, NDArray[np.int32]],
+    member: str,
+    seconds: float,
+    warm_up: int,
+) -> list[Row]:
+    """Time all contenders in turn, until each has had its seconds or all of them theirs."""
+    for run in runs.values():
+        for _ in range(warm_up):
+            run(tensors)
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    start = time.perf_counter()
+    while time.perf_counter() - start < seconds * len(runs):
+        for name, run in runs.items():
+            before = time.perf_counter()
+            run(tensors)
+            times[name].append(time.perf_counter() - before)
+    batch, length = next(iter(tensors.values())).shape
+    rows: list[Row] = []
+    for name, values in times.items():
+        p50, p99 = (float(value) * 1e3 for value in np.percentile(values, (50, 99)))
+        rate = batch * len(values) / sum(values)
+        rows.append(Row(name, member, batch, length, len(values), p50, p99, rate))
+    return rows
+
+
+def _load(
+    contender: str, device: str, config: CascadeConfig, workspace: Workspace, member: MemberConfig
+) -> tuple[Run, Callable[[], None]]:
+    """How to run a member, and how to give its memory back."""
+    if contender.startswith("tensorrt"):
+        from cascadebert_engine.manifest import PLAN
+        from cascadebert_engine.session import EngineSession
+
+        plan = workspace.engine(member) / PLAN
+        session = EngineSession(plan, cuda_graphs=contender == "tensorrt-graphs")
+        return session.logits, session.close
+    if contender == "onnxruntime":
+        return _onnxruntime(workspace.onnx(member), device), lambda: None
+    if contender == "openvino":
+        return _openvino(workspace.onnx(member)), lambda: None
+    if contender in _CPU_ONLY:
+        return _onnxruntime(_graph(contender, workspace, member), device), lambda: None
+    half = contender == "torch-fp16"
+    return _torch(config.checkpoint(member), device, half=half), lambda: None
+
+
+def _torch(checkpoint: str, device: str, *, half: bool) -> Run:
+    import torch
+    import transformers
+
+    if device == "cpu":
+        torch.set_num_threads(1)
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(
+        checkpoint, dtype=torch.float16 if half else torch.float32, attn_implementation="sdpa"
+    )
+    model = model.to(device).eval()
+
+    def run(tensors: dict[str, NDArray[np.int32]]) -> Any:
+        with torch.inference_mode():
+            moved = {name: torch.from_numpy(array).to(device) for name, array in tensors.items()}
+            return model(**moved).logits.float().cpu().numpy()
+
+    return run
+
+
+def _onnxruntime(path: Path, device: str) -> Run:
+    import onnxruntime
+
+    provider = "CUDAExecutionProvider" if device == "cuda" else "CPUExecutionProvider"
+    if provider not in onnxruntime.get_available_providers():
+        raise UsageError(
+            f"ONNX Runtime has no {provider} here: install onnxruntime-gpu, or measure it on a cpu"
+        )
+    options = onnxruntime.SessionOptions()
+    if device == "cpu":  # as a stage is served
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+    session = onnxruntime.InferenceSession(str(path), options, providers=[provider])
+    if session.get_providers()[0] != provider:
+        raise UsageError(f"ONNX Runtime's {provider} does not start: see its reason above")
+
+    def run(tensors: dict[str, NDArray[np.int32]]) -> Any:
+        return session.run(["logits"], tensors)[0]
+
+    return run
+
+
+def _graph(contender: str, workspace: Workspace, member: MemberConfig) -> Path:
+    """The graph of a contender, made of the exported one."""
+    folder = workspace.folder / member.name / "benchmark"
+    folder.mkdir(parents=True, exist_ok=True)
+    fused, target = folder / "fused.onnx", folder / f"{contender}.onnx"
+    fused_graph(workspace.onnx(member), fused)
+    if contender == "onnxruntime-optimized":
+        return fused
+    if contender == "onnxruntime-int8":
+        write_probe(folder / PROBE)
+        int8_graph(fused, target, 8 if has_exact_products(folder / PROBE) else 7)
+        return target
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    quantize_dynamic(
+        fused, target, op_types_to_quantize=["MatMul"], per_channel=True,
+        weight_type=QuantType.QInt8,
+    )  # fmt: skip
+    return target
+
+
+def _openvino(path: Path) -> Run:
+    try:
+        import openvino
+    except ModuleNotFoundError as exc:
+        raise UsageError("openvino is not installed: pip install openvino") from exc
+    settings = {
+        "INFERENCE_PRECISION_HINT": "f32",
+        "INFERENCE_NUM_THREADS": 1,
+        "NUM_STREAMS": 1,
+        "PERFORMANCE_HINT": "LATENCY",
+    }
+    model: Any = openvino.Core().compile_model(str(path), "CPU", settings)
+    request = model.create_infer_request()
+
+    def run(tensors: dict[str, NDArray[np.int32]]) -> Any:
+        request.infer(tensors)
+        return request.get_output_tensor(0).data.copy()
+
+    return run
+
+
+def _table(args: argparse.Namespace) -> int:
+    found = [read_json(path) or _unreadable(path) for path in args.files]
+    devices = sorted({result["device"] for result in found})
+    if len(devices) > 1:
+        raise UsageError(f"the files are of several devices, {', '.join(devices)}: compare one")
+    rows = [Row(**row) for result in found for row in result["rows"]]
+    contenders = [name for name in CONTENDERS if any(row.contender == name for row in rows)]
+    base = args.ratios
+    if base is not None and base not in contenders:
+        raise UsageError(f"--ratios {base}: the files have {', '.join(contenders)}")
+    what = "and rows/s" if base is None else f"and its share of {base}'s"
+    print(f"Device: {devices[0]}. Median of a call in ms, {what}.\n")
+    print("| member | length | rows | " + " | ".join(contenders) + " |")
+    print("|---|---:|---:|" + "---:|" * len(contenders))
+    for member, length, batch in dict.fromkeys((r.member, r.length, r.rows) for r in rows):
+        found_here = {
+            row.contender: row
+            for row in rows
+            if (row.member, row.length, row.rows) == (member, length, batch)
+        }
+        cells: list[str] = []
+        for contender in contenders:
+            row = found_here.get(contender)
+            if row is None:
+                cells.append("")
+            elif base is None or base not in found_here:
+                cells.append(f"{row.p50_ms:.2f} ms, {row.rows_per_s:.0f}/s")
+            else:
+                share = row.p50_ms / found_here[base].p50_ms
+                cells.append(f"{row.p50_ms:.2f} ms, {share:.2f}")
+        print(f"| {member} | {length} | {batch} | " + " | ".join(cells) + " |")
+    return 0
+
+
+def _unreadable(path: Path) -> dict[str, Any]:
+    raise UsageError(f"{path} is not a result of `measure`: measure again")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

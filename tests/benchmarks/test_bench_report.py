@@ -1,0 +1,430 @@
+"""The bench's verdicts, plots, tables and page, from rows that are written here."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from benchmarks.suite.bare_stage import mean_tokens, small_stage_ms
+from benchmarks.suite.bends import Point, sweeps_of, texts_of_pairs, where_it_bends, which_is_best
+from benchmarks.suite.cascade_settings import (
+    CASCADE,
+    EQUAL_SHARES,
+    cascade_settings,
+)
+from benchmarks.suite.figures import Figures
+from benchmarks.suite.page import page_of_run, summary_of_run
+from benchmarks.suite.plots import accuracy_plot, bar_plot, latency_plot, share_plot
+from benchmarks.suite.speedups import speedups_of
+from benchmarks.suite.speedups import where_it_bends as where_deferral_bends
+from benchmarks.suite.tables import tables_of_run
+from benchmarks.suite.targets import (
+    INFORMATION,
+    MET,
+    NOT_MET,
+    UNMEASURED,
+    Verdict,
+    pointers_of,
+    tally_of,
+    verdicts_of,
+)
+from benchmarks.tools.perf_analyzer import Load
+from benchmarks.tools.stage_work import (
+    Work,
+    work_as_row,
+)
+from tests.support.bench_rows import (
+    Row,
+    latency,
+    limit_row,
+    row,
+    timed_limit,
+    whole_run,
+    window,
+)
+
+L2, MINILM, L4 = "l2-h128/short", "minilm/short", "l4-h312/short"
+MANY = Load(8)
+RUN: dict[str, Any] = {
+    "command": "python -m benchmarks.suite",
+    "machine": {
+        "cpu": "a cpu", "cores": 2, "kernel": "6.1", "python": "3.11", "versions": {"numpy": "1"},
+        "commit": "abc", "date": "2026-01-01T00:00:00",
+    },
+    "setting": {
+        "corpora": {"short": ["SST-2", 872]}, "stand_in": False,
+        "perf_analyzer": {"version": "2.51.0"},
+    },
+}  # fmt: skip
+
+
+def closed(scene: str, name: str, rate: float, exited: float = 1.0) -> Row:
+    return window("closed", scene, name, MANY, rate, exited=latency(exited))
+
+
+def over_limit(scene: str) -> Callable[[float], list[Row]]:
+    return lambda ratio: [closed(scene, "cascade", ratio), limit_row(scene, 0.25, rows_per_s=1.0)]
+
+
+def over(other: str) -> Callable[[float], list[Row]]:
+    return lambda ratio: [closed(L2, "cascade", ratio), closed(L2, other, 1.0)]
+
+
+def exited_over_blocking(ratio: float) -> list[Row]:
+    return [closed(L2, "cascade", 1.0, ratio), closed(L2, "blocking", 1.0, 1.0)]
+
+
+def open_loop(ratio: float, rate_rps: float = 40.0) -> list[Row]:
+    load = Load(1, rate_rps=rate_rps)
+    return [
+        window("open", MINILM, "cascade", load, 9.0, exited=latency(ratio)),
+        window("open", MINILM, "small alone", load, 9.0, all=latency(1.0)),
+    ]
+
+
+def cost_model(scene: str) -> Callable[[float], list[Row]]:
+    return lambda ratio: [
+        window("shares", scene, "cascade, 25% deferred", MANY, ratio),
+        window("shares", scene, "large alone", MANY, 1.0),
+        limit_row(scene, 0.25, guaranteed=1.0),
+    ]
+
+
+def gate(rows: int) -> Callable[[float], list[Row]]:
+    load = Load(1, rows=rows)
+    return lambda ratio: [
+        window("gate", L2, "one-member cascade", load, 1.0, all=latency(ratio)),
+        window("gate", L2, "stage, token ids", load, 1.0, all=latency(0.75)),
+        window("gate", L2, "tokenising", load, 1.0, all=latency(0.25)),
+    ]
+
+
+def tokenising(rows: int) -> Callable[[float], list[Row]]:
+    """A stage of 1 ms a call."""
+    timed = timed_limit(16, 32, tried={"1": 2000.0, "32": 64000.0})
+    return lambda ratio: [
+        window("gate", L2, "tokenising", Load(1, rows=rows), 1.0, all=latency(ratio)),
+        limit_row(L2, 1.0, limit=timed),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("number", "claim", "rows_of", "wanted", "beyond"),
+    [
+        (1, "over the limit's", over_limit(L2), 0.85, 0.84),
+        (1, "over the limit's", over_limit(MINILM), 0.7, 0.69),
+        (1, "over blocking's, each", over("blocking"), 0.97, 0.96),
+        (1, "over mosec's", over("mosec"), 1.0, 0.99),
+        (1, "over LitServe's", over("LitServe"), 1.5, 1.49),
+        (1, "exited median over blocking's at concurrency 8", exited_over_blocking, 0.4, 0.41),
+        (2, "at 40 requests/s", open_loop, 1.3, 1.31),
+        (3, "cascade, 25% deferred", cost_model(MINILM), 0.85, 0.84),
+        (3, "cascade, 25% deferred", cost_model(L4), 0.85, 0.84),
+        (4, "one row", gate(1), 1.5, 1.51),
+        (4, "32 rows", gate(32), 1.1, 1.11),
+        (5, "bare runtime, alone, one row", tokenising(1), 0.1, 0.101),
+        (5, "bare runtime, alone, 32 rows", tokenising(32), 0.1, 0.101),
+    ],
+)
+def test_every_target_is_met_at_what_is_asked_and_not_beyond(
+    number: int, claim: str, rows_of: Callable[[float], list[Row]], wanted: float, beyond: float
+):
+    def words(ratio: float) -> list[str]:
+        verdicts = verdicts_of(Figures(rows_of(ratio)))
+        return [
+            verdict.word
+            for verdict in verdicts
+            if verdict.measured is not None
+            and verdict.target.number == number
+            and claim in verdict.target.claim
+        ]
+
+    assert words(wanted) == [MET]
+    assert words(beyond) == [NOT_MET]
+
+
+def test_what_was_not_measured_is_said_and_counted():
+    nothing = verdicts_of(Figures([]))
+    assert {verdict.word for verdict in nothing} == {UNMEASURED}
+    assert {verdict.target.number for verdict in nothing} == {1, 2, 3, 4, 5}
+    some = verdicts_of(Figures([*over("mosec")(2.0), *exited_over_blocking(0.5)]))
+    assert len([verdict for verdict in some if verdict.target.asked]) == len(nothing)
+    assert tally_of(some) == (
+        f"Of {len(nothing)} ratios that targets 1 to 5 ask for, 2 are met, 1 are NOT met and "
+        f"{len(nothing) - 3} were not measured."
+    )
+
+
+def test_both_ratios_to_the_blocking_cascade_are_asked_of_one_setting():
+    rows = [
+        *exited_over_blocking(0.4), closed(L2, EQUAL_SHARES, 1.1, 0.6),
+    ]  # fmt: skip
+    found = [v for v in verdicts_of(Figures(rows)) if v.measured is not None]
+    assert [(v.target.claim.split(" over ")[0], v.word) for v in found] == [
+        ("throughput", MET),
+        ("cascade: exited median", MET),
+        ("cascade (equal shares): throughput", INFORMATION),
+        ("cascade (equal shares): exited median", INFORMATION),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("n_cores", "instances"),
+    [(1, [(1, 1)]), (2, [(2, 2), (1, 1)]), (5, [(5, 5), (2, 2)])],
+)
+def test_settings_that_are_the_same_are_measured_once(
+    n_cores: int, instances: list[tuple[int, int]]
+):
+    found = cascade_settings("small", "large", n_cores)
+    assert [(of["small"], of["large"]) for of in found.values()] == instances
+    assert next(iter(found)) == CASCADE
+
+
+def test_targets_without_a_ratio_say_where_they_are():
+    words = {number: where for number, _, where in pointers_of(Figures([]))}
+    assert set(words) == {6, 7, 8, 9}
+    assert words[6] == words[9] == UNMEASURED
+    words = {number: where for number, _, where in pointers_of(Figures(whole_run(MINILM)))}
+    assert "Cost against load" in words[6]
+    assert "Before the first answer" in words[9]
+
+
+def test_other_pairs_and_texts_are_for_information():
+    rows = [closed("l2-h128/mixed", "cascade", 9.0), closed("l2-h128/mixed", "mosec", 1.0)]
+    rows += [limit_row("l2-h128/mixed", 0.25, rows_per_s=10.0)]
+    rows += [limit_row("l6-h384/short", 0.25, rows_per_s=10.0)]
+    rows += [closed("l6-h384/short", "cascade", 9.0)]
+    measured = [v for v in verdicts_of(Figures(rows)) if v.measured is not None]
+    assert {verdict.word for verdict in measured} == {INFORMATION}
+    assert [(v.target.scene, v.wanted) for v in measured] == [
+        ("l2-h128/mixed", "≥ 0.85"), ("l2-h128/mixed", "≥ 1"), ("l6-h384/short", ""),
+    ]  # fmt: skip
+    assert "0 are met" in tally_of(verdicts_of(Figures(rows)))
+
+
+def test_throughput_is_judged_at_the_best_load_and_shown_at_one_load():
+    rows = [
+        window("closed", L2, name, Load(concurrency), rate)
+        for name, rates in {
+            "cascade": (50.0, 100.0, 80.0), "blocking": (100.0, 40.0), "mosec": (10.0, 50.0, 60.0),
+        }.items()
+        for concurrency, rate in zip((1, 8, 32), rates, strict=False)
+    ]  # fmt: skip
+    found = {v.target.claim: v for v in verdicts_of(Figures(rows)) if v.measured is not None}
+    blocking = found["throughput over blocking's, each at its best load"]
+    assert str(blocking.measured) == "1.00 (1.00–1.00)"
+    assert blocking.beside == "2.50 (2.50–2.50) at concurrency 8"  # blocking has no 32
+    assert found["throughput over mosec's, each at its best load"].beside.startswith("2.00")
+    assert "cascade: exited median over blocking's at concurrency 8" in found
+    (saturated,) = [t for t in tables_of_run(Figures(rows)) if t.title == "Saturated throughput"]
+    assert saturated.lines[2][:4] == (L2, "mosec", "concurrency 32", "60.0")
+    assert saturated.lines[2][5:7] == ("concurrency 8", "50.0")
+    (exited,) = [t for t in tables_of_run(Figures(rows)) if t.title.startswith("Exited")]
+    assert [line[1:3] for line in exited.lines] == [
+        ("cascade", "concurrency 1"), ("cascade", "concurrency 8, judged"),
+    ]  # fmt: skip
+
+
+def test_ratios_are_taken_turn_by_turn():
+    rows = [
+        window("closed", L2, name, MANY, rate, repeat=turn)
+        for name, rates in {"cascade": (100.0, 220.0), "mosec": (100.0, 200.0)}.items()
+        for turn, rate in enumerate(rates)
+    ]
+    found = {v.target.claim: v.measured for v in verdicts_of(Figures(rows)) if v.measured}
+    assert str(found["throughput over mosec's, each at its best load"]) == "1.05 (1.00–1.10)"
+
+
+def test_the_open_loop_is_judged_at_one_rate():
+    rows = open_loop(9.0, rate_rps=80.0) + open_loop(1.2, rate_rps=40.0)
+    rows.append(window("open", MINILM, "cascade", Load(1, rate_rps=90.0), 9.0, exited=latency(5)))
+    (verdict,) = [v for v in verdicts_of(Figures(rows)) if v.measured and v.target.number == 2]
+    assert str(verdict.measured) == "1.20 (1.20–1.20)"
+    assert "at 40 requests/s" in verdict.target.claim
+
+
+def test_time_between_calls_of_a_stage_is_shown() -> None:
+    rows = whole_run(MINILM)
+    (table,) = [t for t in tables_of_run(Figures(rows)) if t.title == "Stages at work"]
+    line = next(of for of in table.lines if of[:3] == (MINILM, "cascade", "concurrency 8"))
+    assert line[3:] == ("small", "2", "10.0", "8.0", "75.0%", "25.0%")
+    assert {of[1] for of in table.lines} >= {"blocking", "small alone"}
+
+
+def test_work_is_what_was_done_since_by_all_instances() -> None:
+    work = Work(30, 90, 7.0, 2).since(Work(10, 30, 1.0, 2))
+    assert work_as_row({"small": work}, wall_s=4.0) == {
+        "small": {"calls": 20, "rows_per_call": 3.0, "busy": 0.75, "instances": 2}
+    }
+
+
+def test_accuracy_stands_beside_the_speed_up():
+    rows = cost_model(MINILM)(2.0)
+    rows.append(
+        row(
+            "accuracy", MINILM, "cascade, 25% deferred", accuracy=0.913, difference=-0.004,
+            difference_low=-0.012, difference_high=0.003, deferral_rate=0.262,
+        )
+    )  # fmt: skip
+    (verdict,) = [v for v in verdicts_of(Figures(rows)) if v.measured]
+    assert verdict.beside == "accuracy 91.3%, −0.4 (−1.2 to +0.3) points"
+    (table,) = [t for t in tables_of_run(Figures(rows)) if t.title.startswith("Operating points")]
+    assert table.lines == (
+        (MINILM, "cascade", "25%", "26.2%", "25.0%", "2.00 (2.00–2.00)", "1.00", "91.3%",
+         "−0.4 (−1.2 to +0.3)"),
+    )  # fmt: skip
+
+
+def test_the_stage_in_the_bare_runtime_is_timed_alone_at_the_rows_of_the_request():
+    timed = timed_limit(16, 32, tried={"1": 2000.0, "32": 64000.0}, alone=0.5)
+    timed["stages"][0]["buckets"][0]["tried"] = {"1": 4000.0}  # a third of the rows
+    figures = Figures([limit_row(L2, 1.0, limit=timed), limit_row(L2, 0.25)])
+    # Half of 2 x 1000 / 4000 for a third of the rows, half of 2 x 1000 / 2000 for the others.
+    assert small_stage_ms(figures, L2, 1) == {0: pytest.approx((0.25 + 2 * 0.5) / 3)}
+    assert small_stage_ms(figures, L2, 32) == {0: pytest.approx(0.5)}  # the fullest bucket
+    assert small_stage_ms(figures, L2, 8) == {}
+    assert mean_tokens(figures, L2) == pytest.approx((16 + 2 * 32) / 3)
+    assert small_stage_ms(Figures([limit_row(L2, 1.0)]), L2, 1) == {}
+
+
+def points(*rates: float) -> list[Point]:
+    return [Point(f"{2**i} rows", (rate,), 1.9) for i, rate in enumerate(rates)]
+
+
+def test_a_curve_bends_where_another_step_gains_little():
+    words = where_it_bends(points(50, 90, 100, 104, 80))
+    assert words.startswith(
+        "It bends at 4 rows, 100 requests/s: from there another step gains less"
+    )
+    assert "16 rows has 0.80 of that" in words
+    assert "1.9 cores busy" in words
+    assert where_it_bends(points(50, 90, 100)).startswith("No bend up to 4 rows: the last step")
+    assert where_it_bends(points(100, 99)).startswith("It bends at 1 rows")
+    assert where_it_bends(points(100)) == "One setting was measured: nothing to compare."
+
+
+def test_the_best_of_settings_without_an_order_is_named():
+    words = which_is_best(points(50, 96, 100))
+    assert words.startswith("Highest with “4 rows”: 100 requests/s, 2.00 times that of “1 rows”.")
+    assert "Within 5% of it: “2 rows”." in words
+
+
+def test_deferral_bends_where_the_cascade_gains_no_more():
+    figures = Figures(whole_run(MINILM, repeats=1))
+    words = where_deferral_bends(speedups_of(figures, MINILM))
+    assert words.startswith("Faster than the large member alone up to 25% deferred, and no longer")
+    assert "0.90 arrives at 0% deferred, where it is least, and 1.00 at 100%" in words
+
+
+def test_sweeps_are_in_order_and_texts_are_compared():
+    rows = whole_run("l2-h128/short", "l2-h128/mixed", repeats=1)
+    rows = [r for r in rows if r["contender"] != "2 cores"] + [
+        r for r in rows if r["contender"] == "2 cores"
+    ]
+    found = {of_one.section: of_one for of_one in sweeps_of(Figures(rows[::-1]), L2)}
+    assert [p.name for p in found["batches"].points] == [
+        "128 tokens a call", "256 tokens a call", "512 tokens a call",
+    ]  # fmt: skip
+    assert found["closed"].points[0].name == "concurrency 1"
+    assert "load generator may use all cores" in found["cores"].bend
+    (texts,) = texts_of_pairs(Figures(rows))
+    assert [point.name for point in texts.points] == ["short", "mixed"]
+    assert texts.bend == (
+        "Mixed text has 1.00 of the throughput of short text at 1.00 times its tokens: each costs "
+        "1.00 times as much."
+    )
+
+
+def test_plots_draw_every_figure_that_there_is():
+    figures = Figures(whole_run(MINILM))
+    speedups = speedups_of(figures, MINILM)
+    shares = share_plot(speedups, MINILM)
+    assert shares is not None
+    assert [text for _, _, text in shares.key] == [
+        "cascade, lowest to highest repeat", "what the cost of the stages promises",
+        "the large member alone",
+    ]  # fmt: skip
+    cores = next(s for s in sweeps_of(figures, MINILM) if s.section == "cores")
+    bars = bar_plot(cores).svg
+    assert ">1 core<" in bars
+    assert ">2 cores<" in bars
+    latencies = latency_plot(figures, MINILM)
+    assert latencies is not None
+    assert "client-side cascade" not in [text for _, _, text in latencies.key]  # has no `all`
+    known = window("closed", MINILM, "client-side cascade", MANY, 30.0)
+    drawn = latency_plot(Figures([*figures.rows, known]), MINILM)
+    assert drawn is not None
+    assert "client-side cascade" in [text for _, _, text in drawn.key]
+
+
+def test_what_was_not_measured_is_not_drawn():
+    rows = [r for r in whole_run(MINILM, repeats=1) if r["contender"] != "large alone"]
+    figures = Figures(rows)
+    assert accuracy_plot(figures, MINILM) is None
+    assert speedups_of(figures, MINILM) == []
+    assert share_plot([], MINILM) is None
+    assert latency_plot(Figures([]), MINILM) is None
+    page_of_run(RUN, figures)
+
+
+def test_a_window_that_failed_is_listed_and_has_no_figures():
+    rows = whole_run(MINILM, repeats=1)
+    words = "perf_analyzer ended\nwith code 99 | <b>"
+    failed = row("closed", MINILM, "cascade", Load(64), repeat=1, error=words)
+    mended = row("closed", MINILM, "cascade", Load(8), error="later it was measured")
+    figures = Figures([failed, mended, *rows])
+    assert figures.failures() == [failed]
+    assert "concurrency 64" not in figures.loads("closed", MINILM, "cascade")
+    summary = summary_of_run(RUN, figures)
+    assert "| 2 | not measured: perf_analyzer ended with code 99 \\| <b> |" in summary
+    assert "not measured: perf_analyzer ended with code 99 | &lt;b&gt;" in page_of_run(RUN, figures)
+    only = Figures([failed])
+    assert "code 99" in page_of_run(RUN, only)
+
+
+def test_the_page_and_the_summary_have_what_a_sceptic_looks_for():
+    figures = Figures(whole_run(MINILM, "l2-h128/short", "l2-h128/long"))
+    page, summary = page_of_run(RUN, figures), summary_of_run(RUN, figures)
+    assert "http://" not in page.replace("http://www.w3.org", "")
+    assert "2.51.0" in page
+    assert "minilm/short: 0123456789ab" in page
+    for text in (page, summary):
+        for words in (
+            "Cost against load", "Throughput against length of text", "Operating points",
+            "Contenders and their settings", "Other processes",
+            "docs/onnxruntime.md", "Before the first answer", "40 requests/s asked, 39.8 achieved",
+            "just before turn r of the closed loops",
+        ):  # fmt: skip
+            assert words in text
+    assert "| mosec | as it comes | minilm/short, l2-h128/short, l2-h128/long |" in summary
+    assert page.count("<svg role") == len(re.findall(r"<figure>", page))
+    assert not re.search(r"\b(None|nan)\b", summary)
+    assert "stand-ins" not in page
+
+
+SECTIONS = tuple(dict.fromkeys(r["section"] for r in whole_run(MINILM, repeats=1)))
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_partial_runs_have_a_page(section: str):
+    rows = whole_run(MINILM, repeats=1)
+    for some in (
+        [r for r in rows if r["section"] != section],
+        [r for r in rows if r["section"] == section],
+    ):
+        page = page_of_run(RUN, Figures(some))
+        assert page.endswith("</html>\n")
+        assert not re.search(r"\b(None|nan)\b", summary_of_run(RUN, Figures(some)))
+
+
+def test_a_verdict_prints_as_a_line():
+    met, unmeasured = (
+        next(v for v in verdicts_of(Figures(rows)) if "over mosec" in v.target.claim)
+        for rows in (over("mosec")(1.1), [])
+    )
+    assert isinstance(met, Verdict)
+    assert str(met).startswith("1  l2-h128/short    met              1.10 (1.10–1.10)    ≥ 1")
+    assert "not measured" in str(unmeasured)

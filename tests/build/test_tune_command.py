@@ -1,0 +1,204 @@
+"""`tune`, `verify` and `evaluate` as they are typed: goals, certificates, refusals."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from cascadebert_build.cli import main
+from tests.support.checkpoints import TEXTS, save_checkpoint
+
+LINES = [f"{text} {i}" for i, text in enumerate(text for text in TEXTS for _ in range(4))]
+
+
+def write_cascade(folder: Path, tune: str = "", *, label: bool = True) -> Path:
+    rows = ["sentence\tlabel", *(f"{line}\t{i % 2}" for i, line in enumerate(LINES))]
+    (folder / "rows.tsv").write_text("\n".join(rows) + "\n")
+    text = f"""
+name = "tiny"
+{tune}
+[[members]]
+name = "small"
+checkpoint = "{folder / "small"}"
+max_length = 32
+[[members]]
+name = "large"
+checkpoint = "{folder / "large"}"
+max_length = 32
+[data]
+path = "{folder / "rows.tsv"}"
+text = "sentence"
+"""
+    path = folder / "cascade.toml"
+    path.write_text(text + f'label = "{"label" if label else ""}"\n')
+    return path
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two members that seldom disagree, exported."""
+    folder = tmp_path_factory.mktemp("tune")
+    save_checkpoint(folder / "large", num_hidden_layers=2)
+    shutil.copytree(folder / "large", folder / "small")
+    config = write_cascade(folder)
+    assert main(["export", str(config)]) == 0
+    return folder
+
+
+def policy_of(folder: Path) -> dict[str, object]:
+    return json.loads((folder / "work" / "tiny" / "policy.json").read_text())
+
+
+def test_without_a_word_there_are_the_guarantees_that_the_rows_can_show(
+    exported: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = write_cascade(exported)
+    assert main(["tune", str(config)]) == 0
+    said = capsys.readouterr().err
+    # 400 rows: 80 fit temperatures, 80 report, 240 are left.
+    assert "accurate     left out: to promise" in said
+    assert "takes 299 rows, and 240 are left" in said
+    assert "balanced (default)" in said
+    assert "from 80 rows" in said
+    policy = policy_of(exported)
+    assert list(policy["operating_points"]) == ["fast", "balanced"]  # pyright: ignore[reportArgumentType]
+    certificate = policy["certificate"]
+    assert isinstance(certificate, dict)
+    assert certificate["rows"] == {
+        "temperature": 80, "design": 80, "test": 160, "report": 80, "duplicates": 0,
+    }  # fmt: skip
+    fast = certificate["operating_points"]["fast"]
+    assert fast["promise"] == {"kind": "max_disagreement", "limit": 0.05, "confidence": 0.95}
+    # The members are the same: nothing is lost by exiting.
+    assert fast["observed"] == 0
+    assert fast["exits"] == [1.0, 0.0]
+    assert set(certificate["cost"]["small"]) == {"ms", "layers", "macs_per_token"}
+    assert [certificate["cost"][m]["layers"] for m in ("small", "large")] == [2, 2]
+    assert set(certificate["artefacts"]) == {"small", "large"}
+    # Times are measured once: the same rows and artefacts give the same policy.
+    assert main(["tune", str(config)]) == 0
+    assert policy_of(exported)["id"] == policy["id"]
+
+
+def test_evaluate_reports_rows_that_chose_nothing(
+    exported: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = write_cascade(exported)
+    assert main(["tune", str(config)]) == 0
+    capsys.readouterr()
+    assert main(["evaluate", str(config), "--json"]) == 0
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["rows"] == 80
+    assert "80 of 400 held-out rows, which chose nothing" in captured.err
+    assert main(["evaluate", str(config), "--json", "--all-rows", "--operating-point", "fast"]) == 0
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["rows"] == 400
+    assert "chose nothing" not in captured.err
+    assert main(["evaluate", str(config), "--operating-point", "slow"]) == 2
+    assert "the policy has fast, balanced" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "kind"),
+    [
+        (["--max-disagreement", "0.04"], "promise"),
+        (["--max-accuracy-drop", "0.05", "--confidence", "0.9"], "promise"),
+        (["--max-deferral-rate", "0.5"], "budget"),
+        (["--max-disagreement", "0.05", "--per-label", "--signal", "energy"], "promise"),
+    ],
+)
+def test_a_goal_on_the_command_line_is_the_only_one(
+    exported: Path, capsys: pytest.CaptureFixture[str], flags: list[str], kind: str
+) -> None:
+    config = write_cascade(exported, "[operating_points.mine]\nmax_disagreement = 0.05")
+    assert main(["tune", str(config), "--json", *flags]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert list(found["operating_points"]) == ["default"] == [found["default_operating_point"]]
+    assert kind in found["operating_points"]["default"]
+    if "--per-label" in flags:
+        assert len(found["thresholds"][0]) == 2
+
+
+def test_what_cannot_be_guaranteed_is_refused_with_a_number(
+    exported: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = write_cascade(exported)
+    assert main(["tune", str(config), "--max-disagreement", "0.001"]) == 2
+    assert "takes at least 2995, without a single loss" in capsys.readouterr().err
+    assert main(["tune", str(config), "--max-disagreement", "1.5"]) == 2
+    assert "give a share between 0 and 1" in capsys.readouterr().err
+    assert main(["tune", str(config), "--min-speedup", "1000"]) == 2
+    assert "cannot be met" in capsys.readouterr().err
+    unlabelled = write_cascade(exported, label=False)
+    assert main(["tune", str(unlabelled), "--max-accuracy-drop", "0.05"]) == 2
+    assert "needs labelled rows" in capsys.readouterr().err
+    # A promise of agreement needs none.
+    assert main(["tune", str(unlabelled), "--max-disagreement", "0.05"]) == 0
+    assert "temperatures not fitted" in capsys.readouterr().err
+
+
+def test_what_becomes_of_duplicates_is_said(
+    exported: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = write_cascade(exported)
+    rows = (exported / "rows.tsv").read_text().splitlines()
+    (exported / "rows.tsv").write_text("\n".join([*rows, *rows[1:51]]) + "\n")
+    assert main(["tune", str(config), "--max-disagreement", "0.05"]) == 0
+    said = capsys.readouterr().err
+    assert "50 rows have the text of another: taken for inputs that came again" in said
+    config.write_text(config.read_text() + 'duplicates = "drop"\n')
+    assert main(["tune", str(config), "--max-disagreement", "0.05"]) == 0
+    assert "left out, as data.duplicates says" in capsys.readouterr().err
+    certificate = policy_of(exported)["certificate"]
+    assert isinstance(certificate, dict)
+    assert certificate["rows"]["duplicates"] == 50
+    write_cascade(exported)
+
+
+def test_a_default_that_was_named_is_never_another(
+    exported: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = write_cascade(exported, '[tune]\ndefault = "accurate"')
+    assert main(["tune", str(config)]) == 2
+    assert "tune.default is 'accurate', which so few rows cannot show" in capsys.readouterr().err
+
+
+def test_the_confidence_of_tune_is_that_of_all_points(
+    exported: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    points = "[operating_points.a]\nmax_disagreement = 0.05\n"
+    config = write_cascade(exported, "[tune]\nconfidence = 0.9\n" + points)
+    assert main(["tune", str(config)]) == 0
+    assert "with 90% confidence" in capsys.readouterr().err
+    assert main(["tune", str(config), "--confidence", "0.99"]) == 0
+    assert "with 99% confidence" in capsys.readouterr().err
+    assert main(["tune", str(config), "--max-cost", "5", "--confidence", "0.99"]) == 2
+    assert "is a budget, which promises nothing" in capsys.readouterr().err
+
+
+def test_a_certificate_of_other_rows_or_artefacts_is_refused(
+    exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(exported, folder, ignore=shutil.ignore_patterns("policy.json"))
+    config = write_cascade(folder)
+    assert main(["export", str(config)]) == 0
+    assert main(["verify", str(config)]) == 0
+    assert main(["tune", str(config)]) == 0
+    capsys.readouterr()
+    assert main(["verify", str(config)]) == 0
+    assert "of these artefacts and rows" in capsys.readouterr().err
+    rows = (folder / "rows.tsv").read_text().splitlines()
+    (folder / "rows.tsv").write_text("\n".join(rows[:-1]) + "\n")
+    assert main(["verify", str(config)]) == 1
+    assert "the held-out rows have changed" in capsys.readouterr().err
+    write_cascade(folder)
+    shutil.rmtree(folder / "small")
+    save_checkpoint(folder / "small", num_hidden_layers=1, seed=5)
+    assert main(["export", str(config)]) == 0
+    assert main(["verify", str(config)]) == 1
+    assert "the certificate does not hold" in capsys.readouterr().err
+    assert main(["publish", str(config), "--model-repository", str(folder / "repo")]) == 2

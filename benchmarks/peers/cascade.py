@@ -14,10 +14,7 @@ from cascadebert_build.checkpoints.checkpoint import hide_weight_bars
 from cascadebert_build.errors import CheckFailed, UsageError
 from cascadebert_build.extras import needs_extra
 from cascadebert_build.graphs.session import OnnxSession
-from cascadebert_build.repository.versions import (
-    newest_version,
-    published_policy,
-)
+from cascadebert_build.repository.versions import newest_version, published_policy
 from cascadebert_core.batching import StageBatch
 from cascadebert_core.contract import TOKENIZER_FILE, TOKENIZERS_FOLDER
 from cascadebert_core.job import Job, Row

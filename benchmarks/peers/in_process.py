@@ -17,10 +17,7 @@ import numpy as np
 from cascadebert_build.errors import UsageError
 from cascadebert_core.tokenization import Text
 
-from ..tools.window import (
-    Latency,
-    latency_of,
-)
+from ..tools.window import Latency, latency_of
 from .cascade import ONNXRUNTIME, Answer, cascade_from_repository
 from .together import Together, run_together
 

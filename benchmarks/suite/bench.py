@@ -11,25 +11,15 @@ from typing import Any, Generic, TypeVar, cast
 
 from cascadebert_build.config.placement import cores
 from cascadebert_build.server.serve import serve_cascades
-from cascadebert_build.server.tritonserver import (
-    Ports,
-    TritonServer,
-)
+from cascadebert_build.server.tritonserver import Ports, TritonServer
 from cascadebert_client import CascadeClient
 from cascadebert_core.tokenization import Text
 
 from ..peers.cascade import Answer
 from ..peers.server import Peer
 from ..tools.binary import Binary
-from ..tools.perf_analyzer import (
-    JSON,
-    Load,
-    PerfAnalyzer,
-)
-from ..tools.stage_work import (
-    work_as_row,
-    work_meter,
-)
+from ..tools.perf_analyzer import JSON, Load, PerfAnalyzer
+from ..tools.stage_work import work_as_row, work_meter
 from ..tools.window import window_of_profile
 from .agreement import Expected, checked, expected_of_cascade, expected_of_member
 from .cascade_settings import CASCADE, cascade_settings

@@ -10,10 +10,7 @@ from typing import Any
 
 from cascadebert_build.errors import CheckFailed
 
-from ..tools.machine import (
-    CpuMeter,
-    quiet_meter,
-)
+from ..tools.machine import CpuMeter, quiet_meter
 from ..tools.perf_analyzer import Load
 from ..tools.progress import say
 from .record import Key, Record

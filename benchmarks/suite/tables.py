@@ -12,12 +12,7 @@ from .figures import Figures
 from .plan import USUAL_SHARE
 from .sections import accuracy, batched, closed, gate, limit, mixed_load, shares, startup
 from .speedups import LARGE, share_in_words, speedups_of
-from .targets import (
-    COMPARED,
-    Verdict,
-    difference_in_words,
-    pointers_of,
-)
+from .targets import COMPARED, Verdict, difference_in_words, pointers_of
 
 # Sections whose rows are listed: contenders under load.
 _LOADED = {

@@ -36,24 +36,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cascadebert_build.config.rows import rows_from_source
-from cascadebert_build.config.schema import (
-    CascadeConfig,
-    MemberConfig,
-    config_from_file,
-)
+from cascadebert_build.config.schema import CascadeConfig, MemberConfig, config_from_file
 from cascadebert_build.errors import BuildError, UsageError
 from cascadebert_build.graphs.fused import fused_graph
 from cascadebert_build.graphs.int8 import int8_graph
-from cascadebert_build.graphs.int8_probe import (
-    PROBE,
-    has_exact_products,
-    write_probe,
-)
-from cascadebert_build.graphs.logits import stage_input
-from cascadebert_build.pipeline.workspace import (
-    Workspace,
-    workspace_of,
-)
+from cascadebert_build.graphs.int8_probe import PROBE, has_exact_products, write_probe
+from cascadebert_build.pipeline.workspace import Workspace, stage_input, workspace_of
 from cascadebert_build.verification.onnx import sample_of_texts
 from cascadebert_build.verification.reference import reference_from_file
 from cascadebert_core.batching import pad_rows

@@ -7,11 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from cascadebert_build.repository.model_config import (
-    ModelConfig,
-    config_from_text,
-    config_to_text,
-)
+from cascadebert_build.repository.model_config import ModelConfig, config_from_text, config_to_text
 from cascadebert_build.repository.versions import newest_version
 from cascadebert_core.contract import POLICY_FILE
 from cascadebert_core.policy import Policy, policy_from_file, policy_to_json

@@ -28,27 +28,14 @@ from cascadebert_build.checkpoints.checkpoint import (
     sha256_of_checkpoint,
     tokenizer_from_source,
 )
-from cascadebert_build.config.rows import (
-    Rows,
-    rows_from_source,
-)
+from cascadebert_build.config.rows import Rows, rows_from_source
 from cascadebert_build.config.schema import DataConfig
 from cascadebert_build.errors import BuildError, UsageError
 from cascadebert_build.extras import require
-from cascadebert_build.training.member import (
-    TrainConfig,
-    check_config,
-    encoded_items,
-    label_names,
-    model_from_base,
-    subset_of_rows,
-)
+from cascadebert_build.training.config import TrainConfig, check_config, label_names, precision_of
+from cascadebert_build.training.member import encoded_items, model_from_base, subset_of_rows
 from cascadebert_build.training.objectives import objective_from_name
-from cascadebert_build.training.trainer import (
-    ROW,
-    make_trainer,
-    precision_of,
-)
+from cascadebert_build.training.trainer import ROW, make_trainer
 
 from .machine import CpuMeter, this_machine, wait_until_quiet
 from .report import RESULTS, Ratio, ratio_of, write_report

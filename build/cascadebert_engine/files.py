@@ -37,3 +37,8 @@ def read_json(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return value if isinstance(value, dict) else None
+
+
+def sha256_of(*parts: Any) -> str:
+    """A hash of JSON values, to tell whether a step's inputs have changed."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

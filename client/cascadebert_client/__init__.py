@@ -8,12 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from ._async import AsyncCascadeClient
 from ._deadline import RetryPolicy
 from ._sync import CascadeClient
-from ._types import (
-    Classification,
-    ModelStatistics,
-    ModelStatus,
-    ServerStatus,
-)
+from ._types import Classification, ModelStatistics, ModelStatus, ServerStatus
 from .errors import (
     AccessRestricted,
     CascadeClientError,

@@ -2,13 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import (
-    AsyncGenerator,
-    AsyncIterable,
-    Callable,
-    Iterable,
-    Mapping,
-)
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Mapping
 from contextlib import aclosing
 from types import TracebackType
 from typing import Any, Literal, TypeVar, overload
@@ -16,22 +10,10 @@ from typing import Any, Literal, TypeVar, overload
 import grpc
 import tritonclient.grpc.aio
 
-from ._channels import (
-    DEFAULT_CHANNELS,
-    ChannelPool,
-    channel_arguments,
-)
+from ._channels import DEFAULT_CHANNELS, ChannelPool, channel_arguments
 from ._checks import require_positive
-from ._deadline import (
-    Deadline,
-    RetryPolicy,
-)
-from ._flows import (
-    Call,
-    Flow,
-    Pause,
-    Step,
-)
+from ._deadline import Deadline, RetryPolicy
+from ._flows import Call, Flow, Pause, Step
 from ._requests import (
     Chunker,
     Parameters,
@@ -49,10 +31,7 @@ from ._sync import (
     make_flows,
 )
 from ._traffic import BY_REQUEST
-from ._types import (
-    Classification,
-    ServerStatus,
-)
+from ._types import Classification, ServerStatus
 from .errors import FOREIGN_ERRORS
 
 ResultT = TypeVar("ResultT")

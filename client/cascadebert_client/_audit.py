@@ -12,6 +12,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
+from cascadebert_core.guarantee import ACCURACY_DROP, DEFAULT_CONFIDENCE, GUARANTEES, Guarantee
+
 from ._checks import is_real
 from ._confidence_sequence import (
     BROKEN,
@@ -31,25 +33,6 @@ ERRORS = "cascadebert_audit_errors_total"
 
 PARAMETER = "operating_points"
 """Of the model's configuration: JSON, with the promise of every operating point."""
-
-DISAGREEMENT = "max_disagreement"
-ACCURACY_DROP = "max_accuracy_drop"
-DEFAULT_CONFIDENCE = 0.95
-
-
-@dataclass(frozen=True, slots=True)
-class Guarantee:
-    """What an operating point promises.
-
-    Attributes:
-        kind: `DISAGREEMENT` or `ACCURACY_DROP`.
-        limit: Of the share of rows, above 0 and below 1.
-        confidence: Above 0 and below 1; the audit's own confidence is the same.
-    """
-
-    kind: str
-    limit: float
-    confidence: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +138,7 @@ def guarantees_from_parameters(parameters: Mapping[str, str]) -> dict[str, Guara
 
 def _guarantee(raw: Any) -> Guarantee:
     guarantee = Guarantee(str(raw["kind"]), raw["limit"], raw["confidence"])
-    if guarantee.kind not in {DISAGREEMENT, ACCURACY_DROP}:
+    if guarantee.kind not in GUARANTEES:
         raise ValueError(f"a promise of the kind {guarantee.kind!r}")
     for number in (guarantee.limit, guarantee.confidence):
         if not is_real(number) or not 0 < number < 1:

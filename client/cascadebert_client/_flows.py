@@ -9,26 +9,11 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeAlias, TypeVar, cast
 
-from ._deadline import (
-    Deadline,
-    RetryPolicy,
-)
+from ._deadline import Deadline, RetryPolicy
 from ._operating_points import points_from_parameters
-from ._requests import (
-    TEXT,
-    Parameters,
-    Tensors,
-    Utf8Row,
-    infer_arguments,
-    parse_response,
-)
+from ._requests import TEXT, Parameters, Tensors, Utf8Row, infer_arguments, parse_response
 from ._traffic import Traffic
-from ._types import (
-    Classification,
-    ModelStatistics,
-    ModelStatus,
-    ServerStatus,
-)
+from ._types import Classification, ModelStatistics, ModelStatus, ServerStatus
 from .errors import (
     FOREIGN_ERRORS,
     AccessRestricted,

@@ -13,10 +13,7 @@ import numpy as np
 import tritonclient.grpc
 from numpy.typing import NDArray
 
-from ._checks import (
-    is_integer,
-    is_real,
-)
+from ._checks import is_integer, is_real
 from ._types import Classification
 from .errors import InvalidRequest, Target, UnexpectedResponse
 

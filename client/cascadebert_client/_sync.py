@@ -11,25 +11,10 @@ from typing import Any, Literal, Protocol, TypeVar, cast, overload
 import grpc
 import tritonclient.grpc
 
-from ._channels import (
-    DEFAULT_CHANNELS,
-    Channel,
-    ChannelPool,
-    channel_arguments,
-    require_address,
-)
+from ._channels import DEFAULT_CHANNELS, Channel, ChannelPool, channel_arguments, require_address
 from ._checks import require_positive
-from ._deadline import (
-    Deadline,
-    RetryPolicy,
-)
-from ._flows import (
-    Call,
-    CascadeFlows,
-    Flow,
-    Pause,
-    Step,
-)
+from ._deadline import Deadline, RetryPolicy
+from ._flows import Call, CascadeFlows, Flow, Pause, Step
 from ._requests import (
     Chunker,
     Parameters,
@@ -39,14 +24,8 @@ from ._requests import (
     require_iterable_of_rows,
     split,
 )
-from ._traffic import (
-    BY_REQUEST,
-    traffic_from_shares,
-)
-from ._types import (
-    Classification,
-    ServerStatus,
-)
+from ._traffic import BY_REQUEST, traffic_from_shares
+from ._types import Classification, ServerStatus
 from .errors import FOREIGN_ERRORS, CascadeClientError, RequestCancelled, Target
 
 ResultT = TypeVar("ResultT")

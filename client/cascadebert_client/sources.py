@@ -6,10 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import PurePath
 from typing import Any, BinaryIO, TypeAlias
 
-from ._requests import (
-    Row,
-    text_problem,
-)
+from ._requests import Row, text_problem
 from .errors import InvalidRequest
 
 Line: TypeAlias = tuple[int, str]

@@ -33,10 +33,7 @@ from benchmarks.peers.wire import (
     texts_of_payload,
 )
 from cascadebert_build.errors import CheckFailed, UsageError
-from cascadebert_build.evaluation.evaluate import (
-    NEAR,
-    evaluate,
-)
+from cascadebert_build.evaluation.evaluate import NEAR, evaluate
 from cascadebert_client import Classification
 from cascadebert_core.tokenization import Text
 from tests.support.checkpoints import save_checkpoint, write_config

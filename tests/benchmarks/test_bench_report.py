@@ -10,11 +10,7 @@ import pytest
 
 from benchmarks.suite.bare_stage import mean_tokens, small_stage_ms
 from benchmarks.suite.bends import Point, sweeps_of, texts_of_pairs, where_it_bends, which_is_best
-from benchmarks.suite.cascade_settings import (
-    CASCADE,
-    EQUAL_SHARES,
-    cascade_settings,
-)
+from benchmarks.suite.cascade_settings import CASCADE, EQUAL_SHARES, cascade_settings
 from benchmarks.suite.figures import Figures
 from benchmarks.suite.page import page_of_run, summary_of_run
 from benchmarks.suite.plots import accuracy_plot, bar_plot, latency_plot, share_plot
@@ -32,19 +28,8 @@ from benchmarks.suite.targets import (
     verdicts_of,
 )
 from benchmarks.tools.perf_analyzer import Load
-from benchmarks.tools.stage_work import (
-    Work,
-    work_as_row,
-)
-from tests.support.bench_rows import (
-    Row,
-    latency,
-    limit_row,
-    row,
-    timed_limit,
-    whole_run,
-    window,
-)
+from benchmarks.tools.stage_work import Work, work_as_row
+from tests.support.bench_rows import Row, latency, limit_row, row, timed_limit, whole_run, window
 
 L2, MINILM, L4 = "l2-h128/short", "minilm/short", "l4-h312/short"
 MANY = Load(8)

@@ -6,10 +6,7 @@ import numpy as np
 import pytest
 from scipy import special, stats
 
-from benchmarks.studies.accuracy.budgets import (
-    at_budget,
-    cascade_curve,
-)
+from benchmarks.studies.accuracy.budgets import at_budget, cascade_curve
 from benchmarks.studies.early_exit.walk import (
     entropies,
     entropy_curve,

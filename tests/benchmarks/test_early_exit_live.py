@@ -20,17 +20,10 @@ from benchmarks.studies.early_exit.live import (
     run_member,
     run_with_exits,
 )
-from benchmarks.studies.early_exit.pabee import (
-    pabee_model,
-    train_pabee,
-)
-from benchmarks.studies.early_exit.walk import (
-    entropies,
-    exits_by_entropy,
-    exits_by_patience,
-)
+from benchmarks.studies.early_exit.pabee import pabee_model, train_pabee
+from benchmarks.studies.early_exit.walk import entropies, exits_by_entropy, exits_by_patience
 from cascadebert_build.config.rows import Rows
-from cascadebert_build.training.member import TrainConfig
+from cascadebert_build.training.config import TrainConfig
 from tests.support.checkpoints import MOODS, TOPICS, save_checkpoint
 
 GOOD = set(MOODS[::2])

@@ -4,14 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from benchmarks.studies.accuracy.roberta import (
-    base_checkpoint,
-    runs_of,
-)
-from benchmarks.studies.accuracy.training import (
-    MAX_LENGTH,
-    Place,
-)
+from benchmarks.studies.accuracy.roberta import base_checkpoint, runs_of
+from benchmarks.studies.accuracy.training import MAX_LENGTH, Place
 from cascadebert_build.checkpoints.checkpoint import checkpoint_from_source
 from cascadebert_build.config.rows import Rows
 from tests.support.checkpoints import TEXTS

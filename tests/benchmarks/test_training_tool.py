@@ -8,13 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.tools import training
-from benchmarks.tools.training import (
-    GROUPED,
-    OURS,
-    RANDOM,
-    Timing,
-    summary_of,
-)
+from benchmarks.tools.training import GROUPED, OURS, RANDOM, Timing, summary_of
 from tests.support.checkpoints import save_checkpoint, write_rows
 
 

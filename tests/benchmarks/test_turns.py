@@ -17,10 +17,7 @@ from benchmarks.suite.contender import Contender, cpu_of_request, sized, take_tu
 from benchmarks.suite.corpora import Corpus, representative_order
 from benchmarks.suite.pairs import SHAPES
 from benchmarks.suite.record import Key, Record, rows_from_folder
-from benchmarks.tools.machine import (
-    CpuMeter,
-    Machine,
-)
+from benchmarks.tools.machine import CpuMeter, Machine
 from benchmarks.tools.perf_analyzer import Load
 from benchmarks.tools.window import Latency
 from cascadebert_build.errors import CheckFailed, UsageError

@@ -14,16 +14,14 @@ from cascadebert_build.cli import main
 from cascadebert_build.config.rows import Rows
 from cascadebert_build.errors import UsageError
 from cascadebert_build.training import difficulty
+from cascadebert_build.training.config import TrainConfig
 from cascadebert_build.training.difficulty import (
     Difficulty,
     difficulty_from_file,
     folds_of_rows,
     label_difficulty,
 )
-from cascadebert_build.training.member import (
-    TrainConfig,
-    TrainResult,
-)
+from cascadebert_build.training.member import TrainResult
 from tests.support.checkpoints import MOODS, TOPICS, save_checkpoint
 
 GOOD = set(MOODS[::2])

@@ -16,12 +16,7 @@ from onnx import TensorProto
 from cascadebert_build.checkpoints.checkpoint import checkpoint_from_source
 from cascadebert_build.errors import UsageError
 from cascadebert_build.graphs.export import onnx_from_checkpoint
-from cascadebert_build.graphs.fp16 import (
-    TENSORRT_OPSET,
-    half_graph,
-    scale_queries,
-    tensorrt_graph,
-)
+from cascadebert_build.graphs.fp16 import TENSORRT_OPSET, half_graph, scale_queries, tensorrt_graph
 from tests.support.checkpoints import FAMILIES, save_checkpoint
 
 

@@ -11,13 +11,7 @@ import pytest
 from cascadebert_build.cli import main, parser
 from cascadebert_build.commands.train import labels_of, rows_of
 from cascadebert_build.errors import UsageError
-from cascadebert_build.training.glue import (
-    METRICS,
-    TASKS,
-    accuracy,
-    f1,
-    matthews,
-)
+from cascadebert_build.training.glue import METRICS, TASKS, accuracy, f1, matthews
 from tests.support.checkpoints import MOODS, TOPICS, save_checkpoint
 
 PREDICTED = np.array([1, 1, 0, 0, 1, 0, 1])

@@ -11,10 +11,7 @@ import pytest
 from onnx import NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from cascadebert_build.errors import UsageError
-from cascadebert_build.graphs.macs import (
-    macs_per_token,
-    relative_costs,
-)
+from cascadebert_build.graphs.macs import macs_per_token, relative_costs
 
 
 def save_graph(

@@ -14,10 +14,7 @@ from onnx import TensorProto, helper
 
 from cascadebert_build.checkpoints.checkpoint import checkpoint_from_source
 from cascadebert_build.graphs.export import onnx_from_checkpoint
-from cascadebert_build.graphs.mask import (
-    MASKED_SCORE,
-    plain_mask,
-)
+from cascadebert_build.graphs.mask import MASKED_SCORE, plain_mask
 from tests.support.checkpoints import FAMILIES, save_checkpoint
 
 

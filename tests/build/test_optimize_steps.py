@@ -20,10 +20,7 @@ from cascadebert_build.pipeline import optimize_steps
 from cascadebert_build.pipeline.build import Steps
 from cascadebert_build.pipeline.optimize_steps import OptimizeSteps
 from cascadebert_build.pipeline.workspace import workspace_of
-from cascadebert_build.verification.decisions import (
-    MAX_FLIPPED_INT8,
-    compare_decisions,
-)
+from cascadebert_build.verification.decisions import MAX_FLIPPED_INT8, compare_decisions
 from tests.support.checkpoints import save_checkpoint, write_config
 
 

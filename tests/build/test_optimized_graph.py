@@ -13,34 +13,18 @@ import onnxruntime
 import pytest
 from onnx import helper
 
-from cascadebert_build.checkpoints.checkpoint import (
-    checkpoint_from_source,
-    tokenizer_to_json,
-)
+from cascadebert_build.checkpoints.checkpoint import checkpoint_from_source, tokenizer_to_json
 from cascadebert_build.errors import CheckFailed
 from cascadebert_build.graphs.export import onnx_from_checkpoint
-from cascadebert_build.graphs.fused import (
-    failing_as,
-    fused_graph,
-)
+from cascadebert_build.graphs.fused import failing_as, fused_graph
 from cascadebert_build.graphs.int8 import int8_graph
-from cascadebert_build.graphs.int8_probe import (
-    PROBE,
-    has_exact_products,
-    write_probe,
-)
-from cascadebert_build.graphs.logits import (
-    StageInput,
-    logits_of_rows,
-)
+from cascadebert_build.graphs.int8_probe import PROBE, has_exact_products, write_probe
+from cascadebert_build.graphs.logits import StageInput, logits_of_rows
 from cascadebert_build.graphs.session import OnnxSession
 from cascadebert_build.stages import onnxruntime_session
 from cascadebert_build.verification.comparison import ComparedCalls
 from cascadebert_build.verification.optimized import verify_graph
-from cascadebert_build.verification.reference import (
-    Reference,
-    reference_of_texts,
-)
+from cascadebert_build.verification.reference import Reference, reference_of_texts
 from cascadebert_core.batching import StageBatch
 from cascadebert_core.tokenization import Encoder
 from tests.support.checkpoints import TEXTS, save_checkpoint

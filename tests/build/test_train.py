@@ -16,18 +16,10 @@ from cascadebert_build.checkpoints.checkpoint import checkpoint_from_source
 from cascadebert_build.cli import main
 from cascadebert_build.config.rows import Rows
 from cascadebert_build.errors import UsageError
-from cascadebert_build.training import (
-    member as train,
-)
-from cascadebert_build.training import (
-    objectives,
-)
-from cascadebert_build.training.member import (
-    TrainConfig,
-    split_indices,
-    split_rows,
-    train_member,
-)
+from cascadebert_build.training import member as train
+from cascadebert_build.training import objectives
+from cascadebert_build.training.config import TrainConfig
+from cascadebert_build.training.member import split_indices, split_rows, train_member
 from tests.support.checkpoints import MOODS, TOPICS, save_checkpoint
 
 GOOD = set(MOODS[::2])

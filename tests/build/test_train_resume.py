@@ -21,20 +21,10 @@ from cascadebert_build.checkpoints.checkpoint import checkpoint_from_source
 from cascadebert_build.cli import main
 from cascadebert_build.config.rows import rows_from_source
 from cascadebert_build.config.schema import DataConfig
-from cascadebert_build.training import (
-    member as train,
-)
-from cascadebert_build.training import (
-    objectives,
-)
-from cascadebert_build.training.difficulty import (
-    Difficulty,
-    difficulty_path,
-)
-from cascadebert_build.training.resume import (
-    interrupted_checkpoint,
-    last_checkpoint,
-)
+from cascadebert_build.training import member as train
+from cascadebert_build.training import objectives
+from cascadebert_build.training.difficulty import Difficulty, difficulty_path
+from cascadebert_build.training.resume import interrupted_checkpoint, last_checkpoint
 from tests.support.checkpoints import MOODS, TOPICS, save_checkpoint
 
 # Several processes on a CPU have the device "cpu:0"; transformers 4 cannot load optimizers to it.

@@ -13,7 +13,7 @@ import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException
 
 import cascadebert_client as client
-from cascadebert_build.graphs.logits import stage_input
+from cascadebert_build.pipeline.workspace import stage_input
 from cascadebert_client import CascadeClient
 from tests.support.checkpoints import TEXTS
 from tests.support.serving import Built

@@ -17,10 +17,7 @@ import pytest
 import cascadebert_client as client
 from cascadebert_build.errors import CheckFailed, UsageError
 from cascadebert_build.server.serve import serve_cascades
-from cascadebert_build.server.tritonserver import (
-    HOST,
-    Ports,
-)
+from cascadebert_build.server.tritonserver import HOST, Ports
 from cascadebert_client import CascadeClient
 from cascadebert_core.policy import policy_to_json
 from tests.support.checkpoints import TEXTS
@@ -250,10 +247,7 @@ def test_stopping_under_load_answers_what_was_accepted(built: Built) -> None:
 
 def test_two_cascades_share_a_server(built: Built, tmp_path: Path) -> None:
     repository = copy_of(built, tmp_path / "repository")
-    from cascadebert_build.repository.publish import (
-        StageFiles,
-        publish_cascade,
-    )
+    from cascadebert_build.repository.publish import StageFiles, publish_cascade
 
     members = built.steps.config.members
     policy = built.policy.with_thresholds((1.0,))

@@ -19,10 +19,7 @@ import pytest
 from cascadebert_build.errors import CheckFailed
 from cascadebert_build.pipeline.build import Steps
 from cascadebert_build.repository.publish import publish_cascade
-from cascadebert_build.repository.versions import (
-    published_policy,
-    published_versions,
-)
+from cascadebert_build.repository.versions import published_policy, published_versions
 from cascadebert_build.server.model_control import ModelControlClient
 from cascadebert_build.server.rollout import load_cascade
 from cascadebert_build.server.tritonserver import TritonServer

@@ -27,10 +27,7 @@ from cascadebert_build.repository.model_config import config_to_json
 from cascadebert_build.server.model_control import ModelControlClient
 from cascadebert_build.server.stubs import stubs_of
 from cascadebert_build.server.tritonserver import TritonServer
-from cascadebert_build.server.watchdog import (
-    Watchdog,
-    WatchSettings,
-)
+from cascadebert_build.server.watchdog import Watchdog, WatchSettings
 from cascadebert_client import CascadeClient, CascadeClientError
 from cascadebert_core.contract import POLICY_FILE
 from cascadebert_core.policy import policy_to_json

@@ -14,15 +14,7 @@ from tests.support.counters import (
     settled_counters,
 )
 from tests.support.figures import record, rounded
-from tests.support.load import (
-    ANSWERED,
-    CANCELLED,
-    DEADLINE,
-    ERROR,
-    REJECTED,
-    Load,
-    load_process,
-)
+from tests.support.load import ANSWERED, CANCELLED, DEADLINE, ERROR, REJECTED, Load, load_process
 from tests.support.memory import memory_log, memory_of
 from tests.support.serving import Built, serving
 from tests.support.sizes import sized

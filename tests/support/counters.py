@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import time
 
-from cascadebert_client._metrics_text import (
-    fetch_metrics,
-    samples_from_text,
-)
+from cascadebert_client._metrics_text import fetch_metrics, samples_from_text
 
 ANSWERED_REQUESTS = "requests answered"
 EXITED_ROWS = "rows exited"

@@ -7,10 +7,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from benchmarks.tools.memory import (
-    Memory,
-    memory_of,
-)
+from benchmarks.tools.memory import Memory, memory_of
 
 
 @dataclass

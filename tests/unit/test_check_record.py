@@ -7,14 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from cascadebert_build.pipeline.check_record import (
-    has_passed,
-    write_check,
-)
-from cascadebert_build.verification.onnx import (
-    VerifyCase,
-    VerifyReport,
-)
+from cascadebert_build.pipeline.check_record import has_passed, write_check
+from cascadebert_build.verification.onnx import VerifyCase, VerifyReport
 
 
 def report(max_difference: float, non_finite: int = 0) -> VerifyReport:

@@ -9,15 +9,8 @@ from typing import Any
 import pytest
 
 from cascadebert_client import AsyncCascadeClient, CascadeClient
-from cascadebert_client._audit import (
-    Counts,
-    counts_from_samples,
-    guarantees_from_parameters,
-)
-from cascadebert_client._metrics_text import (
-    metrics_url,
-    samples_from_text,
-)
+from cascadebert_client._audit import Counts, counts_from_samples, guarantees_from_parameters
+from cascadebert_client._metrics_text import metrics_url, samples_from_text
 from cascadebert_client.cli.commands import main
 from cascadebert_client.errors import UnexpectedResponse
 from tests.unit.fake_triton import FakeTriton

@@ -25,10 +25,7 @@ from cascadebert_client import (
     ServerUnavailable,
     UnexpectedResponse,
 )
-from cascadebert_client._channels import (
-    ChannelPool,
-    channel_arguments,
-)
+from cascadebert_client._channels import ChannelPool, channel_arguments
 from tests.unit.fake_triton import DRIVERS, POLICY, Driver, FakeTriton, expected
 
 Connect = Callable[..., Driver]

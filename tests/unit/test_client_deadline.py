@@ -12,11 +12,7 @@ from cascadebert_client import (
     ServerUnavailable,
 )
 from cascadebert_client._deadline import Deadline
-from cascadebert_client._flows import (
-    Call,
-    CascadeFlows,
-    Pause,
-)
+from cascadebert_client._flows import Call, CascadeFlows, Pause
 from cascadebert_client.errors import Target
 
 TARGET = Target("localhost:8001", "cascade")

@@ -6,15 +6,8 @@ import json
 
 import pytest
 
-from cascadebert_build.repository.model_config import (
-    config_from_text,
-    describe_policy,
-    parameter,
-)
-from cascadebert_client._operating_points import (
-    OperatingPoint,
-    points_from_parameters,
-)
+from cascadebert_build.repository.model_config import config_from_text, describe_policy, parameter
+from cascadebert_client._operating_points import OperatingPoint, points_from_parameters
 from tests.support.policies import make_policy
 
 

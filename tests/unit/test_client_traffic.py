@@ -14,10 +14,7 @@ import pytest
 
 from cascadebert_client import CascadeClient, InvalidRequest, ModelNotFound
 from cascadebert_client._requests import Utf8Row
-from cascadebert_client._traffic import (
-    Traffic,
-    traffic_from_shares,
-)
+from cascadebert_client._traffic import Traffic, traffic_from_shares
 from cascadebert_client.cli.commands import main
 from tests.unit.fake_triton import DRIVERS, Driver, FakeTriton, expected, policy_of
 

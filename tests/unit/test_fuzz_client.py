@@ -10,15 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cascadebert_client._audit import (
-    PARAMETER,
-    counts_from_samples,
-    guarantees_from_parameters,
-)
-from cascadebert_client._metrics_text import (
-    Sample,
-    samples_from_text,
-)
+from cascadebert_client._audit import PARAMETER, counts_from_samples, guarantees_from_parameters
+from cascadebert_client._metrics_text import Sample, samples_from_text
 from cascadebert_client._operating_points import points_from_parameters
 from cascadebert_client.errors import UnexpectedResponse
 from tests.support.fuzzing import ANY_TEXT, json_values, mutated

@@ -11,10 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cascadebert_build.config.schema import (
-    CascadeConfig,
-    config_from_file,
-)
+from cascadebert_build.config.schema import CascadeConfig, config_from_file
 from cascadebert_build.errors import UsageError
 from tests.support.fuzzing import mutated
 from tests.support.sizes import sized

@@ -7,14 +7,13 @@ import pytest
 
 from cascadebert_build.errors import UsageError
 from cascadebert_build.tuning.guarantee import (
-    ACCURACY_DROP,
-    DISAGREEMENT,
     Answers,
-    Guarantee,
     frontier,
     keep_along,
     keep_by_scan,
+    rows_needed,
 )
+from cascadebert_core.guarantee import ACCURACY_DROP, DISAGREEMENT, Guarantee
 
 DELTA = 0.1
 
@@ -144,9 +143,9 @@ def test_too_few_rows_are_refused_with_the_number_that_it_takes() -> None:
         keep_by_scan(Guarantee(DISAGREEMENT, 0.01, 0.95), population(298, rng))
     keep_by_scan(Guarantee(DISAGREEMENT, 0.01, 0.95), population(299, rng))
     guarantee = Guarantee(ACCURACY_DROP, 0.01, 0.95)
-    with pytest.raises(UsageError, match=rf"takes at least {guarantee.smallest_n}"):
+    with pytest.raises(UsageError, match=rf"takes at least {rows_needed(guarantee)}"):
         keep_along(guarantee, population(100, rng), [np.ones(1, np.float32)], mean_stage)
-    assert 299 <= guarantee.smallest_n < 400
+    assert 299 <= rows_needed(guarantee) < 400
 
 
 def test_ties_and_nan_rows_do_not_slip_through() -> None:

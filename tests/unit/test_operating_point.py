@@ -11,10 +11,7 @@ from cascadebert_build.config.goals import Goal
 from cascadebert_build.config.rows import Rows
 from cascadebert_build.errors import UsageError
 from cascadebert_build.tuning.guarantee import Answers
-from cascadebert_build.tuning.operating_point import (
-    Population,
-    choose_operating_point,
-)
+from cascadebert_build.tuning.operating_point import Population, choose_operating_point
 from cascadebert_build.tuning.row_split import split_rows_for_tuning
 from cascadebert_core.policy import policy_from_json, policy_to_json
 from tests.support.policies import make_policy

@@ -23,15 +23,8 @@ from cascadebert_build.repository.model_config import (
     parameter,
     stage_config,
 )
-from cascadebert_build.repository.publish import (
-    StageFiles,
-    publish_cascade,
-    published_cascades,
-)
-from cascadebert_build.repository.versions import (
-    published_policy,
-    published_versions,
-)
+from cascadebert_build.repository.publish import StageFiles, publish_cascade, published_cascades
+from cascadebert_build.repository.versions import published_policy, published_versions
 from cascadebert_build.server.serve import serve_cascades
 from cascadebert_core.policy import policy_from_file
 from tests.support.policies import make_policy, make_stage, write_tokenizer

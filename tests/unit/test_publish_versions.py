@@ -11,10 +11,7 @@ import pytest
 
 from cascadebert_build.config.schema import RuntimeConfig
 from cascadebert_build.errors import UsageError
-from cascadebert_build.repository.deployment import (
-    PlacementOverrides,
-    deployment_of,
-)
+from cascadebert_build.repository.deployment import PlacementOverrides, deployment_of
 from cascadebert_build.repository.model_config import (
     CALLS_IN_FLIGHT,
     FIRST_CALLS,
@@ -23,14 +20,8 @@ from cascadebert_build.repository.model_config import (
     stage_config,
     versions_of_config,
 )
-from cascadebert_build.repository.publish import (
-    StageFiles,
-    publish_cascade,
-)
-from cascadebert_build.repository.served_versions import (
-    choose_served_versions,
-    served_versions,
-)
+from cascadebert_build.repository.publish import StageFiles, publish_cascade
+from cascadebert_build.repository.served_versions import choose_served_versions, served_versions
 from cascadebert_build.repository.versions import (
     pins_of_version,
     published_policy,

@@ -19,10 +19,7 @@ from cascadebert_build.cli import main
 from cascadebert_build.config.rows import Rows
 from cascadebert_build.errors import UsageError
 from cascadebert_build.evaluation.evaluate import evaluate
-from cascadebert_build.evaluation.metrics import (
-    deferral_curve,
-    expected_calibration_error,
-)
+from cascadebert_build.evaluation.metrics import deferral_curve, expected_calibration_error
 from cascadebert_build.evaluation.simulate import simulate
 from cascadebert_build.report import (
     EarlyExitCurve,

@@ -6,10 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cascadebert_build.config.rows import (
-    Rows,
-    rows_from_source,
-)
+from cascadebert_build.config.rows import Rows, rows_from_source
 from cascadebert_build.config.schema import DataConfig
 from cascadebert_build.errors import UsageError
 

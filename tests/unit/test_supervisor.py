@@ -21,11 +21,7 @@ from pathlib import Path
 
 import pytest
 
-from cascadebert_build.repository.model_config import (
-    config_from_text,
-    config_to_text,
-    set_versions,
-)
+from cascadebert_build.repository.model_config import config_from_text, config_to_text, set_versions
 from cascadebert_build.server.tritonserver import find_installation
 from cascadebert_supervisor.errors import StartError
 from cascadebert_supervisor.flags import command_of_server, flags_of_server

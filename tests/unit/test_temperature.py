@@ -9,10 +9,7 @@ from scipy import optimize
 from cascadebert_build.config.rows import Rows
 from cascadebert_build.errors import UsageError
 from cascadebert_build.evaluation.metrics import expected_calibration_error
-from cascadebert_build.tuning.policy import (
-    choose_thresholds,
-    with_fitted_temperatures,
-)
+from cascadebert_build.tuning.policy import choose_thresholds, with_fitted_temperatures
 from cascadebert_build.tuning.temperature import (
     HIGHEST,
     LOWEST,

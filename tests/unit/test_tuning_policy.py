@@ -13,10 +13,8 @@ from hypothesis.extra import numpy as hnp
 from cascadebert_build.config.rows import Rows
 from cascadebert_build.evaluation.evaluate import evaluate
 from cascadebert_build.evaluation.simulate import simulate
-from cascadebert_build.tuning.policy import (
-    choose_thresholds,
-    threshold_for_deferral_rate,
-)
+from cascadebert_build.tuning.deferral_rate import threshold_for_deferral_rate
+from cascadebert_build.tuning.policy import choose_thresholds
 from tests.support.policies import make_policy
 
 CONFIDENCES = hnp.arrays(np.float32, st.integers(1, 60), elements=st.floats(0.5, 1, width=32))

@@ -12,14 +12,8 @@ from numpy.typing import NDArray
 
 from cascadebert_build.errors import UsageError
 from cascadebert_build.verification.decisions import compare_decisions
-from cascadebert_build.verification.engine import (
-    EngineReport,
-    verify_engine,
-)
-from cascadebert_build.verification.reference import (
-    Reference,
-    reference_from_file,
-)
+from cascadebert_build.verification.engine import EngineReport, verify_engine
+from cascadebert_build.verification.reference import Reference, reference_from_file
 from cascadebert_core.batching import StageBatch
 from cascadebert_core.tokenization import EncodedRow
 from cascadebert_engine.precision import PrecisionEvidence

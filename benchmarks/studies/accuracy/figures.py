@@ -9,11 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.studies.early_exit.walk import (
-    Curve,
-    entropy_curve,
-    patience_curve,
-)
+from benchmarks.studies.early_exit.walk import Curve, entropy_curve, patience_curve
 from cascadebert_build.evaluation.metrics import (
     Interval,
     brier_score,

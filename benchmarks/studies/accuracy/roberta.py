@@ -21,16 +21,10 @@ import numpy as np
 from cascadebert_build.checkpoints.checkpoint import hide_weight_bars
 from cascadebert_build.checkpoints.logits import logits_of_checkpoint
 from cascadebert_build.config.rows import Rows
-from cascadebert_build.training.difficulty import (
-    difficulty_from_file,
-    label_difficulty,
-)
+from cascadebert_build.training.config import TrainConfig
+from cascadebert_build.training.difficulty import difficulty_from_file, label_difficulty
 from cascadebert_build.training.glue import TASKS as GLUE
-from cascadebert_build.training.member import (
-    TrainConfig,
-    subset_of_rows,
-    train_member,
-)
+from cascadebert_build.training.member import subset_of_rows, train_member
 
 from .plan import DIFFICULTY, FOLDS, LARGE, ROBERTA, SEEDS, TASKS, Run
 from .training import MAX_LENGTH, Place, dev_rows, train_rows, use_one_thread, write_run

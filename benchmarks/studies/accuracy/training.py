@@ -14,22 +14,12 @@ from numpy.typing import NDArray
 from benchmarks.studies.early_exit.deebert import train_deebert
 from benchmarks.studies.early_exit.pabee import train_pabee
 from cascadebert_build.checkpoints.logits import logits_of_checkpoint
-from cascadebert_build.config.rows import (
-    Rows,
-    rows_from_source,
-)
+from cascadebert_build.config.rows import Rows, rows_from_source
 from cascadebert_build.config.schema import DataConfig
-from cascadebert_build.training.difficulty import (
-    Difficulty,
-    difficulty_from_file,
-    label_difficulty,
-)
+from cascadebert_build.training.config import TrainConfig
+from cascadebert_build.training.difficulty import Difficulty, difficulty_from_file, label_difficulty
 from cascadebert_build.training.glue import TASKS as GLUE
-from cascadebert_build.training.member import (
-    TrainConfig,
-    subset_of_rows,
-    train_member,
-)
+from cascadebert_build.training.member import subset_of_rows, train_member
 
 from .packed import wrong_counts
 from .plan import (

@@ -15,16 +15,10 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from cascadebert_build.checkpoints.checkpoint import (
-    hide_weight_bars,
-    tokenizer_from_source,
-)
+from cascadebert_build.checkpoints.checkpoint import hide_weight_bars, tokenizer_from_source
 from cascadebert_build.config.rows import Rows
-from cascadebert_build.training.member import (
-    TrainConfig,
-    encoded_items,
-    split_rows,
-)
+from cascadebert_build.training.config import TrainConfig
+from cascadebert_build.training.member import encoded_items, split_rows
 from cascadebert_build.training.objectives import Targets
 from cascadebert_build.training.trainer import make_trainer
 

@@ -26,26 +26,11 @@ from numpy.typing import NDArray
 from benchmarks.studies.accuracy.budgets import cascade_curve
 from benchmarks.studies.accuracy.figures import SPEED_UPS
 from benchmarks.studies.accuracy.packed import load_packed
-from benchmarks.studies.accuracy.plan import (
-    DEEBERT,
-    DEPTH,
-    LARGE,
-    PABEE,
-    TASKS,
-    Run,
-)
-from benchmarks.studies.accuracy.training import (
-    MAX_LENGTH,
-    Place,
-    dev_rows,
-    use_one_thread,
-)
+from benchmarks.studies.accuracy.plan import DEEBERT, DEPTH, LARGE, PABEE, TASKS, Run
+from benchmarks.studies.accuracy.training import MAX_LENGTH, Place, dev_rows, use_one_thread
 from benchmarks.tools.machine import this_machine
 from benchmarks.tools.report import ratio_of
-from cascadebert_build.checkpoints.checkpoint import (
-    checkpoint_from_source,
-    tokenizer_from_source,
-)
+from cascadebert_build.checkpoints.checkpoint import checkpoint_from_source, tokenizer_from_source
 from cascadebert_build.config.rows import Rows
 from cascadebert_build.training.glue import TASKS as GLUE
 from cascadebert_build.training.member import subset_of_rows

@@ -18,17 +18,11 @@ from pathlib import Path
 from tqdm import tqdm
 
 from benchmarks.studies.accuracy.plan import TASKS
-from benchmarks.studies.accuracy.training import (
-    Place,
-    dev_rows,
-)
+from benchmarks.studies.accuracy.training import Place, dev_rows
 from benchmarks.tools.machine import this_machine
 from cascadebert_build.config.goals import Goal
 from cascadebert_build.training.glue import TASKS as GLUE
-from cascadebert_build.tuning.guarantee import (
-    ACCURACY_DROP,
-    DISAGREEMENT,
-)
+from cascadebert_core.guarantee import ACCURACY_DROP, DISAGREEMENT
 from cascadebert_engine.files import write_text
 
 from .pictures import draw_outcomes

@@ -13,10 +13,7 @@ from cascadebert_build.errors import UsageError
 from cascadebert_build.tuning.guarantee import Answers
 from cascadebert_build.tuning.operating_point import Population as HeldOut
 from cascadebert_build.tuning.operating_point import choose_operating_point
-from cascadebert_build.tuning.row_split import (
-    RowSplit,
-    split_rows_for_tuning,
-)
+from cascadebert_build.tuning.row_split import RowSplit, split_rows_for_tuning
 
 from .populations import Population
 

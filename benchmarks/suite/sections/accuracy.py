@@ -9,14 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cascadebert_build.config.rows import Rows
-from cascadebert_build.evaluation.metrics import (
-    bootstrap,
-    resamples_for,
-)
-from cascadebert_build.evaluation.simulate import (
-    logits_in_policy_order,
-    simulate,
-)
+from cascadebert_build.evaluation.metrics import bootstrap, resamples_for
+from cascadebert_build.evaluation.simulate import logits_in_policy_order, simulate
 
 from ..bench import Bench
 from ..pairs import STAND_IN, thresholds_of_shares

@@ -16,11 +16,7 @@ import numpy as np
 
 from cascadebert_core.tokenization import Encoder, Text
 
-from ...tools.corpus import (
-    rows_of_fullest_bucket,
-    write_texts,
-    write_tokens,
-)
+from ...tools.corpus import rows_of_fullest_bucket, write_texts, write_tokens
 from ...tools.perf_analyzer import Load
 from ...tools.window import latency_of
 from ..bench import TritonSide

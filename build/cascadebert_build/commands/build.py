@@ -12,31 +12,20 @@ from typing import Any
 
 import numpy as np
 
+from cascadebert_core.guarantee import ACCURACY_DROP, COST, DEFERRAL_RATE, DISAGREEMENT, SPEEDUP
 from cascadebert_core.policy import Policy, Threshold, check_threshold
 from cascadebert_core.signals import SIGNALS
 from cascadebert_engine.builder import GRAPHS
 from cascadebert_engine.files import write_text
 
-from ..config.goals import (
-    COST,
-    DEFERRAL_RATE,
-    KINDS,
-    SPEEDUP,
-)
+from ..config.goals import KINDS
 from ..config.rows import rows_from_source
-from ..config.schema import (
-    CascadeConfig,
-    MemberConfig,
-    config_from_file,
-)
+from ..config.schema import CascadeConfig, MemberConfig, config_from_file
 from ..errors import CheckFailed, UsageError
 from ..evaluation.evaluate import evaluate
 from ..evaluation.simulate import Outcome
 from ..extras import require
-from ..graphs.macs import (
-    macs_per_token,
-    relative_costs,
-)
+from ..graphs.macs import macs_per_token, relative_costs
 from ..pipeline.build import Steps
 from ..pipeline.workspace import workspace_of
 from ..progress import say, timed
@@ -48,10 +37,6 @@ from ..report import (
 )
 from ..repository.publish import DEFAULT_KEEP
 from ..training.member import subset_of_rows
-from ..tuning.guarantee import (
-    ACCURACY_DROP,
-    DISAGREEMENT,
-)
 
 _GOALS = {
     DISAGREEMENT: ("SHARE", "promise: another answer than the last member's on at most this share"),

@@ -12,12 +12,8 @@ import numpy as np
 from ..config.rows import Rows
 from ..errors import UsageError
 from ..training import processes
-from ..training.difficulty import (
-    Difficulty,
-    difficulty_path,
-    label_difficulty,
-)
-from ..training.member import label_names
+from ..training.config import label_names
+from ..training.difficulty import Difficulty, difficulty_path, label_difficulty
 from .train import (
     add_data_arguments,
     base_of,

@@ -12,16 +12,10 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from ..errors import CheckFailed, UsageError
-from ..repository.versions import (
-    published_cascades,
-    versions_from_text,
-)
+from ..repository.versions import published_cascades, versions_from_text
 from ..server.serve import serve_cascades
-from ..server.tritonserver import (
-    HOST,
-    Ports,
-    TritonServer,
-)
+from ..server.tritonserver import HOST, Ports, TritonServer
+from ..server.watchdog import Watchdog
 from .build import add_repository_argument
 
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -100,7 +94,7 @@ def _serve(args: argparse.Namespace) -> int:
 
 
 def _ended(server: TritonServer) -> NoReturn:
-    code = server.wait()
+    code = Watchdog(server).run()
     raise CheckFailed(f"tritonserver ended by itself with code {code}\n{server.log_excerpt()}")
 
 

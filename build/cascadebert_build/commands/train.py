@@ -8,30 +8,15 @@ from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
-from ..config.rows import (
-    Rows,
-    rows_from_source,
-)
+from ..config.rows import Rows, rows_from_source
 from ..config.schema import DataConfig
 from ..errors import UsageError
 from ..training import processes
-from ..training.difficulty import (
-    difficulty_from_file,
-    difficulty_path,
-)
-from ..training.glue import (
-    HUB_DATA_SET,
-    METRICS,
-    TASKS,
-)
-from ..training.member import (
-    TrainConfig,
-    train_member,
-)
-from ..training.objectives import (
-    OBJECTIVES,
-    ObjectiveConfig,
-)
+from ..training.config import TrainConfig
+from ..training.difficulty import difficulty_from_file, difficulty_path
+from ..training.glue import HUB_DATA_SET, METRICS, TASKS
+from ..training.member import train_member
+from ..training.objectives import OBJECTIVES, ObjectiveConfig
 
 _HELP = {
     "epochs": "at most",

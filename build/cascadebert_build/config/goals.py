@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..errors import UsageError
-from ..tuning.guarantee import (
+from cascadebert_core.guarantee import (
     ACCURACY_DROP,
+    COST,
+    DEFAULT_CONFIDENCE,
+    DEFERRAL_RATE,
     DISAGREEMENT,
+    GUARANTEES,
+    SPEEDUP,
     Guarantee,
+    budget_as_text,
 )
 
-DEFERRAL_RATE = "max_deferral_rate"
-SPEEDUP = "min_speedup"
-COST = "max_cost"
+from ..errors import UsageError
+
 KINDS = (DISAGREEMENT, ACCURACY_DROP, DEFERRAL_RATE, SPEEDUP, COST)
-GUARANTEES = (DISAGREEMENT, ACCURACY_DROP)
-DEFAULT_CONFIDENCE = 0.95
 # Of a promise: below, no number of rows could show it.
 _LEAST_LIMIT = 1e-6
 
@@ -90,12 +92,7 @@ class Goal:
     def __str__(self) -> str:
         if self.guarantee is not None:
             return str(self.guarantee)
-        numbers = "/".join(f"{value:g}" for value in self.rates(1))
-        return {
-            DEFERRAL_RATE: f"at most {numbers} of the rows deferred by a stage",
-            SPEEDUP: f"at least {numbers} times cheaper than the last member alone",
-            COST: f"at most {numbers} ms a row",
-        }[self.kind]
+        return budget_as_text(self.kind, self.rates(1))
 
 
 # Where nobody says anything: three promises of disagreement.

@@ -9,22 +9,14 @@ from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, cast
 
+from cascadebert_core.guarantee import DEFAULT_CONFIDENCE, GUARANTEES
 from cascadebert_core.policy import LONGEST_TIMEOUT_S, REQUEST_TIMEOUT_S
 from cascadebert_core.signals import MAX_PROBABILITY, SIGNALS
 from cascadebert_engine.profiles import Profile, default_opt_batch, profiles_of_buckets
 from cascadebert_engine.request import HARDWARE_COMPATIBILITY, BuildOptions
 
 from ..errors import UsageError
-from ..graphs.fp16 import FP32_OPS
-from .goals import (
-    DEFAULT_CONFIDENCE,
-    DEFAULT_GOALS,
-    DEFAULT_POINT,
-    GUARANTEES,
-    KINDS,
-    ONLY_POINT,
-    Goal,
-)
+from .goals import DEFAULT_GOALS, DEFAULT_POINT, KINDS, ONLY_POINT, Goal
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -45,6 +37,8 @@ BUILT = {"onnxruntime": ("fp32", "int8"), "tensorrt": ("fp16",)}
 # 8 has a seventh of it. benchmarks/NOTES.md has what other values did.
 NICENESS = 8
 _MAX_NICENESS = 19
+
+FP32_OPS = ("LayerNormalization",)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,19 +15,9 @@ from numpy.typing import NDArray
 from cascadebert_core.policy import Threshold
 from cascadebert_engine.files import write_json, write_text
 
-from ..config.rows import (
-    Rows,
-    rows_from_source,
-)
-from ..config.schema import (
-    CascadeConfig,
-    DataConfig,
-    config_from_file,
-)
-from ..evaluation.evaluate import (
-    evaluate,
-    thresholds_as_text,
-)
+from ..config.rows import Rows, rows_from_source
+from ..config.schema import CascadeConfig, DataConfig, config_from_file
+from ..evaluation.evaluate import evaluate, thresholds_as_text
 from ..evaluation.simulate import simulate
 from ..pipeline.build import Steps
 from ..pipeline.workspace import workspace_of
@@ -164,10 +154,8 @@ def _prepare(folder: Path, config_path: Path, seed: int) -> None:
     """Corpus, base checkpoints and fine-tuned members; what is there already is kept."""
     import torch
 
-    from ..training.member import (
-        TrainConfig,
-        train_member,
-    )
+    from ..training.config import TrainConfig
+    from ..training.member import train_member
     from .corpus import LABELS, corpus_from_seed, write_corpus
     from .members import RECIPES, save_base_checkpoint
 

@@ -32,13 +32,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
-from cascadebert_build.demo.lexicon import (
-    LEXICONS,
-    MILD_DEGREES,
-    STRONG_DEGREES,
-    Act,
-    Lexicon,
-)
+from cascadebert_build.demo.lexicon import LEXICONS, MILD_DEGREES, STRONG_DEGREES, Act, Lexicon
 
 _ALTERNATIVES: Final = re.compile(r"\(([^()]*)\)")
 _SLOT: Final = re.compile(r"\{([A-Za-z]+)([=~]?)\}")

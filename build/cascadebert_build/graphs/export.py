@@ -13,10 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 from cascadebert_core.contract import ATTENTION_MASK, INPUT_IDS, LOGITS
 
 from ..checkpoints.checkpoint import Checkpoint
-from ..errors import (
-    CheckFailed,
-    first_cause,
-)
+from ..errors import CheckFailed, first_cause
 from ..extras import needs_extra
 from .mask import plain_mask_in_file
 

@@ -25,16 +25,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import (
-    CheckFailed,
-    UsageError,
-)
+from ..config.schema import FP32_OPS
+from ..errors import CheckFailed, UsageError
 from ..extras import needs_extra
 
 # TensorRT 8.6 reads ONNX up to here, and newer versions read it too.
 TENSORRT_OPSET = 17
 
-FP32_OPS = ("LayerNormalization",)
 
 # Largest magnitude seen on real text with which a node still goes to FP16, whose end is 65504: text
 # that was not seen may reach four times as far.

@@ -18,11 +18,7 @@ import numpy as np
 
 from cascadebert_core.contract import ATTENTION_MASK
 
-from ..errors import (
-    BuildError,
-    CheckFailed,
-    first_cause,
-)
+from ..errors import BuildError, CheckFailed, first_cause
 from ..extras import needs_extra
 
 # Counts the changes of what is made of a graph; a new one makes the graphs anew.

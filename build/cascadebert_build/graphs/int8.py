@@ -21,11 +21,7 @@ import numpy as np
 
 from ..errors import CheckFailed
 from ..extras import needs_extra
-from .fused import (
-    constants_of,
-    failing_as,
-    save_graph,
-)
+from .fused import constants_of, failing_as, save_graph
 
 # Counts the changes of what is made of a graph; a new one makes the graphs anew.
 INT8_VERSION = 1

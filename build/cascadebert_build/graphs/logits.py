@@ -15,12 +15,6 @@ from tqdm import tqdm
 from cascadebert_core.batching import StageBatch, pad_rows
 from cascadebert_core.tokenization import EncodedRow, Encoder, Text
 
-from ..config.schema import (
-    CascadeConfig,
-    MemberConfig,
-)
-from ..pipeline.workspace import Workspace
-
 # Rows in one call while a data set is run through: larger gains nothing on a CPU.
 BATCH_SIZE = 32
 
@@ -46,15 +40,6 @@ class StageInput:
         """Pad rows to `length` tokens; None: to the bucket of the longest."""
         buckets = self.buckets if length is None else (length,)
         return pad_rows(rows, self.inputs, buckets, self.encoder.pad_id)
-
-
-def stage_input(config: CascadeConfig, workspace: Workspace, member: MemberConfig) -> StageInput:
-    """How texts become the batches of an exported member."""
-    return StageInput(
-        Encoder(workspace.tokenizer(member), member.max_length),
-        workspace.manifest(member).inputs,
-        config.buckets(member),
-    )
 
 
 def logits_of_rows(

@@ -16,77 +16,30 @@ from numpy.typing import NDArray
 from cascadebert_core.errors import PolicyError
 from cascadebert_core.policy import Policy, StagePolicy, policy_from_file, policy_to_json
 from cascadebert_engine.errors import EngineError
-from cascadebert_engine.files import sha256_of_file, write_text
+from cascadebert_engine.files import sha256_of, sha256_of_file, write_text
 from cascadebert_engine.request import EngineRequest
 
-from ..checkpoints.checkpoint import (
-    checkpoint_from_source,
-    sha256_of_checkpoint,
-    tokenizer_to_json,
-)
-from ..config.placement import (
-    cores,
-    placement_of_stage,
-)
-from ..config.rows import (
-    Rows,
-    rows_from_source,
-)
-from ..config.schema import (
-    CascadeConfig,
-    MemberConfig,
-)
-from ..errors import (
-    CheckFailed,
-    UsageError,
-)
-from ..extras import (
-    has_extra,
-    require,
-)
-from ..graphs.export import (
-    GRAPH_VERSION,
-    OPSET,
-    onnx_from_checkpoint,
-)
-from ..graphs.logits import (
-    Run,
-    load_logits,
-    logits_of_rows,
-    save_logits,
-    stage_input,
-)
+from ..checkpoints.checkpoint import checkpoint_from_source, sha256_of_checkpoint, tokenizer_to_json
+from ..config.placement import cores, placement_of_stage
+from ..config.rows import Rows, rows_from_source
+from ..config.schema import CascadeConfig, MemberConfig
+from ..errors import CheckFailed, UsageError
+from ..extras import has_extra, require
+from ..graphs.export import GRAPH_VERSION, OPSET, onnx_from_checkpoint
+from ..graphs.logits import Run, load_logits, logits_of_rows, save_logits
 from ..graphs.session import OnnxSession
-from ..progress import (
-    say,
-    timed,
-)
-from ..repository.publish import (
-    DEFAULT_KEEP,
-    StageFiles,
-    publish_cascade,
-)
-from ..repository.versions import (
-    newest_version,
-    published_policy,
-)
-from ..verification.decisions import (
-    MAX_REGROUPED,
-    DecisionReport,
-    compare_decisions,
-)
-from ..verification.onnx import (
-    TOLERANCE,
-    VerifyReport,
-    verify_onnx,
-)
+from ..progress import say, timed
+from ..repository.publish import DEFAULT_KEEP, StageFiles, publish_cascade
+from ..repository.versions import newest_version, published_policy
+from ..verification.decisions import MAX_REGROUPED, DecisionReport, compare_decisions
+from ..verification.onnx import TOLERANCE, VerifyReport, verify_onnx
 from .artefact import CompiledSteps
 from .check_record import has_passed, write_check
 from .draft import policy_from_members
 from .engine_steps import EngineSteps
 from .optimize_steps import OptimizeSteps
 from .tune_steps import TuneSteps
-from .workspace import MemberManifest, Workspace, sha256_of
+from .workspace import MemberManifest, Workspace, stage_input
 
 
 @dataclass

@@ -7,10 +7,7 @@ from collections.abc import Sequence
 
 from cascadebert_core.policy import Policy, StagePolicy
 
-from ..config.schema import (
-    CascadeConfig,
-    MemberConfig,
-)
+from ..config.schema import CascadeConfig, MemberConfig
 from ..errors import UsageError
 from .workspace import MemberManifest
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from cascadebert_core.batching import StageBatch
 from cascadebert_engine.builder import build_plan, is_strongly_typed
 from cascadebert_engine.errors import EngineError
-from cascadebert_engine.files import read_json, sha256_of_file, write_json, write_text
+from cascadebert_engine.files import read_json, sha256_of, sha256_of_file, write_json, write_text
 from cascadebert_engine.machine import this_machine
 from cascadebert_engine.manifest import (
     ENGINE_MANIFEST,
@@ -29,29 +29,13 @@ from cascadebert_engine.request import ENGINE_REQUEST, EngineRequest, Graph, req
 from cascadebert_engine.session import EngineSession
 
 from ..config.rows import Rows
-from ..config.schema import (
-    CascadeConfig,
-    MemberConfig,
-)
-from ..errors import (
-    CheckFailed,
-    UsageError,
-)
+from ..config.schema import CascadeConfig, MemberConfig
+from ..errors import CheckFailed, UsageError
 from ..extras import require
-from ..graphs.fp16 import (
-    half_graph,
-    tensorrt_graph,
-)
-from ..graphs.logits import (
-    Run,
-    StageInput,
-    stage_input,
-)
+from ..graphs.fp16 import half_graph, tensorrt_graph
+from ..graphs.logits import Run, StageInput
 from ..graphs.session import OnnxSession
-from ..progress import (
-    say,
-    timed,
-)
+from ..progress import say, timed
 from ..verification.decisions import MAX_FLIPPED
 from ..verification.engine import (
     FP32_FINGERPRINT,
@@ -61,14 +45,10 @@ from ..verification.engine import (
     EngineReport,
     verify_engine,
 )
-from ..verification.reference import (
-    Reference,
-    reference_from_file,
-    reference_of_texts,
-)
+from ..verification.reference import Reference, reference_from_file, reference_of_texts
 from .artefact import Artefact
 from .check_record import has_passed, write_check
-from .workspace import Workspace, sha256_of
+from .workspace import Workspace, stage_input
 
 # Counts the changes of what is made of a graph; a new one makes the graphs anew.
 _GRAPH_VERSION = 1

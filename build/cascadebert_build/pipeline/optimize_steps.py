@@ -7,58 +7,24 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from cascadebert_engine.files import read_json, sha256_of_file, write_json
+from cascadebert_engine.files import read_json, sha256_of, sha256_of_file, write_json
 
 from ..config.rows import Rows
-from ..config.schema import (
-    CascadeConfig,
-    MemberConfig,
-)
-from ..errors import (
-    CheckFailed,
-    UsageError,
-)
-from ..extras import (
-    needs_extra,
-    require,
-)
-from ..graphs.fused import (
-    FUSED_VERSION,
-    fused_graph,
-)
-from ..graphs.int8 import (
-    INT8_VERSION,
-    int8_graph,
-)
-from ..graphs.int8_probe import (
-    PROBE,
-    has_exact_products,
-    write_probe,
-)
-from ..graphs.logits import (
-    Run,
-    stage_input,
-)
+from ..config.schema import CascadeConfig, MemberConfig
+from ..errors import CheckFailed, UsageError
+from ..extras import needs_extra, require
+from ..graphs.fused import FUSED_VERSION, fused_graph
+from ..graphs.int8 import INT8_VERSION, int8_graph
+from ..graphs.int8_probe import PROBE, has_exact_products, write_probe
+from ..graphs.logits import Run
 from ..graphs.session import OnnxSession
-from ..progress import (
-    say,
-    timed,
-)
-from ..verification.decisions import (
-    MAX_FLIPPED,
-    MAX_FLIPPED_INT8,
-)
-from ..verification.optimized import (
-    CHECK_VERSION,
-    FP32,
-    INT8,
-    GraphReport,
-    verify_graph,
-)
+from ..progress import say, timed
+from ..verification.decisions import MAX_FLIPPED, MAX_FLIPPED_INT8
+from ..verification.optimized import CHECK_VERSION, FP32, INT8, GraphReport, verify_graph
 from ..verification.reference import reference_of_texts
 from .artefact import Artefact
 from .check_record import has_passed, write_check
-from .workspace import Workspace, sha256_of
+from .workspace import Workspace, stage_input
 
 _GRAPH = "model.onnx"
 _MANIFEST = "optimized.json"

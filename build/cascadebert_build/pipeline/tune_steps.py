@@ -13,53 +13,23 @@ from numpy.typing import NDArray
 
 from cascadebert_core.batching import bucket_of
 from cascadebert_core.policy import Policy
-from cascadebert_engine.files import read_json, write_json
+from cascadebert_engine.files import read_json, sha256_of, write_json
 
-from ..config.goals import (
-    ONLY_POINT,
-    Goal,
-)
+from ..config.goals import ONLY_POINT, Goal
 from ..config.placement import cores
 from ..config.rows import Rows
-from ..config.schema import (
-    CascadeConfig,
-    MemberConfig,
-    RuntimeConfig,
-)
+from ..config.schema import CascadeConfig, MemberConfig, RuntimeConfig
 from ..errors import UsageError
 from ..evaluation.evaluate import thresholds_as_text
-from ..graphs.logits import (
-    Run,
-    load_logits,
-    save_logits,
-    stage_input,
-)
-from ..graphs.macs import (
-    attention_layers,
-    macs_per_token,
-)
-from ..progress import (
-    say,
-    timed,
-)
+from ..graphs.logits import Run, load_logits, save_logits
+from ..graphs.macs import attention_layers, macs_per_token
+from ..progress import say, timed
+from ..tuning.guarantee import rows_needed
 from ..tuning.operating_point import OperatingPoint
-from ..tuning.policy import (
-    tune_policy,
-    with_fitted_temperatures,
-)
-from ..tuning.row_split import (
-    SEED,
-    RowSplit,
-    first_of_texts,
-    split_rows_for_tuning,
-)
-from ..tuning.stage_cost import (
-    BATCH_SIZES,
-    StageTimes,
-    cost_of_rows,
-    measure_stages,
-)
-from .workspace import Workspace, sha256_of
+from ..tuning.policy import tune_policy, with_fitted_temperatures
+from ..tuning.row_split import SEED, RowSplit, first_of_texts, split_rows_for_tuning
+from ..tuning.stage_cost import BATCH_SIZES, StageTimes, cost_of_rows, measure_stages
+from .workspace import Workspace, stage_input
 
 # Texts whose shapes are timed: all lengths that matter are among so many.
 _TIMED_TEXTS = 2000
@@ -208,7 +178,7 @@ class TuneSteps:
             return goals
         n = len(split.thresholds if len(self._config.members) == 2 else split.test)
         needed = {
-            name: goal.guarantee.smallest_n
+            name: rows_needed(goal.guarantee)
             for name, goal in goals.items()
             if goal.guarantee is not None
         }

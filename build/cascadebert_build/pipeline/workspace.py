@@ -15,19 +15,15 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
+from cascadebert_core.tokenization import Encoder
 from cascadebert_engine.files import read_json, sha256_of_file, write_json
 
-from ..config.schema import (
-    CascadeConfig,
-    MemberConfig,
-)
+from ..config.schema import CascadeConfig, MemberConfig
 from ..errors import UsageError
+from ..graphs.logits import StageInput
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +129,10 @@ def workspace_of(config: CascadeConfig, work_dir: Path | None) -> Workspace:
     return Workspace(work_dir or config.folder / "work" / config.name)
 
 
-def sha256_of(*parts: Any) -> str:
-    """A hash of JSON values, to tell whether a step's inputs have changed."""
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+def stage_input(config: CascadeConfig, workspace: Workspace, member: MemberConfig) -> StageInput:
+    """How texts become the batches of an exported member."""
+    return StageInput(
+        Encoder(workspace.tokenizer(member), member.max_length),
+        workspace.manifest(member).inputs,
+        config.buckets(member),
+    )

@@ -12,10 +12,7 @@ from numpy.typing import NDArray
 from cascadebert_core.gate import decide
 from cascadebert_core.policy import Policy
 
-from ..evaluation.simulate import (
-    logits_in_policy_order,
-    simulate,
-)
+from ..evaluation.simulate import logits_in_policy_order, simulate
 
 NO_ANSWER = -1
 

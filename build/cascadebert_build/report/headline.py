@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..evaluation.evaluate import (
-    COVERAGE_RISK,
-    thresholds_as_text,
-)
+from ..evaluation.evaluate import COVERAGE_RISK, thresholds_as_text
 from ..evaluation.metrics import Interval
 from . import markup as m
 from .material import Material

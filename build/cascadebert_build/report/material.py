@@ -15,11 +15,7 @@ from cascadebert_core.tokenization import Text
 from ..config.rows import Rows
 from ..errors import UsageError
 from ..evaluation.evaluate import Evaluation
-from ..evaluation.metrics import (
-    Interval,
-    bootstrap,
-    resamples_for,
-)
+from ..evaluation.metrics import Interval, bootstrap, resamples_for
 from ..evaluation.simulate import Outcome
 from .answers import NO_ANSWER, MemberAnswers, answers_of_members
 from .curves import CascadeCurve, accuracy_of, cascade_curve, mean_cost

@@ -6,11 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..config.placement import (
-    cores,
-    override,
-    placement_of_stage,
-)
+from ..config.placement import cores, override, placement_of_stage
 from ..errors import UsageError
 from .model_config import (
     AUTO_INSTANCES,
@@ -23,12 +19,7 @@ from .model_config import (
     set_parameter,
     set_versions,
 )
-from .versions import (
-    published_cascades,
-    published_policy,
-    read_config,
-    require_versions,
-)
+from .versions import published_cascades, published_policy, read_config, require_versions
 
 
 @dataclass(frozen=True, slots=True)

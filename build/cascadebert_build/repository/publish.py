@@ -15,11 +15,7 @@ from cascadebert_core.policy import Policy
 from ..config.schema import RuntimeConfig
 from ..errors import UsageError
 from .bls_folder import publish_bls, remove_version, require_cascade
-from .served_versions import (
-    PUBLISHED_CONFIG,
-    choose_served_versions,
-    served_versions,
-)
+from .served_versions import PUBLISHED_CONFIG, choose_served_versions, served_versions
 from .stage_folder import StageFiles, prune_stages, publish_stage, require_ours, stage_version
 from .versions import all_versions, pins_of_version, published_cascades, published_versions
 

@@ -23,13 +23,7 @@ from .model_config import (
     set_versions,
     stage_config,
 )
-from .versions import (
-    CONFIG_FILE,
-    all_versions,
-    batches_of_pins,
-    read_config,
-    version_folders,
-)
+from .versions import CONFIG_FILE, all_versions, batches_of_pins, read_config, version_folders
 
 _STAGES = Path(__file__).parents[1] / "stages"
 # Says that the model is ours, and which files each version was written from.

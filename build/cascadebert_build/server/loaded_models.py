@@ -5,10 +5,7 @@ from __future__ import annotations
 from cascadebert_core.contract import TEXT
 
 from ..repository.model_config import ModelConfig
-from .model_control import (
-    READY,
-    ModelControlClient,
-)
+from .model_control import READY, ModelControlClient
 
 
 def loaded_configs(server: ModelControlClient) -> list[ModelConfig]:

@@ -11,25 +11,10 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import (
-    CheckFailed,
-    UsageError,
-)
-from ..progress import (
-    say,
-    timed,
-)
-from ..repository.deployment import (
-    Deployment,
-    PlacementOverrides,
-    deployment_of,
-    require_cascade,
-)
-from ..repository.model_config import (
-    ModelConfig,
-    config_to_json,
-    set_versions,
-)
+from ..errors import CheckFailed, UsageError
+from ..progress import say, timed
+from ..repository.deployment import Deployment, PlacementOverrides, deployment_of, require_cascade
+from ..repository.model_config import ModelConfig, config_to_json, set_versions
 from ..repository.served_versions import choose_served_versions
 from ..repository.versions import (
     newest_version,

@@ -8,24 +8,12 @@ from pathlib import Path
 
 from cascadebert_engine.preflight import misfits
 
-from ..errors import (
-    CheckFailed,
-    UsageError,
-)
+from ..errors import CheckFailed, UsageError
 from ..extras import require
-from ..repository.deployment import (
-    PlacementOverrides,
-    deployment_of,
-)
-from ..repository.model_config import (
-    config_to_json,
-    set_versions,
-)
+from ..repository.deployment import PlacementOverrides, deployment_of
+from ..repository.model_config import config_to_json, set_versions
 from ..repository.served_versions import served_versions
-from ..repository.versions import (
-    pins_of_versions,
-    published_cascades,
-)
+from ..repository.versions import pins_of_versions, published_cascades
 from .tritonserver import Ports, TritonServer
 
 

@@ -25,11 +25,7 @@ from google.protobuf import json_format
 from tritonclient.grpc import model_config_pb2
 from tritonclient.utils import InferenceServerException
 
-from ..errors import (
-    CheckFailed,
-    MissingExtra,
-    UsageError,
-)
+from ..errors import CheckFailed, MissingExtra, UsageError
 from ..repository.model_config import (
     ModelConfig,
     config_from_text,
@@ -41,7 +37,6 @@ from ..repository.served_versions import PUBLISHED_CONFIG
 from .loaded_models import is_cascade, loaded_configs
 from .model_control import ModelControlClient
 from .stubs import Stub, regions_of, remove_regions, stubs_of
-from .watchdog import Watchdog
 
 HOST = "127.0.0.1"  # the bundled server is below the security floor: nothing but loopback
 
@@ -294,19 +289,6 @@ class TritonServer:
         """The exit code of the process once it has ended; None while it runs."""
         assert self._process is not None, "start() comes first"
         return self._process.poll()
-
-    def wait(self) -> int:
-        """Wait until the process ends by itself, and bring back what dies meanwhile.
-
-        Returns:
-            The exit code.
-
-        Raises:
-            CheckFailed: what died does not come back, or dies again and again.
-        """
-        code = Watchdog(self).run()
-        assert code is not None, "nobody stops this watch"
-        return code
 
     def stop(self, *, keep_log: bool = False) -> None:
         """Stop the server: requests in flight are answered first. Does nothing the second time."""

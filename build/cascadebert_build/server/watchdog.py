@@ -16,14 +16,11 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from threading import Event
-from typing import TYPE_CHECKING
 
 from ..errors import CheckFailed
 from .probe import Probe
 from .stubs import Stub
-
-if TYPE_CHECKING:
-    from .tritonserver import TritonServer
+from .tritonserver import TritonServer
 
 _RELOAD_TIMEOUT_S = 120.0
 

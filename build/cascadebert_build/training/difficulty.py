@@ -18,28 +18,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cascadebert_core.tokenization import Text
-from cascadebert_engine.files import read_json, write_json
+from cascadebert_engine.files import read_json, sha256_of, write_json
 
 from ..checkpoints.checkpoint import sha256_of_checkpoint
 from ..checkpoints.logits import logits_of_checkpoint
 from ..config.rows import Rows
 from ..errors import UsageError
-from ..graphs.logits import (
-    load_logits,
-    save_logits,
-)
-from ..pipeline.workspace import sha256_of
-from ..progress import (
-    say,
-    timed,
-)
+from ..graphs.logits import load_logits, save_logits
+from ..progress import say, timed
 from . import processes
-from .member import (
-    TrainConfig,
-    label_names,
-    subset_of_rows,
-    train_member,
-)
+from .config import TrainConfig, label_names
+from .member import subset_of_rows, train_member
 
 SCHEMA_VERSION = 1
 

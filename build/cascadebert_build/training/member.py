@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import math
 import random
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cascadebert_engine.files import write_json, write_text
+from cascadebert_engine.files import sha256_of, write_json, write_text
 
 from ..checkpoints.checkpoint import (
     Checkpoint,
-    config_from_source,
     hide_weight_bars,
     sha256_of_checkpoint,
     tokenizer_from_source,
@@ -26,58 +24,17 @@ from ..checkpoints.logits import logits_of_checkpoint
 from ..config.rows import Rows
 from ..errors import UsageError
 from ..extras import require
-from ..pipeline.workspace import sha256_of
 from ..progress import say
 from . import processes
-from .glue import METRICS
+from .config import TrainConfig, check_config, label_names, one_label
 from .layers import take_layers
 from .model_card import model_card
-from .objectives import OBJECTIVES, ObjectiveConfig, objective_from_name
-from .resume import (
-    begin_partial,
-    interrupted_checkpoint,
-    partial_folder,
-)
-from .trainer import HARD, ROW, TEACHER_LOGITS, MadeTrainer, make_trainer, precision_of
+from .objectives import objective_from_name
+from .resume import begin_partial, interrupted_checkpoint, partial_folder
+from .trainer import HARD, ROW, TEACHER_LOGITS, MadeTrainer, make_trainer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast, Trainer
-
-PRECISIONS = ("auto", "fp32", "bf16", "fp16")
-
-
-@dataclass(frozen=True, slots=True)
-class TrainConfig:
-    """How a member is fine-tuned; the defaults suit a BERT-family base checkpoint.
-
-    Attributes:
-        epochs: at most.
-        learning_rate: its peak; it rises over `warmup_ratio` of the steps, then falls linearly.
-        batch_size: rows in a step of one process.
-        patience: stop after so many validations without a better metric; 0: never.
-        max_length: tokens, special ones included.
-        precision: of the arithmetic, one of `PRECISIONS`; weights stay float32. "auto" is bf16 on
-            GPUs that have it, fp16 on other GPUs and fp32 on a CPU.
-        checkpoint_steps: validate and save a checkpoint after so many steps; an interrupted
-            training loses no more. 0: after every epoch.
-        objective: a name of `objectives.OBJECTIVES`.
-        constants: of the objective.
-        metric: a name of `tasks.METRICS`; chooses the epoch that is kept.
-    """
-
-    epochs: float = 3.0
-    learning_rate: float = 2e-5
-    batch_size: int = 32
-    warmup_ratio: float = 0.06
-    weight_decay: float = 0.01
-    patience: int = 2
-    max_length: int = 128
-    precision: str = "auto"
-    checkpoint_steps: int = 0
-    seed: int = 0
-    objective: str = "plain"
-    constants: ObjectiveConfig = field(default_factory=ObjectiveConfig)
-    metric: str = "accuracy"
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,7 +192,7 @@ def _parts_of(
     train = subset_of_rows(rows, kept)
     labels = set(train.label_indices(names).tolist())
     if len(labels) < 2:
-        raise UsageError(_one_label(train, names[labels.pop()]))
+        raise UsageError(one_label(train, names[labels.pop()]))
     indices = np.array(kept, dtype=np.int64)
     return _Parts(train, validation, indices, None if hard is None else hard[indices])
 
@@ -275,25 +232,6 @@ def _result_of(made: MadeTrainer, parts: _Parts) -> TrainResult:
             made.clock.steps * made.config.batch_size / max(made.clock.seconds, 1e-9), 1
         ),
     )
-
-
-def check_config(config: TrainConfig) -> None:
-    """Refuse hyperparameters with which nothing can be trained.
-
-    Raises:
-        UsageError: a name is unknown, or a number is out of its range.
-    """
-    for name, known in (("objective", OBJECTIVES), ("metric", METRICS), ("precision", PRECISIONS)):
-        value = getattr(config, name)
-        if value not in known:
-            raise UsageError(f"unknown {name} {value!r}: give one of {', '.join(known)}")
-    precision_of(config.precision)
-    for name in ("epochs", "learning_rate", "batch_size", "max_length"):
-        if not 0 < getattr(config, name) < math.inf:
-            raise UsageError(f"{name} is {getattr(config, name)}: give a number above 0")
-    for name in ("warmup_ratio", "weight_decay", "patience", "checkpoint_steps", "seed"):
-        if not 0 <= getattr(config, name) < math.inf:
-            raise UsageError(f"{name} is {getattr(config, name)}: give 0 or more")
 
 
 def _check_positions(rows: Rows, items: Sequence[dict[str, Any]], checkpoint: Checkpoint) -> None:
@@ -356,39 +294,6 @@ def subset_of_rows(rows: Rows, indices: Sequence[int]) -> Rows:
     labels = None if rows.labels is None else tuple(rows.labels[i] for i in indices)
     numbers = None if rows.numbers is None else tuple(rows.numbers[i] for i in indices)
     return Rows(tuple(rows.texts[i] for i in indices), labels, rows.source, numbers)
-
-
-def label_names(rows: Rows, base: str, given: Sequence[str] | None = None) -> tuple[str, ...]:
-    """Names for the labels in the data: the given ones, its own strings, or the base's.
-
-    Raises:
-        UsageError: there are no labels, all rows have the same one, or a number is no index.
-    """
-    if given:
-        return tuple(given)
-    of_base = tuple(dict(config_from_source(base).id2label or {}).values())
-    if rows.labels is None:
-        raise UsageError(f"{rows.source} has no labels: name their column with --label")
-    distinct = sorted(set(rows.labels), key=str)
-    if len(distinct) < 2:
-        raise UsageError(_one_label(rows, distinct[0]))
-    if any(not str(label).isdecimal() for label in distinct):
-        return tuple(str(label) for label in distinct)
-    largest = max(range(len(rows.labels)), key=lambda i: int((rows.labels or ())[i]))
-    n = int(rows.labels[largest]) + 1
-    if n > len(rows.labels):
-        raise UsageError(
-            f"{rows.where(largest)}: the label {n - 1} of {len(rows.labels)} rows is no index: "
-            "give names, or numbers from 0 on"
-        )
-    return of_base if len(of_base) == n else tuple(f"LABEL_{i}" for i in range(n))
-
-
-def _one_label(rows: Rows, label: int | str) -> str:
-    return (
-        f"{rows.source}: all {len(rows.texts)} rows to train on have the label {label!r}, nothing "
-        "to learn: give rows of two labels or more"
-    )
 
 
 def model_from_base(base: str, names: tuple[str, ...]) -> PreTrainedModel:

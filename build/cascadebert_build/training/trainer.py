@@ -16,14 +16,13 @@ from cascadebert_engine.files import read_json
 
 from ..errors import UsageError
 from . import processes
+from .config import TrainConfig, precision_of
 from .glue import METRICS
 from .objectives import Objective, Targets
 from .sampling import epoch_order
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast, Trainer
-
-    from .member import TrainConfig
 
 # What a row carries beside the tensors of the model.
 LABELS = "labels"
@@ -168,23 +167,6 @@ _REMEDY = (
     "give a lower --learning-rate, or --precision fp32, or look for broken weights in the base or "
     "the teacher"
 )
-
-
-def precision_of(name: str) -> str:
-    """The precision on this machine: `auto` is bf16 or fp16 on a GPU, and fp32 on a CPU.
-
-    Raises:
-        UsageError: it cannot be had here.
-    """
-    import torch
-
-    if name == "fp16" and not torch.cuda.is_available():
-        raise UsageError("the precision fp16 needs a GPU: give bf16 or fp32")
-    if name != "auto":
-        return name
-    if not torch.cuda.is_available():
-        return "fp32"
-    return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
 
 
 def _arguments(config: TrainConfig, scratch: str, n_rows: int) -> Any:

@@ -21,66 +21,28 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import UsageError
-from .risk import (
-    betting_p_value,
-    binomial_p_value,
-    binomial_upper_bound,
-    signed_stakes,
-    smallest_n,
-)
+from cascadebert_core.guarantee import DISAGREEMENT, Guarantee
 
-DISAGREEMENT = "max_disagreement"
-ACCURACY_DROP = "max_accuracy_drop"
+from ..errors import UsageError
+from .risk import betting_p_value, binomial_p_value, binomial_upper_bound, signed_stakes, smallest_n
+
 # Settings that are tried one after the other where other rows choose the sequence.
 MAX_SETTINGS = 200
 
 
-@dataclass(frozen=True, slots=True)
-class Guarantee:
-    """What may be lost, and how surely.
+def rows_needed(guarantee: Guarantee) -> int:
+    """The fewest rows that can show a guarantee, if not one of them is a loss.
 
-    Attributes:
-        kind: `DISAGREEMENT`: the cascade's answer is not the last member's; `ACCURACY_DROP`: the
-            last member's accuracy less the cascade's.
-        limit: of the mean, above 0 and below 1.
-        confidence: that the mean over all inputs is within the limit, above 0 and below 1.
+    For an accuracy drop these are rows on which nothing is won or lost. Answers that the cascade
+    wins over the last member could show it with fewer, but a plan should not count on them.
     """
-
-    kind: str
-    limit: float
-    confidence: float
-
-    @property
-    def delta(self) -> float:
-        """How often a promise may be broken."""
-        return 1 - self.confidence
-
-    @property
-    def one_loss(self) -> str:
-        """What a row without a loss does without."""
-        return "loss" if self.kind == DISAGREEMENT else "answer won or lost"
-
-    @property
-    def smallest_n(self) -> int:
-        """Rows without a single loss that it takes; below, `tune` refuses.
-
-        For an accuracy drop it is of rows where nothing is won or lost; answers that the cascade
-        wins over the last member could show it sooner, but nobody should count on them.
-        """
-        if self.kind == DISAGREEMENT:
-            return smallest_n(self.limit, self.delta)
-        n = smallest_n(self.limit, self.delta)
-        while betting_p_value(np.zeros(n), self.limit, signed_stakes(self.delta)) > self.delta:
-            n += max(1, n // 200)
+    n = smallest_n(guarantee.limit, guarantee.delta)
+    if guarantee.kind == DISAGREEMENT:
         return n
-
-    def __str__(self) -> str:
-        what = {
-            DISAGREEMENT: "another answer than the last member's on at most {:.3g}% of the inputs",
-            ACCURACY_DROP: "accuracy at most {:.3g} points below the last member's",
-        }[self.kind].format(100 * self.limit)
-        return f"{what}, with {100 * self.confidence:.4g}% confidence"
+    stakes = signed_stakes(guarantee.delta)
+    while betting_p_value(np.zeros(n), guarantee.limit, stakes) > guarantee.delta:
+        n += max(1, n // 200)
+    return n
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,11 +137,12 @@ def check_enough_rows(guarantee: Guarantee, n: int) -> None:
     Raises:
         UsageError: with the number that it takes.
     """
-    needed = guarantee.smallest_n
+    needed = rows_needed(guarantee)
     if n < needed:
+        loss = "loss" if guarantee.kind == DISAGREEMENT else "answer won or lost"
         raise UsageError(
             f"{n} rows are left to test thresholds on, and to promise {guarantee} takes at least "
-            f"{needed}, without a single {guarantee.one_loss} among them: give more held-out rows, "
+            f"{needed}, without a single {loss} among them: give more held-out rows, "
             "a higher limit or a lower confidence"
         )
 

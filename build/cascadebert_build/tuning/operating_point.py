@@ -11,24 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cascadebert_core.guarantee import COST, DEFERRAL_RATE, DISAGREEMENT, Guarantee
 from cascadebert_core.policy import Threshold
 
-from ..config.goals import (
-    COST,
-    DEFERRAL_RATE,
-    Goal,
-)
+from ..config.goals import Goal
 from ..errors import UsageError
-from .guarantee import (
-    DISAGREEMENT,
-    Answers,
-    Guarantee,
-    Kept,
-    check_enough_rows,
-    frontier,
-    keep_along,
-    keep_by_scan,
-)
+from .guarantee import Answers, Kept, check_enough_rows, frontier, keep_along, keep_by_scan
 from .row_split import RowSplit
 
 # Settings that the design rows look through.
@@ -176,7 +164,7 @@ def _candidates(answers: Answers, n_labels: int) -> list[NDArray[np.float32]]:
 def _within_budget(
     goal: Goal, population: Population, rows: NDArray[np.intp]
 ) -> tuple[Threshold, ...]:
-    from .policy import thresholds_for_deferral_rates
+    from .deferral_rate import thresholds_for_deferral_rates
 
     answers = population.answers.take(rows)
     if goal.kind == DEFERRAL_RATE:

@@ -15,10 +15,7 @@ from cascadebert_core.batching import bucket_of
 from cascadebert_core.policy import ONE_CALL
 from cascadebert_core.tokenization import EncodedRow
 
-from ..graphs.logits import (
-    Run,
-    StageInput,
-)
+from ..graphs.logits import Run, StageInput
 
 BATCH_SIZES = (1, 4, 8, 16, 32, 64)
 # Of a call, after a first one that plans its memory: until it has run for so long, within bounds.

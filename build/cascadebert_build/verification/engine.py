@@ -11,12 +11,7 @@ from numpy.typing import NDArray
 from cascadebert_core.batching import StageBatch, pad_rows
 from cascadebert_engine.manifest import EngineManifest
 
-from .comparison import (
-    ComparedCalls,
-    calls_of_rows,
-    compare_calls,
-    mean_over_rows,
-)
+from .comparison import ComparedCalls, calls_of_rows, compare_calls, mean_over_rows
 from .reference import Reference
 
 # FP16 rounds to 11 bits, 4.9e-4 of a value. Such errors of the hundred or so operations on a row's

@@ -8,16 +8,8 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..graphs.logits import (
-    Run,
-    StageInput,
-)
-from .comparison import (
-    ComparedCalls,
-    calls_of_rows,
-    compare_calls,
-    mean_over_rows,
-)
+from ..graphs.logits import Run, StageInput
+from .comparison import ComparedCalls, calls_of_rows, compare_calls, mean_over_rows
 from .onnx import TOLERANCE
 from .reference import Reference
 

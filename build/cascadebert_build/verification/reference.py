@@ -13,10 +13,7 @@ from numpy.typing import NDArray
 from cascadebert_core.tokenization import EncodedRow, Text
 
 from ..errors import UsageError
-from ..graphs.logits import (
-    Run,
-    StageInput,
-)
+from ..graphs.logits import Run, StageInput
 from .onnx import sample_of_texts
 
 

@@ -17,20 +17,10 @@ from typing import Any, Protocol, TextIO
 
 from tqdm import tqdm
 
-from .._audit import (
-    DEFAULT_CONFIDENCE,
-    DISAGREEMENT,
-    Guarantee,
-    audit_of_point,
-    counts_from_samples,
-    guarantees_from_parameters,
-    is_broken,
-)
-from .._metrics_text import (
-    fetch_metrics,
-    metrics_url,
-    samples_from_text,
-)
+from cascadebert_core.guarantee import DEFAULT_CONFIDENCE, DISAGREEMENT, Guarantee
+
+from .._audit import audit_of_point, counts_from_samples, guarantees_from_parameters, is_broken
+from .._metrics_text import fetch_metrics, metrics_url, samples_from_text
 from .._requests import Row
 from .._sync import (
     DEFAULT_CONCURRENCY,
@@ -38,19 +28,9 @@ from .._sync import (
     DEFAULT_STATUS_TIMEOUT_S,
     CascadeClient,
 )
-from .._traffic import (
-    BY,
-    BY_REQUEST,
-)
-from ..errors import (
-    CascadeClientError,
-    InvalidRequest,
-    ModelNotFound,
-)
-from ..sources import (
-    rows_from_file,
-    rows_from_lines,
-)
+from .._traffic import BY, BY_REQUEST
+from ..errors import CascadeClientError, InvalidRequest, ModelNotFound
+from ..sources import rows_from_file, rows_from_lines
 from .rendering import (
     JsonLines,
     Renderer,

@@ -5,17 +5,10 @@ import json
 from collections.abc import Sequence
 from typing import Protocol
 
-from .._audit import (
-    PointAudit,
-    sentence,
-)
+from .._audit import PointAudit, sentence
 from .._operating_points import OperatingPoint
 from .._requests import Row
-from .._types import (
-    Classification,
-    ModelStatus,
-    ServerStatus,
-)
+from .._types import Classification, ModelStatus, ServerStatus
 
 _NARROWEST_LABEL = 10
 

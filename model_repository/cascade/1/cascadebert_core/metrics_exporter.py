@@ -8,15 +8,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from .metrics import (
-    FAMILIES,
-    GAUGE,
-    POLICY,
-    QUEUED,
-    Metrics,
-    Series,
-    series,
-)
+from .metrics import FAMILIES, GAUGE, POLICY, QUEUED, Metrics, Series, series
 from .policy import Policy
 
 _LOGGER = logging.getLogger(__name__)

@@ -1,0 +1,62 @@
+"""What an operating point is for: a guarantee about the answers, or a budget that gives none.
+
+The kinds are keys of cascade.toml, of a policy's certificate and of the published configuration,
+so their names and words stand here, for the build, the server and the client.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+# Guarantees: their limit is a share, above 0 and below 1.
+DISAGREEMENT = "max_disagreement"  # of the inputs, the answer is not the last stage's
+ACCURACY_DROP = "max_accuracy_drop"  # the last stage's accuracy less the cascade's
+GUARANTEES = (DISAGREEMENT, ACCURACY_DROP)
+
+# Budgets.
+DEFERRAL_RATE = "max_deferral_rate"  # share of the rows that reach a stage and are deferred by it
+SPEEDUP = "min_speedup"  # times cheaper than the last stage alone
+COST = "max_cost"  # milliseconds a row
+BUDGETS = (DEFERRAL_RATE, SPEEDUP, COST)
+
+DEFAULT_CONFIDENCE = 0.95
+
+_GUARANTEE_WORDS = {
+    DISAGREEMENT: "another answer than the last member's on at most {:.3g}% of the inputs",
+    ACCURACY_DROP: "accuracy at most {:.3g} points below the last member's",
+}
+_BUDGET_WORDS = {
+    DEFERRAL_RATE: "at most {} of the rows deferred by a stage",
+    SPEEDUP: "at least {} times cheaper than the last member alone",
+    COST: "at most {} ms a row",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Guarantee:
+    """A limit on what the cascade may lose, and the confidence that it is kept.
+
+    Attributes:
+        kind: One of `GUARANTEES`.
+        limit: Of the mean loss over all inputs, above 0 and below 1.
+        confidence: That the mean is within the limit, above 0 and below 1.
+    """
+
+    kind: str
+    limit: float
+    confidence: float
+
+    @property
+    def delta(self) -> float:
+        """The probability that the guarantee does not hold: 1 - confidence."""
+        return 1 - self.confidence
+
+    def __str__(self) -> str:
+        what = _GUARANTEE_WORDS[self.kind].format(100 * self.limit)
+        return f"{what}, with {100 * self.confidence:.4g}% confidence"
+
+
+def budget_as_text(kind: str, limits: Sequence[float]) -> str:
+    """A budget in words; `limits` has one number, or one for each stage that may defer."""
+    return _BUDGET_WORDS[kind].format("/".join(f"{value:g}" for value in limits))

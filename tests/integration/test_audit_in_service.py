@@ -54,7 +54,7 @@ class Audited:
         while True:
             ended = subprocess.run(
                 [
-                    *(sys.executable, "-m", "cascadebert_client.cli.commands", "audit", "--json"),
+                    *(sys.executable, "-m", "cascadebert_client.cli", "audit", "--json"),
                     *("--url", self.server.url, "--metrics-url", self.metrics_url),
                     *("--model", model, *arguments),
                 ],

@@ -322,7 +322,7 @@ def command(server: FakeTriton, *arguments: str) -> list[str]:
     return [
         sys.executable,
         "-m",
-        "cascadebert_client.cli.commands",
+        "cascadebert_client.cli",
         "classify",
         "--url",
         server.url,

@@ -221,7 +221,7 @@ def run_audit(args: argparse.Namespace) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run `python -m cascadebert_client.cli.commands`, for where only the client is installed."""
+    """Run `python -m cascadebert_client.cli`, for where only the client is installed."""
     parser = argparse.ArgumentParser(
         prog="cascadebert", description="Call a cascade served by Triton."
     )
@@ -481,7 +481,3 @@ def _summary(exit_stages: Counter[int], path: Path) -> str:
 
 def _given(value: Any, default: Any) -> Any:
     return default if value is None else value
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from cascadebert_build.demo import corpus as corpus_module
-from cascadebert_build.demo import held_out_templates, topics, train_templates
+from cascadebert_build.demo import topics
 from cascadebert_build.demo.corpus import (
     KIND_SHARES,
     LABELS,
@@ -22,12 +22,12 @@ from cascadebert_build.demo.corpus import (
     write_corpus,
 )
 from cascadebert_build.demo.lexicon import LEXICONS, MILD_DEGREES, STRONG_DEGREES
-from cascadebert_build.demo.templates import CLAUSES
+from cascadebert_build.demo.templates import CLAUSES, HELD_OUT_BOOK, TRAIN_BOOK
 
 CORPUS = corpus_from_seed(0)
 HELD_OUT_ROWS = CORPUS.validation + CORPUS.test
 ALL_ROWS = CORPUS.train + HELD_OUT_ROWS
-BOOKS = (train_templates.BOOK, held_out_templates.BOOK)
+BOOKS = (TRAIN_BOOK, HELD_OUT_BOOK)
 
 # Sentences as a person would judge them. What they are made of is looked up in the templates.
 JUDGED = (

@@ -19,8 +19,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
-from cascadebert_build.demo import held_out_templates, topics, train_templates
-from cascadebert_build.demo.templates import (
+from . import topics
+from .templates import (
+    HELD_OUT_BOOK,
+    TRAIN_BOOK,
     Nouns,
     TemplateBook,
     nouns_in_text,
@@ -30,7 +32,7 @@ from cascadebert_build.demo.templates import (
     with_front,
     with_tail,
 )
-from cascadebert_build.demo.topics import Topics
+from .topics import Topics
 
 LABELS: Final = ("negative", "positive")
 
@@ -122,11 +124,9 @@ def corpus_from_seed(
         ValueError: The templates cannot give so many different rows.
     """
     seen: set[str] = set()
-    train = _Writer(
-        train_templates.BOOK, topics.TRAIN, topics.HELD_OUT, random.Random(2 * seed), seen
-    )
+    train = _Writer(TRAIN_BOOK, topics.TRAIN, topics.HELD_OUT, random.Random(2 * seed), seen)
     held_out = _Writer(
-        held_out_templates.BOOK, topics.HELD_OUT, topics.TRAIN, random.Random(2 * seed + 1), seen
+        HELD_OUT_BOOK, topics.HELD_OUT, topics.TRAIN, random.Random(2 * seed + 1), seen
     )
     return Corpus(
         train=train.rows(train_rows, TRAIN_KIND_SHARES),

@@ -32,85 +32,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
-from cascadebert_build.demo.lexicon import LEXICONS, MILD_DEGREES, STRONG_DEGREES, Act, Lexicon
+from .data import read_data
+from .lexicon import LEXICONS, MILD_DEGREES, STRONG_DEGREES, Act, Lexicon
 
 _ALTERNATIVES: Final = re.compile(r"\(([^()]*)\)")
 _SLOT: Final = re.compile(r"\{([A-Za-z]+)([=~]?)\}")
 _SENTENCE_START: Final = re.compile(r"(?:^|[.!?] )[a-z]")
 _A_BEFORE_VOWEL: Final = re.compile(r"\b([Aa]) (?=[aeiou])(?!uni|use|one\b)")
 
-_FRONTABLE: Final = frozenset(
-    [
-        "A",
-        "Although",
-        "Any",
-        "At",
-        "Despite",
-        "Even",
-        "Everyone",
-        "Had",
-        "If",
-        "In",
-        "It",
-        "Leaving",
-        "My",
-        "Neither",
-        "No",
-        "Nobody",
-        "None",
-        "Not",
-        "Nothing",
-        "Our",
-        "Should",
-        "The",
-        "There",
-        "This",
-        "Though",
-        "Was",
-        "We",
-        "What",
-        "While",
-        "Without",
-        "You",
-    ]
-)
-_CLAIMS: Final = (
-    "the {T} {vp=}",
-    "the {T} {vp=}",
-    "the {T} {vp=}",
-    "this {T} {vp=}",
-    "the {T} itself {vp=}",
-    "the {T} as a whole {vp=}",
-    "the {T} is {adj=}",
-    "it was a {adj=} {T}",
-)
-_VERDICTS: Final = (
-    *_CLAIMS,
-    "I {loved=} the {T}",
-    "I {loved=} this {T}",
-    "we {loved=} the {T}",
-    "I was {mood=} the {T}",
-    "we were {mood=} this {T}",
-    "I found the {T} {adj=}",
-)
-_ASIDES: Final = (
-    "the {U} {uvp=}",
-    "the {U} {uvp=}",
-    "the {U} {uvp=}",
-    "I {loved=} the {U}",
-    "we {loved=} the {U}",
-    "the {U} and the {V} were {uadj=}",
-    "I was {mood=} the {U}",
-)
-_RUBS: Final = (
-    *_ASIDES,
-    "both the {U} and the {V} were {ubare=}",
-    "my {P} {loved=} the {U}",
-    "the {U} was not {umild~}",
-    "the {U} did not {udid~}",
-)
+_CLAUSE_DATA: Final = read_data("clauses")
+# First words of a sentence that an adverbial may come before.
+_FRONTABLE: Final = frozenset(_CLAUSE_DATA.pop("frontable"))
 #: Slots that are whole clauses, and what they are filled with.
-CLAUSES: Final = {"claim": _CLAIMS, "verdict": _VERDICTS, "aside": _ASIDES, "rub": _RUBS}
+CLAUSES: Final[Mapping[str, tuple[str, ...]]] = {
+    slot: tuple(clauses) for slot, clauses in _CLAUSE_DATA.items()
+}
 
 T = TypeVar("T")
 
@@ -157,6 +93,32 @@ class TemplateBook:
 
     kinds: Mapping[str, Templates]
     frames: Frames
+
+
+def book_from_data(name: str) -> TemplateBook:
+    """Read the templates of one side of the split.
+
+    Args:
+        name: The file of package data, "train_templates" or "held_out_templates".
+    """
+    data = read_data(name)
+    frames = data["frames"]
+    return TemplateBook(
+        kinds={
+            kind: Templates(**{label: tuple(found) for label, found in templates.items()})
+            for kind, templates in data["kinds"].items()
+        },
+        frames=Frames(
+            openers={genre: tuple(found) for genre, found in frames["openers"].items()},
+            closers=tuple(frames["closers"]),
+            fronts=tuple(frames["fronts"]),
+            tails=tuple(frames["tails"]),
+        ),
+    )
+
+
+TRAIN_BOOK: Final = book_from_data("train_templates")
+HELD_OUT_BOOK: Final = book_from_data("held_out_templates")
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from cascadebert_build.server.stubs import regions_of, stubs_of
+from cascadebert_supervisor.stubs import regions_of, stubs_of
 
 _KIB = 1024
 

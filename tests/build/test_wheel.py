@@ -38,6 +38,7 @@ def test_the_wheel_holds_all_packages_and_the_bls_model(distributions: Path) -> 
         "cascadebert_build/stages/onnxruntime_session.py",
         "cascadebert_build/stages/tensorrt_session.py",
         "cascadebert_engine/__main__.py",
+        "cascadebert_supervisor/__main__.py",
         "cascadebert_build/bls/config.pbtxt",
         "cascadebert_build/bls/1/model.py",
         "cascadebert_core/gate.py",

@@ -25,12 +25,12 @@ import pytest
 
 from cascadebert_build.repository.model_config import config_to_json
 from cascadebert_build.server.model_control import ModelControlClient
-from cascadebert_build.server.stubs import stubs_of
 from cascadebert_build.server.tritonserver import TritonServer
 from cascadebert_build.server.watchdog import Watchdog, WatchSettings
 from cascadebert_client import CascadeClient, CascadeClientError
 from cascadebert_core.contract import POLICY_FILE
 from cascadebert_core.policy import policy_to_json
+from cascadebert_supervisor.stubs import stubs_of
 from tests.support.checkpoints import TEXTS
 from tests.support.counters import IN_FLIGHT_ROWS, QUEUED_ROWS, settled_counters
 from tests.support.faulty import ERROR as RAISES

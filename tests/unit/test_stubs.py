@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from cascadebert_build.server.stubs import Stub, regions_of, remove_regions, stubs_of
+from cascadebert_supervisor.stubs import Stub, regions_of, remove_regions, stubs_of
 
 # A program of the stub's name, started by a server that does not collect it.
 _SERVER = """

@@ -33,8 +33,8 @@ from cascadebert_supervisor.watch import FailureCount
 from tests.support.serving import Built
 
 HOST = "127.0.0.1"
-DOCKER = Path(__file__).resolve().parents[2] / "docker"
-CASCADE = DOCKER.parent / "model_repository" / "cascade"
+BUILD = Path(__file__).resolve().parents[2] / "build"
+CASCADE = BUILD.parent / "model_repository" / "cascade"
 TINY = ServedCascade("tiny", ("tiny_small", "tiny_large"), pair=False)
 
 
@@ -480,7 +480,7 @@ class Supervised:
         self.settings = settings
         self.process = subprocess.Popen(
             [sys.executable, "-c", RUNNER, repr(settings).replace("PosixPath", "Path"), *extra],
-            env={**os.environ, "PYTHONPATH": str(DOCKER), **environment},
+            env={**os.environ, "PYTHONPATH": str(BUILD), **environment},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
@@ -660,7 +660,7 @@ def test_orphans_are_collected_as_process_1_must(tmp_path: Path) -> None:
     """
     ended = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(script)],
-        env={**os.environ, "PYTHONPATH": str(DOCKER)},
+        env={**os.environ, "PYTHONPATH": str(BUILD)},
         capture_output=True,
         text=True,
         check=True,

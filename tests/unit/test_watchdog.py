@@ -11,9 +11,9 @@ import pytest
 
 import cascadebert_build.server.watchdog as watchdog_module
 from cascadebert_build.errors import CheckFailed
-from cascadebert_build.server.stubs import Stub
 from cascadebert_build.server.tritonserver import TritonServer
 from cascadebert_build.server.watchdog import Watchdog, WatchSettings
+from cascadebert_supervisor.stubs import Stub
 
 SETTINGS = WatchSettings(poll_s=0.001, probe_s=3600, failed_probes=2, recoveries=3)
 KILLED = "was killed by SIGKILL"

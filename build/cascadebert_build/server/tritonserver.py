@@ -25,6 +25,8 @@ from google.protobuf import json_format
 from tritonclient.grpc import model_config_pb2
 from tritonclient.utils import InferenceServerException
 
+from cascadebert_supervisor.stubs import Stub, regions_of, remove_regions, stubs_of
+
 from ..errors import CheckFailed, MissingExtra, UsageError
 from ..repository.model_config import (
     ModelConfig,
@@ -36,7 +38,6 @@ from ..repository.model_config import (
 from ..repository.served_versions import PUBLISHED_CONFIG
 from .loaded_models import is_cascade, loaded_configs
 from .model_control import ModelControlClient
-from .stubs import Stub, regions_of, remove_regions, stubs_of
 
 HOST = "127.0.0.1"  # the bundled server is below the security floor: nothing but loopback
 

@@ -17,9 +17,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from threading import Event
 
+from cascadebert_supervisor.stubs import Stub
+
 from ..errors import CheckFailed
 from .probe import Probe
-from .stubs import Stub
 from .tritonserver import TritonServer
 
 _RELOAD_TIMEOUT_S = 120.0

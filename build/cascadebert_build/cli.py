@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from cascadebert_client import __version__
 from cascadebert_client.cli.commands import add_audit_parser, add_classify_parser, add_status_parser
+from cascadebert_client.cli.exit_codes import EXIT_CODES, FAILED, WRONG_USE, run_command
 from cascadebert_core.errors import PolicyError
 from cascadebert_engine.errors import EngineError
 
@@ -19,7 +20,15 @@ from .commands import (
     add_serve_parser,
     add_train_parser,
 )
-from .errors import BuildError
+from .errors import BuildError, UsageError
+
+_EXIT_CODES = {
+    **EXIT_CODES,
+    BuildError: FAILED,
+    UsageError: WRONG_USE,
+    EngineError: FAILED,
+    PolicyError: WRONG_USE,
+}
 
 _EPILOG = """\
 typical use:
@@ -41,7 +50,9 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     top.add_argument("--version", action="version", version=__version__)
-    commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    commands = top.add_subparsers(
+        title="commands", dest="command", metavar="COMMAND", required=True
+    )
     add_build_parsers(commands)
     add_train_parser(commands)
     add_difficulty_parser(commands)
@@ -55,22 +66,8 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; errors that people can mend are one message on stderr."""
-    args = parser().parse_args(argv)
-    try:
-        return int(args.run(args))
-    except BuildError as exc:
-        sys.stderr.write(f"cascadebert: {exc}\n")
-        return exc.exit_code
-    except EngineError as exc:
-        sys.stderr.write(f"cascadebert: {exc}\n")
-        return 1
-    except (PolicyError, OSError) as exc:  # a folder that cannot be written, say
-        sys.stderr.write(f"cascadebert: {exc}\n")
-        return 2
-    except KeyboardInterrupt:
-        sys.stderr.write("\ncascadebert: interrupted\n")
-        return 130
+    """Run one command; an error is one message on stderr and an exit code."""
+    return run_command(parser().parse_args(argv), _EXIT_CODES)
 
 
 if __name__ == "__main__":

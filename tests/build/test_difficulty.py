@@ -196,7 +196,9 @@ def test_what_cannot_be_cross_fitted(
     assert main([*command, *more]) == 2
     told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("cascade")]
     assert len(told) == 1
-    assert told[0].startswith(f"cascadebert: {message.replace('DATA', str(data))}")
+    assert told[0].startswith(
+        f"cascadebert difficulty: error: {message.replace('DATA', str(data))}"
+    )
     assert sorted(path.name for path in tmp_path.iterdir()) == ["base", "rows.tsv"]
 
 

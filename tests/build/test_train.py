@@ -164,9 +164,9 @@ def test_a_loss_that_is_no_number_ends_the_training(
     assert main([*command, "--learning-rate", "1e30", "--warmup-ratio", "0"]) == 2
     message = capsys.readouterr().err.splitlines()[-1]
     found = re.fullmatch(
-        r"cascadebert: the loss became (nan|inf) at step (\d+) \(rows ([\d, ]+) of the training "
-        r"data, from 1\): give a lower --learning-rate, or --precision fp32, or look for broken "
-        r"weights in the base or the teacher",
+        r"cascadebert train: error: the loss became (nan|inf) at step (\d+) \(rows ([\d, ]+) of "
+        r"the training data, from 1\): give a lower --learning-rate, or --precision fp32, or look "
+        r"for broken weights in the base or the teacher",
         message,
     )
     assert found is not None, message
@@ -234,7 +234,7 @@ def test_settings_that_cannot_be(
     base = str(save_checkpoint(tmp_path / "base"))
     data = str(write_data(tmp_path / "rows.tsv"))
     assert main(["train", data, "--base", base, "--output", str(tmp_path / "out"), *more]) == 2
-    assert capsys.readouterr().err == f"cascadebert: {message}\n"
+    assert capsys.readouterr().err == f"cascadebert train: error: {message}\n"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["base", "rows.tsv"]
 
 
@@ -324,7 +324,7 @@ def test_data_that_cannot_be_learnt(
     assert main([*command, *more]) == 2
     for name, path in files.items():
         message = message.replace(name, path)
-    assert capsys.readouterr().err == f"cascadebert: {message}\n"
+    assert capsys.readouterr().err == f"cascadebert train: error: {message}\n"
     assert not output.exists()
     assert kept.read_text() == "{}"
     names = sorted(path.name for path in tmp_path.iterdir())

@@ -1,17 +1,16 @@
 """`cascadebert classify`, `cascadebert status` and `cascadebert audit`.
 
-Exit codes: 0 done, 1 the server failed or is not ready, 2 wrong use or bad input, 130 interrupted.
-Of `audit`: 1 a promise is broken, 2 nothing is known (no server, no audits), too; else 0.
+The exit codes are those of `exit_codes`. Of `audit`, 1 means that a guarantee is broken and nothing
+else: without a server or audits it ends with 2.
 """
 
 import argparse
 import contextlib
 import io
-import os
 import shutil
 import sys
 from collections import Counter, deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
@@ -29,8 +28,9 @@ from .._sync import (
     CascadeClient,
 )
 from .._traffic import BY, BY_REQUEST
-from ..errors import CascadeClientError, InvalidRequest, ModelNotFound
+from ..errors import CascadeClientError, InvalidRequest
 from ..sources import rows_from_file, rows_from_lines
+from .exit_codes import DONE, FAILED, WRONG_USE, run_command
 from .rendering import (
     JsonLines,
     Renderer,
@@ -48,8 +48,6 @@ from .server_arguments import (
 )
 
 DEFAULT_TIMEOUT_S = 30.0
-
-_DONE, _FAILED, _WRONG_USE, _INTERRUPTED = 0, 1, 2, 130
 
 
 class Subparsers(Protocol):
@@ -140,7 +138,7 @@ def add_classify_parser(subparsers: Subparsers) -> None:
         help=f"rows in a request (default: {DEFAULT_ROWS_PER_REQUEST}, or 1 for typed input)",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object per row")
-    parser.set_defaults(run=run_classify)
+    parser.set_defaults(run=_classify)
 
 
 def add_status_parser(subparsers: Subparsers) -> None:
@@ -159,7 +157,7 @@ def add_status_parser(subparsers: Subparsers) -> None:
         help="seconds to wait for the answers (default: %(default)g)",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.set_defaults(run=run_status)
+    parser.set_defaults(run=_status)
 
 
 def add_audit_parser(subparsers: Subparsers) -> None:
@@ -201,23 +199,8 @@ def add_audit_parser(subparsers: Subparsers) -> None:
         help="seconds to wait for each answer (default: %(default)g)",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.set_defaults(run=run_audit)
-
-
-def run_classify(args: argparse.Namespace) -> int:
-    """Run `classify`, and return its exit code."""
-    return _guarded("classify", lambda: _classify(args))
-
-
-def run_status(args: argparse.Namespace) -> int:
-    """Run `status`, and return its exit code."""
-    return _guarded("status", lambda: _status(args))
-
-
-def run_audit(args: argparse.Namespace) -> int:
-    """Run `audit`, and return its exit code."""
     # 1 is an alarm, which a server that is down must not raise.
-    return _guarded("audit", lambda: _audit(args), failed=_WRONG_USE)
+    parser.set_defaults(run=_audit, exit_codes={CascadeClientError: WRONG_USE})
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -225,43 +208,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="cascadebert", description="Call a cascade served by Triton."
     )
-    subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     add_classify_parser(subparsers)
     add_status_parser(subparsers)
     add_audit_parser(subparsers)
-    args = parser.parse_args(argv)
-    run: Callable[[argparse.Namespace], int] = args.run
-    return run(args)
-
-
-def _guarded(command: str, run: Callable[[], int], *, failed: int = _FAILED) -> int:
-    """Run a command, and turn what may go wrong into a message and an exit code."""
-    try:
-        code = run()
-        # Here rather than at exit, where a closed pipe could no longer be handled.
-        sys.stdout.flush()
-    except KeyboardInterrupt:
-        print(f"cascadebert {command}: interrupted", file=sys.stderr)
-        return _INTERRUPTED
-    except BrokenPipeError:
-        # The reader has seen enough. What is still buffered must not fail at exit.
-        with contextlib.suppress(OSError, ValueError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return _DONE
-    except (InvalidRequest, ModelNotFound, OSError) as exc:
-        print(f"cascadebert {command}: error: {exc}", file=sys.stderr)
-        return _WRONG_USE
-    except CascadeClientError as exc:
-        print(f"cascadebert {command}: error: {exc}", file=sys.stderr)
-        return failed
-    return code
+    return run_command(parser.parse_args(argv))
 
 
 def _status(args: argparse.Namespace) -> int:
     with _client(args) as client:
         status = client.status(timeout_s=args.timeout_s)
     print(status_json(status) if args.json else status_text(status))
-    return _DONE if status.serving else _FAILED
+    return DONE if status.serving else FAILED
 
 
 def _audit(args: argparse.Namespace) -> int:
@@ -285,7 +243,7 @@ def _audit(args: argparse.Namespace) -> int:
         for (policy, point), found in counts.items()
     ]
     print(audit_json(args.model, points) if args.json else audit_text(args.model, points))
-    return _FAILED if is_broken(points) else _DONE
+    return FAILED if is_broken(points) else DONE
 
 
 def _given_guarantee(args: argparse.Namespace) -> Guarantee | None:
@@ -349,7 +307,7 @@ def _classify(args: argparse.Namespace) -> int:
             exit_stages[answer.exit_stage] += 1
     if args.output is not None:
         print(_summary(exit_stages, args.output), file=sys.stderr)
-    return _DONE
+    return DONE
 
 
 def _client(args: argparse.Namespace, **options: Any) -> CascadeClient:

@@ -1,0 +1,59 @@
+"""The exit codes of every command, and the one wrapper that runs a command.
+
+0 done, 1 a check or the server failed, 2 wrong use or bad input, 130 interrupted.
+"""
+
+import argparse
+import contextlib
+import os
+import sys
+from collections.abc import Mapping
+from typing import TypeAlias
+
+from ..errors import CascadeClientError, InvalidRequest, ModelNotFound
+
+DONE, FAILED, WRONG_USE, INTERRUPTED = 0, 1, 2, 130
+
+ExitCodes: TypeAlias = Mapping[type[Exception], int]
+"""The exit code of an exception is that of its nearest class in the table."""
+
+EXIT_CODES: ExitCodes = {
+    OSError: WRONG_USE,  # for example a file that cannot be read or written
+    CascadeClientError: FAILED,
+    InvalidRequest: WRONG_USE,
+    ModelNotFound: WRONG_USE,
+}
+
+
+def run_command(args: argparse.Namespace, exit_codes: ExitCodes = EXIT_CODES) -> int:
+    """Run a parsed command, and turn its exceptions into a message on stderr and an exit code.
+
+    Args:
+        args: The parsed arguments. `command` is the command's name and `run` is its handler, which
+            takes `args` and returns an exit code. If there is an `exit_codes`, its entries replace
+            those of the table.
+        exit_codes: The table of exit codes.
+
+    Returns:
+        The exit code. An exception without an entry in the table is a bug and is raised.
+    """
+    try:
+        code = int(args.run(args))
+        # Flushed here: at exit a closed pipe could no longer be handled.
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        print(f"cascadebert {args.command}: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader closed the pipe. What is still buffered must not fail at exit.
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
+    except Exception as exc:
+        table = {**exit_codes, **getattr(args, "exit_codes", {})}
+        nearest = next((each for each in type(exc).__mro__ if each in table), None)
+        if nearest is None:
+            raise
+        print(f"cascadebert {args.command}: error: {exc}", file=sys.stderr)
+        return table[nearest]
+    return code

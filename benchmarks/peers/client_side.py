@@ -20,7 +20,7 @@ from cascadebert_core.policy import Policy, Threshold
 from cascadebert_core.tokenization import Text
 
 from ..tools.window import Latency, latency_of, latency_or_none
-from .cascade import Answer
+from .python_cascade import Answer
 
 _TIMEOUT_S = 60.0
 

@@ -18,8 +18,8 @@ from cascadebert_build.errors import UsageError
 from cascadebert_core.tokenization import Text
 
 from ..tools.window import Latency, latency_of
-from .cascade import ONNXRUNTIME, Answer, cascade_from_repository
-from .together import Together, run_together
+from .parallel import Together, run_together
+from .python_cascade import ONNXRUNTIME, Answer, cascade_from_repository
 
 _WARM_UP_CALLS = 3
 # What loading the members and one slow call may take beyond the time measured.

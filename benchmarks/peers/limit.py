@@ -37,8 +37,8 @@ from cascadebert_core.batching import StageBatch, bucket_of, pad_rows
 from cascadebert_core.policy import Policy
 from cascadebert_core.tokenization import EncodedRow, Encoder, Text
 
-from .cascade import cascade_from_repository, encoders_of_cascade, onnx_path
-from .together import Together, run_together
+from .parallel import Together, run_together
+from .python_cascade import cascade_from_repository, encoders_of_cascade, onnx_path
 
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)
 # Of the calls that are tried first, unless they have one row; larger ones only where the largest

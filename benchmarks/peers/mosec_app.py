@@ -19,9 +19,16 @@ from collections.abc import Sequence
 from cascadebert_build.extras import needs_extra
 from cascadebert_core.tokenization import Text
 
-from .cascade import Answer, cascade_from_repository
+from .payloads import (
+    PATH,
+    READY,
+    REQUEST_TIMEOUT_S,
+    BadPayload,
+    payload_of_answers,
+    texts_of_payload,
+)
+from .python_cascade import Answer, cascade_from_repository
 from .settings import MOSEC, arguments_from_argv
-from .wire import PATH, READY, REQUEST_TIMEOUT_S, BadPayload, payload_of_answers, texts_of_payload
 
 with needs_extra("bench"):
     import mosec

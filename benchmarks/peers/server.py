@@ -23,9 +23,9 @@ from cascadebert_build.repository.versions import published_policy
 from cascadebert_core.policy import Policy
 from cascadebert_core.tokenization import Text
 
-from .cascade import Answer
+from .payloads import PATH, READY, BadPayload, answers_of_payload, payload_of_texts
+from .python_cascade import Answer
 from .settings import BEST, PEERS, PeerArguments, PeerSettings
-from .wire import PATH, READY, BadPayload, answers_of_payload, payload_of_texts
 
 _HOST = "127.0.0.1"
 _START_S = 180.0

@@ -24,18 +24,18 @@ from types import FrameType
 from cascadebert_build.errors import BuildError, UsageError
 from cascadebert_engine.files import read_json, write_text
 
-from ..tools.binary import find_binary
 from ..tools.machine import this_machine
-from ..tools.report import RESULTS
+from ..tools.perf_analyzer_binary import find_binary
+from ..tools.ratio import RESULTS
 from .bench import Bench
 from .corpora import corpora, corpora_of_config
-from .figures import Figures
 from .page import page_of_run, summary_of_run
 from .pairs import pairs_of
-from .pictures import write_pictures
 from .plan import FULL, QUICK
 from .record import RUN, Record, rows_from_folder
+from .results import Figures
 from .run import SECTIONS, run_config, run_sections
+from .svg_files import write_pictures
 from .targets import verdicts_of
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from statistics import median
 from typing import Any
 
-from .figures import Figures
+from .results import Figures
 from .sections import limit
 from .sections.shares import name_of_share
 

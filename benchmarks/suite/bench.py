@@ -15,18 +15,18 @@ from cascadebert_build.server.tritonserver import Ports, TritonServer
 from cascadebert_client import CascadeClient
 from cascadebert_core.tokenization import Text
 
-from ..peers.cascade import Answer
+from ..peers.python_cascade import Answer
 from ..peers.server import Peer
-from ..tools.binary import Binary
 from ..tools.perf_analyzer import JSON, Load, PerfAnalyzer
-from ..tools.stage_work import work_as_row, work_meter
+from ..tools.perf_analyzer_binary import Binary
+from ..tools.stage_statistics import work_as_row, work_meter
 from ..tools.window import window_of_profile
-from .agreement import Expected, checked, expected_of_cascade, expected_of_member
 from .cascade_settings import CASCADE, cascade_settings
 from .contender import Contender, take_turns
+from .expected_answers import Expected, checked, expected_of_cascade, expected_of_member
 from .plan import USUAL_SHARE, Plan
 from .record import Record
-from .scene import Scene
+from .workload import Scene
 
 ServerT = TypeVar("ServerT")
 

@@ -8,8 +8,8 @@ from typing import Any
 from cascadebert_build.report.markup import cell, escaped, figure, heading, row, table
 from cascadebert_build.report.style import STYLE
 
-from .drawings import Group, groups_of_load, groups_of_scenes
-from .figures import Figures
+from .charts import Group, groups_of_load, groups_of_scenes
+from .results import Figures
 from .tables import Table, information_tables, tables_of_run, target_tables
 from .targets import NOT_MET, Verdict, tally_of, verdicts_of
 

@@ -25,8 +25,8 @@ from cascadebert_build.pipeline.workspace import Workspace
 from cascadebert_build.repository.versions import published_policy
 from cascadebert_core.policy import Policy
 
-from ..tools.shapes import SHAPES as MEMBER_SHAPES
-from ..tools.shapes import write_member
+from ..tools.random_checkpoints import SHAPES as MEMBER_SHAPES
+from ..tools.random_checkpoints import write_member
 from .corpora import Corpus
 from .plan import USUAL_SHARE
 

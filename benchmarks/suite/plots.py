@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 from cascadebert_build.report.plots import Mark, Plot
 from cascadebert_build.report.svg import INK, MUTED, figure_of, svg_from_figure
 
-from .bends import Sweep
 from .cascade_settings import CASCADE, EQUAL_SHARES
-from .figures import Figures
 from .plan import USUAL_SHARE
-from .sections import accuracy, closed, limit, shares
+from .results import Figures
+from .sections import accuracy, limit, shares
+from .sections import closed_loop as closed
 from .speedups import LARGE, Speedup
+from .sweeps import Sweep
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -10,18 +10,18 @@ from pathlib import Path
 from .bench import Bench, TritonSide
 from .contender import Contender
 from .corpora import HELD_OUT, LONG, MIXED, SHORT, Corpus
-from .others import client_side, other_servers, processes
+from .other_contenders import client_side, other_servers, processes
 from .pairs import SHAPES, BuiltPair, Pair, build_pair, pair_of_config
-from .scene import Scene, make_scene, name_of_scene, work_of_scene
 from .sections.accuracy import measure_accuracy
-from .sections.batched import measure_batched
-from .sections.closed import measure_closed
+from .sections.closed_loop import measure_closed
 from .sections.gate import measure_gate_price
 from .sections.limit import measure_limits
-from .sections.mixed_load import measure_mixed_load, saturation_rps
+from .sections.open_loop import measure_mixed_load, saturation_rps
+from .sections.rows_per_request import measure_batched
 from .sections.shares import measure_shares
 from .sections.startup import measure_client, measure_startup
-from .sections.sweep import measure_batches, measure_calls, measure_cores, measure_instances
+from .sections.sweeps import measure_batches, measure_calls, measure_cores, measure_instances
+from .workload import Scene, make_scene, name_of_scene, work_of_scene
 
 LIMIT, CLOSED, OPEN, SHARES, ROWS = "limit", "closed", "open", "shares", "rows"
 GATE, ACCURACY, SWEEP, STARTUP = "gate", "accuracy", "sweep", "startup"

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 
-from ..tools.report import Ratio
-from .figures import Figures
+from ..tools.ratio import Ratio
+from .results import Figures
 from .sections import limit, shares
 
 LARGE = "large alone"

@@ -8,9 +8,12 @@ from statistics import median
 from typing import Any
 
 from .cascade_settings import CASCADE, EQUAL_SHARES
-from .figures import Figures
 from .plan import USUAL_SHARE
-from .sections import accuracy, batched, closed, gate, limit, mixed_load, shares, startup
+from .results import Figures
+from .sections import accuracy, gate, limit, shares, startup
+from .sections import closed_loop as closed
+from .sections import open_loop as mixed_load
+from .sections import rows_per_request as batched
 from .speedups import LARGE, share_in_words, speedups_of
 from .targets import COMPARED, Verdict, difference_in_words, pointers_of
 

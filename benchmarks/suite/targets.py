@@ -13,12 +13,15 @@ from statistics import median
 from cascadebert_build.report.markup import points
 
 from ..tools.perf_analyzer import Load
-from ..tools.report import Ratio
+from ..tools.ratio import Ratio
 from .bare_stage import small_stage_ms
 from .cascade_settings import CASCADE, EQUAL_SHARES
-from .figures import Figures
 from .plan import FULL, USUAL_SHARE
-from .sections import accuracy, closed, gate, limit, mixed_load, shares, startup, sweep
+from .results import Figures
+from .sections import accuracy, gate, limit, shares, startup
+from .sections import closed_loop as closed
+from .sections import open_loop as mixed_load
+from .sections import sweeps as sweep
 from .speedups import points_of, speedups_of
 
 MET, NOT_MET, UNMEASURED, INFORMATION = "met", "NOT met", "not measured", "for information"

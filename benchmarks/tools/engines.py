@@ -50,7 +50,7 @@ from cascadebert_engine.files import read_json, write_json
 from cascadebert_engine.machine import this_machine as gpu_machine
 
 from .machine import this_machine
-from .shapes import SHAPES, write_member
+from .random_checkpoints import SHAPES, write_member
 
 _GPU_ONLY = ("tensorrt", "tensorrt-graphs", "torch-fp16")
 _CPU_ONLY = ("onnxruntime-optimized", "onnxruntime-int8", "onnxruntime-dynamic", "openvino")

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from cascadebert_build.errors import CheckFailed
 
-from .binary import Binary
-from .export import Profile, profile_from_export
+from .perf_analyzer_binary import Binary
+from .profile_export import Profile, profile_from_export
 
 # With its check for stability off (-s 999), perf_analyzer still measures three windows.
 _WINDOWS = 3

@@ -38,7 +38,7 @@ from cascadebert_build.training.objectives import objective_from_name
 from cascadebert_build.training.trainer import ROW, make_trainer
 
 from .machine import CpuMeter, this_machine, wait_until_quiet
-from .report import RESULTS, Ratio, ratio_of, write_report
+from .ratio import RESULTS, Ratio, ratio_of, write_report
 
 OURS, RANDOM, GROUPED = "member", "trainer, random", "trainer, group_by_length"
 _WARM_UP_STEPS = 4

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from .export import Profile
+from .profile_export import Profile
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,15 +7,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.peers.cascade import (
+from benchmarks.peers.client_side import is_sure
+from benchmarks.peers.in_process import answers_in_process, measure_in_process
+from benchmarks.peers.parallel import Together, run_together
+from benchmarks.peers.payloads import (
+    BadPayload,
+    answers_of_payload,
+    payload_of_answers,
+    payload_of_texts,
+    texts_of_payload,
+)
+from benchmarks.peers.python_cascade import (
     ONNXRUNTIME,
     RUNTIMES,
     Answer,
     PythonCascade,
     cascade_from_repository,
 )
-from benchmarks.peers.client_side import is_sure
-from benchmarks.peers.in_process import answers_in_process, measure_in_process
 from benchmarks.peers.settings import (
     BEST,
     LITSERVE,
@@ -23,14 +31,6 @@ from benchmarks.peers.settings import (
     PeerArguments,
     PeerSettings,
     arguments_from_argv,
-)
-from benchmarks.peers.together import Together, run_together
-from benchmarks.peers.wire import (
-    BadPayload,
-    answers_of_payload,
-    payload_of_answers,
-    payload_of_texts,
-    texts_of_payload,
 )
 from cascadebert_build.errors import CheckFailed, UsageError
 from cascadebert_build.evaluation.evaluate import NEAR, evaluate

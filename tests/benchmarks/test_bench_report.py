@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from benchmarks.suite.bare_stage import mean_tokens, small_stage_ms
-from benchmarks.suite.bends import Point, sweeps_of, texts_of_pairs, where_it_bends, which_is_best
 from benchmarks.suite.cascade_settings import CASCADE, EQUAL_SHARES, cascade_settings
-from benchmarks.suite.figures import Figures
 from benchmarks.suite.page import page_of_run, summary_of_run
 from benchmarks.suite.plots import accuracy_plot, bar_plot, latency_plot, share_plot
+from benchmarks.suite.results import Figures
 from benchmarks.suite.speedups import speedups_of
 from benchmarks.suite.speedups import where_it_bends as where_deferral_bends
+from benchmarks.suite.sweeps import Point, sweeps_of, texts_of_pairs, where_it_bends, which_is_best
 from benchmarks.suite.tables import tables_of_run
 from benchmarks.suite.targets import (
     INFORMATION,
@@ -28,7 +28,7 @@ from benchmarks.suite.targets import (
     verdicts_of,
 )
 from benchmarks.tools.perf_analyzer import Load
-from benchmarks.tools.stage_work import Work, work_as_row
+from benchmarks.tools.stage_statistics import Work, work_as_row
 from tests.support.bench_rows import Row, latency, limit_row, row, timed_limit, whole_run, window
 
 L2, MINILM, L4 = "l2-h128/short", "minilm/short", "l4-h312/short"
@@ -74,7 +74,7 @@ def cost_model(scene: str) -> Callable[[float], list[Row]]:
     return lambda ratio: [
         window("shares", scene, "cascade, 25% deferred", MANY, ratio),
         window("shares", scene, "large alone", MANY, 1.0),
-        limit_row(scene, 0.25, guaranteed=1.0),
+        limit_row(scene, 0.25, expected=1.0),
     ]
 
 

@@ -2,13 +2,13 @@ import json
 import shutil
 from pathlib import Path
 
-from benchmarks.tools.corpus import (
+from benchmarks.tools.compared_models import copy_cascade, install_blocking, install_one_member
+from benchmarks.tools.request_data import (
     rows_of_fullest_bucket,
     write_payloads,
     write_texts,
     write_tokens,
 )
-from benchmarks.tools.repository import copy_cascade, install_blocking, install_one_member
 from cascadebert_build.repository.model_config import config_from_text
 from cascadebert_core.contract import TOKENIZER_FILE, TOKENIZERS_FOLDER
 from cascadebert_core.policy import policy_from_file, policy_to_json

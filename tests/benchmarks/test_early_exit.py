@@ -7,7 +7,7 @@ import pytest
 from scipy import special, stats
 
 from benchmarks.studies.accuracy.budgets import at_budget, cascade_curve
-from benchmarks.studies.early_exit.walk import (
+from benchmarks.studies.early_exit.exit_curves import (
     entropies,
     entropy_curve,
     exits_by_entropy,

@@ -12,7 +12,9 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from benchmarks.studies.accuracy.budgets import cascade_curve
 from benchmarks.studies.early_exit.deebert import train_deebert
-from benchmarks.studies.early_exit.live import (
+from benchmarks.studies.early_exit.exit_curves import entropies, exits_by_entropy, exits_by_patience
+from benchmarks.studies.early_exit.pabee import pabee_model, train_pabee
+from benchmarks.studies.early_exit.run_exits import (
     Batch,
     EntropyRule,
     PatienceRule,
@@ -20,8 +22,6 @@ from benchmarks.studies.early_exit.live import (
     run_member,
     run_with_exits,
 )
-from benchmarks.studies.early_exit.pabee import pabee_model, train_pabee
-from benchmarks.studies.early_exit.walk import entropies, exits_by_entropy, exits_by_patience
 from cascadebert_build.config.rows import Rows
 from cascadebert_build.training.config import TrainConfig
 from tests.support.checkpoints import MOODS, TOPICS, save_checkpoint

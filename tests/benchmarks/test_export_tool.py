@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.tools.binary import Binary
-from benchmarks.tools.export import profile_from_export
 from benchmarks.tools.perf_analyzer import JSON, Load, PerfAnalyzer
+from benchmarks.tools.perf_analyzer_binary import Binary
+from benchmarks.tools.profile_export import profile_from_export
 from cascadebert_build.errors import CheckFailed
 
 SECOND = 1_000_000_000

@@ -15,11 +15,11 @@ from urllib.parse import urlsplit
 import numpy as np
 import pytest
 
-from benchmarks.peers.cascade import Answer
 from benchmarks.peers.client_side import ClosedLoop, Member, load_client_side, load_served
+from benchmarks.peers.payloads import answers_of_payload, payload_of_texts
+from benchmarks.peers.python_cascade import Answer
 from benchmarks.peers.server import Peer, ask, peer_server, processes_of_group
 from benchmarks.peers.settings import PEERS, PeerSettings
-from benchmarks.peers.wire import answers_of_payload, payload_of_texts
 from cascadebert_build.errors import CheckFailed, UsageError
 from cascadebert_build.evaluation.evaluate import NEAR, evaluate
 from cascadebert_core.tokenization import Text

@@ -6,9 +6,9 @@ import re
 from pathlib import Path
 from xml.etree import ElementTree
 
-from benchmarks.suite.figures import Figures
 from benchmarks.suite.page import summary_of_run
-from benchmarks.suite.pictures import write_pictures
+from benchmarks.suite.results import Figures
+from benchmarks.suite.svg_files import write_pictures
 from tests.benchmarks.test_bench_report import RUN
 from tests.support.bench_rows import whole_run
 

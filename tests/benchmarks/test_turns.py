@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.peers.cascade import Answer
-from benchmarks.suite.agreement import Expected, checked
+from benchmarks.peers.python_cascade import Answer
 from benchmarks.suite.contender import Contender, cpu_of_request, sized, take_turns
 from benchmarks.suite.corpora import Corpus, representative_order
+from benchmarks.suite.expected_answers import Expected, checked
 from benchmarks.suite.pairs import SHAPES
 from benchmarks.suite.record import Key, Record, rows_from_folder
 from benchmarks.tools.machine import CpuMeter, Machine

@@ -15,7 +15,7 @@ import time
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from pathlib import Path
 
-from .packed import load_packed
+from .packed_logits import load_packed
 from .plan import SEEDS, TASKS, Run, runs_of_task
 from .training import Place, perform, restore_difficulty, use_one_thread
 

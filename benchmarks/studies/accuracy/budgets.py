@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.studies.early_exit.walk import Curve
+from benchmarks.studies.early_exit.exit_curves import Curve
 from cascadebert_build.evaluation.metrics import surety
 
 Metric = Callable[[NDArray[Any], NDArray[Any]], float]

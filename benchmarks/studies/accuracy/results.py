@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from cascadebert_engine.files import read_json, write_text
 
-from .figures import (
+from .comparisons import (
     OBJECTIVES,
     SPEED_UPS,
     Difference,
@@ -28,9 +28,9 @@ from .figures import (
     budget_methods,
     member_figures,
 )
-from .packed import Packed, pack, wrong_counts
-from .pictures import draw_confidence, draw_trade
+from .packed_logits import Packed, pack, wrong_counts
 from .plan import DEPTH, LARGE, ROBERTA, TASKS
+from .plots import draw_confidence, draw_trade
 from .training import Place, dev_rows
 
 HERE = Path(__file__).parent

@@ -21,7 +21,7 @@ from cascadebert_build.training.difficulty import Difficulty, difficulty_from_fi
 from cascadebert_build.training.glue import TASKS as GLUE
 from cascadebert_build.training.member import subset_of_rows, train_member
 
-from .packed import wrong_counts
+from .packed_logits import wrong_counts
 from .plan import (
     DEEBERT,
     DEPTH,

@@ -15,13 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.studies.accuracy.packed import load_packed
+from benchmarks.studies.accuracy.packed_logits import load_packed
 from benchmarks.studies.accuracy.plan import DEEBERT, DEPTH, PABEE, TASKS
 from benchmarks.studies.accuracy.training import Place, dev_rows
 from cascadebert_build.training.glue import TASKS as GLUE
 from cascadebert_build.training.glue import accuracy
 
-from .walk import Curve, entropy_curve, patience_curve
+from .exit_curves import Curve, entropy_curve, patience_curve
 
 _POINTS = 40
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from cascadebert_build.checkpoints.checkpoint import checkpoint_from_source
 from cascadebert_build.config.rows import Rows
 
-from .exits import first_tokens, new_exit
+from .exit_layers import first_tokens, new_exit
 
 EPOCHS = 10
 LEARNING_RATE = 1e-3

@@ -22,7 +22,7 @@ from cascadebert_build.training.member import encoded_items, split_rows
 from cascadebert_build.training.objectives import Targets
 from cascadebert_build.training.trainer import make_trainer
 
-from .exits import encoded_batches, new_exit
+from .exit_layers import encoded_batches, new_exit
 
 
 def pabee_model(base: Path, n_labels: int) -> Any:

@@ -24,22 +24,22 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.studies.accuracy.budgets import cascade_curve
-from benchmarks.studies.accuracy.figures import SPEED_UPS
-from benchmarks.studies.accuracy.packed import load_packed
+from benchmarks.studies.accuracy.comparisons import SPEED_UPS
+from benchmarks.studies.accuracy.packed_logits import load_packed
 from benchmarks.studies.accuracy.plan import DEEBERT, DEPTH, LARGE, PABEE, TASKS, Run
 from benchmarks.studies.accuracy.training import MAX_LENGTH, Place, dev_rows, use_one_thread
 from benchmarks.tools.machine import this_machine
-from benchmarks.tools.report import ratio_of
+from benchmarks.tools.ratio import ratio_of
 from cascadebert_build.checkpoints.checkpoint import checkpoint_from_source, tokenizer_from_source
 from cascadebert_build.config.rows import Rows
 from cascadebert_build.training.glue import TASKS as GLUE
 from cascadebert_build.training.member import subset_of_rows
 from cascadebert_engine.files import write_json
 
-from .exits import new_exit
-from .live import Batch, EntropyRule, PatienceRule, run_cascade, run_member, run_with_exits
+from .exit_curves import Curve, entropy_curve, patience_curve
+from .exit_layers import new_exit
 from .pabee import pabee_model
-from .walk import Curve, entropy_curve, patience_curve
+from .run_exits import Batch, EntropyRule, PatienceRule, run_cascade, run_member, run_with_exits
 
 _SMALL = ("plain-distilled", 1)
 

@@ -25,7 +25,7 @@ from cascadebert_build.training.glue import TASKS as GLUE
 from cascadebert_core.guarantee import ACCURACY_DROP, DISAGREEMENT
 from cascadebert_engine.files import write_text
 
-from .pictures import draw_outcomes
+from .plots import draw_outcomes
 from .populations import Population, real_population, synthetic_populations
 from .trials import Outcome, try_methods
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.studies.accuracy.packed import load_packed
+from benchmarks.studies.accuracy.packed_logits import load_packed
 from benchmarks.studies.accuracy.plan import LARGE
 from cascadebert_build.tuning.guarantee import Answers
 from cascadebert_core.gate import softmax

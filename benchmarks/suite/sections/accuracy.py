@@ -15,7 +15,7 @@ from cascadebert_build.evaluation.simulate import logits_in_policy_order, simula
 from ..bench import Bench
 from ..pairs import STAND_IN, thresholds_of_shares
 from ..record import Key
-from ..scene import Scene
+from ..workload import Scene
 from .shares import name_of_share
 
 SECTION = "accuracy"

@@ -16,12 +16,12 @@ import numpy as np
 
 from cascadebert_core.tokenization import Encoder, Text
 
-from ...tools.corpus import rows_of_fullest_bucket, write_texts, write_tokens
 from ...tools.perf_analyzer import Load
+from ...tools.request_data import rows_of_fullest_bucket, write_texts, write_tokens
 from ...tools.window import latency_of
 from ..bench import TritonSide
 from ..contender import Contender
-from ..scene import encoders_of_scene
+from ..workload import encoders_of_scene
 
 SECTION = "gate"
 GATE, STAGE, TOKENISING = "one-member cascade", "stage, token ids", "tokenising"

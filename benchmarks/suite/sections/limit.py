@@ -14,12 +14,12 @@ from cascadebert_core.contract import POLICY_FILE
 from cascadebert_core.policy import policy_to_json
 
 from ...peers.limit import Limit, measure_limit
+from ...tools.compared_models import copy_cascade
 from ...tools.machine import quiet_meter
 from ...tools.progress import say
-from ...tools.repository import copy_cascade
 from ..bench import Bench
 from ..record import Key
-from ..scene import Scene, encoders_of_scene
+from ..workload import Scene, encoders_of_scene
 from .shares import name_of_share
 
 SECTION = "limit"

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from ..agreement import expected_of_cascade
 from ..bench import TritonSide
-from ..scene import point_of_share
+from ..expected_answers import expected_of_cascade
+from ..workload import point_of_share
 
 SECTION = "shares"
 

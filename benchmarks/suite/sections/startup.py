@@ -21,7 +21,7 @@ from ...tools.memory import memory_of
 from ...tools.progress import say
 from ..bench import THREADS, Bench
 from ..record import Key
-from ..scene import Scene
+from ..workload import Scene
 
 SECTION = "startup"
 FIRST_ANSWER, CLIENT = "server, to the first answer", "client, installed"

@@ -1,7 +1,7 @@
-"""The plain blocking cascade, as a baseline: small stage, large stage, then answer all.
+"""The blocking cascade, a baseline: small stage, large stage, then one answer to the whole batch.
 
-`benchmarks.tools.repository` installs it beside the real cascade, with the real one's core, policy,
-tokenizers and stages, so that only the manner of answering differs.
+`benchmarks.tools.compared_models` installs it beside the real cascade with the same core, policy,
+tokenizers and stages. The only difference is when requests are answered.
 """
 
 # The core lies beside this file only once both are installed in a model repository.

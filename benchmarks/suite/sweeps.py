@@ -8,8 +8,9 @@ from itertools import pairwise
 from statistics import median
 
 from .bare_stage import mean_tokens
-from .figures import Figures
-from .sections import closed, sweep
+from .results import Figures
+from .sections import closed_loop as closed
+from .sections import sweeps as sweep
 
 # Less is no gain: about what repeats of one window differ by.
 _STEP = 0.05

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from cascadebert_core.tokenization import Text
 
-from .cascade import Answer
+from .python_cascade import Answer
 
 # The one path, of both servers.
 PATH = "/inference"

@@ -16,9 +16,9 @@ from cascadebert_core.policy import Policy, Threshold, policy_to_json
 from cascadebert_core.tokenization import Encoder
 from cascadebert_engine.files import sha256_of_file
 
-from ..peers.cascade import encoders_of_cascade
-from ..tools.corpus import write_payloads, write_texts
-from ..tools.repository import copy_cascade, install_blocking, install_one_member
+from ..peers.python_cascade import encoders_of_cascade
+from ..tools.compared_models import copy_cascade, install_blocking, install_one_member
+from ..tools.request_data import write_payloads, write_texts
 from .corpora import Corpus, representative_order
 from .pairs import BuiltPair, Pair, confidence_of_first, thresholds_of_shares
 from .plan import USUAL_SHARE, Plan

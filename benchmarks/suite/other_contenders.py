@@ -13,7 +13,6 @@ from typing import Any
 from cascadebert_build.config.placement import cores
 from cascadebert_core.tokenization import Text
 
-from ..peers.cascade import Answer
 from ..peers.client_side import (
     ClosedLoop,
     Member,
@@ -22,15 +21,16 @@ from ..peers.client_side import (
     load_served,
 )
 from ..peers.in_process import InProcess, answers_in_process, measure_in_process
+from ..peers.python_cascade import Answer
 from ..peers.server import Peer, ask_for_answers, peer_server
 from ..peers.settings import BEST
 from ..tools.perf_analyzer import Load
 from ..tools.progress import say
-from .agreement import checked, expected_of_cascade
 from .bench import Bench, Started, TritonSide, json_contender
 from .contender import Contender
+from .expected_answers import checked, expected_of_cascade
 from .plan import USUAL_SHARE
-from .scene import Scene
+from .workload import Scene
 
 # Names on the plots, by those of `benchmarks.peers`.
 _PEERS = {"mosec": "mosec", "litserve": "LitServe"}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from ..tools.report import Ratio, ratio_of
+from ..tools.ratio import Ratio, ratio_of
 from .cascade_settings import CASCADE
 
 Row = Mapping[str, Any]

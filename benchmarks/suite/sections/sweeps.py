@@ -9,9 +9,9 @@ from cascadebert_build.config.placement import cores
 from cascadebert_core.contract import POLICY_FILE
 from cascadebert_core.policy import ONE_CALL, policy_to_json
 
-from ...tools.repository import copy_cascade, set_instances
+from ...tools.compared_models import copy_cascade, set_instances
 from ..bench import Bench
-from ..scene import Scene
+from ..workload import Scene
 
 INSTANCES, CORES, BATCHES, CALLS = "instances", "cores", "batches", "calls"
 

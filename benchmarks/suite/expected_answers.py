@@ -15,8 +15,8 @@ from cascadebert_build.verification.decisions import MAX_FLIPPED_INT8
 from cascadebert_client import CascadeClientError
 from cascadebert_core.tokenization import Text
 
-from ..peers.cascade import Answer
-from .scene import Scene
+from ..peers.python_cascade import Answer
+from .workload import Scene
 
 _ROWS = 100
 

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.studies.early_exit.walk import Curve
+from benchmarks.studies.early_exit.exit_curves import Curve
 from cascadebert_build.extras import needs_extra
 
-from .figures import OBJECTIVES, alone, budget_methods, member_figures, member_of, metric_of
-from .packed import Packed
+from .comparisons import OBJECTIVES, alone, budget_methods, member_figures, member_of, metric_of
+from .packed_logits import Packed
 from .plan import DEPTH, LARGE
 
 _SHOWN = {

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 
 from cascadebert_build.report.plots import Plot
 
-from .bends import Sweep, sweeps_of, texts_of_pairs
-from .figures import Figures
 from .plots import accuracy_plot, bar_plot, exits_plot, latency_plot, share_plot
-from .sections import accuracy, closed, shares, sweep
+from .results import Figures
+from .sections import accuracy, shares
+from .sections import closed_loop as closed
+from .sections import sweeps as sweep
 from .speedups import speedups_of, where_it_bends
+from .sweeps import Sweep, sweeps_of, texts_of_pairs
 
 _SWEPT = (closed.SECTION, shares.SECTION, sweep.CORES, sweep.INSTANCES, sweep.BATCHES, sweep.CALLS)
 

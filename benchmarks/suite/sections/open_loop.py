@@ -10,9 +10,9 @@ from ...tools.perf_analyzer import Load
 from ..bench import TritonSide
 from ..cascade_settings import CASCADE
 from ..contender import Contender
-from ..figures import Figures
 from ..record import Record
-from . import closed
+from ..results import Figures
+from . import closed_loop as closed
 
 SECTION = "open"
 RATE_OF_SATURATION = 0.5

@@ -9,8 +9,8 @@ from pathlib import Path
 from cascadebert_build.report.markup import escaped, swatch
 from cascadebert_build.report.plots import Mark, Plot
 
-from .drawings import groups_of_load, groups_of_scenes
-from .figures import Figures
+from .charts import groups_of_load, groups_of_scenes
+from .results import Figures
 
 # In points, as matplotlib's SVG is: margins, a line of the key, and the mean width of a letter of
 # it, with some to spare, since nobody knows the reader's font.

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.studies.early_exit.walk import Curve, entropy_curve, patience_curve
+from benchmarks.studies.early_exit.exit_curves import Curve, entropy_curve, patience_curve
 from cascadebert_build.evaluation.metrics import (
     Interval,
     brier_score,
@@ -23,7 +23,7 @@ from cascadebert_build.training.glue import TASKS as GLUE
 from cascadebert_core.gate import softmax
 
 from .budgets import AtBudget, at_budget, cascade_curve
-from .packed import Packed
+from .packed_logits import Packed
 from .plan import DEEBERT, DEPTH, LARGE, PABEE
 
 OBJECTIVES = ("plain", "dar", "gatekeeper", "plain-distilled", "dar-distilled")

@@ -25,7 +25,7 @@ from cascadebert_build.server.serve import serve_cascades
 from cascadebert_build.server.tritonserver import HOST, TritonServer
 from cascadebert_client import AsyncCascadeClient, CascadeClient, RetryPolicy
 from cascadebert_core.contract import POLICY_FILE
-from cascadebert_core.metrics import FAMILIES
+from cascadebert_core.metric_names import FAMILIES
 from cascadebert_core.policy import policy_to_json
 from tests.support.checkpoints import TEXTS, save_checkpoint, write_config
 from tests.support.serving import FREE_PORTS, Built, build

@@ -11,7 +11,8 @@ import pytest
 
 from cascadebert_core.errors import Cancelled, DeadlineExceeded, InvalidArgument, Unavailable
 from cascadebert_core.job import Job
-from cascadebert_core.metrics import CONFIDENCE, FAMILIES, LATENCY, Metrics, series
+from cascadebert_core.metric_names import CONFIDENCE, FAMILIES, LATENCY
+from cascadebert_core.metrics import Metrics, series
 from cascadebert_core.metrics_exporter import MetricsExporter
 from cascadebert_core.route import route_from_thresholds
 from tests.support.policies import make_policy

@@ -13,8 +13,6 @@ from cascadebert_build.config.schema import RuntimeConfig
 from cascadebert_build.errors import UsageError
 from cascadebert_build.repository.deployment import PlacementOverrides, deployment_of
 from cascadebert_build.repository.model_config import (
-    CALLS_IN_FLIGHT,
-    FIRST_CALLS,
     conflict_of_configs,
     parameter,
     stage_config,
@@ -30,6 +28,7 @@ from cascadebert_build.repository.versions import (
     versions_from_text,
 )
 from cascadebert_build.server.serve import serve_cascades
+from cascadebert_core.contract import CALLS_IN_FLIGHT, FIRST_CALLS
 from cascadebert_core.policy import Policy
 from tests.support.policies import make_policy, make_stage, write_tokenizer
 

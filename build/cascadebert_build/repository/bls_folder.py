@@ -7,14 +7,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import cascadebert_core
-from cascadebert_core.contract import POLICY_FILE, TOKENIZER_FILE, TOKENIZERS_FOLDER
+from cascadebert_core.contract import (
+    CALLS_IN_FLIGHT,
+    FIRST_CALLS,
+    POLICY_FILE,
+    TOKENIZER_FILE,
+    TOKENIZERS_FOLDER,
+)
 from cascadebert_core.policy import Policy, policy_to_json
 from cascadebert_engine.files import write_text
 
 from ..errors import UsageError
 from .model_config import (
-    CALLS_IN_FLIGHT,
-    FIRST_CALLS,
     config_from_text,
     config_to_text,
     set_parameter,

@@ -6,12 +6,12 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from cascadebert_core.contract import CALLS_IN_FLIGHT, FIRST_CALLS
+
 from ..config.placement import cores, override, placement_of_stage
 from ..errors import UsageError
 from .model_config import (
     AUTO_INSTANCES,
-    CALLS_IN_FLIGHT,
-    FIRST_CALLS,
     THREADS,
     ModelConfig,
     describe_policy,

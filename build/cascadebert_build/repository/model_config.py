@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from typing import Any
 
 from google.protobuf import json_format, text_format
 from tritonclient.grpc import model_config_pb2
 
-from cascadebert_core.contract import LOGITS
+from cascadebert_core.contract import LOGITS, OPERATING_POINTS, POLICY_ID
 from cascadebert_core.policy import Policy, StagePolicy
+from cascadebert_core.published_points import points_to_json
 from cascadebert_engine.profiles import graph_batches
 
 from ..config.schema import RuntimeConfig
@@ -25,12 +25,6 @@ THREADS = "threads"
 NICENESS = "niceness"
 # Whether a plan inside the python backend runs from CUDA graphs.
 CUDA_GRAPHS = "cuda_graphs"
-CALLS_IN_FLIGHT = "calls_in_flight"
-FIRST_CALLS = "first_calls"
-OPERATING_POINTS = "operating_points"
-POLICY_ID = "policy"
-# Of an operating point's certificate; all of it is in policy.json.
-_SHOWN = ("promise", "budget", "n", "observed", "bound", "exits", "speedup")
 
 
 def stage_config(
@@ -195,21 +189,8 @@ def parameter(config: ModelConfig, key: str) -> str | None:
 
 
 def describe_policy(config: ModelConfig, policy: Policy) -> None:
-    """Say in a cascade's configuration what it serves: Triton hands that out, unlike policy.json.
-
-    The parameter `operating_points` is a JSON object: by name, thresholds, whether it is the
-    default, and of the certificate the promise or budget with what it was found to do.
-    """
-    known = (policy.certificate or {}).get("operating_points", {})
-    points = {
-        name: {
-            "thresholds": list(thresholds),
-            "default": name == policy.default_operating_point,
-            **{key: known[name][key] for key in _SHOWN if key in known.get(name, {})},
-        }
-        for name, thresholds in policy.operating_points.items()
-    }
-    set_parameter(config, OPERATING_POINTS, json.dumps(points))
+    """Show a policy in the cascade's configuration, which Triton serves to every client."""
+    set_parameter(config, OPERATING_POINTS, points_to_json(policy))
     set_parameter(config, POLICY_ID, policy.id)
 
 

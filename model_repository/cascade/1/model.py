@@ -67,8 +67,8 @@ class TritonPythonModel:
         self._log = RequestLog(
             model,
             version,
-            level=parameters.get("log_requests", ERRORS),
-            with_text=parameters.get("log_text") == "true",
+            level=parameters.get(contract.LOG_REQUESTS, ERRORS),
+            with_text=parameters.get(contract.LOG_TEXT) == "true",
             write=pb_utils.Logger.log_warn,
         )
         metrics = Metrics(policy)
@@ -77,8 +77,8 @@ class TritonPythonModel:
             version_folder,
             self._run_stage,
             observer=metrics,
-            calls_in_flight=int(parameters.get("calls_in_flight", "1")),
-            first_calls=int(parameters.get("first_calls", "1")),
+            calls_in_flight=int(parameters.get(contract.CALLS_IN_FLIGHT, "1")),
+            first_calls=int(parameters.get(contract.FIRST_CALLS, "1")),
             max_batch_size=config["max_batch_size"],
         )
         self._metrics_exporter = MetricsExporter(

@@ -19,12 +19,12 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .job import Job
+from .observer import AuditObserver
 from .tokenization import Text
 
 _LOGGER = logging.getLogger(__name__)
@@ -45,22 +45,6 @@ _BY_LAST_STAGE = -1
 
 # The last stage's label of each text, int of shape (n,); negative where its logits are not finite.
 LastLabels = Callable[[list[Text]], NDArray[np.intp]]
-
-
-class AuditObserver(Protocol):
-    """Told what audits found, from the auditor's thread."""
-
-    def audited(self, operating_point: str, agreed: int, disagreed: int) -> None:
-        """So many more sampled rows were answered as the last stage answers, or otherwise."""
-        ...
-
-    def audit_dropped(self, operating_point: str, rows: int) -> None:
-        """So many more rows were drawn while too many others waited, and were not audited."""
-        ...
-
-    def audit_failed(self, operating_point: str, rows: int) -> None:
-        """The last stage could not say what it makes of so many more rows."""
-        ...
 
 
 @dataclass(slots=True, eq=False)

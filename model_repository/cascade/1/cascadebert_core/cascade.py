@@ -11,19 +11,19 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .admission import Admission
-from .audit import AuditObserver, Auditor
+from .audit import Auditor
 from .contract import DEADLINE, FAULT, OVERLOAD
 from .deferral import DeferralQueue, DeferralWorker
 from .errors import Cancelled, CascadeError, DeadlineExceeded, InternalError, Unavailable
 from .expiry import ExpiryTimer
 from .gate import Decision, stack_thresholds
 from .job import Job, Row
+from .observer import Observer
 from .parallel import ParallelCalls
 from .policy import Policy
 from .stage import RunStage, Stage, stages_of_policy
@@ -45,36 +45,6 @@ _IN_TURN = ParallelCalls(1, "call")
 Deferred = dict[int, list[Row]]
 # Makes the callback of a job that `begin` does not end.
 OnEnd = Callable[[Job], Callable[[Job], None]]
-
-
-class Observer(AuditObserver, Protocol):
-    """Told what happens to requests and rows, from any thread."""
-
-    def began(self, job: Job) -> None:
-        """A request has come; it may have ended already."""
-        ...
-
-    def ended(self, job: Job) -> None:
-        """A request has its answer, or its error."""
-        ...
-
-    def decided(
-        self, stage: int, confidence: NDArray[np.float32], exits: NDArray[np.bool_]
-    ) -> None:
-        """A stage has seen rows: their confidence, and which of them it answers, shape (n,)."""
-        ...
-
-    def answered(self, stage: int, seconds: Sequence[float], rows: Sequence[int]) -> None:
-        """`stage` has answered rows of requests: of each, after how long and how many, (n,)."""
-        ...
-
-    def degraded(self, reason: str, rows: int) -> None:
-        """Rows were answered below their threshold; `reason` is one of `contract.DEGRADED_BY`."""
-        ...
-
-    def truncated(self, rows: int) -> None:
-        """Rows were longer than the first stage's maximum length."""
-        ...
 
 
 class Cascade:

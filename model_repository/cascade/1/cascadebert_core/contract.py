@@ -1,42 +1,54 @@
-"""Names that go over the wire or lie on disk: the tensors, parameters and files of a cascade."""
+"""Names on the wire and on disk: tensors, parameters, files.
+
+Only the standard library is needed here. The names of metrics are in `metric_names`, those of goals
+in `guarantee`, and the keys of published operating points in `published_points`.
+"""
 
 from __future__ import annotations
 
-# The cascade model. A batch dimension stands in front of every shape.
+# The cascade model. A batch dimension comes before every shape.
 TEXT = "TEXT"  # BYTES [1]
 TEXT_PAIR = "TEXT_PAIR"  # BYTES [1], optional
 
-# Bytes of all texts of a request. They are tokenised whole, before they are truncated, while all
-# other requests wait: a megabyte takes up to half a second.
+# The most bytes in all texts of one request. Texts are tokenised whole before they are truncated,
+# while all other requests wait: one megabyte takes up to half a second.
 MAX_TEXT_BYTES = 1 << 20
 
 PROBABILITIES = "PROBABILITIES"  # FP32 [labels], in the policy's label order
 LABEL = "LABEL"  # BYTES [1]
 CONFIDENCE = "CONFIDENCE"  # FP32 [1]
 EXIT_STAGE = "EXIT_STAGE"  # INT32 [1], 0-based
-DEGRADED = "DEGRADED"  # BOOL [1], answered below the threshold that was asked for
+DEGRADED = "DEGRADED"  # BOOL [1], answered below the requested threshold
 POLICY = "POLICY"  # BYTES [1], the policy's id
 OUTPUTS = (PROBABILITIES, LABEL, CONFIDENCE, EXIT_STAGE, DEGRADED, POLICY)
 
-# Request parameters, at most one of them in a request.
+# Request parameters; a request has at most one of them.
 OPERATING_POINT = "operating_point"  # string
-THRESHOLD = "threshold"  # string or number, for every non-final stage
-STAGE = "stage"  # integer: this stage alone answers
+THRESHOLD = "threshold"  # string or number, for every stage but the last
+STAGE = "stage"  # integer: only this stage answers
 ROUTE_PARAMETERS = (OPERATING_POINT, THRESHOLD, STAGE)
 
-# The stage models. Inputs are INT32 [length], the output FP32 [labels].
+# The stage models. Inputs are INT32 [length], the output is FP32 [labels].
 INPUT_IDS = "input_ids"
 ATTENTION_MASK = "attention_mask"
 TOKEN_TYPE_IDS = "token_type_ids"
 STAGE_INPUTS = (INPUT_IDS, ATTENTION_MASK, TOKEN_TYPE_IDS)
 LOGITS = "logits"
 
-# Why a row was answered below its threshold: too many rows waited for its next stage, its deadline
+# Why a row was answered below its threshold: the queue of its next stage was full, its deadline
 # was too near, or the stage failed.
 OVERLOAD = "overload"
 DEADLINE = "deadline"
 FAULT = "fault"
 DEGRADED_BY = (OVERLOAD, DEADLINE, FAULT)
+
+# Parameters in the cascade's config.pbtxt.
+CALLS_IN_FLIGHT = "calls_in_flight"  # concurrent calls of each stage but the first
+FIRST_CALLS = "first_calls"  # concurrent calls of the first stage
+LOG_REQUESTS = "log_requests"  # one of request_log.LEVELS
+LOG_TEXT = "log_text"  # "true": log lines hold the texts
+OPERATING_POINTS = "operating_points"  # JSON, see `published_points`
+POLICY_ID = "policy"  # the policy's id
 
 # Files of a cascade's version folder.
 POLICY_FILE = "policy.json"

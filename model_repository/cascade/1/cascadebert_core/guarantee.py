@@ -1,7 +1,6 @@
-"""What an operating point is for: a guarantee about the answers, or a budget that gives none.
+"""The goal of an operating point: a guarantee about its answers, or a budget without one.
 
-The kinds are keys of cascade.toml, of a policy's certificate and of the published configuration,
-so their names and words stand here, for the build, the server and the client.
+The kinds are keys in cascade.toml, in a policy's certificate and in the published configuration.
 """
 
 from __future__ import annotations
@@ -9,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-# Guarantees: their limit is a share, above 0 and below 1.
-DISAGREEMENT = "max_disagreement"  # of the inputs, the answer is not the last stage's
-ACCURACY_DROP = "max_accuracy_drop"  # the last stage's accuracy less the cascade's
+# Guarantees. The limit is a share, above 0 and below 1.
+DISAGREEMENT = "max_disagreement"  # of inputs that get another answer than the last stage's
+ACCURACY_DROP = "max_accuracy_drop"  # the last stage's accuracy minus the cascade's
 GUARANTEES = (DISAGREEMENT, ACCURACY_DROP)
 
 # Budgets.
-DEFERRAL_RATE = "max_deferral_rate"  # share of the rows that reach a stage and are deferred by it
+DEFERRAL_RATE = "max_deferral_rate"  # share of the rows reaching a stage that it defers
 SPEEDUP = "min_speedup"  # times cheaper than the last stage alone
 COST = "max_cost"  # milliseconds a row
 BUDGETS = (DEFERRAL_RATE, SPEEDUP, COST)
@@ -35,12 +34,14 @@ _BUDGET_WORDS = {
 
 @dataclass(frozen=True, slots=True)
 class Guarantee:
-    """A limit on what the cascade may lose, and the confidence that it is kept.
+    """A limit on what the cascade may lose, and the confidence that the limit is kept.
+
+    The fields are also the keys of its JSON form.
 
     Attributes:
         kind: One of `GUARANTEES`.
-        limit: Of the mean loss over all inputs, above 0 and below 1.
-        confidence: That the mean is within the limit, above 0 and below 1.
+        limit: The mean loss over all inputs is at most this; above 0 and below 1.
+        confidence: The probability that the limit is kept; above 0 and below 1.
     """
 
     kind: str
@@ -58,5 +59,10 @@ class Guarantee:
 
 
 def budget_as_text(kind: str, limits: Sequence[float]) -> str:
-    """A budget in words; `limits` has one number, or one for each stage that may defer."""
+    """Describe a budget.
+
+    Args:
+        kind: One of `BUDGETS`.
+        limits: One number, or one for each stage that may defer.
+    """
     return _BUDGET_WORDS[kind].format("/".join(f"{value:g}" for value in limits))

@@ -8,19 +8,20 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from .metrics import FAMILIES, GAUGE, POLICY, QUEUED, Metrics, Series, series
+from .metric_names import AUDIT_FAMILIES, FAMILIES, GAUGE, POLICY, QUEUED
+from .metrics import Metrics, Series, series
 from .policy import Policy
 
 _LOGGER = logging.getLogger(__name__)
-_EVERY_S = 0.5
+_PERIOD_S = 0.5
 
 
 class MetricsExporter:
-    """A thread that passes on what a tally has counted, a few times a second.
+    """A thread that copies counts to Triton's metrics endpoint twice a second.
 
-    It alone calls metrics. Two threads of a BLS model in a call of a metric at once corrupt the
-    memory that the python backend shares with its server, which then crashes (seen with 2.51,
-    seconds into a load).
+    No other thread may call Triton's metrics. If two threads of a BLS model do so at once, they
+    corrupt the memory that the python backend shares with its server, which then crashes (seen with
+    2.51, after seconds of load).
     """
 
     def __init__(
@@ -33,84 +34,82 @@ class MetricsExporter:
         metrics: Metrics,
         queued_rows: Callable[[], list[int]],
     ) -> None:
-        """Put all series on the endpoint and start.
+        """Put all series on the endpoint and start the thread.
 
         Args:
             family: `triton_python_backend_utils.MetricFamily`.
-            model: name of the cascade.
-            version: of the cascade.
-            policy: that is served.
-            metrics: to fetch from.
-            queued_rows: that wait for each stage at this moment.
+            model: The cascade's name.
+            version: The cascade's version.
+            policy: The served policy.
+            metrics: The counts to export.
+            queued_rows: Returns the rows in the queue of each stage.
         """
-        self._family = family
-        # In a reload the old series are taken away when the new ones are there already. Were their
-        # labels the same, the new ones would go with them.
+        self._new_family = family
+        # In a reload the new series appear before the old ones are removed. If their labels were
+        # the same, the new ones would be removed with the old.
         self._labels = {"model": model, "version": version, "load": os.urandom(4).hex()}
         self._policy_id = policy.id
-        self._metrics_counted = metrics
+        self._counts = metrics
         self._queued_rows = queued_rows
-        self._families: dict[str, Any] = {}
-        self._metrics: dict[Series, Any] = {}
-        self._due: dict[Series, float] = {}  # fetched, and not passed on yet
+        self._triton_families: dict[str, Any] = {}
+        self._triton_metrics: dict[Series, Any] = {}
+        self._unsent: dict[Series, float] = {}  # fetched counts that Triton does not have yet
         self._stopping = threading.Event()
-        self._flush()
-        self._set(series(POLICY, policy=policy.id), 1)
+        self._export()
+        self._triton_metric(series(POLICY, policy=policy.id)).set(1)
         self._thread = threading.Thread(target=self._run, name="metrics", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
-        """Pass on the last counts, and take all series off the endpoint.
+        """Export the last counts and remove all series from the endpoint.
 
-        They would stay for ever otherwise, and be those of a policy that nobody serves.
+        Otherwise they would stay there until the server ends, for a policy that is not served.
         """
         self._stopping.set()
         self._thread.join()
-        self._flush_or_log()
-        self._metrics.clear()
-        self._families.clear()
+        self._export_or_log()
+        self._triton_metrics.clear()
+        self._triton_families.clear()
 
     def _run(self) -> None:
-        while not self._stopping.wait(_EVERY_S):
-            self._flush_or_log()
+        while not self._stopping.wait(_PERIOD_S):
+            self._export_or_log()
 
-    def _flush_or_log(self) -> None:
+    def _export_or_log(self) -> None:
         try:
-            self._flush()
-        except Exception:  # the next time may work
-            _LOGGER.exception("metrics could not be passed on")
+            self._export()
+        except Exception:  # the next export may succeed
+            _LOGGER.exception("metrics could not be exported")
 
-    def _flush(self) -> None:
+    def _export(self) -> None:
         for stage, rows in enumerate(self._queued_rows()):
-            self._set(series(QUEUED, stage=stage), rows)
-        for line, value in self._metrics_counted.fetch().items():
+            self._triton_metric(series(QUEUED, stage=stage)).set(rows)
+        for line, value in self._counts.fetch().items():
             if FAMILIES[line.family][0] == GAUGE:
-                self._set(line, value)
-            elif value or line not in self._metrics:
-                self._due[line] = self._due.get(line, 0) + value
-        for line in list(self._due):
-            self._metric(line).increment(self._due[line])
-            del self._due[line]
+                self._triton_metric(line).set(value)
+            elif value or line not in self._triton_metrics:
+                self._unsent[line] = self._unsent.get(line, 0) + value
+        for line in list(self._unsent):
+            self._triton_metric(line).increment(self._unsent[line])
+            del self._unsent[line]
 
-    def _set(self, line: Series, value: float) -> None:
-        self._metric(line).set(value)
-
-    def _metric(self, line: Series) -> Any:
-        metric = self._metrics.get(line)
+    def _triton_metric(self, line: Series) -> Any:
+        metric = self._triton_metrics.get(line)
         if metric is None:
             labels = {**self._labels, **dict(line.labels)}
-            if line.family.startswith("cascadebert_audit"):
-                labels["policy"] = self._policy_id  # whose promise it is
-            metric = self._metrics[line] = self._family_of(line).Metric(labels=labels)
+            if line.family in AUDIT_FAMILIES:
+                labels["policy"] = self._policy_id  # the guarantee is this policy's
+            metric = self._triton_family(line.family).Metric(labels=labels)
+            self._triton_metrics[line] = metric
         return metric
 
-    def _family_of(self, line: Series) -> Any:
-        found = self._families.get(line.family)
+    def _triton_family(self, name: str) -> Any:
+        found = self._triton_families.get(name)
         if found is None:
-            kind, description = FAMILIES[line.family]
-            found = self._families[line.family] = self._family(
-                name=line.family,
+            kind, description = FAMILIES[name]
+            found = self._triton_families[name] = self._new_family(
+                name=name,
                 description=description,
-                kind=self._family.GAUGE if kind == GAUGE else self._family.COUNTER,
+                kind=self._new_family.GAUGE if kind == GAUGE else self._new_family.COUNTER,
             )
         return found

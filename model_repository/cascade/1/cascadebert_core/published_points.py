@@ -1,0 +1,51 @@
+"""The operating points of a cascade as its published configuration shows them.
+
+Triton serves the configuration to every client, but not policy.json. So publishing copies from the
+policy, into the configuration's parameter `contract.OPERATING_POINTS`, one JSON object::
+
+    {"fast": {
+        "default": true,
+        "thresholds": [0.92],
+        "promise": {"kind": "max_disagreement", "limit": 0.02, "confidence": 0.95},
+        "n": 2000, "observed": 0.011, "bound": 0.019,
+        "exits": [0.81, 1.0], "speedup": 3.4}}
+
+A point that was tuned for a budget has "budget": {"kind": …, "limit": …} instead of "promise". The
+keys from "promise" on are those of the point in the policy's certificate, and each may be missing.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from .contract import OPERATING_POINTS
+
+if TYPE_CHECKING:
+    from .policy import Policy
+
+DEFAULT = "default"
+THRESHOLDS = "thresholds"
+
+GUARANTEE = "promise"  # a guarantee.Guarantee, as JSON
+BUDGET = "budget"
+ROWS = "n"  # held-out rows that were used
+OBSERVED = "observed"  # the loss on them
+BOUND = "bound"  # the loss that the guarantee's confidence bounds
+EXITS = "exits"  # the share of rows that each stage answered
+SPEEDUP = "speedup"  # times cheaper than the last stage alone
+_FROM_CERTIFICATE = (GUARANTEE, BUDGET, ROWS, OBSERVED, BOUND, EXITS, SPEEDUP)
+
+
+def points_to_json(policy: Policy) -> str:
+    """Return the value of the parameter `contract.OPERATING_POINTS`."""
+    tuned = (policy.certificate or {}).get(OPERATING_POINTS, {})
+    points = {
+        name: {
+            THRESHOLDS: list(thresholds),
+            DEFAULT: name == policy.default_operating_point,
+            **{key: tuned[name][key] for key in _FROM_CERTIFICATE if key in tuned.get(name, {})},
+        }
+        for name, thresholds in policy.operating_points.items()
+    }
+    return json.dumps(points)

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from cascadebert_build.config.cascade_toml import config_from_file
 from cascadebert_build.config.rows import rows_from_source
-from cascadebert_build.config.schema import DataConfig, config_from_file
+from cascadebert_build.config.schema import DataConfig
 from cascadebert_build.demo.corpus import LABELS, corpus_from_seed
 from cascadebert_build.errors import UsageError
 from cascadebert_core.tokenization import Text

@@ -8,14 +8,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from cascadebert_build.config.cascade_toml import config_from_file
 from cascadebert_build.config.rows import Rows
-from cascadebert_build.config.schema import (
-    CascadeConfig,
-    DataConfig,
-    MemberConfig,
-    TuneConfig,
-    config_from_file,
-)
+from cascadebert_build.config.schema import CascadeConfig, DataConfig, MemberConfig, TuneConfig
 from cascadebert_build.demo.corpus import corpus_from_seed
 from cascadebert_build.demo.members import RECIPES, save_base_checkpoint
 from cascadebert_build.errors import UsageError

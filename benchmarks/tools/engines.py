@@ -35,8 +35,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cascadebert_build.config.cascade_toml import config_from_file
 from cascadebert_build.config.rows import rows_from_source
-from cascadebert_build.config.schema import CascadeConfig, MemberConfig, config_from_file
+from cascadebert_build.config.schema import CascadeConfig, MemberConfig
 from cascadebert_build.errors import BuildError, UsageError
 from cascadebert_build.graphs.fused import fused_graph
 from cascadebert_build.graphs.int8 import int8_graph

@@ -1,4 +1,4 @@
-"""Modules of optional extras, imported when a command needs them."""
+"""Imports of optional packages, by the extra that installs them."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from .errors import MissingExtra
 
 @contextmanager
 def needs_extra(extra: str) -> Generator[None, None, None]:
-    """Name the extra where an import inside the block fails.
+    """Name the extra if an import inside the block fails.
 
     Raises:
-        MissingExtra: a module is not installed.
+        MissingExtra: A module is not installed.
     """
     try:
         yield
@@ -23,10 +23,10 @@ def needs_extra(extra: str) -> Generator[None, None, None]:
 
 
 def require(extra: str, *modules: str) -> None:
-    """Fail early, before a command has begun its work.
+    """Fail before a command starts its work.
 
     Raises:
-        MissingExtra: one of the modules is not installed.
+        MissingExtra: One of the modules is not installed.
     """
     for module in modules:
         if not has_extra(module):

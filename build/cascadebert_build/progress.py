@@ -1,4 +1,4 @@
-"""The lines on stderr that tell how the build goes."""
+"""Progress lines on stderr."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from contextlib import contextmanager
 
 
 class Note:
-    """The words that end a step's line."""
+    """The text at the end of a step's line."""
 
     text = ""
 
     def __call__(self, text: str) -> None:
-        """Set the words."""
+        """Set the text."""
         self.text = text
 
 
 @contextmanager
 def timed(step: str, name: str) -> Generator[Note, None, None]:
-    """Announce a step, and say at its end how long it took and what came of it.
+    """Print the duration and the result of a step when it ends.
 
-    On a terminal the seconds count up meanwhile.
+    A terminal shows a counter of seconds while the step runs.
     """
     start = time.monotonic()
     note = Note()
@@ -41,13 +41,13 @@ def timed(step: str, name: str) -> Generator[Note, None, None]:
 
 
 def say(step: str, name: str, text: str) -> None:
-    """One line of the build's progress."""
+    """Print one progress line."""
     sys.stderr.write(f"{step:8} {name:12} {text}\n")
     sys.stderr.flush()
 
 
 def _tick(step: str, name: str, start: float, ended: threading.Event) -> None:
-    # The stream is taken once: a builder that redirects stderr must not get these lines.
+    # Keep the stream of the start: code that redirects stderr later must not get these lines.
     stream = sys.stderr
     while True:
         stream.write(f"{step:8} {name:12} {time.monotonic() - start:6.0f} s …\r")

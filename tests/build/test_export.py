@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from cascadebert_build.checkpoints.checkpoint import checkpoint_from_source
-from cascadebert_build.config.schema import config_from_file
+from cascadebert_build.config.cascade_toml import config_from_file
 from cascadebert_build.errors import CheckFailed, UsageError
 from cascadebert_build.pipeline.build import Steps
 from cascadebert_build.pipeline.workspace import workspace_of

@@ -13,7 +13,7 @@ import onnx
 import pytest
 
 from cascadebert_build.cli import main
-from cascadebert_build.config.schema import config_from_file
+from cascadebert_build.config.cascade_toml import config_from_file
 from cascadebert_build.errors import CheckFailed, UsageError
 from cascadebert_build.pipeline import build as steps_module
 from cascadebert_build.pipeline import optimize_steps

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from cascadebert_build.config.schema import config_from_file
+from cascadebert_build.config.cascade_toml import config_from_file
 from cascadebert_build.pipeline.build import Steps
 from cascadebert_build.pipeline.engine_steps import EngineSteps
 from cascadebert_build.pipeline.workspace import workspace_of

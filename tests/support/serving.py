@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cascadebert_build.config.schema import config_from_file
+from cascadebert_build.config.cascade_toml import config_from_file
 from cascadebert_build.evaluation.evaluate import NEAR, evaluate
 from cascadebert_build.pipeline.build import Steps
 from cascadebert_build.pipeline.workspace import workspace_of

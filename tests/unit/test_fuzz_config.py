@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cascadebert_build.config.schema import CascadeConfig, config_from_file
+from cascadebert_build.config.cascade_toml import config_from_file
+from cascadebert_build.config.schema import CascadeConfig
 from cascadebert_build.errors import UsageError
 from tests.support.fuzzing import mutated
 from tests.support.sizes import sized

@@ -18,9 +18,10 @@ from cascadebert_core.signals import SIGNALS
 from cascadebert_engine.builder import GRAPHS
 from cascadebert_engine.files import write_text
 
+from ..config.cascade_toml import config_from_file
 from ..config.goals import KINDS
 from ..config.rows import rows_from_source
-from ..config.schema import CascadeConfig, MemberConfig, config_from_file
+from ..config.schema import CascadeConfig, MemberConfig
 from ..errors import CheckFailed, UsageError
 from ..evaluation.evaluate import evaluate
 from ..evaluation.simulate import Outcome

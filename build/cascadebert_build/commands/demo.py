@@ -8,8 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from ..config.cascade_toml import config_from_file
 from ..config.rows import rows_from_source
-from ..config.schema import config_from_file
 from ..extras import require
 
 

@@ -1,1 +1,1 @@
-"""What a user writes: cascade.toml, its goals, its held-out rows and its placement."""
+"""What users write: cascade.toml, goals, held-out rows and the placement of stages."""

@@ -1,4 +1,4 @@
-"""What thresholds are chosen for: a promise about the answers, or a budget."""
+"""What thresholds are chosen for: a guarantee about the answers, or a budget."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from cascadebert_core.guarantee import (
 from ..errors import UsageError
 
 KINDS = (DISAGREEMENT, ACCURACY_DROP, DEFERRAL_RATE, SPEEDUP, COST)
-# Of a promise: below, no number of rows could show it.
+# For guarantees: no realistic number of rows could show a smaller one.
 _LEAST_LIMIT = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """One operating point's.
+    """The goal of one operating point.
 
     Attributes:
-        kind: one of `KINDS`.
-        limit: of disagreement, accuracy drop or deferral a share; of `SPEEDUP` how many times
-            cheaper than the last member alone; of `COST` milliseconds a row. A deferral rate may
-            be one for each stage but the last.
-        confidence: of a promise.
+        kind: One of `KINDS`.
+        limit: A share for disagreement, accuracy drop and deferral rate. For `SPEEDUP`, how many
+            times cheaper than the last member alone. For `COST`, milliseconds a row. A deferral
+            rate may have one number for each stage but the last.
+        confidence: That a guarantee holds. Budgets ignore it.
     """
 
     kind: str
@@ -41,7 +41,7 @@ class Goal:
 
     @property
     def guarantee(self) -> Guarantee | None:
-        """What it promises; None where it is a budget, which promises nothing about answers."""
+        """The guarantee, or None for a budget, which guarantees nothing about answers."""
         if self.kind not in GUARANTEES:
             return None
         assert isinstance(self.limit, float)
@@ -54,14 +54,14 @@ class Goal:
         return (self.limit,) * n
 
     def check(self, where: str, n_thresholds: int) -> None:
-        """Refuse a limit that nothing could meet or break.
+        """Refuse a limit that is out of range.
 
         Args:
-            where: in cascade.toml, for the message.
-            n_thresholds: stages that may defer.
+            where: The goal's place in cascade.toml, for the message.
+            n_thresholds: Number of stages that may defer.
 
         Raises:
-            UsageError: with the value and what is allowed.
+            UsageError: The message names the value and what is allowed.
         """
         key = f"{where}.{self.kind}"
         if not 0 < self.confidence < 1:
@@ -95,12 +95,12 @@ class Goal:
         return budget_as_text(self.kind, self.rates(1))
 
 
-# Where nobody says anything: three promises of disagreement.
+# The operating points of a cascade.toml that has no goals.
 DEFAULT_GOALS = {
     "fast": Goal(DISAGREEMENT, 0.05),
     "balanced": Goal(DISAGREEMENT, 0.02),
     "accurate": Goal(DISAGREEMENT, 0.01),
 }
 DEFAULT_POINT = "balanced"
-# The one point where [tune] has the goal.
+# The name of the operating point whose goal is in [tune].
 ONLY_POINT = "default"

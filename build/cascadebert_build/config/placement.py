@@ -1,4 +1,4 @@
-"""Instances and threads of the stages, for the machine that serves them."""
+"""How many instances and threads each stage gets on the machine that serves."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ class Placement:
     """How one stage uses the machine.
 
     Attributes:
-        instances: copies of the member.
-        threads: of each copy.
+        instances: Copies of the member.
+        threads: Threads of each copy.
     """
 
     instances: int
@@ -29,11 +29,11 @@ def cores() -> int:
 
 
 def placement_of_stage(n_cores: int, n_stages: int) -> Placement:
-    """An instance of every stage for every core, so that none idles while any stage has work.
+    """Choose one instance of every stage per core, so that no core idles while a stage has work.
 
-    Two instances of one thread answer more requests than one instance of two threads. Where there
-    are more cores than `_MAX_INSTANCES`, an equal share of them for every stage is made up of
-    threads: those wait for each other by spinning, and must not outnumber the cores.
+    Two instances of one thread answer more requests than one instance of two threads. With more
+    cores than `_MAX_INSTANCES`, each stage gets threads up to an equal share of the cores. Threads
+    spin while they wait for each other, so they must not outnumber the cores.
     """
     instances = min(_MAX_INSTANCES, max(1, n_cores))
     share = n_cores // max(1, min(n_stages, 2))
@@ -41,5 +41,5 @@ def placement_of_stage(n_cores: int, n_stages: int) -> Placement:
 
 
 def override(value: Mapping[str, int], model: str, default: int) -> int:
-    """What the user said for `model`, or for all models (the key ""), or else `default`."""
+    """The value given for `model`, else the one for all models (key ""), else `default`."""
     return value.get(model, value.get("", default))

@@ -1,4 +1,4 @@
-"""Labelled rows from a tsv, csv or jsonl file, or from a data set of the Hugging Face hub."""
+"""Labelled rows from a tsv, csv or jsonl file, or from a Hugging Face data set."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ class Rows:
     """Texts with their labels.
 
     Attributes:
-        texts: strings, or pairs of strings.
-        labels: as they stand in the file: integers that index the cascade's labels, or names;
-            None where the data has no label column.
-        source: where they came from, for reports.
-        numbers: of their lines in the source, or of its records, from 1; None where they came from
-            no file.
+        texts: Strings, or pairs of strings.
+        labels: As written in the file: integers that index the cascade's labels, or names. None
+            if the data has no label column.
+        source: The file or data set, for reports.
+        numbers: The line or record of each row in the source, from 1. None if the rows do not
+            come from a file.
     """
 
     texts: tuple[Text, ...]
@@ -46,32 +46,32 @@ class Rows:
         return isinstance(self.texts[0], tuple)
 
     def where(self, row: int) -> str:
-        """What messages call a row, given from 0: by its line where there is one."""
+        """The place of a row (from 0) for messages: its line if it has one."""
         if self.numbers is None:
             return f"{self.source}, row {row + 1}"
         return f"{self.source}:{self.numbers[row]}"
 
     def sha256(self) -> str:
-        """A hash of texts and labels, whatever file they came from."""
+        """A hash of texts and labels, independent of the file."""
         return hashlib.sha256(json.dumps([self.texts, self.labels]).encode()).hexdigest()
 
     def label_indices(self, labels: Sequence[str]) -> NDArray[np.int64]:
         """The labels as indices into `labels`, shape (n,).
 
         Raises:
-            UsageError: the rows have no labels, or one that is none of `labels`.
+            UsageError: The rows have no labels, or one that is not in `labels`.
         """
         if self.labels is None:
             raise UsageError(f"{self.source} has no labels: name their column as data.label")
         index_of: dict[int | str, int] = {name: i for i, name in enumerate(labels)}
         index_of |= {i: i for i in range(len(labels))}
-        # Integers may stand in a text file as strings; a label's own name wins.
+        # Text files have integers as strings. If a label is named "1", the name wins.
         index_of = {**{str(i): i for i in range(len(labels))}, **index_of}
         for row, label in enumerate(self.labels):
             if label not in index_of:
                 raise UsageError(
                     f"{self.where(row)}: the label {str(label)!r} is none of {', '.join(labels)} "
-                    f"(or 0 to {len(labels) - 1}): mend the row, or give the names of all labels"
+                    f"(or 0 to {len(labels) - 1}): correct the row, or give the names of all labels"
                 )
         return np.array([index_of[label] for label in self.labels], dtype=np.int64)
 
@@ -80,8 +80,8 @@ def rows_from_source(data: DataConfig) -> Rows:
     """Read all rows.
 
     Raises:
-        UsageError: the file is missing, damaged or empty, a column is missing, or a row has no
-            text; the message names file and line.
+        UsageError: The file is missing, damaged or empty, a column is missing, or a row has no
+            text. The message names file and line.
     """
     columns = [column for column in (data.text, data.text_pair, data.label) if column is not None]
     in_file = Path(data.path).suffix in SUFFIXES
@@ -121,7 +121,7 @@ def _file_values(data: DataConfig, columns: list[str]) -> Iterator[Values]:
 def _hub_values(data: DataConfig, columns: list[str]) -> Iterator[Values]:
     if Path(data.path).is_absolute():
         raise UsageError(
-            f"{data.path} is no data file: give one that ends in {', '.join(SUFFIXES)}, "
+            f"{data.path} is not a data file: give one that ends in {', '.join(SUFFIXES)}, "
             "or the id of a hub data set"
         )
     with needs_extra("hub"):
@@ -140,7 +140,9 @@ def _hub_values(data: DataConfig, columns: list[str]) -> Iterator[Values]:
 
 
 def _text(value: Any, column: str, where: str) -> str:
-    problem = "is not a string: mend the row" if not isinstance(value, str) else text_problem(value)
+    problem = (
+        "is not a string: correct the row" if not isinstance(value, str) else text_problem(value)
+    )
     if problem is not None:
         raise UsageError(f"{where}: {column!r} {problem}")
     return value

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from cascadebert_core.policy import Threshold
 from cascadebert_engine.files import write_json, write_text
 
+from ..config.cascade_toml import config_from_file
 from ..config.rows import Rows, rows_from_source
-from ..config.schema import CascadeConfig, DataConfig, config_from_file
+from ..config.schema import CascadeConfig, DataConfig
 from ..evaluation.evaluate import evaluate, thresholds_as_text
 from ..evaluation.simulate import simulate
 from ..pipeline.build import Steps

@@ -1,0 +1,150 @@
+"""Reads and validates a cascade.toml."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from ..errors import UsageError
+from ..extras import needs_extra
+from .consistency import check_config
+from .schema import (
+    CascadeConfig,
+    CompileConfig,
+    DataConfig,
+    GoalConfig,
+    MemberConfig,
+    RuntimeConfig,
+    TuneConfig,
+)
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
+
+_MOST_PROBLEMS = 5  # in one message
+
+_TABLES = {
+    "members": MemberConfig,
+    "data": DataConfig,
+    "runtime": RuntimeConfig,
+    "compile": CompileConfig,
+    "tune": TuneConfig,
+    "operating_points": GoalConfig,
+}
+
+# pydantic's error types, and the remedy for each.
+_REMEDIES = {
+    "int_type": "give an integer",
+    "float_type": "give a number",
+    "string_type": "give a string",
+    "bool_type": "give true or false",
+    "tuple_type": "give a list",
+    "dict_type": "give a table",
+    "dataclass_type": "give a table",
+}
+
+
+def config_from_file(path: Path) -> CascadeConfig:
+    """Read and validate a cascade.toml.
+
+    Args:
+        path: The file, or the folder that it is in.
+
+    Raises:
+        UsageError: The file is missing, is not TOML, or does not describe a cascade. The
+            message names the key, the value and what is allowed.
+        MissingExtra: pydantic is not installed.
+    """
+    if path.is_dir():
+        path /= "cascade.toml"
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as exc:
+        raise UsageError(f"{path} does not exist: give the path of a cascade.toml") from exc
+    except ValueError as exc:  # not TOML, not UTF-8, or a number of thousands of digits
+        raise UsageError(f"{path} is not TOML: {exc}") from exc
+    except RecursionError as exc:
+        raise UsageError(f"{path} is nested too deeply for a cascade.toml") from exc
+    except OSError as exc:
+        raise UsageError(f"{path} cannot be read: {exc}") from exc
+    try:
+        config = _config(raw, path.resolve().parent)
+        check_config(config)
+    except UsageError as exc:
+        raise UsageError(f"{path}: {exc}") from exc
+    return config
+
+
+def _config(raw: dict[str, Any], folder: Path) -> CascadeConfig:
+    with needs_extra("build"):
+        from pydantic import ValidationError
+    members = raw.get("members")
+    if not isinstance(members, list) or not members:
+        raise UsageError("there is no [[members]] table: give one for every model, small to large")
+    if "folder" in raw:  # a field of the class, and no key of the file
+        raise UsageError(_problem({"type": "unexpected_keyword_argument", "loc": ("folder",)}))
+    values = {**raw, "folder": folder}
+    if "runtime" in raw:
+        values["runtime"] = _with_implied_keys(raw["runtime"])
+    try:
+        return _reader().validate_python(values)
+    except ValidationError as exc:
+        errors = exc.errors(include_url=False)
+    # A misspelt key is often the reason for a missing one, so it comes first.
+    errors.sort(key=lambda error: error["type"] != "unexpected_keyword_argument")
+    raise UsageError("; ".join(_problem(error) for error in errors[:_MOST_PROBLEMS]))
+
+
+@lru_cache(maxsize=1)
+def _reader() -> TypeAdapter[CascadeConfig]:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(CascadeConfig)
+
+
+def _with_implied_keys(runtime: Any) -> Any:
+    """Add the keys that backend = "tensorrt" or engine = "tensorrt" implies."""
+    if not isinstance(runtime, dict):
+        return runtime
+    table = cast("dict[str, Any]", runtime)
+    if table.get("backend") == "tensorrt":
+        table = {"engine": "tensorrt", **table}
+    if table.get("engine") == "tensorrt":
+        table = {"precision": "fp16", "device": "gpu", **table}
+    return table
+
+
+def _problem(error: Mapping[str, Any]) -> str:
+    """One of pydantic's errors as key, value and remedy."""
+    *table, key = error["loc"]
+    kind = error["type"]
+    if kind == "unexpected_keyword_argument":
+        known = [f.name for f in fields(_TABLES[table[0]] if table else CascadeConfig)]
+        return (
+            f"unknown key {key!r} in {_key_path(table) or 'the top level'}: give one of "
+            f"{', '.join(name for name in known if name != 'folder')}"
+        )
+    if key == "[key]":  # the name of an operating point
+        return f"{_key_path(table)} is {error['input']!r}: {error['ctx']['error']}"
+    path = _key_path(error["loc"])
+    if kind == "missing":
+        return f"{path} is missing"
+    if kind == "float_type" and type(error["input"]) is int:
+        return f"{path} is an integer beyond the range of a float: give a smaller number"
+    remedy = error["ctx"]["error"] if kind == "value_error" else _REMEDIES.get(kind, error["msg"])
+    return f"{path} is {error['input']!r}: {remedy}"
+
+
+def _key_path(parts: Sequence[int | str]) -> str:
+    """The path of a key: `members[0].name`."""
+    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts)
+    return text.removeprefix(".")

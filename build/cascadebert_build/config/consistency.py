@@ -1,0 +1,67 @@
+"""Checks of keys in cascade.toml that depend on one another."""
+
+from __future__ import annotations
+
+from ..errors import UsageError
+from .schema import ENGINE_PRECISIONS, CascadeConfig, RuntimeConfig
+
+
+def check_config(config: CascadeConfig) -> None:
+    """Refuse a combination of keys that cannot be built or served.
+
+    Raises:
+        UsageError: The message names the key, the value and what is allowed.
+    """
+    for i, member in enumerate(config.members):
+        if not 0 <= member.opt_batch_size <= member.max_batch_size:
+            raise UsageError(
+                f"members[{i}].opt_batch_size is {member.opt_batch_size}: give 1 to "
+                f"max_batch_size = {member.max_batch_size}, or 0 for the default"
+            )
+    names = [member.name for member in config.members]
+    if len(set(names)) != len(names):
+        raise UsageError(f"the members' names {names} are not distinct: rename one")
+    longest = max(member.max_length for member in config.members)
+    if config.runtime.buckets and config.runtime.buckets[0] > longest:
+        raise UsageError(
+            f"runtime.buckets is {list(config.runtime.buckets)}, and no member takes more than "
+            f"max_length = {longest} tokens: every row would be padded to that; give shorter ones"
+        )
+    _check_runtime(config.runtime)
+    config.default_point()
+    for name, goal in config.goals().items():
+        where = f"operating_points.{name}" if config.operating_points else "tune"
+        goal.check(where, len(config.members) - 1)
+
+
+def _check_runtime(runtime: RuntimeConfig) -> None:
+    if runtime.backend not in {"python", runtime.engine}:
+        raise UsageError(
+            f"runtime.engine is {runtime.engine!r} under the backend {runtime.backend!r}: "
+            "leave it out, the backend implies it"
+        )
+    precisions = ENGINE_PRECISIONS[runtime.engine]
+    if runtime.precision not in precisions:
+        raise UsageError(
+            f"runtime.precision is {runtime.precision!r}: with engine {runtime.engine!r} this "
+            f"version builds {' or '.join(map(repr, precisions))}"
+        )
+    if runtime.engine == "tensorrt":
+        if runtime.device != "gpu":
+            raise UsageError(
+                f"runtime.device is {runtime.device!r}: TensorRT runs on a GPU; leave the key out, "
+                "or use engine = 'onnxruntime'"
+            )
+        if runtime.optimize:
+            raise UsageError(
+                "runtime.optimize is true: it is for engine = 'onnxruntime', and TensorRT "
+                "optimises by itself; leave the key out"
+            )
+    elif runtime.cuda_graphs:
+        raise UsageError("runtime.cuda_graphs is true: only engine = 'tensorrt' has them")
+    if runtime.optimizes and runtime.device != "cpu":
+        key = "optimize is true" if runtime.optimize else f"precision is {runtime.precision!r}"
+        raise UsageError(
+            f"runtime.{key}: such a graph is made and verified for a CPU; give device = 'cpu', or "
+            "engine = 'tensorrt' for the GPU"
+        )

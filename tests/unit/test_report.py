@@ -33,7 +33,7 @@ from cascadebert_build.report import (
 from cascadebert_build.report.answers import NO_ANSWER, exit_stages
 from cascadebert_build.report.curves import cascade_curve, mean_cost, oracle_curve
 from cascadebert_build.report.examples import example_at, sure_and_wrong, unlike_the_last
-from cascadebert_build.report.markup import points
+from cascadebert_build.report.html import points
 from cascadebert_build.report.provenance import source_name
 from cascadebert_build.report.reliability import reliability
 from tests.support.policies import make_policy

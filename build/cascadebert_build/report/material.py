@@ -72,6 +72,16 @@ class Material:
         return (labels == wanted[:, None]) & (labels != NO_ANSWER)
 
     @cached_property
+    def member_accuracy(self) -> tuple[float, ...]:
+        """Accuracy of each member alone, by `measure`."""
+        return tuple(self.right.mean(axis=0).tolist())
+
+    @property
+    def exit_shares(self) -> tuple[float, ...]:
+        """Share of the rows that each member answers within the cascade."""
+        return tuple(float((self.exit_stage == i).mean()) for i in range(len(self.names)))
+
+    @cached_property
     def confidences(self) -> NDArray[np.float32]:
         """Of every member for every row, shape (n, n_members)."""
         return np.stack([member.confidence for member in self.members], axis=1)

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from cascadebert_client import __version__
-from cascadebert_client.cli.commands import add_audit_parser, add_classify_parser, add_status_parser
+from cascadebert_client.cli import add_audit_parser, add_classify_parser, add_status_parser
 from cascadebert_client.cli.exit_codes import EXIT_CODES, FAILED, WRONG_USE, run_command
 from cascadebert_core.errors import PolicyError
 from cascadebert_engine.errors import EngineError

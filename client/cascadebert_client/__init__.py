@@ -1,6 +1,6 @@
-"""Client of a CascadeBERT cascade served by NVIDIA Triton: sync, async and command line.
+"""The client of a cascade served by NVIDIA Triton: blocking, asyncio and command line.
 
-It needs numpy, tqdm and tritonclient[grpc], and never torch.
+It needs numpy, prometheus_client, tabulate, tqdm and tritonclient[grpc], and never torch.
 """
 
 from importlib.metadata import PackageNotFoundError, version

@@ -1,90 +1,43 @@
-"""The client for asyncio. All but the awaiting is shared with the blocking client."""
+"""The client for asyncio. It shares all but the awaiting with the blocking client."""
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable
 from contextlib import aclosing
 from types import TracebackType
-from typing import Any, Literal, TypeVar, overload
+from typing import Any, TypeVar, overload
 
-import grpc
 import tritonclient.grpc.aio
 
-from ._channels import DEFAULT_CHANNELS, ChannelPool, channel_arguments
-from ._checks import require_positive
-from ._deadline import Deadline, RetryPolicy
-from ._flows import Call, Flow, Pause, Step
-from ._requests import (
-    Chunker,
-    Parameters,
-    Utf8Row,
-    encode_inputs,
-    request_parameters,
-    require_iterable_of_rows,
-    split,
-)
-from ._sync import (
+from ._base import (
     DEFAULT_CONCURRENCY,
     DEFAULT_ROWS_PER_REQUEST,
     DEFAULT_STATUS_TIMEOUT_S,
-    client_closed,
-    make_flows,
+    BaseClient,
+    stream_parameters,
 )
-from ._traffic import BY_REQUEST
+from ._channels import channel_arguments
+from ._deadline import Deadline
+from ._flows import Call, Flow, Pause, Step
+from ._requests import Parameters, request_parameters
+from ._rows import Chunker, Utf8Row, encode_inputs, split
 from ._types import Classification, ServerStatus
 from .errors import FOREIGN_ERRORS
 
 ResultT = TypeVar("ResultT")
 
 
-class AsyncCascadeClient:
+class AsyncCascadeClient(BaseClient[tritonclient.grpc.aio.InferenceServerClient]):
     """Calls a served cascade from asyncio.
 
     A client belongs to the event loop of its first call. Cancelling a task cancels its request.
+    Arguments, answers and errors are those of `CascadeClient`.
 
     Example:
         >>> async with AsyncCascadeClient("localhost:8001") as client:
         ...     (await client.classify("a gorgeous, witty film")).label
         'positive'
     """
-
-    def __init__(
-        self,
-        url: str,
-        model: str = "cascade",
-        model_version: str | int | None = None,
-        *,
-        channels: int = DEFAULT_CHANNELS,
-        max_concurrency: int = DEFAULT_CONCURRENCY,
-        max_batch_size: int | None = None,
-        retry: RetryPolicy | None = None,
-        headers: Mapping[str, str] | None = None,
-        credentials: grpc.ChannelCredentials | None = None,
-        traffic: Mapping[str, float] | Mapping[int, float] | None = None,
-        traffic_by: Literal["request", "text"] = BY_REQUEST,
-    ):
-        """Describe the connection; nothing is sent yet. The arguments are `CascadeClient`'s.
-
-        Raises:
-            InvalidRequest: `url` is not host:port, a count is less than 1, or the shares of
-                `traffic` are none.
-        """
-        self._flows = make_flows(
-            url,
-            model,
-            model_version,
-            max_batch_size=max_batch_size,
-            retry=retry,
-            headers=headers,
-            traffic=traffic,
-            traffic_by=traffic_by,
-        )
-        self._max_concurrency = require_positive("max_concurrency", max_concurrency)
-        self._channels = require_positive("channels", channels)
-        self._credentials = credentials
-        self._closed = False
-        # gRPC binds a channel to the running loop, and here there may be none yet.
-        self._pool: ChannelPool[tritonclient.grpc.aio.InferenceServerClient] | None = None
 
     async def __aenter__(self) -> "AsyncCascadeClient":
         return self
@@ -98,11 +51,10 @@ class AsyncCascadeClient:
         await self.close()
 
     async def close(self) -> None:
-        """Close the connections. Calls in flight raise `RequestCancelled`, as do later ones."""
+        """Close the connections. Calls in flight and later calls raise `RequestCancelled`."""
         self._closed = True
-        if self._pool is not None:
-            for channel in self._pool.channels:
-                await channel.client.close()
+        for channel in self._pool.channels:
+            await channel.client.close()
 
     @overload
     async def classify(
@@ -135,7 +87,7 @@ class AsyncCascadeClient:
         stage: int | None = None,
         timeout_s: float | None = None,
     ) -> Classification | list[Classification]:
-        """Classify one row, or a list of rows: arguments, answers and errors of `CascadeClient`."""
+        """Classify one row, or a list of rows; see `CascadeClient.classify`."""
         parameters = request_parameters(operating_point, threshold, stage)
         deadline = Deadline.after(timeout_s)
         encoded = encode_inputs(inputs)
@@ -156,17 +108,22 @@ class AsyncCascadeClient:
         stage: int | None = None,
         timeout_s: float | None = None,
     ) -> AsyncGenerator[Classification, None]:
-        """Classify any number of rows, reading them as the answers are taken.
+        """Classify any number of rows. Rows are read as their answers are consumed.
 
-        As `CascadeClient.classify_stream`, with two differences: `inputs` may be asynchronous,
-        and a synchronous one is read in the event loop, so it must not block. To leave early
-        and have the requests in flight cancelled at once, use `contextlib.aclosing`.
+        There are two differences to `CascadeClient.classify_stream`. `inputs` may be asynchronous;
+        if it is not, it is read in the event loop and must not block. To cancel the requests in
+        flight when you leave early, use `contextlib.aclosing`.
         """
-        require_iterable_of_rows(inputs)
-        parameters = request_parameters(operating_point, threshold, stage)
-        Deadline.after(timeout_s)  # refuses a wrong value now rather than at the first row
-        rows_per_request = require_positive("rows_per_request", rows_per_request)
-        max_concurrency = require_positive("max_concurrency", max_concurrency)
+        # Checked now and not at the first row.
+        parameters = stream_parameters(
+            inputs,
+            rows_per_request=rows_per_request,
+            max_concurrency=max_concurrency,
+            operating_point=operating_point,
+            threshold=threshold,
+            stage=stage,
+            timeout_s=timeout_s,
+        )
 
         async def requests() -> AsyncGenerator[list[Utf8Row] | Exception, None]:
             limit = await self._drive(
@@ -181,7 +138,7 @@ class AsyncCascadeClient:
         )
 
     async def status(self, *, timeout_s: float | None = DEFAULT_STATUS_TIMEOUT_S) -> ServerStatus:
-        """Ask how the server and the cascade are, as `CascadeClient.status` does."""
+        """Return the status of the server and the cascade; see `CascadeClient.status`."""
         return await self._drive(self._flows.status(Deadline.after(timeout_s)))
 
     async def model_parameters(
@@ -216,7 +173,7 @@ class AsyncCascadeClient:
         try:
             while more or window:
                 full = not more or len(window) >= max_concurrency
-                # Answers that are there go out before more rows are read: the source may be slow.
+                # Yield finished answers before reading more rows: the source may be slow.
                 if window and (full or window[0].done()):
                     answers = await window[0]
                     window.popleft()
@@ -227,21 +184,26 @@ class AsyncCascadeClient:
                 if rows is None:
                     more = False
                 elif isinstance(rows, Exception):
-                    # It waits for its turn like an answer.
+                    # An error waits for its turn like an answer.
                     failed = asyncio.get_running_loop().create_future()
                     failed.set_exception(rows)
                     window.append(failed)
                 else:
                     flow = self._flows.classify(rows, parameters, make_deadline())
                     window.append(asyncio.create_task(self._drive(flow)))
-                    # Lets the request go out now; answers that are there would not yield to it.
+                    # Let the request start now: while answers are ready, nothing else yields.
                     await asyncio.sleep(0)
         finally:
             for waiting in window:
                 waiting.cancel()
             await asyncio.gather(*window, return_exceptions=True)
-            # Left to the garbage collector, it would be closed in a task of its own.
+            # The garbage collector would close it in a separate task.
             await requests.aclose()
+
+    def _connect(self) -> tritonclient.grpc.aio.InferenceServerClient:
+        return tritonclient.grpc.aio.InferenceServerClient(
+            self._flows.target.url, creds=self._credentials, channel_args=channel_arguments()
+        )
 
     async def _drive(self, flow: Flow[ResultT]) -> ResultT:
         """Perform the steps of a flow, and return its result."""
@@ -264,32 +226,20 @@ class AsyncCascadeClient:
                 return None
             case Call(method, arguments, timeout_s):
                 if self._closed:
-                    raise client_closed(self._flows.target)
-                client = self._connected().pick().client
+                    raise self._closed_error()
+                client = self._pool.pick().client
                 try:
                     return await getattr(client, method)(**arguments, client_timeout=timeout_s)
                 except asyncio.CancelledError as exc:
-                    # Closing a channel looks, to those who await its calls, as if they
-                    # themselves had been cancelled.
+                    # A closed channel cancels the tasks that await its calls. They must see
+                    # the closed client instead.
                     if self._closed and not _being_cancelled():
-                        raise client_closed(self._flows.target) from exc
+                        raise self._closed_error() from exc
                     raise
-
-    def _connected(self) -> ChannelPool[tritonclient.grpc.aio.InferenceServerClient]:
-        if self._pool is None:
-            self._pool = ChannelPool(
-                lambda: tritonclient.grpc.aio.InferenceServerClient(
-                    self._flows.target.url,
-                    creds=self._credentials,
-                    channel_args=channel_arguments(),
-                ),
-                self._channels,
-            )
-        return self._pool
 
 
 def _being_cancelled() -> bool:
-    """Tell whether the current task was asked to end; where Python < 3.11 cannot say, it was."""
+    """Return whether the current task was cancelled. Python < 3.11 cannot tell: assume yes."""
     cancelling = getattr(asyncio.current_task(), "cancelling", None)
     return cancelling is None or cancelling() > 0
 
@@ -308,7 +258,7 @@ async def _as_async(
 async def _chunks(
     inputs: Iterable[object] | AsyncIterable[object], rows_per_request: int
 ) -> AsyncGenerator[list[Utf8Row] | Exception, None]:
-    """Gather rows into requests. What fails comes last, after the rows before it."""
+    """Gather rows into requests. A failure comes last, after the rows before it."""
     chunker = Chunker(rows_per_request)
     failure: Exception | None = None
     try:

@@ -1,20 +1,24 @@
-"""What a server's audits say of a promise.
+"""The verdict of a server's audits on a guarantee.
 
-The server counts, for every operating point of a policy, rows drawn at random whose answer was the
-last stage's and rows whose answer was another. From the counts follows a confidence sequence for
-how often the cascade disagrees, and from that a verdict.
+For each operating point the server counts rows, drawn at random, whose answer agreed with the last
+stage's or disagreed with it. The counts give a confidence sequence for the rate of disagreement,
+and the sequence gives the verdict.
 """
 
-import json
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, cast
 
-from cascadebert_core.guarantee import ACCURACY_DROP, DEFAULT_CONFIDENCE, GUARANTEES, Guarantee
+from cascadebert_core.guarantee import ACCURACY_DROP, DEFAULT_CONFIDENCE, Guarantee
+from cascadebert_core.metric_names import (
+    AGREED,
+    AUDIT_DROPPED,
+    AUDIT_ERRORS,
+    AUDITED,
+    DISAGREED,
+)
 
-from ._checks import is_real
 from ._confidence_sequence import (
     BROKEN,
     HOLDS,
@@ -27,25 +31,18 @@ from ._confidence_sequence import (
 from ._metrics_text import Sample
 from .errors import UnexpectedResponse
 
-AUDITED = "cascadebert_audited_rows_total"
-DROPPED = "cascadebert_audit_dropped_rows_total"
-ERRORS = "cascadebert_audit_errors_total"
-
-PARAMETER = "operating_points"
-"""Of the model's configuration: JSON, with the promise of every operating point."""
-
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """What the server has counted for one operating point since the cascade was loaded.
+    """The server's counts for one operating point since the cascade was loaded.
 
     Attributes:
-        agreed: Rows drawn whose answer was the last stage's.
-        disagreed: Rows drawn whose answer was another.
-        dropped: Rows drawn while too many others waited; nothing is known of them, and since that
-            did not depend on them, they are left out.
-        errors: Rows drawn that the last stage could not be asked about. That may have depended on
-            them, so the interval allows for whatever they would have been.
+        agreed: Rows whose answer was the last stage's.
+        disagreed: Rows whose answer was another.
+        dropped: Rows drawn while the audit queue was full. Their results are unknown, but the drop
+            does not depend on the row, so they are left out.
+        errors: Rows whose audit failed. The failure may depend on the row, so the interval allows
+            for every possible result.
     """
 
     agreed: int = 0
@@ -55,24 +52,24 @@ class Counts:
 
     @property
     def audited(self) -> int:
-        """Rows whose result is known."""
+        """The rows with a known result."""
         return self.agreed + self.disagreed
 
 
 @dataclass(frozen=True, slots=True)
 class PointAudit:
-    """The state of one operating point.
+    """The audit of one operating point.
 
     Attributes:
         operating_point: Its name.
-        policy: Id of the policy that it is of.
-        counts: What the server counted.
-        promise: What it promises; None where nobody promised anything.
-        confidence: Of the interval.
-        interval: Of the share of all rows whose answer is not the last stage's.
-        verdict: One of `confidence_sequence`'s; None without a promise.
-        rows_to_tell: About how many more audited rows a verdict takes; 0 where there is one, None
-            where it cannot be said.
+        policy: The id of its policy.
+        counts: The server's counts.
+        guarantee: The guarantee that is tested; None without one.
+        confidence: The confidence of the interval.
+        interval: The interval of the rate of disagreement among all rows.
+        verdict: `HOLDS`, `BROKEN` or `UNDECIDED`; None without a guarantee.
+        rows_to_tell: About how many more audited rows a verdict takes. 0 if there is one, None if
+            it cannot be estimated.
     """
 
     operating_point: str
@@ -86,73 +83,47 @@ class PointAudit:
 
     @property
     def estimate(self) -> float | None:
-        """Share of the audited rows whose answer was not the last stage's; None without any."""
+        """The rate of disagreement among the audited rows; None without any."""
         n = self.counts.audited
         return self.counts.disagreed / n if n else None
 
 
 def counts_from_samples(samples: Iterable[Sample], model: str) -> dict[tuple[str, str], Counts]:
-    """Return a model's counts by policy and operating point; empty where nothing is audited."""
+    """Return a model's counts by policy and operating point; empty if nothing is audited.
+
+    Raises:
+        UnexpectedResponse: A sample is not a count, or not a count of audited rows.
+    """
     found: dict[tuple[str, str], dict[str, int]] = defaultdict(dict)
     for sample in samples:
         if sample.labels.get("model") != model:
             continue
-        kind = {
-            AUDITED: sample.labels.get("result", ""),
-            DROPPED: "dropped",
-            ERRORS: "errors",
-        }.get(sample.name)
+        result = sample.labels.get("result", "")
+        kinds = {AUDITED: result, AUDIT_DROPPED: "dropped", AUDIT_ERRORS: "errors"}
+        kind = kinds.get(sample.name)
         if kind is None:
             continue
-        if kind not in {"agreed", "disagreed", "dropped", "errors"} or not (
+        if kind not in {AGREED, DISAGREED, "dropped", "errors"} or not (
             math.isfinite(sample.value) and sample.value >= 0
         ):
             raise UnexpectedResponse(
-                f"{sample.name}{sample.labels} is {sample.value}: no count of audited rows"
+                f"{sample.name}{sample.labels} is {sample.value}, not a count of audited rows: "
+                "check that --metrics-url is the server's"
             )
         key = (sample.labels.get("policy", ""), sample.labels.get("operating_point", ""))
-        # Several instances of a cascade, or one that is being loaded again, are one sample.
+        # The counts of several instances, or of several loads of a cascade, are added.
         found[key][kind] = found[key].get(kind, 0) + round(sample.value)
     return {key: Counts(**kinds) for key, kinds in sorted(found.items())}
-
-
-def guarantees_from_parameters(parameters: Mapping[str, str]) -> dict[str, Guarantee]:
-    """Return the promises that a model's configuration shows, by operating point.
-
-    Raises:
-        UnexpectedResponse: There is something that is no promise.
-    """
-    text = parameters.get(PARAMETER)
-    if text is None:
-        return {}
-    try:
-        points = cast("dict[str, dict[str, Any]]", json.loads(text))
-        found = {name: point.get("promise") for name, point in points.items()}
-        return {name: _guarantee(raw) for name, raw in found.items() if raw is not None}
-    except (ValueError, AttributeError, KeyError, TypeError, RecursionError) as exc:
-        raise UnexpectedResponse(
-            f"the parameter {PARAMETER!r} of the model's configuration cannot be read "
-            f"({type(exc).__name__}: {exc}): publish the cascade again, or give --max-disagreement"
-        ) from exc
-
-
-def _guarantee(raw: Any) -> Guarantee:
-    guarantee = Guarantee(str(raw["kind"]), raw["limit"], raw["confidence"])
-    if guarantee.kind not in GUARANTEES:
-        raise ValueError(f"a promise of the kind {guarantee.kind!r}")
-    for number in (guarantee.limit, guarantee.confidence):
-        if not is_real(number) or not 0 < number < 1:
-            raise ValueError(f"{number!r} is not between 0 and 1")
-    return guarantee
 
 
 def audit_of_point(
     operating_point: str, policy: str, counts: Counts, guarantee: Guarantee | None
 ) -> PointAudit:
-    """Return the verdict on one operating point.
+    """Return the audit of one operating point.
 
-    An accuracy drop needs the truth, which a server does not have. It is never above the
-    disagreement, so a promise of it can be seen to hold, but not to be broken.
+    An accuracy drop can only be measured with labels, which a server does not have. It is never
+    above the rate of disagreement, so audits can show that its limit holds, but not that it is
+    broken.
     """
     confidence = guarantee.confidence if guarantee is not None else DEFAULT_CONFIDENCE
     delta = 1 - confidence
@@ -170,24 +141,24 @@ def audit_of_point(
 
 
 def sentence(point: PointAudit) -> str:
-    """Return the verdict on one operating point for people, with what would be needed to tell."""
+    """Return the verdict on one operating point in words, or what is needed for one."""
     if point.guarantee is None:
-        return "nothing was promised: give --max-disagreement to test a limit"
+        return "there is no guarantee to test: give --max-disagreement"
     drop = point.guarantee.kind == ACCURACY_DROP
-    what = f"{100 * point.guarantee.limit:.4g}%"
-    what = f"an accuracy at most {what} lower" if drop else f"at most {what} disagreements"
+    limit = f"{100 * point.guarantee.limit:.4g}%"
+    what = f"an accuracy drop of at most {limit}" if drop else f"at most {limit} disagreements"
     if point.verdict != UNDECIDED:
-        return f"the promise {'holds' if point.verdict == HOLDS else 'is BROKEN'}: {what}"
+        return f"the guarantee {'holds' if point.verdict == HOLDS else 'is BROKEN'}: {what}"
     if drop and point.interval.low > point.guarantee.limit:
-        why = "more answers differ than that, and whether for the worse only labelled rows show"
+        why = "more answers differ, and only labelled rows can show whether accuracy dropped"
     elif point.rows_to_tell is None:
         why = "the rate is too near to the limit"
     else:
         rows = "row" if point.rows_to_tell == 1 else "rows"
-        why = f"at this rate it takes about {point.rows_to_tell:,} more audited {rows}"
-    return f"it cannot be told yet whether the promise holds: {what}; {why}"
+        why = f"at this rate a verdict takes about {point.rows_to_tell:,} more audited {rows}"
+    return f"it cannot be told yet whether the guarantee holds: {what}; {why}"
 
 
 def is_broken(points: Iterable[PointAudit]) -> bool:
-    """Whether any promise is broken."""
+    """Return whether any guarantee is broken."""
     return any(point.verdict == BROKEN for point in points)

@@ -13,30 +13,30 @@ ClientT = TypeVar("ClientT")
 
 DEFAULT_CHANNELS = 2
 
-# tritonclient's own limit: the largest message that Triton sends or takes.
+# tritonclient's limit: the largest message that Triton sends or accepts.
 _LARGEST_MESSAGE_BYTES = 2**31 - 1
 
 _SCHEME = re.compile(r"^[a-z][a-z0-9+.-]*://", re.IGNORECASE)
-# Resolvers that gRPC knows; they are not `host:port`.
+# Resolvers that gRPC knows. They are not `host:port`.
 _GRPC_RESOLVERS = ("dns:", "ipv4:", "ipv6:", "unix:", "unix-abstract:")
 
 
 def channel_arguments() -> list[tuple[str, int]]:
     """Return the gRPC arguments of one channel.
 
-    They replace tritonclient's defaults, so everything that matters is here.
+    They replace tritonclient's defaults, so the list is complete.
     """
     return [
-        # Channels of one address share a connection unless each has a pool of its own.
+        # Channels to one address share a connection unless each has its own pool.
         ("grpc.use_local_subchannel_pool", 1),
         ("grpc.max_send_message_length", _LARGEST_MESSAGE_BYTES),
         ("grpc.max_receive_message_length", _LARGEST_MESSAGE_BYTES),
-        # gRPC waits up to two minutes before it dials a lost server again, and fails every call
-        # in between; retries within the deadline are of use only when it dials at their pace.
+        # By default gRPC waits up to two minutes before it reconnects to a lost server, and every
+        # call fails until then. Retries only help if it reconnects as often as they try.
         ("grpc.initial_reconnect_backoff_ms", 100),
         ("grpc.max_reconnect_backoff_ms", 2_000),
-        # Finds a peer that is gone without a word. Triton takes pings less than five minutes
-        # apart for abuse and closes the connection.
+        # Detects a lost peer. Triton treats pings less than five minutes apart as abuse and closes
+        # the connection.
         ("grpc.keepalive_time_ms", 330_000),
         ("grpc.keepalive_timeout_ms", 20_000),
         ("grpc.keepalive_permit_without_calls", 0),
@@ -48,7 +48,7 @@ def require_address(url: object) -> str:
     """Return the address of a gRPC endpoint.
 
     Raises:
-        InvalidRequest: It has a scheme, or no port.
+        InvalidRequest: The address has a scheme, or no port.
     """
     if not isinstance(url, str) or not url:
         raise InvalidRequest(f"url is {url!r}: give host:port, such as localhost:8001")
@@ -70,10 +70,10 @@ class Channel(Generic[ClientT]):
     """One connection.
 
     Attributes:
-        client: tritonclient's client over it.
-        starting: Held while a call is started. tritonclient's `async_infer` keeps the call in an
-            attribute until it returns the handle, so of two threads one could get, and cancel,
-            the other's call.
+        client: tritonclient's client.
+        starting: Held while a call starts. tritonclient's `async_infer` keeps the call in an
+            attribute until it returns the handle. Without the lock a thread could get, and cancel,
+            another thread's call.
     """
 
     client: ClientT
@@ -81,20 +81,31 @@ class Channel(Generic[ClientT]):
 
 
 class ChannelPool(Generic[ClientT]):
-    """A fixed number of connections, handed out in turn. Thread-safe."""
+    """A fixed number of connections, used in turn. Thread-safe.
+
+    Attributes:
+        channels: The connections that were opened so far.
+    """
 
     def __init__(self, connect: Callable[[], ClientT], size: int):
-        """Make the connections; they dial when first used.
+        """Start without connections. Each is opened when its turn first comes.
+
+        gRPC binds an asyncio channel to the running event loop, so it cannot be opened earlier.
 
         Args:
             connect: Makes one client.
-            size: How many, at least 1. One channel caps throughput; two or three are enough.
+            size: The number of connections, at least 1. One limits throughput; two or three are
+                enough.
         """
-        self.channels = [Channel(connect()) for _ in range(size)]
-        self._turns = itertools.cycle(self.channels)
+        self.channels: list[Channel[ClientT]] = []
+        self._connect = connect
+        self._turns = itertools.cycle(range(size))
         self._lock = threading.Lock()
 
     def pick(self) -> Channel[ClientT]:
-        """Return the connection whose turn it is."""
+        """Return the next connection."""
         with self._lock:
-            return next(self._turns)
+            turn = next(self._turns)
+            if turn == len(self.channels):
+                self.channels.append(Channel(self._connect()))
+            return self.channels[turn]

@@ -1,7 +1,7 @@
-"""Confidence sequences for a rate: intervals that hold at every moment at once.
+"""Confidence sequences for a rate: intervals that are valid at every moment at once.
 
-Who looks at a growing sample again and again with a test made for one look will sooner or later see
-a false alarm. Here one may look after every row and stop when one likes: with probability
+A test made for one look gives a false alarm sooner or later if you repeat it as the sample grows.
+A confidence sequence may be read after every row, and you may stop at any time: with probability
 1 - delta the rate is inside *all* the intervals that are ever computed.
 
 For k events among n independent rows of rate p, the wealth against a claimed rate p is
@@ -10,11 +10,11 @@ For k events among n independent rows of rate p, the wealth against a claimed ra
 
 the likelihood ratio of the Beta(1/2, 1/2) mixture of all rates to p. Under p it is a martingale
 that starts at 1, so it ever reaches 1/delta with probability at most delta (Ville's inequality,
-1939); the rates that it has not refuted, {p: W_n(p) < 1/delta}, are an interval around k/n.
+1939). The rates that are not refuted, {p: W_n(p) < 1/delta}, are an interval around k/n.
 (Robbins, "Statistical methods related to the law of the iterated logarithm", Ann. Math. Stat. 1970;
 Howard, Ramdas, McAuliffe, Sekhon, "Time-uniform, nonparametric, nonasymptotic confidence
-sequences", Ann. Stat. 2021.) It depends on the counts alone, so two counters on a metrics page are
-all that it takes.
+sequences", Ann. Stat. 2021.) It depends only on the counts, so two counters on a metrics page are
+enough.
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ _MOST_ROWS = 10**9
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """Rates that a sample has not refuted; both ends are just outside of them, or 0 and 1."""
+    """The rates that a sample has not refuted. Both ends are refuted, or are 0 and 1."""
 
     low: float
     high: float
 
 
 def log_wealth(events: float, rows: float, rate: float) -> float:
-    """The logarithm of the wealth against a rate; see above.
+    """Return the logarithm of the wealth against a rate.
 
     Args:
-        events: 0 to `rows`; not only whole numbers, for looking ahead.
-        rows: 0 or more.
-        rate: 0 to 1.
+        events: The events among the rows. Fractions are allowed, to look ahead.
+        rows: The rows, 0 or more.
+        rate: The claimed rate, 0 to 1.
 
     Raises:
-        ValueError: a number is outside of its range.
+        ValueError: A number is out of its range.
     """
     if not 0 <= events <= rows or not 0 <= rate <= 1:
         raise ValueError(f"{events} events of {rows} rows at a rate of {rate} cannot be")
@@ -63,21 +63,21 @@ def log_wealth(events: float, rows: float, rate: float) -> float:
 
 
 def confidence_interval(events: float, rows: float, delta: float) -> Interval:
-    """The confidence sequence after `rows` rows, by bisection.
+    """Return the confidence sequence's interval after `rows` rows, by bisection.
 
     Args:
-        events: among the rows.
-        rows: 0 or more; up to 10^9 the rounding of the logarithms is below 10^-4.
-        delta: how often any of the intervals may miss the rate; above 0 and below 1.
+        events: The events among the rows.
+        rows: The rows, 0 or more. Up to 10^9 the logarithms' rounding error is below 10^-4.
+        delta: The probability that any of the intervals misses the rate; above 0 and below 1.
 
     Raises:
-        ValueError: a number is outside of its range.
+        ValueError: A number is out of its range.
     """
     if not 0 < delta < 1:
         raise ValueError(f"delta is {delta}: give a number above 0 and below 1")
     limit = -math.log(delta)
     mean = events / rows if rows else 0.5
-    # The wealth is least at the mean and grows on both sides of it, without bound where both
+    # The wealth is least at the mean and grows on both sides of it. It grows without bound if both
     # outcomes were seen.
     refuted = [log_wealth(events, rows, end) >= limit for end in (0.0, 1.0)]
     low = _boundary(events, rows, limit, 0.0, mean) if refuted[0] else 0.0
@@ -86,10 +86,10 @@ def confidence_interval(events: float, rows: float, delta: float) -> Interval:
 
 
 def _boundary(events: float, rows: float, limit: float, refuted: float, inside: float) -> float:
-    """The refuted rate next to the rates that are not, between the two that are given."""
+    """Return the refuted rate nearest to the rates inside, between the two given rates."""
     while True:
         middle = (refuted + inside) / 2
-        # The floats between them are used up; near 0 they never would be, and need not.
+        # Stop if no float is left between them. Near 0 that would take too long.
         if middle in (refuted, inside) or abs(refuted - inside) < 1e-15:
             return refuted
         if log_wealth(events, rows, middle) >= limit:
@@ -99,21 +99,21 @@ def _boundary(events: float, rows: float, limit: float, refuted: float, inside: 
 
 
 def verdict_of(interval: Interval, limit: float) -> str:
-    """Whether the rate is below a limit: `HOLDS`, `BROKEN` or `UNDECIDED`."""
+    """Return whether the rate is below a limit: `HOLDS`, `BROKEN` or `UNDECIDED`."""
     if interval.high < limit:
         return HOLDS
     return BROKEN if interval.low > limit else UNDECIDED
 
 
 def audit_interval(agreed: int, disagreed: int, unknown: int, delta: float) -> Interval:
-    """The confidence sequence where some rows' results were lost, whatever they would have been.
+    """Return the interval of the rate of disagreement if some results were lost.
 
     Args:
-        agreed: rows.
-        disagreed: rows.
-        unknown: rows that were drawn and whose result is not known; the lower end takes them for
-            agreements and the upper end for disagreements.
-        delta: see `confidence_interval`.
+        agreed: Rows that agreed.
+        disagreed: Rows that disagreed.
+        unknown: Rows that were drawn but whose result was lost. The lower end counts them as
+            agreements, the upper end as disagreements.
+        delta: The probability that any of the intervals misses the rate.
     """
     rows = agreed + disagreed + unknown
     return Interval(
@@ -125,11 +125,11 @@ def audit_interval(agreed: int, disagreed: int, unknown: int, delta: float) -> I
 def rows_to_tell(
     agreed: int, disagreed: int, unknown: int, limit: float, delta: float
 ) -> int | None:
-    """How many more rows a verdict will take if they go on as they were, about.
+    """Estimate how many more rows a verdict takes if the rate stays the same.
 
     Returns:
-        0 where there is a verdict; None where there would be none after 10^9 rows: the rate is too
-        near to the limit.
+        0 if there is a verdict now; None if there would be none after 10^9 rows, because the rate
+        is too near to the limit.
     """
     known = agreed + disagreed
     rate = disagreed / known if known else 0.0
@@ -137,7 +137,7 @@ def rows_to_tell(
     def told(more: float) -> bool:
         rows = known + unknown + more
         events = disagreed + rate * more
-        if events / rows > limit:  # only the lower end can be beyond the limit
+        if events / rows > limit:  # then only the lower end can be beyond the limit
             return log_wealth(events, rows, limit) >= -math.log(delta)
         events += unknown
         return events / rows < limit and log_wealth(events, rows, limit) >= -math.log(delta)

@@ -1,4 +1,4 @@
-"""How long a call may take, and when it is tried again."""
+"""The deadline of a call, and when it is tried again."""
 
 import math
 import random
@@ -9,18 +9,18 @@ from dataclasses import dataclass, field
 from ._checks import is_real
 from .errors import DeadlineExceeded, InvalidRequest, Target
 
-# About 31 years: gRPC and the protobuf field for microseconds hold it with room to spare.
+# About 31 years, which gRPC and the protobuf field for microseconds can hold.
 _LONGEST_TIMEOUT_S = 1e9
 
 
 @dataclass(frozen=True, slots=True)
 class Deadline:
-    """A moment on the monotonic clock by which the answer must be there, or none.
+    """The moment by which an answer must be there.
 
     Attributes:
-        timeout_s: What the caller gave, in seconds; None for no deadline.
-        expires_at_s: The moment, in seconds of `clock`; infinite for no deadline.
-        clock: Seconds that never run backwards.
+        timeout_s: The caller's time limit in seconds; None for no deadline.
+        expires_at_s: The moment in seconds of `clock`; infinite for no deadline.
+        clock: A monotonic clock, in seconds.
     """
 
     timeout_s: float | None
@@ -31,14 +31,14 @@ class Deadline:
     def after(
         cls, timeout_s: float | None, *, clock: Callable[[], float] = time.monotonic
     ) -> "Deadline":
-        """Return the deadline that lies `timeout_s` seconds ahead.
+        """Return the deadline in `timeout_s` seconds.
 
         Args:
             timeout_s: Seconds, positive and finite; None for no deadline.
-            clock: What tells the time.
+            clock: A monotonic clock, in seconds.
 
         Raises:
-            InvalidRequest: `timeout_s` is not such a number.
+            InvalidRequest: `timeout_s` is not a positive, finite number.
         """
         if timeout_s is None:
             return cls(None, math.inf, clock)
@@ -49,7 +49,7 @@ class Deadline:
         return cls(float(timeout_s), clock() + float(timeout_s), clock)
 
     def remaining_s(self) -> float | None:
-        """Return the seconds left, 0 when it has passed, or None without a deadline."""
+        """Return the seconds left: 0 after the deadline, None without one."""
         if self.timeout_s is None:
             return None
         return max(0.0, self.expires_at_s - self.clock())
@@ -58,7 +58,7 @@ class Deadline:
         """Return the seconds left for a call to `target`, or None without a deadline.
 
         Raises:
-            DeadlineExceeded: There are none left.
+            DeadlineExceeded: The deadline has passed.
         """
         remaining_s = self.remaining_s()
         if remaining_s is not None and remaining_s <= 0:
@@ -71,17 +71,16 @@ class Deadline:
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """When a call that found the server unavailable is tried again.
+    """When to try a call again if the server is unavailable.
 
-    Delays double from `first_delay_s` up to `max_delay_s`, each shortened by up to half at
-    random, so that clients which failed together do not come back together. With a deadline the
-    call is tried until the deadline leaves no room for the next delay; without one, a fixed
-    number of times.
+    Delays double from `first_delay_s` up to `max_delay_s`. Each is shortened by up to half at
+    random, so that clients that failed together do not return together. With a deadline the call is
+    tried until the next delay would exceed the deadline, and without one a fixed number of times.
 
     Attributes:
         first_delay_s: Seconds before the second attempt.
         max_delay_s: The longest pause between attempts, in seconds.
-        attempts_without_deadline: Attempts in all when there is no deadline; 1 never retries.
+        attempts_without_deadline: The number of attempts if there is no deadline; 1 never retries.
     """
 
     first_delay_s: float = 0.1
@@ -108,13 +107,13 @@ class RetryPolicy:
         """Return the pause before the next attempt in seconds, or None to give up.
 
         Args:
-            failed_attempts: Attempts made so far, at least 1.
+            failed_attempts: The number of attempts so far, at least 1.
             remaining_s: Seconds left until the deadline; None without one.
             jitter: Draws from [0, 1).
         """
         if remaining_s is None and failed_attempts >= self.attempts_without_deadline:
             return None
-        # 2 ** 64 would already be an eternity; the bound keeps the float from overflowing.
+        # The bound keeps the float from overflowing.
         doubled_s = self.first_delay_s * 2.0 ** min(failed_attempts - 1, 64)
         delay_s = min(doubled_s, self.max_delay_s) * (1 - jitter() / 2)
         return delay_s if remaining_s is None or delay_s < remaining_s else None

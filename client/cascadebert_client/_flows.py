@@ -1,17 +1,20 @@
-"""What a client asks of a server and in which order, without the asking.
+"""The calls, retries and status questions of a client, without the I/O.
 
-A flow is a generator that yields steps, is sent their outcomes, and returns the result. The sync
-and the async client each have one small driver that performs the steps, so calls, retries and
-status are written once: only the await differs. (httpx drives its authentication this way.)
+A flow is a generator that yields steps, receives their outcomes, and returns the result. The
+blocking and the asyncio client each have a small driver that performs the steps, so the flows are
+written once and only the await differs. (httpx drives its authentication this way.)
 """
 
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeAlias, TypeVar, cast
 
+from cascadebert_core.contract import TEXT
+
 from ._deadline import Deadline, RetryPolicy
 from ._operating_points import points_from_parameters
-from ._requests import TEXT, Parameters, Tensors, Utf8Row, infer_arguments, parse_response
+from ._requests import Parameters, Tensors, infer_arguments, parse_response
+from ._rows import Utf8Row
 from ._traffic import Traffic
 from ._types import Classification, ModelStatistics, ModelStatus, ServerStatus
 from .errors import (
@@ -25,18 +28,18 @@ from .errors import (
 
 ResultT = TypeVar("ResultT")
 
-# A request of more rows than this cannot be: the limit of a server that does not tell its own.
+# The limit of a server that does not show its own: no request can have more rows.
 _UNKNOWN_LIMIT = 2**31 - 1
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """Ask the server.
+    """Call the server.
 
     Attributes:
         method: The method of tritonclient's client.
         arguments: Its keyword arguments, without the deadline.
-        timeout_s: The gRPC deadline in seconds; None waits for ever.
+        timeout_s: The gRPC deadline in seconds; None for no deadline.
     """
 
     method: str
@@ -49,7 +52,7 @@ class Pause:
     """Wait before the next attempt.
 
     Attributes:
-        delay_s: How long, in seconds.
+        delay_s: The pause in seconds.
     """
 
     delay_s: float
@@ -109,7 +112,7 @@ class _StatisticsResponse(Protocol):
 
 
 class CascadeFlows:
-    """The conversations with one cascade."""
+    """The flows of one cascade."""
 
     def __init__(
         self,
@@ -123,11 +126,11 @@ class CascadeFlows:
         """Describe the cascade.
 
         Args:
-            target: Where it is.
-            retry: When an unavailable server is asked again.
-            max_batch_size: Rows that one request may carry; None asks the server, once.
-            headers: gRPC metadata of every call.
-            traffic: Which version a request asks; None for the target's.
+            target: The cascade's server, model and version.
+            retry: When to try again if the server is unavailable.
+            max_batch_size: Rows in one request at most; None asks the server, once.
+            headers: gRPC metadata for every call.
+            traffic: The versions that requests go to; None for the target's version.
         """
         self.target = target
         self._traffic = traffic if traffic is not None else Traffic(target.model_version)
@@ -144,10 +147,10 @@ class CascadeFlows:
         Args:
             rows: 1 to max_batch_size validated rows.
             parameters: The request parameters.
-            deadline: By when.
+            deadline: The deadline of the call.
         """
         answers: dict[int, Classification] = {}
-        # One after the other: more than one part is the exception, and a stream has others.
+        # In sequence: more than one part is rare, and a stream has other requests in flight.
         for part in self._traffic.parts(rows):
             target = replace(self.target, model_version=part.version)
             found = yield from self._classify_at(
@@ -172,9 +175,9 @@ class CascadeFlows:
         return parse_response(cast("Tensors", response), len(rows), target)
 
     def rows_per_request(self, wanted: int, deadline: Deadline) -> Flow[int]:
-        """Return how many rows one request may carry, at most `wanted`.
+        """Return the rows that one request may have, at most `wanted`.
 
-        A single row needs no answer from the server.
+        For a single row the server is not asked.
         """
         if wanted <= 1:
             return 1
@@ -187,11 +190,11 @@ class CascadeFlows:
             try:
                 response = yield from self._with_retries(call, deadline)
             except AccessRestricted:
-                # A hardened server keeps its configuration to itself. Requests go out as they
-                # are then, and the server refuses one that is too large.
+                # A hardened server does not show its configuration. Then requests are sent as they
+                # are, and the server refuses one that is too large.
                 self._max_batch_size = _UNKNOWN_LIMIT
                 return wanted
-            # 0 means that the model takes no batches, which a request of one row shows.
+            # 0 means that the model takes no batches: send one row at a time.
             max_batch_size = cast("_ModelConfigResponse", response).config.max_batch_size
             self._max_batch_size = max(1, int(max_batch_size))
         return min(wanted, self._max_batch_size)
@@ -207,11 +210,11 @@ class CascadeFlows:
         return _strings(cast("_ModelConfigResponse", response))
 
     def status(self, deadline: Deadline) -> Flow[ServerStatus]:
-        """Describe the server and the cascade. Nothing is retried, and no answer is an answer."""
+        """Return the status of the server and the cascade, without retries."""
         problems: list[str] = []
         live = yield from self._ask("is_server_live", deadline, problems)
         if not live:
-            problem = problems[0] if problems else f"{self.target.url} says that it is not live"
+            problem = problems[0] if problems else f"{self.target.url} reports that it is not live"
             model = ModelStatus(self.target.model, ready=False)
             return ServerStatus(self.target.url, False, False, None, None, model, (), problem)
         ready = bool((yield from self._ask("is_server_ready", deadline, problems)))
@@ -251,8 +254,8 @@ class CascadeFlows:
             ready = False
             cascade = self.target.model.rpartition("_")[0]
             problems.append(
-                f"{self.target} has no input {TEXT}: it is no cascade"
-                + (f", but a stage of {cascade!r} by its name" if cascade else "")
+                f"{self.target} has no input {TEXT}, so it is not a cascade"
+                + (f": its name is that of a stage of {cascade!r}" if cascade else "")
             )
         return ModelStatus(
             name=self.target.model,
@@ -264,7 +267,8 @@ class CascadeFlows:
         )
 
     def _statistics(self, deadline: Deadline) -> Flow[tuple[ModelStatistics, ...]]:
-        # No name asks for all models: the stages' names are the cascade's, "_" and the member's.
+        # Without a name the server returns all models. A stage's name is the cascade's, "_" and the
+        # member's.
         response = cast(
             "_StatisticsResponse | None",
             (yield from self._ask("get_inference_statistics", deadline, [])),
@@ -281,7 +285,7 @@ class CascadeFlows:
     def _ask(
         self, method: str, deadline: Deadline, problems: list[str], **arguments: Any
     ) -> Flow[Any | None]:
-        """Return a reply, or None after adding why there is none to `problems`."""
+        """Return a reply, or add the reason to `problems` and return None."""
         try:
             return (yield self._call(method, deadline.require_time(self.target), **arguments))
         except FOREIGN_ERRORS as exc:
@@ -327,7 +331,7 @@ class CascadeFlows:
 
 
 class MakeCall(Protocol):
-    """Makes the call of the next attempt, with the time that is left for it."""
+    """Makes the call of the next attempt, with the time that is left."""
 
     def __call__(self) -> Call:
         """Return the call."""

@@ -1,22 +1,14 @@
-"""The text of a metrics endpoint, as Prometheus reads it."""
+"""The metrics page of a server, in Prometheus's text format."""
 
 import http.client
-import re
 import urllib.request
 from dataclasses import dataclass
+
+from prometheus_client.parser import text_string_to_metric_families
 
 from .errors import InvalidRequest, ServerUnavailable, UnexpectedResponse
 
 DEFAULT_PORT = 8002
-
-_LINE = re.compile(
-    r"(?P<name>[a-zA-Z_:][a-zA-Z0-9_:]*)"
-    r"(?:\{(?P<labels>.*)\})?"
-    r"\s+(?P<value>\S+)"
-    r"(?:\s+-?\d+)?\s*"  # a time stamp
-)
-_LABEL = re.compile(r'\s*([a-zA-Z_][a-zA-Z0-9_]*)\s*=\s*"((?:[^"\\]|\\.)*)"\s*(?:,|$)')
-_ESCAPE = re.compile(r"\\(.)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +21,10 @@ class Sample:
 
 
 def metrics_url(url: str) -> str:
-    """Return where the server of a gRPC endpoint has its metrics, if nobody chose another port.
+    """Return the metrics page of a server that uses the default metrics port.
 
     Args:
-        url: `host:port` of the gRPC endpoint.
+        url: `host:port` of the server's gRPC endpoint.
     """
     host = url.rpartition(":")[0].rpartition("/")[2]
     return f"http://{host}:{DEFAULT_PORT}/metrics"
@@ -42,19 +34,19 @@ def fetch_metrics(url: str, timeout_s: float) -> str:
     """Read a metrics page.
 
     Raises:
-        InvalidRequest: The address is not one of HTTP.
-        ServerUnavailable: Nobody answers there, or not with the page.
+        InvalidRequest: The address is not an HTTP address.
+        ServerUnavailable: The server cannot be reached or does not return the page.
     """
-    # urllib would open files, too.
+    # urllib would also open files.
     if not url.lower().startswith(("http://", "https://")):
         raise InvalidRequest(
-            f"--metrics-url {url!r} is no address of HTTP: give http://host:port/metrics"
+            f"--metrics-url {url!r} is not an HTTP address: give http://host:port/metrics"
         )
     try:
         with urllib.request.urlopen(url, timeout=timeout_s) as response:
             return response.read().decode("utf-8", errors="replace")
-    # urllib's own errors are OSErrors. http.client has others, for a port that is no number and for
-    # one that does not speak HTTP, such as gRPC's.
+    # urllib's own errors are OSErrors. http.client raises others, for a port that is not a number
+    # and for a port that does not speak HTTP, such as the gRPC port.
     except (OSError, http.client.HTTPException) as exc:
         raise ServerUnavailable(
             f"no metrics from {url}: {exc}: check that the server runs and that this is its "
@@ -62,43 +54,25 @@ def fetch_metrics(url: str, timeout_s: float) -> str:
         ) from exc
 
 
-def samples_from_text(text: str, prefix: str = "") -> list[Sample]:
-    """Return the samples of a metrics page whose names begin with `prefix`.
+def samples_from_text(text: str) -> list[Sample]:
+    """Return the samples of a metrics page.
 
     Raises:
-        UnexpectedResponse: A line is none of a metrics page.
+        UnexpectedResponse: A line is not a line of a metrics page.
     """
     samples: list[Sample] = []
-    # Not splitlines: a label may hold what Python takes for the end of a line.
+    # Not splitlines: a label may hold other characters that Python takes for the end of a line.
     for line in text.split("\n"):
-        if not line.strip() or line.startswith("#"):
+        if line.startswith("#"):
             continue
-        match = _LINE.fullmatch(line)
-        if match is None:
+        try:
+            # Line by line: an error names its line, and without TYPE lines the parser keeps the
+            # names as they are. It would add _total to Triton's counters.
+            for family in text_string_to_metric_families(line):
+                samples += [Sample(s.name, s.labels, float(s.value)) for s in family.samples]
+        except (ValueError, IndexError, OverflowError) as exc:
             raise UnexpectedResponse(
-                f"{line[:60]!r} is no line of a metrics page: give --metrics-url "
+                f"{line[:60]!r} is not a line of a metrics page: give --metrics-url "
                 "http://host:port/metrics"
-            )
-        if match["name"].startswith(prefix):
-            labels = _labels(match["labels"] or "", line)
-            samples.append(Sample(match["name"], labels, _number(match["value"], line)))
+            ) from exc
     return samples
-
-
-def _labels(text: str, line: str) -> dict[str, str]:
-    labels: dict[str, str] = {}
-    end = 0
-    while end < len(text):
-        match = _LABEL.match(text, end)
-        if match is None:
-            raise UnexpectedResponse(f"{line[:60]!r} has labels that cannot be read")
-        labels[match[1]] = _ESCAPE.sub(lambda m: "\n" if m[1] == "n" else m[1], match[2])
-        end = match.end()
-    return labels
-
-
-def _number(text: str, line: str) -> float:
-    try:
-        return float(text)  # it knows NaN and +Inf
-    except ValueError as exc:
-        raise UnexpectedResponse(f"{line[:60]!r} has no number") from exc

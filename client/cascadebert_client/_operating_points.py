@@ -1,20 +1,16 @@
-"""Operating points of a served cascade, from the parameters of its configuration."""
+"""Operating points of a served cascade, from its published configuration."""
 
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
-PARAMETER = "operating_points"
+from cascadebert_core import published_points as keys
+from cascadebert_core.contract import OPERATING_POINTS
+from cascadebert_core.guarantee import GUARANTEES, Guarantee, budget_as_text
 
-_GOALS = {
-    "max_disagreement": "promises another answer than the last stage's on at most {:.3g}%",
-    "max_accuracy_drop": "promises accuracy at most {:.3g} points below the last stage's",
-    "max_deferral_rate": "at most {} deferred by a stage; promises nothing",
-    "min_speedup": "at least {} times cheaper than the last stage; promises nothing",
-    "max_cost": "at most {} ms a row; promises nothing",
-}
-_SHARES = ("max_disagreement", "max_accuracy_drop")
+from ._checks import is_real
+from .errors import UnexpectedResponse
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,12 +18,12 @@ class OperatingPoint:
     """A named set of thresholds.
 
     Attributes:
-        name: What `classify(..., operating_point=name)` takes.
-        default: Whether a request without parameters gets it.
-        thresholds: One for every stage but the last, or one for every label of a stage.
-        goal: What it was chosen for, as a sentence; None where nobody said.
-        deferral: Share of the held-out rows that the first stage did not answer.
-        speedup: How many times cheaper than the last stage alone, in time, where it was tuned.
+        name: The name for `classify(..., operating_point=name)`.
+        default: Whether it applies to a request without parameters.
+        thresholds: One threshold for each stage but the last, or one for each label of a stage.
+        goal: Its guarantee or budget in words; None if the configuration has neither.
+        deferral: Share of the held-out rows that the first stage deferred; None if unknown.
+        speedup: How many times faster it is than the last stage alone; None if unknown.
     """
 
     name: str
@@ -39,33 +35,64 @@ class OperatingPoint:
 
 
 def points_from_parameters(parameters: Mapping[str, str]) -> tuple[OperatingPoint, ...]:
-    """Read the operating points; none where the configuration does not list them."""
+    """Return the operating points of a model's configuration, or none if it cannot be read."""
     try:
-        raw = json.loads(parameters.get(PARAMETER, "{}"))
-        return tuple(_point(name, found) for name, found in cast("dict[str, Any]", raw).items())
+        raw = cast("dict[str, Any]", json.loads(parameters.get(OPERATING_POINTS, "{}")))
+        return tuple(_point(name, found) for name, found in raw.items())
     except (ValueError, TypeError, AttributeError, LookupError, OverflowError, RecursionError):
-        return ()  # of another version: a status says what it can
+        return ()  # from another version: the rest of the status is still shown
 
 
 def _point(name: str, raw: Mapping[str, Any]) -> OperatingPoint:
-    exits = raw.get("exits")
+    exits = raw.get(keys.EXITS)
+    thresholds: list[float | list[float]] = raw[keys.THRESHOLDS]
     return OperatingPoint(
         name=name,
-        default=bool(raw.get("default")),
-        thresholds=tuple(tuple(t) if isinstance(t, list) else float(t) for t in raw["thresholds"]),
+        default=bool(raw.get(keys.DEFAULT)),
+        thresholds=tuple(tuple(t) if isinstance(t, list) else float(t) for t in thresholds),
         goal=_goal(raw),
         deferral=None if not exits else 1 - float(exits[0]),
-        speedup=raw.get("speedup"),
+        speedup=raw.get(keys.SPEEDUP),
     )
 
 
 def _goal(raw: Mapping[str, Any]) -> str | None:
-    goal = cast("dict[str, Any] | None", raw.get("promise") or raw.get("budget"))
-    if goal is None:
+    if raw.get(keys.GUARANTEE):
+        return f"guarantee: {_guarantee(raw[keys.GUARANTEE])}"
+    budget = raw.get(keys.BUDGET)
+    if not budget:
         return None
-    limit = goal["limit"]
-    if goal["kind"] in _SHARES:
-        text = _GOALS[goal["kind"]].format(100 * limit)
-        return f"{text}, with {100 * goal['confidence']:.4g}% confidence"
-    numbers = "/".join(f"{value:g}" for value in (limit if isinstance(limit, list) else [limit]))
-    return _GOALS[goal["kind"]].format(numbers)
+    limit = budget["limit"]
+    return (
+        f"budget: {budget_as_text(budget['kind'], limit if isinstance(limit, list) else [limit])}"
+    )
+
+
+def guarantees_from_parameters(parameters: Mapping[str, str]) -> dict[str, Guarantee]:
+    """Return the guarantees in a model's configuration, by operating point.
+
+    Raises:
+        UnexpectedResponse: The parameter cannot be read, or a guarantee is not one.
+    """
+    text = parameters.get(OPERATING_POINTS)
+    if text is None:
+        return {}
+    try:
+        points = cast("dict[str, dict[str, Any]]", json.loads(text))
+        found = {name: point.get(keys.GUARANTEE) for name, point in points.items()}
+        return {name: _guarantee(raw) for name, raw in found.items() if raw is not None}
+    except (ValueError, AttributeError, KeyError, TypeError, RecursionError) as exc:
+        raise UnexpectedResponse(
+            f"the parameter {OPERATING_POINTS!r} of the model's configuration cannot be read "
+            f"({type(exc).__name__}: {exc}): publish the cascade again, or give --max-disagreement"
+        ) from exc
+
+
+def _guarantee(raw: Mapping[str, Any]) -> Guarantee:
+    guarantee = Guarantee(raw["kind"], raw["limit"], raw["confidence"])
+    if guarantee.kind not in GUARANTEES:
+        raise ValueError(f"a guarantee of the kind {guarantee.kind!r}")
+    for number in (guarantee.limit, guarantee.confidence):
+        if not is_real(number) or not 0 < number < 1:
+            raise ValueError(f"{number!r} is not between 0 and 1")
+    return guarantee

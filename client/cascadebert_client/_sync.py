@@ -1,109 +1,43 @@
 """The blocking client."""
 
-import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
-from typing import Any, Literal, Protocol, TypeVar, cast, overload
+from typing import Any, TypeVar, overload
 
-import grpc
 import tritonclient.grpc
 
-from ._channels import DEFAULT_CHANNELS, Channel, ChannelPool, channel_arguments, require_address
-from ._checks import require_positive
-from ._deadline import Deadline, RetryPolicy
-from ._flows import Call, CascadeFlows, Flow, Pause, Step
-from ._requests import (
-    Chunker,
-    Parameters,
-    Utf8Row,
-    encode_inputs,
-    request_parameters,
-    require_iterable_of_rows,
-    split,
+from ._base import (
+    DEFAULT_CONCURRENCY,
+    DEFAULT_ROWS_PER_REQUEST,
+    DEFAULT_STATUS_TIMEOUT_S,
+    BaseClient,
+    stream_parameters,
 )
-from ._traffic import BY_REQUEST, traffic_from_shares
+from ._cancellation import Cancellation
+from ._channels import channel_arguments
+from ._deadline import Deadline
+from ._flows import Call, Flow, Pause, Step
+from ._requests import Parameters, request_parameters
+from ._rows import Chunker, Utf8Row, encode_inputs, split
 from ._types import Classification, ServerStatus
-from .errors import FOREIGN_ERRORS, CascadeClientError, RequestCancelled, Target
+from .errors import FOREIGN_ERRORS
 
 ResultT = TypeVar("ResultT")
 
-DEFAULT_CONCURRENCY = 8
-DEFAULT_ROWS_PER_REQUEST = 16
-DEFAULT_STATUS_TIMEOUT_S = 5.0
 
+class CascadeClient(BaseClient[tritonclient.grpc.InferenceServerClient]):
+    """Calls a served cascade and waits for its answers. Thread-safe.
 
-class CascadeClient:
-    """Calls a served cascade, and waits for its answers. Thread-safe.
-
-    Make one client and keep it: its connections are opened once, on first use.
+    Make one client and keep it. It opens its connections once, on first use.
 
     Example:
         >>> with CascadeClient("localhost:8001") as client:
         ...     client.classify("a gorgeous, witty film").label
         'positive'
     """
-
-    def __init__(
-        self,
-        url: str,
-        model: str = "cascade",
-        model_version: str | int | None = None,
-        *,
-        channels: int = DEFAULT_CHANNELS,
-        max_concurrency: int = DEFAULT_CONCURRENCY,
-        max_batch_size: int | None = None,
-        retry: RetryPolicy | None = None,
-        headers: Mapping[str, str] | None = None,
-        credentials: grpc.ChannelCredentials | None = None,
-        traffic: Mapping[str, float] | Mapping[int, float] | None = None,
-        traffic_by: Literal["request", "text"] = BY_REQUEST,
-    ):
-        """Describe the connection; nothing is sent yet.
-
-        Args:
-            url: `host:port` of the server's gRPC endpoint.
-            model: Name of the cascade on the server.
-            model_version: Its version; None lets the server choose.
-            channels: Connections to use in turn. One caps throughput at high concurrency.
-            max_concurrency: Requests that one `classify` of a long list keeps in flight.
-            max_batch_size: Rows that one request may carry; None reads it from the model's
-                configuration, once, when a call first has several rows.
-            retry: When an unavailable server is asked again.
-            headers: gRPC metadata of every call, such as the key of a restricted protocol.
-            credentials: TLS credentials (`grpc.ssl_channel_credentials(…)`); None sends in clear.
-            traffic: Shares of the traffic for other versions, such as `{"2": 0.1}`: each from 0 to
-                1, together at most 1. What they leave goes to `model_version`, or to the version
-                that the server chooses, its newest. A version that is named must be loaded.
-            traffic_by: "request" draws a version for every request at random. "text" chooses it by
-                the text, so that equal rows get the answer of one version; the rows of a list are
-                sent to their versions one request after the other. `Classification.policy` tells
-                in both cases who has answered.
-
-        Raises:
-            InvalidRequest: `url` is not host:port, a count is less than 1, or the shares of
-                `traffic` are none.
-        """
-        self._flows = make_flows(
-            url,
-            model,
-            model_version,
-            max_batch_size=max_batch_size,
-            retry=retry,
-            headers=headers,
-            traffic=traffic,
-            traffic_by=traffic_by,
-        )
-        self._max_concurrency = require_positive("max_concurrency", max_concurrency)
-        self._closed = False
-        self._pool = ChannelPool(
-            lambda: tritonclient.grpc.InferenceServerClient(
-                url, creds=credentials, channel_args=channel_arguments()
-            ),
-            require_positive("channels", channels),
-        )
 
     def __enter__(self) -> "CascadeClient":
         return self
@@ -117,7 +51,7 @@ class CascadeClient:
         self.close()
 
     def close(self) -> None:
-        """Close the connections. Calls in flight raise `RequestCancelled`, as do later ones."""
+        """Close the connections. Calls in flight and later calls raise `RequestCancelled`."""
         self._closed = True
         for channel in self._pool.channels:
             channel.client.close()
@@ -155,27 +89,28 @@ class CascadeClient:
     ) -> Classification | list[Classification]:
         """Classify one row, or a list of rows.
 
-        A list longer than the model's max_batch_size goes out as several requests, at most
-        `max_concurrency` of them at a time; if one fails, the call fails.
+        A list longer than the model's max_batch_size becomes several requests, with at most
+        `max_concurrency` in flight. If one fails, the call fails.
+
+        At most one of `operating_point`, `threshold` and `stage` may be given. With none of them
+        the policy's default operating point applies.
 
         Args:
-            inputs: A text or a (text, pair) tuple, for one answer; a list of either, for a list.
+            inputs: A text or a (text, pair) tuple for one answer, or a list of either.
             operating_point: Name of a set of thresholds in the policy.
-            threshold: Exit threshold of every stage but the last, in [0, 1]. A row exits when
-                its confidence is above it.
-            stage: Position (0-based) of the stage that alone answers.
-            timeout_s: Seconds that the whole call may take, retries included; None sets no limit.
-                At most one of operating_point, threshold and stage may be given; with none the
-                policy's default operating point holds.
+            threshold: Exit threshold of every stage but the last, in [0, 1]. A row exits if its
+                confidence is above it.
+            stage: Position of the only stage that answers, from 0.
+            timeout_s: Time limit of the whole call with its retries, in seconds; None for no limit.
 
         Returns:
-            The answer, or the answers in the order of the inputs; none for an empty list.
+            The answer, or a list of the answers in the order of the inputs.
 
         Raises:
-            InvalidRequest: An input or option is wrong; the message names the row.
-            ModelNotFound: The server does not know the model or version.
-            DeadlineExceeded: No answer within `timeout_s`.
-            ServerUnavailable: The server cannot be reached or is not ready, retries included.
+            InvalidRequest: An input or an option is wrong. The message names the row.
+            ModelNotFound: The server does not know the model or the version.
+            DeadlineExceeded: There was no answer within `timeout_s`.
+            ServerUnavailable: The server could not be reached or was not ready, after retries.
             RequestCancelled: The client was closed.
             ServerError: The server failed.
         """
@@ -196,33 +131,37 @@ class CascadeClient:
         stage: int | None = None,
         timeout_s: float | None = None,
     ) -> Generator[Classification, None, None]:
-        """Classify any number of rows, reading them as the answers are taken.
+        """Classify any number of rows. Rows are read as their answers are consumed.
 
-        At most `rows_per_request * max_concurrency` rows have been read and not yet answered.
-        Leaving the generator early (`close()`, or `break` and letting go of it) cancels what is
-        in flight.
+        At most `rows_per_request * max_concurrency` rows are read ahead of their answers. Closing
+        the generator, or leaving its loop and dropping it, cancels the requests in flight.
 
         Args:
-            inputs: Texts, or (text, pair) tuples; any iterable, read in this thread.
-            rows_per_request: Rows per request; no more than the model's max_batch_size are sent.
+            inputs: Any iterable of texts, or of (text, pair) tuples. It is read in this thread.
+            rows_per_request: Rows per request, but at most the model's max_batch_size.
             max_concurrency: Requests in flight.
             operating_point: As in `classify`.
             threshold: As in `classify`.
             stage: As in `classify`.
-            timeout_s: Seconds that each request may take, retries included; None sets no limit.
+            timeout_s: Time limit of each request with its retries, in seconds; None for no limit.
 
         Returns:
-            The answers, in the order of the inputs. An error, of the inputs too, is raised in
-            its place, after the answers for the rows before it.
+            A generator of the answers, in the order of the inputs. It raises an error, also one of
+            the inputs, after the answers for the rows before it.
 
         Raises:
-            InvalidRequest: An option is wrong. What `classify` raises comes from the generator.
+            InvalidRequest: An option is wrong. The generator raises the errors of `classify`.
         """
-        require_iterable_of_rows(inputs)
-        parameters = request_parameters(operating_point, threshold, stage)
-        Deadline.after(timeout_s)  # refuses a wrong value now rather than at the first row
-        rows_per_request = require_positive("rows_per_request", rows_per_request)
-        max_concurrency = require_positive("max_concurrency", max_concurrency)
+        # Checked now and not at the first row.
+        parameters = stream_parameters(
+            inputs,
+            rows_per_request=rows_per_request,
+            max_concurrency=max_concurrency,
+            operating_point=operating_point,
+            threshold=threshold,
+            stage=stage,
+            timeout_s=timeout_s,
+        )
 
         def requests() -> Iterator[list[Utf8Row] | Exception]:
             limit = self._drive(
@@ -235,12 +174,12 @@ class CascadeClient:
         )
 
     def status(self, *, timeout_s: float | None = DEFAULT_STATUS_TIMEOUT_S) -> ServerStatus:
-        """Ask how the server and the cascade are.
+        """Return the status of the server and the cascade.
 
         An unreachable server or an unknown model is a status, not an error.
 
         Args:
-            timeout_s: Seconds that all questions together may take; None sets no limit.
+            timeout_s: Time limit of all calls together, in seconds; None for no limit.
 
         Raises:
             InvalidRequest: `timeout_s` is not a positive number.
@@ -253,12 +192,12 @@ class CascadeClient:
         """Return the free parameters of the model's configuration.
 
         Args:
-            timeout_s: Seconds that it may take, retries included; None sets no limit.
+            timeout_s: Time limit with retries, in seconds; None for no limit.
 
         Raises:
-            ModelNotFound: The server does not know the model or version.
-            AccessRestricted: The server keeps its configuration to itself.
-            ServerUnavailable: The server cannot be reached or is not ready, retries included.
+            ModelNotFound: The server does not know the model or the version.
+            AccessRestricted: The server does not show its configuration.
+            ServerUnavailable: The server could not be reached or was not ready, after retries.
         """
         return self._drive(self._flows.model_parameters(Deadline.after(timeout_s)))
 
@@ -281,7 +220,7 @@ class CascadeClient:
         max_concurrency: int,
     ) -> Generator[Classification, None, None]:
         """Send requests from a window of threads, and yield their answers in order."""
-        cancellation = _Cancellation()
+        cancellation = Cancellation()
 
         def classify(rows: list[Utf8Row]) -> list[Classification]:
             flow = self._flows.classify(rows, parameters, make_deadline())
@@ -293,8 +232,7 @@ class CascadeClient:
             try:
                 while more or window:
                     full = not more or len(window) >= max_concurrency
-                    # Answers that are there go out before more rows are read: the source may
-                    # be slow.
+                    # Yield finished answers before reading more rows: the source may be slow.
                     if window and (full or window[0].done()):
                         yield from window.popleft().result()
                         continue
@@ -302,7 +240,7 @@ class CascadeClient:
                     if rows is None:
                         more = False
                     elif isinstance(rows, Exception):
-                        # It waits for its turn like an answer.
+                        # An error waits for its turn like an answer.
                         failed: Future[list[Classification]] = Future()
                         failed.set_exception(rows)
                         window.append(failed)
@@ -313,7 +251,12 @@ class CascadeClient:
                 for waiting in window:
                     waiting.cancel()
 
-    def _drive(self, flow: Flow[ResultT], cancellation: "_Cancellation | None" = None) -> ResultT:
+    def _connect(self) -> tritonclient.grpc.InferenceServerClient:
+        return tritonclient.grpc.InferenceServerClient(
+            self._flows.target.url, creds=self._credentials, channel_args=channel_arguments()
+        )
+
+    def _drive(self, flow: Flow[ResultT], cancellation: Cancellation | None = None) -> ResultT:
         """Perform the steps of a flow, and return its result."""
         try:
             step = next(flow)
@@ -327,7 +270,7 @@ class CascadeClient:
         except StopIteration as stop:
             return stop.value
 
-    def _perform(self, step: Step, cancellation: "_Cancellation | None") -> Any:
+    def _perform(self, step: Step, cancellation: Cancellation | None) -> Any:
         match step:
             case Pause(delay_s):
                 if cancellation is not None:
@@ -337,7 +280,7 @@ class CascadeClient:
                 return None
             case Call(method, arguments, timeout_s):
                 if self._closed:
-                    raise client_closed(self._flows.target)
+                    raise self._closed_error()
                 channel = self._pool.pick()
                 keywords = {**arguments, "client_timeout": timeout_s}
                 if cancellation is not None and method == "infer":
@@ -345,102 +288,8 @@ class CascadeClient:
                 return getattr(channel.client, method)(**keywords)
 
 
-class _StartedCall(Protocol):
-    def cancel(self) -> None: ...
-
-
-class _Cancellation:
-    """Cancels, from one thread, the calls that others wait for."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._cancelled = threading.Event()
-        self._calls: set[_StartedCall] = set()
-
-    def cancel(self) -> None:
-        """Cancel the calls in flight, and refuse new ones."""
-        with self._lock:
-            self._cancelled.set()
-            calls = list(self._calls)
-        for call in calls:
-            call.cancel()
-
-    def pause(self, delay_s: float) -> None:
-        """Wait, or raise `RequestCancelled` as soon as cancelled."""
-        if self._cancelled.wait(delay_s):
-            raise _stream_left()
-
-    def infer(
-        self,
-        channel: Channel[tritonclient.grpc.InferenceServerClient],
-        keywords: Mapping[str, Any],
-    ) -> Any:
-        """Call `infer` in a way that `cancel` reaches. Blocking `infer` gives no handle."""
-        answer: Future[Any] = Future()
-
-        def deliver(result: Any, error: Exception | None) -> None:
-            if error is not None:
-                answer.set_exception(error)
-            else:
-                answer.set_result(result)
-
-        with channel.starting:
-            call = cast("_StartedCall", channel.client.async_infer(callback=deliver, **keywords))
-        with self._lock:
-            self._calls.add(call)
-            cancelled = self._cancelled.is_set()
-        if cancelled:
-            call.cancel()
-        try:
-            return answer.result()
-        finally:
-            with self._lock:
-                self._calls.discard(call)
-
-
-def make_flows(
-    url: str,
-    model: str,
-    model_version: str | int | None,
-    *,
-    max_batch_size: int | None,
-    retry: RetryPolicy | None,
-    headers: Mapping[str, str] | None,
-    traffic: Mapping[str, float] | Mapping[int, float] | None,
-    traffic_by: str,
-) -> CascadeFlows:
-    """Return the conversations with a cascade, from what both clients are given.
-
-    Raises:
-        InvalidRequest: `url` is not host:port, `max_batch_size` is less than 1, or the shares of
-            `traffic` are none.
-    """
-    version = "" if model_version is None else str(model_version)
-    return CascadeFlows(
-        Target(require_address(url), model, version),
-        retry=retry if retry is not None else RetryPolicy(),
-        max_batch_size=(
-            None if max_batch_size is None else require_positive("max_batch_size", max_batch_size)
-        ),
-        headers=headers,
-        traffic=traffic_from_shares(traffic, rest=version, by=traffic_by),
-    )
-
-
-def client_closed(target: Target) -> CascadeClientError:
-    """Return the error of a call on a client that has been closed."""
-    return RequestCancelled(
-        f"the client of {target} is closed: call inside its `with` block, or make a new client",
-        target=target,
-    )
-
-
-def _stream_left() -> CascadeClientError:
-    return RequestCancelled("the stream was left before this request was answered")
-
-
 def _chunks(inputs: Iterable[object], rows_per_request: int) -> Iterator[list[Utf8Row] | Exception]:
-    """Gather rows into requests. What fails comes last, after the rows before it."""
+    """Gather rows into requests. A failure comes last, after the rows before it."""
     chunker = Chunker(rows_per_request)
     failure: Exception | None = None
     try:

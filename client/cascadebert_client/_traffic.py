@@ -1,6 +1,6 @@
-"""Which version of a cascade a request asks, where its traffic is shared among versions.
+"""The version of a cascade that a request goes to, if several versions share the traffic.
 
-Triton has no router: a call that names no version gets the newest that is loaded. So the client
+Triton has no router: a call without a version goes to the newest loaded version. So the client
 chooses.
 """
 
@@ -10,25 +10,25 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ._checks import is_real
-from ._requests import Utf8Row
+from ._rows import Utf8Row
 from .errors import InvalidRequest
 
 BY_REQUEST = "request"
 BY_TEXT = "text"
 BY = (BY_REQUEST, BY_TEXT)
-"""What is drawn for: each request at random, or each text, which then always has one version."""
+"""A version is drawn for each request, or chosen by the text so that equal texts get the same."""
 
-# What a sum of shares such as 0.7 + 0.2 + 0.1 may be above 1 in floating point.
+# In floating point a sum of shares such as 0.7 + 0.2 + 0.1 may be this much above 1.
 _ROUNDING = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Rows of one request that ask the same version.
+    """The rows of a request that go to one version.
 
     Attributes:
-        version: That they ask; the empty string lets the server choose.
-        indices: Of the rows, ascending.
+        version: The version; the empty string lets the server choose.
+        indices: The positions of the rows, ascending.
     """
 
     version: str
@@ -40,10 +40,10 @@ class Traffic:
     """Shares of the traffic, by version.
 
     Attributes:
-        rest: Version that gets what the shares leave; the empty string lets the server choose.
-        shares: Of the other versions, each above 0, together at most 1.
-        by_text: Whether equal rows always ask the same version.
-        draw: Draws from [0, 1).
+        rest: The version that gets the rest; the empty string lets the server choose.
+        shares: The shares of the other versions, each above 0, together at most 1.
+        by_text: Whether equal rows always go to the same version.
+        draw: Draws a number from [0, 1).
     """
 
     rest: str = ""
@@ -52,7 +52,7 @@ class Traffic:
     draw: Callable[[], float] = field(default=random.random, repr=False, compare=False)
 
     def parts(self, rows: Sequence[Utf8Row]) -> list[Part]:
-        """Return which rows of a request ask which version; every row is in one part."""
+        """Divide the rows of a request among the versions. Every row is in one part."""
         if not self.shares:
             return [Part(self.rest, range(len(rows)))]
         if not self.by_text:
@@ -65,8 +65,8 @@ class Traffic:
     def _version_at(self, place: float) -> str:
         """Return the version whose share covers a place in [0, 1).
 
-        Shares lie side by side from 0 on, the smallest version first. So a share that is raised
-        keeps the places that it had, where it is the only one.
+        Shares lie side by side from 0, the smallest version first. So if there is only one share
+        and it is raised, it keeps its places.
         """
         end = 0.0
         for version, share in self.shares.items():
@@ -82,15 +82,15 @@ def traffic_from_shares(
     rest: str = "",
     by: str = BY_REQUEST,
 ) -> Traffic:
-    """Return checked shares.
+    """Return the shares after checking them.
 
     Args:
-        shares: By version, each from 0 to 1, together at most 1; None for no shares.
-        rest: The version that gets what is left.
+        shares: The shares by version, each from 0 to 1, together at most 1; None for none.
+        rest: The version that gets the rest.
         by: One of `BY`.
 
     Raises:
-        InvalidRequest: A share or a version is none, or `by` is something else.
+        InvalidRequest: A share, a version or `by` is wrong.
     """
     if by not in BY:
         raise InvalidRequest(f"traffic_by is {by!r}: give {' or '.join(map(repr, BY))}")
@@ -119,19 +119,19 @@ def traffic_from_shares(
     total = sum(checked.values())
     if total > 1 + _ROUNDING:
         raise InvalidRequest(
-            f"the shares of traffic are {total:g} together: they may be 1 at most; what is left "
-            "goes to model_version, or to the version that the server chooses"
+            f"the shares of traffic are {total:g} together: give at most 1; the rest goes to "
+            "model_version, or to the version that the server chooses"
         )
-    # In one order for all clients, whatever theirs is.
+    # In the same order for all clients.
     kept = {version: checked[version] for version in sorted(checked, key=int)}
     return Traffic(rest, {v: s for v, s in kept.items() if s > 0}, by == BY_TEXT)
 
 
 def _place_of(row: Utf8Row) -> float:
-    """Return a place in [0, 1) that is always the same for a row, and uniform over rows."""
+    """Return a place in [0, 1): always the same for a row, and uniform over rows."""
     text, pair = row
     digest = hashlib.blake2b(text, digest_size=8)
     if pair is not None:
-        digest.update(b"\0" + pair)  # no text has a NUL character
-    # 53 bits, all of which a float holds: the quotient never rounds up to 1.
+        digest.update(b"\0" + pair)  # texts have no NUL character
+    # A float holds all 53 bits, so the quotient never rounds up to 1.
     return (int.from_bytes(digest.digest(), "big") >> 11) / 2**53

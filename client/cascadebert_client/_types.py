@@ -1,4 +1,4 @@
-"""What the client hands back: frozen values, one per row or per question."""
+"""The results of the client's calls."""
 
 from dataclasses import dataclass
 
@@ -13,11 +13,10 @@ class Classification:
         label: The winning label.
         probabilities: One float32 value per label, in the order of the policy's labels.
         confidence: The stage's confidence signal, by default the largest probability, 0 to 1. It is
-            exactly the server's float32, so its `repr`,
-            sent back as a threshold, is that same float32.
-        exit_stage: Position (0-based) of the stage that answered.
-        degraded: Whether the row was answered below the threshold that was asked for.
-        policy: Id of the policy that decided.
+            exactly the server's float32, so it can be sent back as a threshold unchanged.
+        exit_stage: Position of the stage that answered, from 0.
+        degraded: Whether the row was answered below the requested threshold.
+        policy: The id of the policy that decided.
     """
 
     label: str
@@ -34,11 +33,11 @@ class ModelStatus:
 
     Attributes:
         name: The model's name on the server.
-        ready: Whether the version that was asked for answers requests.
+        ready: Whether the requested version answers requests.
         versions: The versions that the server has loaded.
-        max_batch_size: Rows that one request may carry; None where the server does not say.
-        problem: Why it is not ready or could not be described; None when all is well.
-        operating_points: What a call may name; empty where the configuration lists none.
+        max_batch_size: Rows in one request at most; None if unknown.
+        problem: Why it is not ready or its configuration could not be read; None without a problem.
+        operating_points: The operating points in its configuration.
     """
 
     name: str
@@ -51,17 +50,17 @@ class ModelStatus:
 
 @dataclass(frozen=True, slots=True)
 class ModelStatistics:
-    """What one version of a model has done since the server loaded it.
+    """The counters of one version of a model since the server loaded it.
 
     Attributes:
         name: The model: the cascade itself, or one of its stages.
         version: Its version.
         inference_count: Rows answered.
-        execution_count: Batches executed; rows per batch is the quotient of the two.
+        execution_count: Batches executed.
         failure_count: Requests that failed.
-        mean_ms: Mean time of a successful request on the server, in milliseconds, its queue
-            included; None before the first. For the cascade it ends when `execute` returns,
-            so the later stages of deferred rows are not in it.
+        mean_ms: Mean time of a successful request on the server with its time in the queue, in
+            milliseconds; None before the first. For the cascade it ends when `execute` returns, so
+            it does not include the later stages of deferred rows.
     """
 
     name: str
@@ -77,14 +76,14 @@ class ServerStatus:
     """The state of a server and of the cascade on it.
 
     Attributes:
-        url: Where it was asked.
-        live: Whether the server answers at all.
-        ready: Whether it says that it can serve.
-        name: What it calls itself; None where it does not say.
-        version: Its version; None where it does not say.
+        url: The address that was called.
+        live: Whether the server answers.
+        ready: Whether the server reports that it can serve.
+        name: Its name; None if unknown.
+        version: Its version; None if unknown.
         model: The cascade.
-        statistics: The cascade's and its stages' counters; empty where the server withholds them.
-        problem: Why the server is not live or ready; None when all is well.
+        statistics: The counters of the cascade and its stages; empty if the server hides them.
+        problem: Why the server is not live or ready; None without a problem.
     """
 
     url: str

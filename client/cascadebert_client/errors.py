@@ -1,21 +1,21 @@
-"""Everything that the client raises, as one tree, and the one place that makes it.
+"""The client's exceptions, and the one place that translates those of tritonclient and gRPC.
 
 ::
 
     CascadeClientError
     ├── InvalidRequest        the inputs or options are wrong: the same call fails again
     ├── ModelNotFound         the server does not know the model or the version
-    ├── DeadlineExceeded      no answer within timeout_s
-    ├── ServerUnavailable     not reachable, not ready, or its queue is full: retried already
-    ├── RequestCancelled      the call was cancelled, or its client closed
+    ├── DeadlineExceeded      there was no answer within timeout_s
+    ├── ServerUnavailable     not reachable, not ready, or queue full; after retries
+    ├── RequestCancelled      the call was cancelled, or its client was closed
     └── ServerError           the server failed
-        ├── AccessRestricted      it wants a header or a right that the client lacks
-        └── UnexpectedResponse    it answered, but not as a cascade does
+        ├── AccessRestricted      the server requires a header or a right that the client lacks
+        └── UnexpectedResponse    the response is not a cascade's
 
-Errors of tritonclient and gRPC become these in `translated`, and stay reachable as `__cause__`.
+`translated` makes them from foreign exceptions, which remain available as `__cause__`.
 """
 
-# ruff: noqa: N818 - the names say what happened, as httpx's do; the base class says that it is one.
+# ruff: noqa: N818 - the names say what happened, as in httpx; only the base class ends in Error.
 
 import re
 from dataclasses import dataclass
@@ -26,11 +26,11 @@ from tritonclient.utils import InferenceServerException
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Which model is called where; error messages carry it.
+    """The model that is called, for calls and error messages.
 
     Attributes:
         url: `host:port` of the server's gRPC endpoint.
-        model: Name of the cascade.
+        model: The name of the cascade.
         model_version: Its version; the empty string lets the server choose.
     """
 
@@ -47,7 +47,7 @@ class CascadeClientError(Exception):
     """Base of all errors of this package.
 
     Attributes:
-        target: The model that was called; None where the error arose before a call.
+        target: The model that was called; None if the error came before a call.
     """
 
     def __init__(self, message: str, *, target: Target | None = None):
@@ -56,10 +56,10 @@ class CascadeClientError(Exception):
 
 
 class InvalidRequest(CascadeClientError):
-    """The inputs or the options are wrong; found by the client, or INVALID_ARGUMENT.
+    """The inputs or the options are wrong. The client found it, or the server (INVALID_ARGUMENT).
 
     Attributes:
-        row: Index of the offending row among the inputs (0-based); None where it is not one row.
+        row: Position of the wrong row among the inputs, from 0; None if it is not one row.
     """
 
     def __init__(self, message: str, *, target: Target | None = None, row: int | None = None):
@@ -72,13 +72,13 @@ class ModelNotFound(CascadeClientError):
 
 
 class DeadlineExceeded(CascadeClientError):
-    """No answer came within `timeout_s`, or the server gave up on it in its queue."""
+    """There was no answer within `timeout_s`, or the request expired in the server's queue."""
 
 
 class ServerUnavailable(CascadeClientError):
-    """The server is not reachable, not ready, or refuses more work (UNAVAILABLE).
+    """The server is not reachable, not ready, or its queue is full (UNAVAILABLE).
 
-    The client has already retried it, within the deadline.
+    The client has already retried the call within its deadline.
     """
 
 
@@ -87,15 +87,15 @@ class RequestCancelled(CascadeClientError):
 
 
 class ServerError(CascadeClientError):
-    """The server failed to answer: INTERNAL, and every status without a class of its own."""
+    """The server failed: INTERNAL, and every status without its own class."""
 
 
 class AccessRestricted(ServerError):
-    """The server keeps this part of its protocol to callers that show a header or credentials."""
+    """The server requires a header or credentials for this part of its protocol."""
 
 
 class UnexpectedResponse(ServerError):
-    """The response lacks an output of the cascade contract, or one has another shape or type."""
+    """The response is not a cascade's: an output is missing or has another shape or type."""
 
 
 FOREIGN_ERRORS = (
@@ -107,25 +107,25 @@ FOREIGN_ERRORS = (
     ValueError,
     grpc.aio.UsageError,
 )
-"""What a call may raise that `translated` has to look at; all else is a bug."""
+"""The exceptions that `translated` looks at. Any other exception from a call is a bug."""
 
-# Triton 2.51 prefixes all of these with "Request for unknown model: ", also when the model is
-# known and only not ready, so the end of the message decides and the status does not:
+# Triton 2.51 begins all of these with "Request for unknown model: ", even if the model is known and
+# only not ready. So the end of the message decides, and not the status:
 #   NOT_FOUND    … 'x' is not found
 #   NOT_FOUND    … 'x' has no available versions         (loading, unloading, server exiting)
-#   UNAVAILABLE  … 'x' version 1 is not at ready state   (the same, when a version was named)
+#   UNAVAILABLE  … 'x' version 1 is not at ready state   (the same, if a version was named)
 _NOT_READY = re.compile(r"is not (at )?ready|has no available versions", re.IGNORECASE)
 _UNKNOWN_MODEL = re.compile(
     r"unknown model|requested model .*is not available|model version is not available",
     re.IGNORECASE,
 )
-# The statuses under which versions of Triton report the state of a model.
+# The statuses that versions of Triton use to report the state of a model.
 _MODEL_STATE_CODES = frozenset({"NOT_FOUND", "UNAVAILABLE", "INVALID_ARGUMENT"})
-# gRPC's words when there is no connection, rather than a server that refuses.
+# gRPC's words if there is no connection. Otherwise the server refused.
 _NOT_REACHED = re.compile(r"failed to connect|resolving|socket closed|connection", re.IGNORECASE)
 # The dynamic batcher drops a request whose `timeout` has passed with status UNAVAILABLE.
 _TIMED_OUT_IN_QUEUE = re.compile(r"request timeout expired", re.IGNORECASE)
-# A proxy in front, in HTTP's words, which gRPC hands on as they are.
+# An HTTP status from a proxy, which gRPC passes on.
 _REFUSED_BY_PROXY = re.compile(r"http2 header with status: (400|401|403|413)")
 _RESTRICTED = re.compile(r"protocol is restricted", re.IGNORECASE)
 _TOO_MANY_ROWS = re.compile(r"batch-size must be <=", re.IGNORECASE)
@@ -134,17 +134,17 @@ _TOO_MANY_ROWS = re.compile(r"batch-size must be <=", re.IGNORECASE)
 def translated(
     error: Exception, target: Target, *, timeout_s: float | None = None, attempts: int = 1
 ) -> CascadeClientError | None:
-    """Return the error of this package that a foreign error stands for, to be raised from it.
+    """Translate an exception of tritonclient or gRPC. Raise the result `from` it.
 
     Args:
-        error: What tritonclient or gRPC raised.
+        error: The exception of a call.
         target: The model that was called.
-        timeout_s: The deadline that the caller gave, in seconds.
-        attempts: How often the call was tried.
+        timeout_s: The caller's time limit, in seconds.
+        attempts: The number of attempts.
 
     Returns:
-        The error to raise, `error` itself when it is already one of this package, or None when
-        it comes from neither (a bug, which should be seen as it is).
+        The exception to raise; `error` itself if it is already one of this package; None if it is
+        not an exception of a call but a bug, which should be raised unchanged.
     """
     if isinstance(error, CascadeClientError):
         return error
@@ -161,7 +161,7 @@ def translated(
 
 
 def _code_and_message(error: Exception) -> tuple[str, str] | None:
-    """Return the name of the gRPC status and the server's words, or None for other errors."""
+    """Return the name of the gRPC status and the server's message, or None for other errors."""
     if isinstance(error, InferenceServerException):
         status = error.status()
         code = str(status).rpartition(".")[2] if status is not None else "UNKNOWN"
@@ -208,20 +208,20 @@ def _from_special_message(
 ) -> CascadeClientError | None:
     if _TIMED_OUT_IN_QUEUE.search(message):
         return DeadlineExceeded(
-            f"{target} gave the request up in its queue{_within(timeout_s)}: "
-            "raise timeout_s, or send less at once",
+            f"the request expired in the queue of {target}{_within(timeout_s)}: raise timeout_s, "
+            "or send less at once",
             target=target,
         )
     if found := _REFUSED_BY_PROXY.search(message):
         if found[1] == "413":
             return InvalidRequest(
-                f"a proxy in front of {target} refuses so large a request (HTTP 413): send fewer "
-                "rows at once, or shorter texts",
+                f"a proxy in front of {target} refuses a request of this size (HTTP 413): send "
+                "fewer rows at once, or shorter texts",
                 target=target,
             )
         return AccessRestricted(
             f"a proxy in front of {target} refuses this caller (HTTP {found[1]}): give the client "
-            "credentials=… that it accepts, and ask only what it lets through",
+            "credentials=… that it accepts, and make only calls that it allows",
             target=target,
         )
     if _RESTRICTED.search(message):

@@ -1,4 +1,4 @@
-"""Rows of text from files and standard input; what is wrong with one names its file and line."""
+"""Rows of text from files and standard input. Errors name the file and the line."""
 
 import csv
 import json
@@ -6,17 +6,26 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import PurePath
 from typing import Any, BinaryIO, TypeAlias
 
-from ._requests import Row, text_problem
+from ._rows import Row, text_problem
 from .errors import InvalidRequest
 
 Line: TypeAlias = tuple[int, str]
 """A line with its number, counted from 1."""
 
 Values: TypeAlias = tuple[int, list[Any]]
-"""The values of a record with the number of its first line."""
+"""The values of a record, with the number of its first line."""
 
 Record: TypeAlias = tuple[int, list[Any] | None]
-"""The fields of a record with the number of its first line; None for a blank one."""
+"""The fields of a record, with the number of its first line; None for a blank line."""
+
+__all__ = [
+    "SUFFIXES",
+    "Values",
+    "rows_from_file",
+    "rows_from_lines",
+    "text_problem",
+    "values_from_file",
+]
 
 SUFFIXES = (".tsv", ".csv", ".jsonl")
 
@@ -26,11 +35,12 @@ def rows_from_lines(stream: BinaryIO, name: str, *, pairs: bool) -> Iterator[Row
 
     Args:
         stream: UTF-8, with or without a byte-order mark.
-        name: What messages call it.
+        name: Its name in messages.
         pairs: Whether a tab separates a text from its pair.
 
     Raises:
-        InvalidRequest: While iterating: a line is not UTF-8, has no text, or not one tab.
+        InvalidRequest: While iterating: a line is not UTF-8, has no text, or, for pairs, does not
+            have exactly one tab.
     """
     columns = ["text", "pair"] if pairs else ["text"]
 
@@ -45,16 +55,16 @@ def rows_from_lines(stream: BinaryIO, name: str, *, pairs: bool) -> Iterator[Row
 def rows_from_file(
     stream: BinaryIO, name: str, text_column: str, pair_column: str | None
 ) -> Iterator[Row]:
-    """Return the texts of a table; see `values_from_file` for the kinds of files.
+    """Return the texts of a file; see `values_from_file` for the formats.
 
     Args:
-        stream: UTF-8, with or without a byte-order mark; its header is read at once.
-        name: The file's name; messages begin with it.
+        stream: UTF-8, with or without a byte-order mark. The header is read at once.
+        name: The file's name, which messages begin with.
         text_column: Column (or key) of the text.
-        pair_column: Column (or key) of the pair; None for single texts.
+        pair_column: Column (or key) of the second text of a pair; None for single texts.
 
     Raises:
-        InvalidRequest: The suffix is another or the column missing; while iterating: a line
+        InvalidRequest: The suffix is unknown or a column is missing; while iterating: a line
             cannot be read or has no text.
     """
     columns = [text_column] if pair_column is None else [text_column, pair_column]
@@ -65,20 +75,20 @@ def rows_from_file(
 def values_from_file(
     stream: BinaryIO, name: str, columns: Sequence[str], naming_remedy: str
 ) -> Iterator[Values]:
-    """Return the values of some columns of a table, whose kind the suffix of its name tells.
+    """Return the values of some columns of a file. The suffix of its name tells the format.
 
-    A .tsv file is read as GLUE's are: a header, tabs, and quotes that mean nothing. A .csv file
-    has a header and quotes. A .jsonl file has one object per line, whose values keep their types.
-    Blank lines are allowed at the end only.
+    A .tsv file has a header and tabs, and quotes have no meaning, as in GLUE. A .csv file has a
+    header and quotes. A .jsonl file has one object per line, whose values keep their types. Blank
+    lines are only allowed at the end.
 
     Args:
-        stream: UTF-8, with or without a byte-order mark; its header is read at once.
-        name: The file's name; messages begin with it.
+        stream: UTF-8, with or without a byte-order mark. The header is read at once.
+        name: The file's name, which messages begin with.
         columns: Columns (or keys) to read.
-        naming_remedy: What ends the message on a missing column: how to name another.
+        naming_remedy: The end of the message on a missing column: how to name another column.
 
     Raises:
-        InvalidRequest: The suffix is another or a column missing; while iterating: a line
+        InvalidRequest: The suffix is unknown or a column is missing; while iterating: a line
             cannot be read.
     """
     lines = _lines(stream, name)
@@ -121,7 +131,7 @@ def _lines(stream: BinaryIO, name: str) -> Iterator[Line]:
 def _records(lines: Iterable[Line], fields: Callable[[str], list[str]]) -> Iterator[Record]:
     for number, line in lines:
         content = line.rstrip("\r\n")
-        # A line of nothing but tabs has fields, which are empty: that is another mistake.
+        # A line of tabs is not blank: it has empty fields, which is another mistake.
         yield number, fields(content) if content.strip(" ") else None
 
 
@@ -135,7 +145,7 @@ def _csv_records(lines: Iterator[Line], name: str) -> Iterator[Record]:
             return
         except csv.Error as exc:
             raise InvalidRequest(
-                f"{name}:{first_line}: not CSV: {exc}: mend the quotes of this record"
+                f"{name}:{first_line}: not CSV: {exc}: correct the quotes of this record"
             ) from exc
         yield first_line, fields or None
 
@@ -167,7 +177,7 @@ def _json_records(
 
 
 def _unblanked(records: Iterator[Record], name: str) -> Iterator[Values]:
-    """Leave out blank lines at the end, and refuse those before."""
+    """Leave out blank lines at the end, and refuse blank lines before it."""
     blank_line: int | None = None
     for number, fields in records:
         if fields is None:

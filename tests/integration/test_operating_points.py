@@ -89,9 +89,7 @@ def test_a_point_is_chosen_per_request_and_may_differ_by_label(
     assert points["by-label"].thresholds == policy.operating_points["by-label"]
     assert points["by-label"].deferral == 0.75
     text = status_text(status)
-    assert (
-        "promises another answer than the last stage's on at most 2%, with 95% confidence" in text
-    )
+    assert "at most 2% of the inputs, with 95% confidence" in text
     assert "everything (default)" in text
 
 

@@ -15,7 +15,7 @@ import grpc
 import pytest
 
 from cascadebert_client import CascadeClient
-from cascadebert_client.cli.commands import main
+from cascadebert_client.cli import main
 from tests.unit.fake_triton import POLICY, FakeTriton, expected
 
 
@@ -436,7 +436,7 @@ def test_status_of_a_wrong_address_is_exit_code_2(capsys: Capture):
 
 def test_the_client_needs_neither_torch_nor_transformers():
     code = (
-        "import sys, cascadebert_client, cascadebert_client.cli.commands\n"
+        "import sys, cascadebert_client, cascadebert_client.cli\n"
         "heavy = {'torch', 'transformers', 'onnx', 'onnxruntime', 'tokenizers'}\n"
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
         "assert all(hasattr(cascadebert_client, n) for n in cascadebert_client.__all__)\n"

@@ -8,6 +8,7 @@ import pytest
 
 from cascadebert_build.repository.model_config import config_from_text, describe_policy, parameter
 from cascadebert_client._operating_points import OperatingPoint, points_from_parameters
+from cascadebert_core.guarantee import Guarantee, budget_as_text
 from tests.support.policies import make_policy
 
 
@@ -27,27 +28,27 @@ def test_what_the_build_writes_the_client_reads() -> None:
 
 
 @pytest.mark.parametrize(
-    ("goal", "sentence"),
+    ("goal", "words"),
     [
         (
             {"promise": {"kind": "max_accuracy_drop", "limit": 0.005, "confidence": 0.99}},
-            "promises accuracy at most 0.5 points below the last stage's, with 99% confidence",
+            f"guarantee: {Guarantee('max_accuracy_drop', 0.005, 0.99)}",
         ),
         (
             {"budget": {"kind": "max_deferral_rate", "limit": [0.25, 0.5]}},
-            "at most 0.25/0.5 deferred by a stage; promises nothing",
+            f"budget: {budget_as_text('max_deferral_rate', [0.25, 0.5])}",
         ),
         (
             {"budget": {"kind": "min_speedup", "limit": 2.0}},
-            "at least 2 times cheaper than the last stage; promises nothing",
+            f"budget: {budget_as_text('min_speedup', [2.0])}",
         ),
         ({}, None),
     ],
 )
-def test_goals_in_words(goal: dict[str, object], sentence: str | None) -> None:
+def test_goals_are_in_the_words_of_the_core(goal: dict[str, object], words: str | None) -> None:
     raw = {"p": {"thresholds": [0.5], "exits": [0.75, 0.25], "speedup": 1.5, **goal}}
     (point,) = points_from_parameters({"operating_points": json.dumps(raw)})
-    assert point.goal == sentence
+    assert point.goal == words
     assert point.deferral == 0.25
 
 

@@ -9,18 +9,16 @@ from numpy.typing import NDArray
 from tritonclient.utils import deserialize_bytes_tensor
 
 from cascadebert_client import InvalidRequest, UnexpectedResponse
-from cascadebert_client._requests import (
-    OUTPUTS,
+from cascadebert_client._requests import infer_arguments, parse_response, request_parameters
+from cascadebert_client._rows import (
     Chunker,
     RowEncoder,
     encode_inputs,
-    infer_arguments,
-    parse_response,
-    request_parameters,
     require_iterable_of_rows,
     split,
 )
 from cascadebert_client.errors import Target
+from cascadebert_core.contract import OUTPUTS
 
 TARGET = Target("localhost:8001", "cascade")
 

@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cascadebert_client._audit import PARAMETER, counts_from_samples, guarantees_from_parameters
+from cascadebert_client._audit import counts_from_samples
 from cascadebert_client._metrics_text import Sample, samples_from_text
-from cascadebert_client._operating_points import points_from_parameters
+from cascadebert_client._operating_points import guarantees_from_parameters, points_from_parameters
 from cascadebert_client.errors import UnexpectedResponse
+from cascadebert_core.contract import OPERATING_POINTS
 from tests.support.fuzzing import ANY_TEXT, json_values, mutated
 from tests.support.sizes import sized
 
@@ -66,7 +67,8 @@ def test_a_damaged_metrics_page_is_read_or_refused(data: st.DataObject) -> None:
 
 
 NAME = st.from_regex(r"[a-zA-Z_:][a-zA-Z0-9_:]{0,10}", fullmatch=True)
-LABEL = st.from_regex(r"[a-zA-Z_][a-zA-Z0-9_]{0,10}", fullmatch=True)
+# Names that begin with two underscores are Prometheus's own.
+LABEL = st.from_regex(r"(?!__)[a-zA-Z_][a-zA-Z0-9_]{0,10}", fullmatch=True)
 # Prometheus ends a line at \n alone, and so may a label hold whatever else Python calls a line.
 VALUE = st.text(max_size=12)
 
@@ -94,11 +96,11 @@ def test_what_prometheus_may_write_is_read_as_it_was_meant(
 
 def read_points(text: str) -> None:
     """A status shows what it can and never fails; an audit says what it cannot read."""
-    for point in points_from_parameters({PARAMETER: text}):
+    for point in points_from_parameters({OPERATING_POINTS: text}):
         assert isinstance(point.name, str)
         assert point.goal is None or len(point.goal) < 10_000
     try:
-        guarantees = guarantees_from_parameters({PARAMETER: text})
+        guarantees = guarantees_from_parameters({OPERATING_POINTS: text})
     except UnexpectedResponse as exc:
         assert str(exc)
         return

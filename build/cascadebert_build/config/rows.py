@@ -12,9 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cascadebert_client._requests import text_problem
 from cascadebert_client.errors import InvalidRequest
-from cascadebert_client.sources import SUFFIXES, Values, values_from_file
+from cascadebert_client.sources import SUFFIXES, Values, text_problem, values_from_file
 from cascadebert_core.tokenization import Text
 
 from ..errors import UsageError

@@ -1,7 +1,7 @@
-"""`python -m cascadebert_client.cli COMMAND`: the client's commands without the build package."""
+"""`python -m cascadebert_client.cli COMMAND`."""
 
 import sys
 
-from .commands import main
+from . import main
 
 sys.exit(main())

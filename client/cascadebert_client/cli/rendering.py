@@ -1,13 +1,15 @@
-"""Classifications and status as text, for people and for programs."""
+"""Answers, status and audits as text, for people and for programs."""
 
 import dataclasses
 import json
 from collections.abc import Sequence
 from typing import Protocol
 
+from tabulate import tabulate
+
 from .._audit import PointAudit, sentence
 from .._operating_points import OperatingPoint
-from .._requests import Row
+from .._rows import Row
 from .._types import Classification, ModelStatus, ServerStatus
 
 _NARROWEST_LABEL = 10
@@ -17,16 +19,16 @@ class Renderer(Protocol):
     """Turns answers into lines, one by one."""
 
     def header(self) -> str:
-        """Return what comes before any answer: a whole line, or nothing."""
+        """Return the text before the first answer: a whole line, or nothing."""
         ...
 
     def line(self, index: int, row: Row, answer: Classification) -> str:
         """Return the line of one answer.
 
         Args:
-            index: Position of the row among the inputs (0-based).
+            index: The row's position among the inputs, from 0.
             row: The row.
-            answer: Its answer.
+            answer: The answer.
         """
         ...
 
@@ -34,22 +36,24 @@ class Renderer(Protocol):
 class Table:
     """Aligned columns, for people."""
 
+    # Not made with tabulate: it needs all rows at once, and answers come one by one.
+
     def __init__(self, width: int | None):
         """Start a table.
 
         Args:
-            width: Characters that a line may have; None for as many as it takes.
+            width: The most characters in a line; None for no limit.
         """
         self._width = width
         self._label_width = _NARROWEST_LABEL
 
     def header(self) -> str:
-        """Return nothing: the names of the columns come with the first answer, if one comes."""
+        """Return nothing: the column names come with the first answer."""
         return ""
 
     def line(self, index: int, row: Row, answer: Classification) -> str:
-        """Return one answer, the text last and shortened to the width."""
-        # Answers come one by one, so the column can only grow.
+        """Return one answer. The text comes last and is cut at the width."""
+        # The column can only grow: earlier lines are already printed.
         self._label_width = max(self._label_width, len(answer.label))
         text = " | ".join(row) if isinstance(row, tuple) else row
         degraded = "(degraded) " if answer.degraded else ""
@@ -71,12 +75,12 @@ class JsonLines:
         """Start.
 
         Args:
-            ascii_only: Whether to escape all else, for an output of unknown encoding.
+            ascii_only: Whether to escape all other characters, for an output of unknown encoding.
         """
         self._ascii_only = ascii_only
 
     def header(self) -> str:
-        """Return nothing: the lines name their fields."""
+        """Return nothing: each line names its fields."""
         return ""
 
     def line(self, index: int, row: Row, answer: Classification) -> str:
@@ -88,14 +92,14 @@ class JsonLines:
 
 
 class TabSeparated:
-    """A header and tab-separated values. White space inside a text becomes a single space."""
+    """A header and tab-separated values. White space in a text becomes a single space."""
 
     def header(self) -> str:
-        """Return the names of the columns."""
+        """Return the column names."""
         return "row\tlabel\tconfidence\texit_stage\tdegraded\tpolicy\ttext\ttext_pair\n"
 
     def line(self, index: int, row: Row, answer: Classification) -> str:
-        """Return one answer with its row; confidence with all its digits."""
+        """Return one answer with its row. The confidence has all digits."""
         text, pair = row if isinstance(row, tuple) else (row, "")
         fields = (
             str(index),
@@ -122,10 +126,14 @@ def status_text(status: ServerStatus) -> str:
     lines.append(f"model   {_model_text(status.model)}")
     if status.model.problem is not None:
         lines.append(f"        {status.model.problem}")
-    lines += _point_lines(status.model.operating_points)
-    if status.statistics:
-        rows = [("", "version", "inferences", "executions", "failures", "mean ms")]
-        rows += [
+    lines += _table(
+        ("operating point", "thresholds", "deferred", "speed-up", ""),
+        [_point_cells(point) for point in status.model.operating_points],
+        ("left", "right", "right", "right", "left"),
+    )
+    lines += _table(
+        ("", "version", "inferences", "executions", "failures", "mean ms"),
+        [
             (
                 each.name,
                 each.version,
@@ -135,45 +143,33 @@ def status_text(status: ServerStatus) -> str:
                 "-" if each.mean_ms is None else f"{each.mean_ms:.2f}",
             )
             for each in status.statistics
-        ]
-        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-        lines.append("")
-        for name, *values in rows:
-            cells = [f"{value:>{width}}" for value, width in zip(values, widths[1:], strict=True)]
-            lines.append("  ".join([f"{name:<{widths[0]}}", *cells]))
-    return _printable("\n".join(lines), keep="\n")
+        ],
+        ("left", *["right"] * 5),
+    )
+    return "\n".join(map(_printable, lines))
 
 
-def _point_lines(points: Sequence[OperatingPoint]) -> list[str]:
-    if not points:
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]], align: Sequence[str]) -> list[str]:
+    """Return the lines of a table after a blank line, or nothing for a table without rows."""
+    if not rows:
         return []
-    rows = [("operating point", "thresholds", "deferred", "speed-up", "")]
-    for point in points:
-        thresholds = ", ".join(
-            "/".join(f"{t:.4f}" for t in (each if isinstance(each, tuple) else (each,)))
-            for each in point.thresholds
-        )
-        rows.append(
-            (
-                f"{point.name}{' (default)' if point.default else ''}",
-                thresholds or "-",
-                "-" if point.deferral is None else f"{point.deferral:.1%}",
-                "-" if point.speedup is None else f"{point.speedup:.2f}",
-                point.goal or "",
-            )
-        )
-    widths = [max(len(row[column]) for row in rows) for column in range(4)]
-    return [
-        "",
-        *(
-            "  ".join(
-                [f"{row[0]:<{widths[0]}}"]
-                + [f"{row[i]:>{widths[i]}}" for i in range(1, 4)]
-                + [row[4]]
-            ).rstrip()
-            for row in rows
-        ),
-    ]
+    cells = [[_printable(cell) for cell in row] for row in rows]
+    text = tabulate(cells, header, "plain", colalign=align, disable_numparse=True)
+    return ["", *(line.rstrip() for line in text.split("\n"))]
+
+
+def _point_cells(point: OperatingPoint) -> tuple[str, ...]:
+    thresholds = ", ".join(
+        "/".join(f"{t:.4f}" for t in (each if isinstance(each, tuple) else (each,)))
+        for each in point.thresholds
+    )
+    return (
+        f"{point.name}{' (default)' if point.default else ''}",
+        thresholds or "-",
+        "-" if point.deferral is None else f"{point.deferral:.1%}",
+        "-" if point.speedup is None else f"{point.speedup:.2f}",
+        point.goal or "",
+    )
 
 
 def status_json(status: ServerStatus) -> str:
@@ -182,7 +178,7 @@ def status_json(status: ServerStatus) -> str:
 
 
 def audit_text(model: str, points: Sequence[PointAudit]) -> str:
-    """Return what audits found, as lines for people.
+    """Return the audits of a cascade as lines for people.
 
     Args:
         model: The cascade.
@@ -191,36 +187,31 @@ def audit_text(model: str, points: Sequence[PointAudit]) -> str:
     lines: list[str] = []
     for point in points:
         counts = point.counts
+        share = "" if point.estimate is None else f" ({point.estimate:.3%})"
         lines += [
             f"{model}, operating point {point.operating_point} (policy {point.policy[:12]})",
-            f"  {_rows(counts.audited)} audited, {counts.disagreed:,} answered otherwise than by "
-            "the last stage" + (f" ({point.estimate:.3%})" if point.estimate is not None else ""),
-            f"  of all rows {point.interval.low:.3%} to {point.interval.high:.3%}, "
-            f"with {100 * point.confidence:.4g}% confidence however often you look",
+            f"  {_rows(counts.audited)} audited, {counts.disagreed:,} with another answer than the "
+            f"last stage's{share}",
+            f"  {point.interval.low:.3%} to {point.interval.high:.3%} of all rows, with "
+            f"{100 * point.confidence:.4g}% confidence however often you look",
         ]
         if counts.dropped:
-            lines.append(f"  {_rows(counts.dropped)} not audited for want of spare capacity")
+            lines.append(f"  {_rows(counts.dropped)} not audited because the audit queue was full")
         if counts.errors:
-            lines.append(f"  {_rows(counts.errors)} that the last stage could not be asked about")
+            lines.append(f"  {_rows(counts.errors)} whose audit failed")
         lines.append(f"  {sentence(point)}")
-    return _printable("\n".join(lines), keep="\n")
+    return "\n".join(map(_printable, lines))
 
 
 def audit_json(model: str, points: Sequence[PointAudit]) -> str:
-    """Return what audits found as one JSON object."""
-    return json.dumps(
-        {
-            "model": model,
-            "operating_points": [
-                {
-                    **dataclasses.asdict(point),
-                    "estimate": point.estimate,
-                    "sentence": sentence(point),
-                }
-                for point in points
-            ],
-        }
-    )
+    """Return the audits of a cascade as one JSON object."""
+    return json.dumps({"model": model, "operating_points": [_point_json(p) for p in points]})
+
+
+def _point_json(point: PointAudit) -> dict[str, object]:
+    fields = dataclasses.asdict(point)
+    fields["promise"] = fields.pop("guarantee")  # the key's name from before the field's
+    return {**fields, "estimate": point.estimate, "sentence": sentence(point)}
 
 
 def _rows(count: int) -> str:
@@ -236,6 +227,6 @@ def _model_text(model: ModelStatus) -> str:
     return "; ".join(parts)
 
 
-def _printable(text: str, keep: str = "") -> str:
-    """Replace what could steer a terminal (escapes, line breaks) by spaces."""
-    return "".join(each if each.isprintable() or each in keep else " " for each in text)
+def _printable(text: str) -> str:
+    """Replace characters that can control a terminal (escapes, line breaks) by spaces."""
+    return "".join(each if each.isprintable() else " " for each in text)

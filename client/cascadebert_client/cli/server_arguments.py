@@ -1,11 +1,13 @@
-"""The part of a command line that says where a server is, and what it wants to see."""
+"""The arguments that name a server and a cascade, and the client that they make."""
 
 import argparse
 import re
 from pathlib import Path
+from typing import Any, Protocol
 
 import grpc
 
+from .._sync import CascadeClient
 from ..errors import InvalidRequest
 
 DEFAULT_URL = "localhost:8001"
@@ -13,8 +15,16 @@ DEFAULT_URL = "localhost:8001"
 _HEADER_NAME = re.compile(r"[A-Za-z0-9_.-]+")
 
 
+class Subparsers(Protocol):
+    """The result of `ArgumentParser.add_subparsers`, whose class argparse keeps private."""
+
+    def add_parser(self, name: str, **options: Any) -> argparse.ArgumentParser:
+        """Add the parser of one command."""
+        ...
+
+
 def add_server_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add --url, --header and --tls-*: where the server is, and what it wants to see."""
+    """Add --url, --header and --tls-*: the server, and what it requires of a caller."""
     parser.add_argument(
         "--url",
         default=DEFAULT_URL,
@@ -26,23 +36,59 @@ def add_server_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="gRPC metadata of every call, such as the key of a restricted protocol (may be "
-        "repeated)",
+        help="gRPC metadata for every call, for example the key of a restricted protocol; may be "
+        "repeated",
     )
     parser.add_argument(
-        "--tls-ca", type=Path, metavar="FILE", help="speak TLS, and trust this authority (PEM)"
+        "--tls-ca", type=Path, metavar="FILE", help="use TLS, and trust this authority (PEM)"
     )
     parser.add_argument(
-        "--tls-cert", type=Path, metavar="FILE", help="own certificate, for mutual TLS (PEM)"
+        "--tls-cert", type=Path, metavar="FILE", help="the client's certificate for mutual TLS"
     )
-    parser.add_argument("--tls-key", type=Path, metavar="FILE", help="its key (PEM)")
+    parser.add_argument(
+        "--tls-key", type=Path, metavar="FILE", help="the private key of --tls-cert"
+    )
+
+
+def add_connection_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the server's arguments, --model and --model-version."""
+    add_server_arguments(parser)
+    parser.add_argument(
+        "--model",
+        default="cascade",
+        metavar="NAME",
+        help="the cascade's model name (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--model-version", metavar="VERSION", help="its version (default: the server chooses)"
+    )
+
+
+def client_from_arguments(args: argparse.Namespace, **options: Any) -> CascadeClient:
+    """Return the client of `add_connection_arguments`.
+
+    Args:
+        args: The parsed arguments.
+        **options: More arguments for `CascadeClient`.
+
+    Raises:
+        InvalidRequest: An argument is wrong.
+    """
+    return CascadeClient(
+        args.url,
+        args.model,
+        args.model_version,
+        headers=headers_from_arguments(args),
+        credentials=credentials_from_arguments(args),
+        **options,
+    )
 
 
 def credentials_from_arguments(args: argparse.Namespace) -> grpc.ChannelCredentials | None:
-    """Return the TLS credentials that --tls-* ask for; None without them.
+    """Return the TLS credentials of --tls-*, or None without them.
 
     Raises:
-        InvalidRequest: A file cannot be read, or one is given without those it belongs to.
+        InvalidRequest: A file cannot be read, or one of the files is missing.
     """
     paths: list[Path | None] = [args.tls_ca, args.tls_key, args.tls_cert]
     if (args.tls_cert is None) != (args.tls_key is None):
@@ -59,7 +105,7 @@ def credentials_from_arguments(args: argparse.Namespace) -> grpc.ChannelCredenti
 
 
 def headers_from_arguments(args: argparse.Namespace) -> dict[str, str]:
-    """Return the gRPC metadata that --header asks for.
+    """Return the gRPC metadata of --header.
 
     Raises:
         InvalidRequest: A header is not NAME=VALUE.
@@ -69,7 +115,7 @@ def headers_from_arguments(args: argparse.Namespace) -> dict[str, str]:
     for header in given:
         name, separator, value = header.partition("=")
         if not _HEADER_NAME.fullmatch(name) or not separator:
-            # The value stays out of the message: it may be a secret.
+            # The message does not show the value, which may be a secret.
             raise InvalidRequest(f"--header {name!r} is not NAME=VALUE: give both")
         headers[name.lower()] = value
     return headers

@@ -1,0 +1,112 @@
+"""What the blocking client and the asyncio client share: their arguments and checks."""
+
+from collections.abc import Mapping
+from typing import Generic, Literal
+
+import grpc
+
+from ._channels import DEFAULT_CHANNELS, ChannelPool, ClientT, require_address
+from ._checks import require_positive
+from ._deadline import Deadline, RetryPolicy
+from ._flows import CascadeFlows
+from ._requests import Parameters, request_parameters
+from ._rows import require_iterable_of_rows
+from ._traffic import BY_REQUEST, traffic_from_shares
+from .errors import RequestCancelled, Target
+
+DEFAULT_CONCURRENCY = 8
+DEFAULT_ROWS_PER_REQUEST = 16
+DEFAULT_STATUS_TIMEOUT_S = 5.0
+
+
+class BaseClient(Generic[ClientT]):
+    """The settings of a client. Subclasses make the connections and perform the flows' steps."""
+
+    def __init__(
+        self,
+        url: str,
+        model: str = "cascade",
+        model_version: str | int | None = None,
+        *,
+        channels: int = DEFAULT_CHANNELS,
+        max_concurrency: int = DEFAULT_CONCURRENCY,
+        max_batch_size: int | None = None,
+        retry: RetryPolicy | None = None,
+        headers: Mapping[str, str] | None = None,
+        credentials: grpc.ChannelCredentials | None = None,
+        traffic: Mapping[str, float] | Mapping[int, float] | None = None,
+        traffic_by: Literal["request", "text"] = BY_REQUEST,
+    ):
+        """Set up the client. The first call opens the connections.
+
+        Args:
+            url: `host:port` of the server's gRPC endpoint.
+            model: Name of the cascade on the server.
+            model_version: Its version; None lets the server choose.
+            channels: Connections to use in turn. One limits throughput at high concurrency.
+            max_concurrency: Requests that one `classify` of a long list keeps in flight.
+            max_batch_size: Rows in one request at most; None reads it from the model's
+                configuration once, when a call first has several rows.
+            retry: When to try again if the server is unavailable.
+            headers: gRPC metadata for every call, for example the key of a restricted protocol.
+            credentials: TLS credentials (`grpc.ssl_channel_credentials(…)`); None does not encrypt.
+            traffic: Shares of the traffic for other versions, for example `{"2": 0.1}`: each from 0
+                to 1, together at most 1. The rest goes to `model_version`, or to the version that
+                the server chooses, its newest. The named versions must be loaded.
+            traffic_by: "request" draws a version for every request at random. "text" chooses it by
+                the text, so that equal rows get the answer of one version; a list's rows for
+                different versions are sent one request after the other. In both cases
+                `Classification.policy` tells which version answered.
+
+        Raises:
+            InvalidRequest: `url` is not host:port, a count is less than 1, or `traffic` is wrong.
+        """
+        version = "" if model_version is None else str(model_version)
+        self._flows = CascadeFlows(
+            Target(require_address(url), model, version),
+            retry=retry if retry is not None else RetryPolicy(),
+            max_batch_size=(
+                None
+                if max_batch_size is None
+                else require_positive("max_batch_size", max_batch_size)
+            ),
+            headers=headers,
+            traffic=traffic_from_shares(traffic, rest=version, by=traffic_by),
+        )
+        self._max_concurrency = require_positive("max_concurrency", max_concurrency)
+        self._pool = ChannelPool(self._connect, require_positive("channels", channels))
+        self._credentials = credentials
+        self._closed = False
+
+    def _connect(self) -> ClientT:
+        """Return tritonclient's client over a new connection."""
+        raise NotImplementedError
+
+    def _closed_error(self) -> RequestCancelled:
+        target = self._flows.target
+        return RequestCancelled(
+            f"the client of {target} is closed: call inside its `with` block, or make a new client",
+            target=target,
+        )
+
+
+def stream_parameters(
+    inputs: object,
+    *,
+    rows_per_request: object,
+    max_concurrency: object,
+    operating_point: str | None,
+    threshold: float | None,
+    stage: int | None,
+    timeout_s: float | None,
+) -> Parameters:
+    """Check the arguments of `classify_stream`, and return its request parameters.
+
+    Raises:
+        InvalidRequest: An argument is wrong.
+    """
+    require_iterable_of_rows(inputs)
+    Deadline.after(timeout_s)
+    require_positive("rows_per_request", rows_per_request)
+    require_positive("max_concurrency", max_concurrency)
+    return request_parameters(operating_point, threshold, stage)

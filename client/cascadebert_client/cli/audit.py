@@ -1,0 +1,107 @@
+"""`cascadebert audit`: test whether a served cascade keeps its guarantees."""
+
+import argparse
+import math
+
+from cascadebert_core.guarantee import DEFAULT_CONFIDENCE, DISAGREEMENT, Guarantee
+
+from .._audit import audit_of_point, counts_from_samples, is_broken
+from .._base import DEFAULT_STATUS_TIMEOUT_S
+from .._metrics_text import fetch_metrics, metrics_url, samples_from_text
+from .._operating_points import guarantees_from_parameters
+from ..errors import CascadeClientError, InvalidRequest
+from .exit_codes import DONE, FAILED, WRONG_USE
+from .rendering import audit_json, audit_text
+from .server_arguments import Subparsers, add_connection_arguments, client_from_arguments
+
+
+def add_audit_parser(subparsers: Subparsers) -> None:
+    """Add the `audit` command."""
+    parser = subparsers.add_parser(
+        "audit",
+        help="test whether a served cascade keeps its guarantees",
+        description=(
+            "Read how often a served cascade disagreed with its last stage, and test the "
+            "guarantee of each operating point. You may run it as often as you like: the test "
+            "remains valid. Exit codes: 0 the guarantees hold or are undecided, 1 a guarantee is "
+            "broken, 2 wrong use, no server, or no audits."
+        ),
+    )
+    # Exit code 1 raises an alarm. A server that is down must not.
+    parser.set_defaults(run=_audit, exit_codes={CascadeClientError: WRONG_USE})
+    add_connection_arguments(parser)
+    parser.add_argument(
+        "--metrics-url",
+        metavar="URL",
+        help="the server's metrics (default: port 8002 of the host in --url)",
+    )
+    parser.add_argument(
+        "--max-disagreement",
+        type=float,
+        metavar="P",
+        help="test that at most this share of the rows (0 to 1) gets another answer than the last "
+        "stage's (default: the guarantees in the model's configuration)",
+    )
+    parser.add_argument(
+        "--confidence",
+        type=float,
+        metavar="P",
+        help=f"confidence of that test (default: {DEFAULT_CONFIDENCE})",
+    )
+    parser.add_argument(
+        "--timeout-s",
+        type=float,
+        default=DEFAULT_STATUS_TIMEOUT_S,
+        metavar="S",
+        help="time limit of each request, in seconds (default: %(default)g)",
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def _audit(args: argparse.Namespace) -> int:
+    given = _given_guarantee(args)
+    page = fetch_metrics(args.metrics_url or metrics_url(args.url), args.timeout_s)
+    counts = counts_from_samples(samples_from_text(page), args.model)
+    if not counts:
+        raise InvalidRequest(
+            f"the server has no audits of a model {args.model!r}: check the name, and that its "
+            "policy's audit_rate is above 0 ([runtime] audit_rate in cascade.toml, then "
+            "`cascadebert publish`)"
+        )
+    guarantees = {} if given is not None else _served_guarantees(args)
+    points = [
+        audit_of_point(point, policy, found, given or guarantees.get(point))
+        for (policy, point), found in counts.items()
+    ]
+    print(audit_json(args.model, points) if args.json else audit_text(args.model, points))
+    return FAILED if is_broken(points) else DONE
+
+
+def _given_guarantee(args: argparse.Namespace) -> Guarantee | None:
+    """Return the guarantee on the command line, or None without one."""
+    for option, value, below in (
+        ("--max-disagreement", args.max_disagreement, 1.0),
+        ("--confidence", args.confidence, 1.0),
+        ("--timeout-s", args.timeout_s, math.inf),
+    ):
+        if value is not None and not 0 < value < below:  # true for NaN too
+            limits = "above 0" + (" and below 1" if below == 1 else "")
+            raise InvalidRequest(f"{option} is {value}: give a number {limits}")
+    if args.max_disagreement is None:
+        if args.confidence is not None:
+            raise InvalidRequest("--confidence is given: give --max-disagreement, too")
+        return None
+    confidence = DEFAULT_CONFIDENCE if args.confidence is None else args.confidence
+    return Guarantee(DISAGREEMENT, args.max_disagreement, confidence)
+
+
+def _served_guarantees(args: argparse.Namespace) -> dict[str, Guarantee]:
+    """Return the guarantees in the model's configuration, by operating point."""
+    with client_from_arguments(args) as client:
+        guarantees = guarantees_from_parameters(client.model_parameters(timeout_s=args.timeout_s))
+    if not guarantees:
+        raise InvalidRequest(
+            f"the configuration of {args.model!r} has no guarantee: give --max-disagreement and "
+            "--confidence"
+        )
+    return guarantees

@@ -1,4 +1,4 @@
-"""`python -m cascadebert_engine`: build an engine, or check a repository, with nothing else.
+"""`python -m cascadebert_engine`: build an engine, or check a repository, with this package alone.
 
 ::
 
@@ -19,24 +19,26 @@ from .errors import EngineError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one of the two commands."""
+    """Run one of the two commands; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m cascadebert_engine", description=__doc__)
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    build = commands.add_parser("build", help="a plan from a request, on this GPU")
+    build = commands.add_parser("build", help="build a plan from a request, on this GPU")
     build.add_argument("request", type=Path, metavar="engine-request.json")
     build.add_argument(
         "--graph",
         choices=("auto", "fp16", "fp32"),
         default="auto",
-        help="what to build from (default: what suits the TensorRT that is installed)",
+        help="the graph to build from (default: the one for the installed TensorRT)",
     )
     build.set_defaults(run=_build)
-    check = commands.add_parser("check", help="whether the plans of a repository fit this machine")
+    check = commands.add_parser(
+        "check", help="check that the plans of a repository fit this machine"
+    )
     check.add_argument("repository", type=Path, metavar="MODEL_REPOSITORY")
     check.add_argument("--model", action="append", default=[], help="a cascade (default: all)")
     check.add_argument(
         "--versions", action="append", default=[], metavar="MODEL=N[,N]",
-        help="of a cascade, those that are to be served (default: all)",
+        help="the versions of a cascade that will be served (default: all)",
     )  # fmt: skip
     check.set_defaults(run=_check)
     args = parser.parse_args(argv)
@@ -48,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _build(args: argparse.Namespace) -> int:
-    # numpy and Polygraphy are needed from here on; the check does without them.
+    # These modules need numpy and Polygraphy, which the check does not have.
     from .builder import build_plan
     from .machine import this_machine
     from .request import request_from_file
@@ -69,7 +71,7 @@ def _check(args: argparse.Namespace) -> int:
     from .preflight import misfits
 
     if not args.repository.is_dir():
-        sys.stderr.write(f"cascadebert_engine: {args.repository} is no folder: mount or name it\n")
+        sys.stderr.write(f"cascadebert_engine: {args.repository} is not a folder: mount it first\n")
         return 2
     versions: dict[str, list[str]] = {}
     for given in args.versions:

@@ -1,8 +1,8 @@
-"""ONNX graph to TensorRT plan, through Polygraphy. All that talks to the builder is here.
+"""Builds a TensorRT plan from an ONNX graph, through Polygraphy.
 
-From 10.12 on a network is strongly typed: the FP16 graph says what is computed in which type, and
-there is no flag that TensorRT could ignore. 8.6 treats types as hints, so there the FP32 graph is
-built with the FP16 flag, which lets TensorRT keep in FP32 what it normalises.
+From 10.12 on a network is strongly typed: the FP16 graph sets the type of each operation, and there
+is no flag that TensorRT could ignore. 8.6 treats types as hints, so for it the FP32 graph is built
+with the FP16 flag, and TensorRT keeps normalisations in FP32.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ TIMING_CACHE = "timing.cache"
 
 GRAPHS = ("auto", "fp16", "fp32")
 
-# Strong typing of ONNX graphs is what NVIDIA recommends from here on; 11 has nothing else.
+# NVIDIA recommends strong typing of ONNX graphs from here on; 11 has nothing else.
 _STRONGLY_TYPED_SINCE = (10, 12, 0)
 _NEWEST = 11
 # The one weakly typed version that is supported.
 _WEAKLY_TYPED = (8, 6)
 
-# Weights are on the device several times while kernels are timed.
+# The device holds several copies of the weights while kernels are timed.
 _WEIGHT_COPIES = 3
 
 
@@ -43,20 +43,20 @@ def build_plan(
     """Build `model.plan` beside the request, and write its manifest.
 
     Args:
-        request: what to build.
-        folder: where its graphs are, and where the plan goes.
-        machine: this one.
-        graph: "fp16", "fp32", or "auto": what suits the TensorRT that is installed.
+        request: What to build.
+        folder: The folder of the request's graphs, in which the plan is written.
+        machine: This machine.
+        graph: "fp16", "fp32", or "auto" for the one that the installed TensorRT needs.
 
     Raises:
-        NoGpu: there is none, or it has too little memory.
+        NoGpu: There is no GPU, or it has too little memory.
         BuildFailed: TensorRT is missing or not supported, cannot build the graph, or built an
             engine that does not compute in FP16.
     """
     from .cuda import Cuda
 
     if machine.gpu_problem is not None:
-        raise NoGpu(f"an engine is built on the GPU that runs it, and {machine.gpu_problem}")
+        raise NoGpu(f"an engine must be built on the GPU that runs it, and {machine.gpu_problem}")
     trt = import_tensorrt()
     strongly_typed = is_strongly_typed(trt.__version__)
     graph = ("fp16" if strongly_typed else "fp32") if graph == "auto" else graph
@@ -66,7 +66,7 @@ def build_plan(
             "FP32: leave --graph out"
         )
     source = request.fp16 if graph == "fp16" else request.fp32
-    # What an interrupted build left must not pass for its result.
+    # Files of an earlier, interrupted build must not look like results.
     for name in (PLAN, ENGINE_MANIFEST):
         (folder / name).unlink(missing_ok=True)
     _require_memory(Cuda().free_bytes(), folder / source.file)
@@ -74,12 +74,12 @@ def build_plan(
         plan = _build(trt, request, folder / source.file, log, strongly_typed=strongly_typed)
     engine = _load(trt, plan, request.options)
     evidence = _evidence(trt, engine)
-    # With the flag TensorRT is free to choose, and most of the products must be what was asked for.
+    # With the flag TensorRT may choose, but most of the products must be in FP16.
     expected = source.half_share if graph == "fp16" else 0.75
     if evidence.verdict(expected) == "fp32":
         raise BuildFailed(
             f"the engine of {request.member!r} fell back to FP32 ({evidence}; {expected:.0%} of "
-            f"the matrix products were to be in FP16): see {folder / LOG}; compile the graph "
+            f"the matrix products should be in FP16): see {folder / LOG}; compile the graph "
             "again, and report it if that does not help"
         )
     (folder / PLAN).write_bytes(plan)
@@ -109,10 +109,10 @@ def build_plan(
 
 
 def import_tensorrt() -> Any:
-    """TensorRT's Python module.
+    """Import TensorRT's Python module.
 
     Raises:
-        BuildFailed: it, Polygraphy, or one of their libraries is not installed.
+        BuildFailed: TensorRT, Polygraphy or one of their libraries is not installed.
     """
     try:
         importlib.import_module("polygraphy.backend.trt")
@@ -126,10 +126,10 @@ def import_tensorrt() -> Any:
 
 
 def is_strongly_typed(version: str) -> bool:
-    """Whether networks of this TensorRT are strongly typed.
+    """Return whether networks of this TensorRT version are strongly typed.
 
     Raises:
-        BuildFailed: the version is not supported.
+        BuildFailed: The version is not supported.
     """
     numbers = version_numbers(version)
     if numbers >= _STRONGLY_TYPED_SINCE and numbers[0] <= _NEWEST:
@@ -165,7 +165,7 @@ def _build(
 def _config(
     trt: Any, request: EngineRequest, cache: str, *, strongly_typed: bool
 ) -> dict[str, Any]:
-    """Arguments of Polygraphy's CreateConfig; only those that this TensorRT must be told."""
+    """The arguments of Polygraphy's CreateConfig that this TensorRT needs."""
     polygraphy: Any = importlib.import_module("polygraphy.backend.trt")
 
     profiles: list[Any] = []
@@ -182,12 +182,12 @@ def _config(
     options = request.options
     config: dict[str, Any] = {
         "profiles": profiles,
-        # A cache that is not there is no error: Polygraphy starts an empty one.
+        # Without a file Polygraphy starts an empty cache.
         "load_timing_cache": cache if Path(cache).is_file() else None,
-        # The inspector shows types only then.
+        # Otherwise the inspector does not show types.
         "profiling_verbosity": trt.ProfilingVerbosity.DETAILED,
         "builder_optimization_level": options.optimization_level,
-        # An FP32 fallback must show in the logits; TF32 would round like FP16.
+        # The logits must reveal an FP32 fallback, and TF32 would round like FP16.
         "tf32": False,
     }
     if options.workspace_mib:
@@ -196,7 +196,7 @@ def _config(
         level = options.hardware_compatibility.upper()
         if not hasattr(trt.HardwareCompatibilityLevel, level):
             raise BuildFailed(
-                f"hardware_compatibility {options.hardware_compatibility!r} is not known to "
+                f"hardware_compatibility {options.hardware_compatibility!r} is unknown to "
                 f"TensorRT {trt.__version__}: use a newer one, or 'none'"
             )
         config["hardware_compatibility_level"] = getattr(trt.HardwareCompatibilityLevel, level)
@@ -204,7 +204,7 @@ def _config(
         config["version_compatible"] = True
     if not strongly_typed:
         config["fp16"] = True
-        # TensorRT's own kernels suffice for these graphs, and PyPI's wheel has no cuBLAS and cuDNN.
+        # TensorRT's own kernels are enough for these graphs; PyPI's wheel has no cuBLAS and cuDNN.
         config["tactic_sources"] = [
             trt.TacticSource.EDGE_MASK_CONVOLUTIONS,
             trt.TacticSource.JIT_CONVOLUTIONS,
@@ -215,7 +215,7 @@ def _config(
 def _load(trt: Any, plan: bytes, options: BuildOptions) -> Any:
     runtime = trt.Runtime(trt.Logger(trt.Logger.WARNING))
     if options.version_compatible:
-        runtime.engine_host_code_allowed = True  # such plans carry their own runtime
+        runtime.engine_host_code_allowed = True  # such a plan contains its own runtime
     engine = runtime.deserialize_cuda_engine(plan)
     if engine is None:
         raise BuildFailed("TensorRT cannot load the plan that it has just built: build it again")
@@ -227,12 +227,12 @@ def _evidence(trt: Any, engine: Any) -> PrecisionEvidence:
     try:
         return evidence_from_inspector(str(text))
     except ValueError:
-        # An inspector that cannot be read proves nothing; the logits will.
+        # Output that cannot be read proves nothing; the check of the logits decides.
         return PrecisionEvidence(half=0, single=0, opaque=1, layers=0)
 
 
 def _device_memory(engine: Any) -> int:
-    # 11 has the second alone, 8.6 the first alone.
+    # 8.6 has only the attribute without _v2, 11 only the one with it.
     size = getattr(engine, "device_memory_size_v2", None)
     return int(engine.device_memory_size if size is None else size)
 
@@ -249,10 +249,10 @@ def _require_memory(free: int, graph: Path) -> None:
 def _reason(request: EngineRequest, log: str, exc: Exception, folder: Path) -> str:
     """One sentence from the builder's own log."""
     what = f"TensorRT cannot build {request.member!r}"
-    # Warnings tell of tactics that did not fit the memory in nearly every build.
+    # Nearly every build warns about tactics that did not fit the memory, so only errors count.
     errors = [line.partition("[E]")[2].strip() for line in log.splitlines() if "[E]" in line]
     text = "\n".join(errors)
-    # The words of 10 and 11, and those of 8.6.
+    # The messages of 10 and 11, and of 8.6.
     operator = re.search(r"operator: (\w+) \(checkFallbackPlugin|not find plugin: (\w+)", text)
     if operator:
         return (
@@ -261,7 +261,7 @@ def _reason(request: EngineRequest, log: str, exc: Exception, folder: Path) -> s
         )
     if re.search(r"out of memory|OutOfMemory|insufficient memory", text, re.IGNORECASE):
         return (
-            f"{what}: the GPU's memory does not suffice; end what else uses it, or lower "
+            f"{what}: the GPU has too little memory; end what else uses it, or lower "
             f"max_batch_size or workspace_mib (see {folder / LOG})"
         )
     return f"{what}: {errors[0] if errors else exc} (see {folder / LOG})"
@@ -269,9 +269,9 @@ def _reason(request: EngineRequest, log: str, exc: Exception, folder: Path) -> s
 
 @contextlib.contextmanager
 def _logged(path: Path) -> Generator[io.StringIO, None, None]:
-    """Keep what Polygraphy and TensorRT print in a file, whatever happens."""
+    """Write the output of Polygraphy and TensorRT to a file, even after a failure."""
     logger: Any = importlib.import_module("polygraphy.logger").G_LOGGER
-    logger.colors = False  # its lines end up in sentences
+    logger.colors = False  # error messages quote its lines
     log = io.StringIO()
     try:
         with contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):

@@ -1,4 +1,4 @@
-"""Device memory, one stream and captured graphs: the few calls of the CUDA runtime that we need.
+"""The few calls of the CUDA runtime that a session needs: device memory, one stream, graphs.
 
 Polygraphy finds and loads the runtime library; it has no calls for graphs.
 """
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from .errors import CudaError, NoGpu
 
-# cudaStreamCaptureModeThreadLocal (driver_types.h): other threads may allocate meanwhile.
+# cudaStreamCaptureModeThreadLocal (driver_types.h): other threads may allocate during a capture.
 _CAPTURE_THREAD_LOCAL = 1
 
 
@@ -23,14 +23,14 @@ class Cuda:
     """A device and its stream.
 
     Attributes:
-        stream: handle of the stream that everything here runs on.
+        stream: The handle of the stream that everything here runs on.
     """
 
     def __init__(self, device: int = 0) -> None:
         """Make `device` the current one of this thread.
 
         Raises:
-            NoGpu: the runtime library, the driver or the device is missing.
+            NoGpu: The runtime library, the driver or the device is missing.
         """
         try:
             from polygraphy import cuda  # pyright: ignore[reportMissingImports]
@@ -49,34 +49,34 @@ class Cuda:
         self.stream = int(handle.value or 0)
 
     def allocate(self, nbytes: int) -> Memory:
-        """Device memory of `nbytes`.
+        """Allocate `nbytes` of device memory.
 
         Raises:
-            NoGpu: there is not as much left.
+            NoGpu: The device has too little free memory.
         """
         pointer = ctypes.c_void_p()
         self.ask("cudaMalloc", ctypes.byref(pointer), ctypes.c_size_t(nbytes))
         return Memory(self, int(pointer.value or 0), nbytes)
 
     def runtime_version(self) -> str:
-        """CUDA of the runtime library, "12.9"; a driver of an older major does not run it."""
+        """Return the runtime library's version, "12.9"; an older major driver cannot run it."""
         number = ctypes.c_int()
         self.ask("cudaRuntimeGetVersion", ctypes.byref(number))
         return f"{number.value // 1000}.{number.value % 1000 // 10}"
 
     def free_bytes(self) -> int:
-        """Memory of the device that nobody uses."""
+        """Return the free memory of the device."""
         free, total = ctypes.c_size_t(), ctypes.c_size_t()
         self.ask("cudaMemGetInfo", ctypes.byref(free), ctypes.byref(total))
         return free.value
 
     def synchronize(self) -> None:
-        """Wait for everything on the stream."""
+        """Wait until the stream is empty."""
         self.ask("cudaStreamSynchronize", ctypes.c_void_p(self.stream))
 
     @contextmanager
     def capture(self) -> Generator[list[Graph], None, None]:
-        """Record what the block puts on the stream; the yielded list then holds the graph."""
+        """Record what the block puts on the stream; afterwards the yielded list holds the graph."""
         stream = ctypes.c_void_p(self.stream)
         captured: list[Graph] = []
         self.ask("cudaStreamBeginCapture", stream, ctypes.c_int(_CAPTURE_THREAD_LOCAL))
@@ -84,7 +84,7 @@ class Cuda:
         try:
             yield captured
         finally:
-            # Also ends a capture that failed; the stream is of no use before.
+            # A failed capture must end too, or the stream cannot be used.
             status = self._library.cudaStreamEndCapture(stream, ctypes.byref(graph))
         if status != 0 or not graph.value:
             raise CudaError(
@@ -115,8 +115,8 @@ class Cuda:
         """Call a function of the runtime library.
 
         Raises:
-            NoGpu: there is no GPU that it can use, or too little of its memory.
-            CudaError: it answered another error.
+            NoGpu: There is no usable GPU, or it has too little memory.
+            CudaError: The function returned another error.
         """
         call: Callable[..., int] = getattr(self._library, name)
         status = call(*arguments)
@@ -145,7 +145,7 @@ class Memory:
         self._cuda.copy(host.ctypes.data, self.pointer, host.nbytes, to_device=False)
 
     def free(self) -> None:
-        """Give the block back."""
+        """Free the block."""
         self._cuda.ask("cudaFree", ctypes.c_void_p(self.pointer))
 
     def _require(self, host: NDArray[Any]) -> None:
@@ -154,7 +154,7 @@ class Memory:
 
 
 class Graph:
-    """Kernels that are launched as one."""
+    """Kernels that are launched together."""
 
     def __init__(self, cuda: Cuda, executable: int) -> None:
         """Own `executable` of `cuda`."""
@@ -169,11 +169,11 @@ class Graph:
         )  # fmt: skip
 
     def destroy(self) -> None:
-        """Give its resources back."""
+        """Free its resources."""
         self._cuda.ask("cudaGraphExecDestroy", ctypes.c_void_p(self._executable))
 
 
-# cudaError (driver_types.h) that people can do something about.
+# Values of cudaError (driver_types.h) that have a remedy.
 _ADVICE = {
     2: "too little GPU memory: end what else uses it, or lower max_batch_size or the instances",
     35: "the driver is older than this CUDA: update it",
@@ -187,9 +187,9 @@ def _advice(status: int) -> str:
 
 
 def padded_to_rows(array: NDArray[np.int32], rows: int) -> NDArray[np.int32]:
-    """The array as C-contiguous int32 of `rows` rows; the last row is repeated where it has fewer.
+    """Return the array as C-contiguous int32, its last row repeated until it has `rows` rows.
 
-    A repeated row is real text: unlike one of nothing but padding it cannot make a NaN.
+    A repeated row is real text; a row of padding could give NaN.
     """
     if len(array) < rows:
         array = np.concatenate([array, np.repeat(array[-1:], rows - len(array), axis=0)])

@@ -1,9 +1,9 @@
-"""What can be wrong with an engine.
+"""The errors of this package.
 
 ::
 
     EngineError
-    ├── BuildFailed      the engine cannot be built here, or is not what was asked for
+    ├── BuildFailed      the engine cannot be built here, or is not the requested one
     ├── PlanMisfit       the plan does not fit this machine, this policy or its own manifest
     ├── NoGpu            there is no GPU, no driver, or too little of its memory
     └── CudaError        the CUDA runtime refused a call
@@ -13,11 +13,11 @@ from __future__ import annotations
 
 
 class EngineError(Exception):
-    """Base of everything that this package raises on purpose; one sentence with the remedy."""
+    """The base class. The message is one sentence with the remedy."""
 
 
 class BuildFailed(EngineError):  # noqa: N818
-    """TensorRT cannot build the engine, or it built another one than was asked for."""
+    """TensorRT cannot build the engine, or built another one than was requested."""
 
 
 class PlanMisfit(EngineError):  # noqa: N818
@@ -25,7 +25,7 @@ class PlanMisfit(EngineError):  # noqa: N818
 
 
 class NoGpu(EngineError):  # noqa: N818
-    """A GPU is needed and cannot be used."""
+    """A GPU is needed, and none can be used."""
 
 
 class CudaError(EngineError):

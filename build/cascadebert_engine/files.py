@@ -1,4 +1,4 @@
-"""Hashes, and files that are written whole or not at all."""
+"""Hashes, and files that are written completely or not at all."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 def sha256_of_file(path: Path) -> str:
-    """The file's sha256 in hex."""
+    """Return the file's sha256 in hex."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 20):
@@ -18,12 +18,12 @@ def sha256_of_file(path: Path) -> str:
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:
-    """Write a JSON object whole or not at all."""
+    """Write a JSON object completely or not at all."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file whole or not at all."""
+    """Write a text file completely or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.write_text(text, encoding="utf-8")
@@ -31,7 +31,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """The JSON object in `path`; None where there is none, or a damaged one."""
+    """Return the JSON object in `path`; None if it is missing or damaged."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -40,5 +40,5 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 
 def sha256_of(*parts: Any) -> str:
-    """A hash of JSON values, to tell whether a step's inputs have changed."""
+    """Return a hash of JSON values, which shows whether a step's inputs have changed."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

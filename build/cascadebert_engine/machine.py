@@ -1,4 +1,4 @@
-"""What this machine can run: its GPUs, its driver and its TensorRT. Standard library only."""
+"""The GPUs, the driver and the TensorRT of this machine. Standard library only."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-# CUresult of cuInit where a driver is there and no device (cuda.h).
+# CUresult of cuInit if there is a driver but no device (cuda.h).
 _NO_DEVICE = 100
 # CUdevice_attribute (cuda.h).
 _COMPUTE_CAPABILITY_MAJOR = 75
@@ -24,9 +24,9 @@ class Gpu:
     """One device.
 
     Attributes:
-        name: as the driver calls it.
+        name: The driver's name for it.
         compute_capability: "9.0"; plans are bound to it.
-        memory_bytes: all that the device has.
+        memory_bytes: The total memory of the device.
     """
 
     name: str
@@ -39,10 +39,10 @@ class Machine:
     """What a plan must fit.
 
     Attributes:
-        gpus: devices in the driver's order.
-        gpu_problem: why there are none, with the remedy; None where there are some.
-        cuda: newest CUDA that the driver runs, "13.0"; None without a driver.
-        tensorrt: version of the runtime, "10.12.0"; None where there is none to be found.
+        gpus: The devices in the driver's order.
+        gpu_problem: Why there are no GPUs, with the remedy; None if there are.
+        cuda: The newest CUDA that the driver runs, "13.0"; None without a driver.
+        tensorrt: The version of the runtime, "10.12.0"; None if none is found.
     """
 
     gpus: tuple[Gpu, ...]
@@ -52,11 +52,11 @@ class Machine:
 
 
 def this_machine(*, of_python: bool = False) -> Machine:
-    """Ask the driver and the TensorRT library; nothing is initialised beyond the driver itself.
+    """Ask the driver and the TensorRT library. Only the driver itself is initialised.
 
     Args:
-        of_python: the TensorRT of the Python package, which builds engines and runs them in the
-            embedded server; else that of the system, which Triton's own backend loads.
+        of_python: Whether to look at the TensorRT of the Python package, which builds engines and
+            runs them in the embedded server, or at the system's, which Triton's backend loads.
     """
     if of_python:
         _import_tensorrt()
@@ -78,7 +78,7 @@ def this_machine(*, of_python: bool = False) -> Machine:
 
 
 def tensorrt_version() -> str | None:
-    """The version of the TensorRT that would load a plan here; None where none is found."""
+    """Return the version of the TensorRT that would load a plan here; None if none is found."""
     module = sys.modules.get("tensorrt")
     if module is None:
         for name in _TENSORRT_LIBRARIES:
@@ -86,7 +86,7 @@ def tensorrt_version() -> str | None:
                 return version_of_number(ctypes.CDLL(name).getInferLibVersion())
             except (OSError, AttributeError):
                 continue
-        # The python package brings libraries of its own, which the loader does not know.
+        # The Python package has its own libraries, which the loader does not find.
         module = _import_tensorrt()
     if module is not None:
         return str(module.__version__)
@@ -94,21 +94,21 @@ def tensorrt_version() -> str | None:
 
 
 def version_of_number(number: int) -> str:
-    """8601 -> "8.6.1", 101200 -> "10.12.0": NvInferVersion.h changed the factors with 10."""
+    """Turn 8601 into "8.6.1", and 101200 into "10.12.0": the factors changed with version 10."""
     if number >= 100_000:
         return f"{number // 10_000}.{number // 100 % 100}.{number % 100}"
     return f"{number // 1000}.{number // 100 % 10}.{number % 100}"
 
 
 def version_numbers(version: str) -> tuple[int, int, int]:
-    """Major, minor and patch of "10.12.0.36"; a plan is bound to these three.
+    """Return major, minor and patch of "10.12.0.36". A plan is bound to these three.
 
     Raises:
-        ValueError: it does not begin with a number.
+        ValueError: The text does not begin with a number.
     """
     numbers = [int(part) for part in re.findall(r"\d+", version)[:3]]
     if not numbers:
-        raise ValueError(f"{version!r} is no version")
+        raise ValueError(f"{version!r} is not a version")
     major, minor, patch = [*numbers, 0, 0][:3]
     return major, minor, patch
 
@@ -159,6 +159,6 @@ def _no_device() -> str:
 
 def _broken_driver(status: int) -> str:
     return (
-        f"the NVIDIA driver does not start (cuInit answered {status}): check `nvidia-smi`; a "
-        "driver that was updated needs a restart of the machine"
+        f"the NVIDIA driver does not start (cuInit answered {status}): check `nvidia-smi`; "
+        "after an update of the driver, restart the machine"
     )

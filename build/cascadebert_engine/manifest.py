@@ -25,21 +25,27 @@ _AMPERE = (8, 0)
 
 @dataclass(frozen=True, slots=True)
 class EngineManifest:
-    """What a plan is.
+    """A plan's origin, machine and calls.
 
     Attributes:
-        member: name in cascade.toml.
-        plan_sha256, plan_bytes: of the file beside it.
-        tensorrt: full version that built it, "10.12.0.36".
-        cuda: of the CUDA runtime that it was built with, "12.9".
-        gpu, compute_capability: of the building machine.
-        options: how it was built.
-        device_memory_bytes: scratch memory of one execution context.
-        inputs, n_labels, profiles: what it can be called with.
+        member: The member's name in cascade.toml.
+        plan_sha256: The hash of the plan.
+        plan_bytes: The size of the plan.
+        tensorrt: The full version that built it, "10.12.0.36".
+        cuda: The version of the CUDA runtime that it was built with, "12.9".
+        gpu: The model of the GPU that built it.
+        compute_capability: The compute capability of that GPU.
+        options: How it was built.
+        device_memory_bytes: The scratch memory of one execution context.
+        inputs: Its input tensors, INT32 of shape (batch, length).
+        n_labels: The columns of its output.
+        profiles: The shapes that it can be called with.
         graph: "fp16" (strongly typed) or "fp32" (8.6, with the FP16 flag).
-        strongly_typed: whether the graph's types bind.
-        precision: what the engine inspector shows.
-        checkpoint_sha256, onnx_sha256, graph_sha256: what it was built from.
+        strongly_typed: Whether the graph's types are binding.
+        precision: What the engine inspector shows.
+        checkpoint_sha256: The hash of the checkpoint that it was built from.
+        onnx_sha256: The hash of the exported graph.
+        graph_sha256: The hash of the graph that TensorRT read.
     """
 
     member: str
@@ -62,11 +68,11 @@ class EngineManifest:
     graph_sha256: str
 
     def write(self, path: Path) -> None:
-        """Write the manifest; it comes after the plan, so that it vouches for a whole one."""
+        """Write the manifest. Write it after the plan, so that it proves a complete one."""
         write_json(path, {"schema_version": SCHEMA_VERSION, **asdict(self)})
 
     def profile_for(self, length: int) -> int | None:
-        """Index of the profile of a padded length; None where there is none."""
+        """Return the index of the profile of a padded length; None without such a profile."""
         lengths = [profile.length for profile in self.profiles]
         return lengths.index(length) if length in lengths else None
 
@@ -75,7 +81,7 @@ def manifest_from_file(path: Path) -> EngineManifest:
     """Read a manifest.
 
     Raises:
-        PlanMisfit: it is missing, damaged or of another version.
+        PlanMisfit: It is missing, damaged or of another version.
     """
     raw = read_json(path)
     if raw is None:
@@ -96,7 +102,7 @@ def check_plan(plan: Path, manifest: EngineManifest) -> None:
     """Check that the plan is the one that the manifest was written for.
 
     Raises:
-        PlanMisfit: it is missing or damaged.
+        PlanMisfit: It is missing or damaged.
     """
     if not plan.is_file():
         raise PlanMisfit(f"{plan} is missing: {_REBUILD}")
@@ -111,24 +117,24 @@ def check_machine(manifest: EngineManifest, machine: Machine, device: int = 0) -
     """Check that a GPU and TensorRT of this machine can run the plan.
 
     Args:
-        manifest: of the plan.
-        machine: where it shall run.
-        device: index into the machine's GPUs.
+        manifest: The manifest of the plan.
+        machine: The machine that will run it.
+        device: The index into the machine's GPUs.
 
     Raises:
-        PlanMisfit: with what does not fit, and the remedy.
+        PlanMisfit: It does not fit; the message says why, with the remedy.
     """
     what = f"the plan of {manifest.member!r}"
     if machine.gpu_problem is not None:
         raise PlanMisfit(f"{what} needs a GPU, and {machine.gpu_problem}")
     if device >= len(machine.gpus):
         raise PlanMisfit(
-            f"{what} shall run on GPU {device}, and this machine has {len(machine.gpus)}: see "
+            f"{what} is to run on GPU {device}, and this machine has {len(machine.gpus)}: see "
             "CUDA_VISIBLE_DEVICES"
         )
     if machine.tensorrt is None:
         raise PlanMisfit(
-            f"{what} needs TensorRT, and there is none here: install the extra 'tensorrt', "
+            f"{what} needs TensorRT, which is missing here: install the extra 'tensorrt', "
             "or serve in NVIDIA's Triton container"
         )
     built, here = version_numbers(manifest.tensorrt), version_numbers(machine.tensorrt)
@@ -136,7 +142,7 @@ def check_machine(manifest: EngineManifest, machine: Machine, device: int = 0) -
     if built != here and not forward:
         raise PlanMisfit(
             f"{what} was built by TensorRT {manifest.tensorrt} and this machine has "
-            f"{machine.tensorrt}: {_REBUILD} (the TensorRT and Triton images must have one tag)"
+            f"{machine.tensorrt}: {_REBUILD} (TensorRT and Triton images must have the same tag)"
         )
     if machine.cuda is not None and _major(machine.cuda) < _major(manifest.cuda):
         raise PlanMisfit(
@@ -161,10 +167,10 @@ def check_calls(
     buckets: Sequence[int],
     max_batch_size: int,
 ) -> None:
-    """Check that the plan holds every call that a stage will make.
+    """Check that the plan accepts every call that a stage will make.
 
     Raises:
-        PlanMisfit: with the profile or the limit that does not hold it.
+        PlanMisfit: It does not; the message names the profile or the limit.
     """
     what = f"the plan of {manifest.member!r}"
     again = "compile it again, then publish"
@@ -189,7 +195,7 @@ def check_calls(
 
 
 def needed_bytes(manifest: EngineManifest, instances: int) -> int:
-    """GPU memory of a stage: the weights and, for every profile, an execution context's scratch."""
+    """Return the GPU memory of a stage in bytes: weights, and scratch memory of each profile."""
     of_one = manifest.plan_bytes + len(manifest.profiles) * manifest.device_memory_bytes
     return instances * of_one
 
@@ -200,7 +206,7 @@ def _fits_gpu(manifest: EngineManifest, gpu: Gpu) -> bool:
     if level == "ampere_plus":
         return here >= _AMPERE
     same = gpu.compute_capability == manifest.compute_capability
-    # Kernels are timed on one model, and NVIDIA warns of errors on another.
+    # Kernels are timed on one GPU model, and NVIDIA warns of errors on another.
     return same and (level == "same_compute_capability" or gpu.name == manifest.gpu)
 
 
@@ -221,5 +227,5 @@ def _manifest(raw: dict[str, Any]) -> EngineManifest:
     version_numbers(manifest.cuda)
     numbers: list[Any] = [manifest.plan_bytes, manifest.device_memory_bytes, manifest.n_labels]
     if not manifest.profiles or not all(isinstance(number, int) for number in numbers):
-        raise ValueError("it has no profiles, or a size that is no number")
+        raise ValueError("it has no profiles, or a size that is not a number")
     return manifest

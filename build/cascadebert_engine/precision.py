@@ -1,4 +1,4 @@
-"""Evidence of an engine's precision, from TensorRT's engine inspector."""
+"""The precision of an engine, from TensorRT's engine inspector."""
 
 from __future__ import annotations
 
@@ -8,34 +8,34 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, cast
 
-# How the inspector writes the types: "Half" or "... FP16 ..." from 8.6 to 10.x in one field
-# "Format/Datatype", and since 11 apart from the format in "DataType" (migration notes of 11.0).
+# From 8.6 to 10.x the inspector writes types as "Half" or "... FP16 ..." in one field
+# "Format/Datatype"; since 11 "DataType" is a field of its own (migration notes of 11.0).
 _TYPE_KEYS = ("Format/Datatype", "Format/DataType", "DataType", "Datatype", "Format")
 _HALF = re.compile(r"\b(half|fp16|float16)\b", re.IGNORECASE)
 _FLOAT = re.compile(r"\b(float|fp32|float32)\b", re.IGNORECASE)
 
-# Layers that multiply matrices, where nearly all of the time goes. The kinds are those of 8.6
+# Layers that multiply matrices take nearly all of the time. The kinds are those of 8.6
 # (MatrixMultiply, FullyConnected) and of 10 and 11 (gemm, and fused attention by its tactic). Names
-# come from the ONNX graph, where "attention" is in the name of much that multiplies nothing.
+# come from the ONNX graph, where many nodes with "attention" in their name multiply nothing.
 _MULTIPLYING_KIND = re.compile(
     r"matrix_?multiply|gemm|matmul|fully_?connected|f?mha|attention", re.IGNORECASE
 )
 _MULTIPLYING_NAME = re.compile(r"(?:^|[^a-z])(?:matmul|gemm|f?mha)", re.IGNORECASE)
 
-# The inspector counts fused layers and the graph has nodes: their shares differ a little.
+# The inspector counts fused layers and the graph counts nodes, so their shares differ a little.
 _SLACK = 0.1
 
 
 @dataclass(frozen=True, slots=True)
 class PrecisionEvidence:
-    """What the inspector says of the layers that multiply matrices.
+    """What the inspector shows of the layers that multiply matrices.
 
     Attributes:
-        half: layers with an FP16 input or output.
-        single: layers with FP32 ones alone.
-        opaque: layers whose types the inspector does not show; TensorRT 8.6 puts a whole
-            transformer into one of these.
-        layers: of all kinds.
+        half: The number of layers with an FP16 input or output.
+        single: The number of layers with FP32 inputs and outputs only.
+        opaque: The number of layers whose types the inspector does not show. TensorRT 8.6 puts a
+            whole transformer into one of these.
+        layers: The number of layers of all kinds.
     """
 
     half: int
@@ -45,15 +45,15 @@ class PrecisionEvidence:
 
     @property
     def is_opaque(self) -> bool:
-        """Whether the inspector shows nothing of the products that matter."""
-        # A head in FP32 beside a transformer that is not shown says nothing of the latter.
+        """Whether the inspector shows nothing about the products that matter."""
+        # A head in FP32 says nothing about a transformer that is not shown.
         return not self.half and (self.opaque > 0 or not self.single)
 
     def verdict(self, expected_half: float) -> str:
-        """One of "fp16", "fp32" and "opaque"; the last one leaves the proof to the logits.
+        """Return "fp16", "fp32", or "opaque": then only the logits can tell.
 
         Args:
-            expected_half: share of the graph's matrix products that are to be in FP16.
+            expected_half: The share of the graph's matrix products that should be in FP16.
         """
         if self.is_opaque:
             return "opaque"
@@ -71,16 +71,16 @@ def evidence_from_inspector(text: str) -> PrecisionEvidence:
     """Count the layers of `IEngineInspector.get_engine_information(JSON)`.
 
     Raises:
-        ValueError: the text is not the inspector's JSON.
+        ValueError: The text is not the inspector's JSON.
     """
-    # Attributes of a layer may be infinite, which JSON has no word for.
+    # Attributes of a layer may be infinite, which is not valid JSON.
     raw = json.loads(re.sub(r"(?<=[:,\[\s])-?(?:inf|nan)(?=[,\]}\s])", "null", text))
     layers = raw.get("Layers") if isinstance(raw, dict) else None
     if not isinstance(layers, list):
         raise ValueError("the engine inspector's JSON has no list 'Layers'")
     half = single = opaque = 0
     for layer in cast("list[Any]", layers):
-        # Without detailed profiling verbosity a layer is nothing but its name.
+        # Without detailed profiling verbosity a layer is only its name.
         description = {"Name": layer} if isinstance(layer, str) else cast("dict[str, Any]", layer)
         fused = "ForeignNode" in str(description.get("Name", ""))
         if not fused and not _multiplies(description):
@@ -91,7 +91,7 @@ def evidence_from_inspector(text: str) -> PrecisionEvidence:
         elif _FLOAT.search(types) and not fused:
             single += 1
         else:
-            # The borders of a fused node are the engine's own FP32 output and INT32 inputs.
+            # A fused node shows only the engine's own FP32 output and INT32 inputs.
             opaque += 1
     return PrecisionEvidence(half, single, opaque, len(cast("list[Any]", layers)))
 

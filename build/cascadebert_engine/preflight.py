@@ -27,13 +27,14 @@ def misfits(
     machine: Machine | None = None,
     versions: Mapping[str, Collection[int]] | None = None,
 ) -> list[str]:
-    """A sentence for every plan that must not be loaded here; none where all fit.
+    """Return a sentence for every plan that must not be loaded here.
 
     Args:
-        repository: a model repository with published cascades.
-        models: cascades to look at; none: all.
-        machine: where they shall run; None: this one, asked only if there is a plan.
-        versions: of cascades that are to be served, by name; all versions of the others.
+        repository: A model repository with published cascades.
+        models: The cascades to check; none means all.
+        machine: The machine that will run them; None means this one, examined only if there is a
+            plan.
+        versions: The versions to check, by cascade; all versions of cascades that it leaves out.
     """
     found: list[str] = []
     needed = 0
@@ -45,7 +46,7 @@ def misfits(
         machine = machine or this_machine()
         try:
             manifest = manifest_from_file(folder / ENGINE_MANIFEST)
-            # Triton's own backend puts an instance on every GPU, our session one on the first.
+            # Triton's own backend puts an instance on every GPU, our session only on the first.
             embedded = (folder / "model.py").exists()
             for device in range(1 if embedded else max(1, len(machine.gpus))):
                 check_machine(manifest, machine, device)
@@ -76,7 +77,7 @@ def misfits(
 
 
 def _instances(config: Path) -> int:
-    """Instances of a stage, from the text of its config.pbtxt; 1 where it names none."""
+    """The instances of a stage, from the text of its config.pbtxt; 1 by default."""
     group = re.search(r"instance_group\s*\[?\s*{[^}]*?count:\s*(\d+)", config.read_text())
     return int(group[1]) if group else 1
 
@@ -84,10 +85,10 @@ def _instances(config: Path) -> int:
 def _stages(
     repository: Path, models: Sequence[str], versions: Mapping[str, Collection[int]]
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The stages that the repository's policies name, with the cascade that names them.
+    """The stages in the repository's policies, with their cascade.
 
-    A plan that an older version of the cascade calls may be of a TensorRT that has gone: it hinders
-    nobody who does not serve that version.
+    A plan of an older version may need a TensorRT that is gone. That matters only if the version is
+    served.
     """
     for path in sorted(repository.glob("*/*/policy.json")):
         cascade = path.parent.parent.name
@@ -96,7 +97,7 @@ def _stages(
         number = path.parent.name
         if cascade in versions and number not in {str(version) for version in versions[cascade]}:
             continue
-        # A policy that cannot be read is refused by the cascade itself, in its own words.
+        # The cascade itself refuses a policy that cannot be read, with its own message.
         stages = (read_json(path) or {}).get("stages")
         for stage in cast("list[Any]", stages) if isinstance(stages, list) else []:
             if isinstance(stage, dict):

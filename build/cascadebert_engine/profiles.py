@@ -1,4 +1,4 @@
-"""Optimisation profiles: one for every padded length that a stage is called with."""
+"""Optimisation profiles: one for each padded length."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """Shapes of one bucket: any number of rows up to a maximum, of one padded length.
+    """The shapes of one bucket: 1 to `max_batch` rows of one padded length.
 
-    The length is fixed. Stages are always called with rows padded to a bucket, and TensorRT
-    chooses better kernels for a length that it knows.
+    The length is fixed: stages are always called with rows padded to a bucket, and TensorRT chooses
+    better kernels for a known length.
 
     Attributes:
-        length: tokens.
-        opt_batch: rows that the kernels are chosen for.
-        max_batch: most rows in a call; the least is 1.
+        length: The padded length in tokens.
+        opt_batch: The number of rows that the kernels are chosen for.
+        max_batch: The most rows in a call.
     """
 
     length: int
@@ -32,7 +32,7 @@ class Profile:
 def profiles_of_buckets(
     buckets: Sequence[int], opt_batch: int, max_batch: int
 ) -> tuple[Profile, ...]:
-    """A profile for every bucket, ascending.
+    """Return a profile for each bucket, ascending.
 
     Raises:
         ValueError: `opt_batch` is not from 1 to `max_batch`.
@@ -43,19 +43,19 @@ def profiles_of_buckets(
 
 
 def default_opt_batch(stage: int, max_batch: int) -> int:
-    """Rows that a stage's kernels are chosen for, where nobody said.
+    """Return the default number of rows that a stage's kernels are chosen for.
 
-    The first stage sees whole batches of requests; a deferred stage only the hard rest, about a
-    quarter of them where deferral is as usual.
+    The first stage gets whole batches of requests. A later stage gets the deferred rows, usually
+    about a quarter of them.
     """
     return max(1, max_batch // 2 if stage == 0 else max_batch // 8)
 
 
 def graph_batches(max_batch: int) -> tuple[int, ...]:
-    """Batch sizes worth a CUDA graph: powers of two, and the largest.
+    """Return the batch sizes that get a CUDA graph: powers of two, and the largest.
 
-    A batch between two of them is padded to the next, which costs less than a launch of every
-    kernel as long as the rows are few.
+    A batch between two of them is padded to the next. For few rows that costs less than launching
+    every kernel.
     """
     powers = [1 << i for i in range(max_batch.bit_length()) if 1 << i < max_batch]
     return (*powers, max_batch)

@@ -1,4 +1,4 @@
-"""What to build: one JSON file, written where the graphs are made, read where the GPU is."""
+"""The request for an engine: a JSON file that takes a build to the machine with the GPU."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class Graph:
     """An ONNX file beside the request.
 
     Attributes:
-        file: its name.
-        sha256: of its bytes.
-        opset: of the default domain.
-        half_share: share of its matrix products that are in FP16.
+        file: The name of the file.
+        sha256: The hash of the file.
+        opset: The opset of the default domain.
+        half_share: The share of matrix products that are in FP16.
     """
 
     file: str
@@ -38,12 +38,11 @@ class BuildOptions:
     """How the engine is built.
 
     Attributes:
-        workspace_mib: most scratch memory that a kernel may use; 0: no limit but the device's.
-        optimization_level: 0 to 5, TensorRT's own scale; 3 is its default.
-        hardware_compatibility: "none" binds the plan to the model of the GPU,
-            "same_compute_capability" to its compute capability, and "ampere_plus" lets it run on
-            8.0 and newer; each at some cost in speed.
-        version_compatible: lets newer TensorRT of the same major version run the plan.
+        workspace_mib: The most scratch memory that a kernel may use; 0 for the device's limit.
+        optimization_level: TensorRT's scale of 0 to 5; its default is 3.
+        hardware_compatibility: "none" binds the plan to the GPU model, "same_compute_capability" to
+            its compute capability, and "ampere_plus" to 8.0 and newer. The last two cost speed.
+        version_compatible: Whether newer TensorRT of the same major version can run the plan.
     """
 
     workspace_mib: int = 0
@@ -57,13 +56,15 @@ class EngineRequest:
     """An engine to build.
 
     Attributes:
-        member: name in cascade.toml.
-        inputs: INT32 tensors of shape (batch, length).
-        n_labels: columns of the FP32 output `logits`.
-        profiles: ascending by length.
-        fp32, fp16: the same member in both precisions; TensorRT before 10 builds from the first.
-        checkpoint_sha256, onnx_sha256: what the graphs were made of.
-        options: how to build.
+        member: The member's name in cascade.toml.
+        inputs: The INT32 tensors of shape (batch, length).
+        n_labels: The columns of the FP32 output `logits`.
+        profiles: The profiles, ascending by length.
+        fp32: The member in FP32, from which TensorRT before 10 builds.
+        fp16: The member in FP16.
+        checkpoint_sha256: The hash of the checkpoint.
+        onnx_sha256: The hash of the exported graph.
+        options: How to build.
     """
 
     member: str
@@ -85,7 +86,7 @@ def request_from_file(path: Path) -> EngineRequest:
     """Read a request and check the graphs beside it.
 
     Raises:
-        BuildFailed: it is missing, damaged or of another version, or a graph is not the one that
+        BuildFailed: It is missing, damaged or of another version, or a graph is not the one that
             it names.
     """
     raw = read_json(path)

@@ -1,4 +1,4 @@
-"""A plan, loaded and run with TensorRT's Python runtime."""
+"""A plan that runs in TensorRT's Python runtime."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ LOGITS = "logits"
 
 
 class EngineSession:
-    """One context for every profile, device buffers for the largest call, one stream.
+    """A context for each profile, device buffers for the largest call, and one stream.
 
-    Calls come from one thread at a time.
+    Call it from one thread at a time.
     """
 
     def __init__(self, plan: Path, *, device: int = 0, cuda_graphs: bool = False) -> None:
         """Load `plan`, which must fit its manifest and this machine.
 
         Args:
-            plan: with the manifest beside it.
-            device: GPU to run on.
-            cuda_graphs: launch the kernels of a call as one. A call of another size than those
-                that were captured is padded to the next.
+            plan: The plan, with its manifest beside it.
+            device: The GPU to run on.
+            cuda_graphs: Whether to launch all kernels of a call together. A call is padded to the
+                next captured size.
 
         Raises:
-            PlanMisfit: there is no GPU, or the plan is damaged, of another machine, or has other
-                tensors than its manifest says.
-            NoGpu: there is too little memory on the GPU.
-            CudaError: the CUDA runtime refused something else.
+            PlanMisfit: There is no GPU, or the plan is damaged, belongs to another machine, or has
+                other tensors than its manifest says.
+            NoGpu: The GPU has too little memory.
+            CudaError: The CUDA runtime refused another call.
         """
         self.manifest = manifest_from_file(plan.with_name(ENGINE_MANIFEST))
         machine = this_machine(of_python=True)
@@ -68,14 +68,14 @@ class EngineSession:
             self._capture_graphs()
 
     def logits(self, tensors: Mapping[str, NDArray[np.int32]]) -> NDArray[np.float32]:
-        """Logits of shape (rows, n_labels) in the checkpoint's own order.
+        """Return logits of shape (rows, n_labels) in the checkpoint's own order.
 
         Args:
-            tensors: every input of the plan, int32 of shape (rows, length); the length is one of
-                the profiles'.
+            tensors: Every input of the plan, int32 of shape (rows, length), with the length of one
+                of the profiles.
 
         Raises:
-            PlanMisfit: no profile holds the call.
+            PlanMisfit: No profile accepts the call.
         """
         rows, length = tensors[self.manifest.inputs[0]].shape
         profile = self.manifest.profile_for(length)
@@ -89,7 +89,7 @@ class EngineSession:
         if set(shapes.values()) != {(rows, length)}:
             raise PlanMisfit(f"the tensors of a call have the shapes {shapes}: give all one shape")
         size = self._captured_size(profile, rows)
-        # They must live until the stream has read them.
+        # The arrays must live until the stream has read them.
         hosts = {name: padded_to_rows(tensors[name], size or rows) for name in self._inputs}
         for name, host in hosts.items():
             self._inputs[name].copy_from(host)
@@ -104,7 +104,7 @@ class EngineSession:
         return logits[:rows]
 
     def close(self) -> None:
-        """Give device memory and contexts back."""
+        """Free device memory and contexts."""
         for graph in self._graphs.values():
             graph.destroy()
         for memory in (*self._inputs.values(), self._logits):
@@ -157,7 +157,7 @@ class EngineSession:
             for memory in self._inputs.values():
                 memory.copy_from(ones)
             for size in graph_batches(profile.max_batch):
-                # The first run of a shape may allocate, which a capture must not.
+                # The first run of a shape may allocate, which a capture must not do.
                 self._set_shape(i, size)
                 self._execute(i)
                 self._cuda.synchronize()
@@ -166,7 +166,7 @@ class EngineSession:
                 self._graphs[i, size] = captured[0]
 
     def _captured_size(self, profile: int, rows: int) -> int | None:
-        """Rows of the smallest captured graph that holds the call; None without graphs."""
+        """The rows of the smallest captured graph for the call; None without graphs."""
         if not self._graphs:
             return None
         sizes = graph_batches(self.manifest.profiles[profile].max_batch)
@@ -177,7 +177,7 @@ def check_bindings(trt: Any, engine: Any, manifest: EngineManifest) -> None:
     """Check that an engine's tensors and profiles are those of its manifest.
 
     Raises:
-        PlanMisfit: with the tensor and what it should be.
+        PlanMisfit: They are not; the message says what they should be.
     """
     wanted: dict[str, tuple[str, Any, tuple[int, int]]] = dict.fromkeys(
         manifest.inputs, ("INPUT", trt.DataType.INT32, (-1, -1))
@@ -191,7 +191,7 @@ def check_bindings(trt: Any, engine: Any, manifest: EngineManifest) -> None:
             f"{list(wanted)}: {again}"
         )
     for name, (mode, dtype, shape) in wanted.items():
-        # A fixed length shows as -1 or as the number, by how many profiles there are.
+        # A fixed length is -1 if there are several profiles, and the number if there is one.
         found = tuple(engine.get_tensor_shape(name))
         fits = len(found) == 2 and (mode == "INPUT" or found[1] in {-1, shape[1]})
         if engine.get_tensor_mode(name) != getattr(trt.TensorIOMode, mode) or not fits:

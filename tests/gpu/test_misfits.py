@@ -203,11 +203,11 @@ def test_a_stage_for_tritons_own_backend_is_refused_by_the_embedded_server(
     ("pretend", "sentence"),
     [
         ({"BUILD": "fp32"}, "fell back to FP32"),
-        ({"BUILD": "out of memory"}, "the GPU's memory does not suffice"),
+        ({"BUILD": "out of memory"}, "the GPU has too little memory"),
         # Warnings of memory are in every log, and are not what went wrong.
         ({"BUILD": "no implementation"}, "Could not find any implementation for node X (see"),
         ({"MIB": "0"}, "of GPU memory and 0 MiB are free"),
-        ({"GPUS": "0"}, "an engine is built on the GPU that runs it"),
+        ({"GPUS": "0"}, "built on the GPU that runs it"),
     ],
 )
 def test_an_engine_that_cannot_be_built(

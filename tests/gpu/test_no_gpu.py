@@ -15,7 +15,7 @@ def test_compile_says_that_a_gpu_is_needed(
         pytest.skip("there is a GPU")
     assert main(["compile", str(graphs), "--step", "engine"]) == 1
     message = capsys.readouterr().err
-    assert "an engine is built on the GPU that runs it" in message
+    assert "built on the GPU that runs it" in message
     assert "install it, or start the container with a GPU" in message
 
 

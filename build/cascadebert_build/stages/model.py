@@ -1,8 +1,7 @@
-"""A stage of a cascade inside Triton's python backend: the requests of a batch in one call.
+"""A stage of a cascade in Triton's python backend: runs the requests of a batch in one call.
 
-`cascadebert publish` copies this file into the stage's version folder, with the `session.py` of
-the engine that runs there. It uses nothing of the package, so that the model directory is all that
-a server needs.
+`cascadebert publish` copies this file into the stage's version folder, with the `session.py` of its
+engine. It imports nothing of the package, so that a server needs only the model directory.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ class TritonPythonModel:
         parameters = {
             name: value["string_value"] for name, value in config.get("parameters", {}).items()
         }
-        # Before the session starts threads: they have the niceness of the one that starts them.
+        # Set before the session starts threads, which inherit it.
         os.nice(int(parameters.get("niceness", "0")))
         kind, device = args["model_instance_kind"], int(args["model_instance_device_id"])
         self._session = open_session(
@@ -39,17 +38,17 @@ class TritonPythonModel:
         self._inputs = [value["name"] for value in config["input"]]
 
     def execute(self, requests: list[Any]) -> list[Any]:
-        """One response for each request, in order; the same error for all where the run fails."""
+        """Return a response for each request, in order; if the run fails, all have its error."""
         try:
             return self._run(requests)
         except Exception as exc:  # noqa: BLE001 - it must not leave `execute`
-            # The stub of 2.51 answers an exception with a flag that it never initialises, by which
-            # the server may keep the requests' response factories: such a stage never unloads.
+            # The stub of 2.51 reports an exception with a flag that it never initialises. The
+            # server may then keep the requests' response factories, and the stage never unloads.
             pb_utils.Logger.log_error(traceback.format_exc())
             return [_failed(f"{type(exc).__name__}: {exc}") for _ in requests]
 
     def _run(self, requests: list[Any]) -> list[Any]:
-        # Triton's batcher has put together only requests of equal length.
+        # Triton's batcher merges only requests of equal length.
         feeds = {
             name: np.concatenate(
                 [pb_utils.get_input_tensor_by_name(r, name).as_numpy() for r in requests]
@@ -67,10 +66,10 @@ class TritonPythonModel:
         return responses
 
     def finalize(self) -> None:
-        """Give the session's memory back."""
+        """Free the session's memory."""
         self._session.close()
 
 
 def _failed(message: str) -> Any:
-    """A response with an error of its own: one that two shared would be freed twice."""
+    """A response with its own error: an error shared by two responses would be freed twice."""
     return pb_utils.InferenceResponse(output_tensors=[], error=pb_utils.TritonError(message))

@@ -6,13 +6,13 @@ import os
 from pathlib import Path
 from typing import Any
 
-# PyPI's package sends events to Microsoft from 1.32 on, unless it is told not to beforehand.
+# From 1.32 on PyPI's package sends events to Microsoft unless this is set before the import.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 import numpy as np
 import onnxruntime
 
-# Published with a graph of 8-bit weights: products whose sums some CPUs cut off.
+# Published with a graph of 8-bit weights: products whose sums overflow on some CPUs.
 _PROBE = "probe.onnx"
 
 
@@ -20,21 +20,21 @@ class Session:
     """One ONNX Runtime session."""
 
     def __init__(self, path: Path, device: int | None, threads: int) -> None:
-        """Load `path` on the GPU of that number; None: on the CPU."""
+        """Load `path` on a GPU, or on the CPU if `device` is None."""
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         providers = _providers(device)
         self._session = onnxruntime.InferenceSession(str(path), options, providers=providers)
-        # A CUDA provider that does not start is left out with a line in the log.
+        # ONNX Runtime leaves out a CUDA provider that does not start, with a line in the log.
         if device is not None and "CUDAExecutionProvider" not in self._session.get_providers():
             raise RuntimeError(
-                "ONNX Runtime's CUDA provider does not start (its reason stands above): install "
-                "the CUDA and cuDNN that it was built for, or publish with device = 'cpu'"
+                "ONNX Runtime's CUDA provider does not start (the log above has its reason): "
+                "install the CUDA and cuDNN that it was built for, or publish with device = 'cpu'"
             )
 
     def logits(self, feeds: dict[str, np.ndarray[Any, Any]]) -> np.ndarray[Any, Any]:
-        """Logits of shape (rows, n_labels) for int32 inputs of shape (rows, length)."""
+        """Return logits of shape (rows, n_labels) for int32 inputs of shape (rows, length)."""
         return np.asarray(self._session.run(["logits"], feeds)[0])
 
     def close(self) -> None:
@@ -43,23 +43,23 @@ class Session:
 
 
 def open_session(folder: Path, device: int | None, parameters: dict[str, str]) -> Session:
-    """The session of a version folder; parameters are those of config.pbtxt."""
+    """Open the session of a version folder with the parameters of config.pbtxt."""
     if (folder / _PROBE).is_file() and not has_exact_products(folder / _PROBE):
         raise RuntimeError(
             "this stage has INT8 weights of 8 bits, and this CPU has no instructions that add "
-            "their products up exactly (VNNI on x86), so that its answers would be wrong: run "
+            "their products up exactly (VNNI on x86), so its answers would be wrong: run "
             "`cascadebert build` on such a machine, where it makes weights of 7 bits, or with "
             "precision = 'fp32'"
         )
-    # 0 stands for "not chosen": one thread, since instances bring the parallelism.
+    # 0 means "not chosen": one thread, because instances run in parallel.
     return Session(folder / "model.onnx", device, int(parameters.get("threads", "1")) or 1)
 
 
 def has_exact_products(path: Path) -> bool:
-    """Whether this CPU adds the largest products of 8-bit integers up exactly, not in 16 bits.
+    """Return whether this CPU sums the largest products of 8-bit integers exactly, not in 16 bits.
 
-    Runs the probe, whose weights are all 127, with one row of 255 and with several: ONNX Runtime
-    has a kernel for each.
+    Runs the probe, whose weights are all 127, with one row of 255 and with several rows, for which
+    ONNX Runtime has another kernel.
     """
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     k = session.get_inputs()[0].shape[1]

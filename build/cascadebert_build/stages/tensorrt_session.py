@@ -10,7 +10,7 @@ from .cascadebert_engine.session import EngineSession  # pyright: ignore[reportM
 
 
 def open_session(folder: Path, device: int | None, parameters: dict[str, str]) -> EngineSession:
-    """The session of a version folder; parameters are those of config.pbtxt."""
+    """Open the session of a version folder with the parameters of config.pbtxt."""
     return EngineSession(
         folder / PLAN,
         device=device or 0,

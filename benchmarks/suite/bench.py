@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar, cast
 
 from cascadebert_build.config.placement import cores
+from cascadebert_build.server.ports import Ports
 from cascadebert_build.server.serve import serve_cascades
-from cascadebert_build.server.tritonserver import Ports, TritonServer
+from cascadebert_build.server.tritonserver import TritonServer
 from cascadebert_client import CascadeClient
 from cascadebert_core.tokenization import Text
 

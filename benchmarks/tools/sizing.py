@@ -16,8 +16,8 @@ from typing import cast
 
 from cascadebert_build.errors import BuildError, CheckFailed, UsageError
 from cascadebert_build.repository.versions import published_cascades, published_policy
+from cascadebert_build.server.ports import Ports
 from cascadebert_build.server.serve import serve_cascades
-from cascadebert_build.server.tritonserver import Ports
 from cascadebert_client import CascadeClient, CascadeClientError
 
 from .memory import Memory, memory_of

@@ -1,12 +1,21 @@
-"""The entrypoint of the Triton container: checks, starts and watches one tritonserver.
+"""Watches a tritonserver: as process 1 of the container, and inside `cascadebert serve`.
 
-Standard library only: it runs with the python3 of NVIDIA's image.
+Standard library and the names of `cascadebert_core` only: in the container it runs with the python3
+of NVIDIA's image.
 
-    settings    what the environment says
-    repository  the published cascades of /models
+Shared by the container and `serve`:
+
+    repository  the cascades of a model repository
     flags       the command line of tritonserver
-    process     the server as a child process, seen from process 1
-    probe       one row classified over loopback
-    watch       how many failed probes in a row are too many
+    probe       classifies one row over loopback
+    stubs       the processes of the python backend, and how they died
+    watch       probes in rounds until too many in a row have failed
+
+The container alone:
+
+    settings    the environment variables
+    preflight   the check of the TensorRT plans
+    process     the server as a child of process 1
+    served      what the health check reads
     supervisor  all of it in order, and the exit code
 """

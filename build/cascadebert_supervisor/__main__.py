@@ -7,12 +7,13 @@ import sys
 
 from . import log
 from .errors import StartError
+from .served import served_cascades
 from .settings import Settings, settings_from_environment
-from .supervisor import NOTHING_TO_SERVE, UNHEALTHY, probe_of, run, served_cascades
+from .supervisor import NOTHING_TO_SERVE, UNHEALTHY, probe_of, run
 
 
 def main(arguments: list[str]) -> int:
-    """Run the server, or look after the one that runs; the exit code."""
+    """Run the server, or check the one that runs. Returns the exit code."""
     try:
         settings = settings_from_environment(os.environ)
         if arguments[:1] == ["healthcheck"]:
@@ -25,12 +26,13 @@ def main(arguments: list[str]) -> int:
 
 
 def _healthcheck(settings: Settings) -> int:
-    """Docker's health check: the probe of the supervisor, once for each cascade."""
+    """Probe each cascade once, for Docker's health check."""
     cascades = served_cascades(settings.served_file)
     if not cascades:
         sys.stdout.write("not ready: the models are being loaded\n")
         return UNHEALTHY
-    results = {cascade.name: probe_of(settings).classify(cascade) for cascade in cascades}
+    probe = probe_of(settings)
+    results = {cascade.name: probe.classify(cascade) for cascade in cascades}
     for name, result in results.items():
         state = "answers" if result.ok else "does not answer"
         detail = f" ({result.detail})" if result.detail else ""

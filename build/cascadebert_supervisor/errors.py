@@ -1,7 +1,7 @@
-"""What keeps a server from starting."""
+"""Why a server cannot start."""
 
 from __future__ import annotations
 
 
 class StartError(Exception):
-    """The container cannot serve; the message is one sentence with the remedy."""
+    """The repository or the settings cannot be served. The message names the remedy."""

@@ -5,21 +5,25 @@ from __future__ import annotations
 import re
 import subprocess
 from collections.abc import Sequence
+from pathlib import Path
 
 from .errors import StartError
 from .repository import ServedCascade, needs_host_code
 from .settings import Settings
 
-# The name of the key. Over gRPC Triton puts `triton-grpc-protocol-` in front of it.
+# Seconds that a model may take to load. Large ONNX files take longer than the stub's default of 30.
+LOAD_TIMEOUT_S = 600
+
+# The header of the key. Over gRPC Triton puts `triton-grpc-protocol-` in front of it.
 KEY_HEADER = "cascadebert-key"
 GRPC_KEY_HEADER = f"triton-grpc-protocol-{KEY_HEADER}"
 
-# Who may ask for these could load other models, read memory, or switch on logging of requests.
-# model-config is left open on purpose: the client reads the batch limit of a cascade from it, and
-# it says nothing that a caller may not know.
-_RESTRICTED = "model-repository,shared-memory,statistics,trace,logging"
+# These protocols can load other models, read memory, or switch on logging of requests.
+# model-config stays open on purpose: the client reads the batch limit of a cascade from it, and it
+# holds nothing that a caller may not know.
+RESTRICTED = "model-repository,shared-memory,statistics,trace,logging"
 
-# Set here, and relied on by the probe, the published ports or the checks before the start.
+# The probe, the published ports or the checks before the start rely on these flags.
 _OURS = (
     "model-repository",
     "model-store",
@@ -36,18 +40,45 @@ _OURS = (
     "grpc-restricted-protocol",
 )
 
-_LOAD_TIMEOUT_S = 600  # of one python model; large ONNX files take longer than the stub's 30 s
 _FLAG = re.compile(r"^\s*--([a-z][a-z0-9-]*)", re.MULTILINE)
 
 
+def server_flags(
+    repository: Path, address: str, *, http: int, grpc: int, metrics: int, exit_timeout_s: float
+) -> list[str]:
+    """Return the flags that the container's server and the embedded one have in common.
+
+    Args:
+        repository: The model repository.
+        address: The address that the three endpoints listen on.
+        http: The port of HTTP.
+        grpc: The port of gRPC.
+        metrics: The port of the metrics.
+        exit_timeout_s: Seconds that requests in flight get when the server stops.
+    """
+    return [
+        f"--model-repository={repository}",
+        # Only models that are named are loaded.
+        "--model-control-mode=explicit",
+        "--exit-on-error=true",
+        "--disable-auto-complete-config",
+        f"--exit-timeout-secs={max(1, int(exit_timeout_s))}",
+        f"--backend-config=python,stub-timeout-seconds={LOAD_TIMEOUT_S}",
+        *(f"--{name}-address={address}" for name in ("http", "grpc", "metrics")),
+        f"--http-port={http}",
+        f"--grpc-port={grpc}",
+        f"--metrics-port={metrics}",
+    ]
+
+
 def flags_of_server(binary: str) -> frozenset[str]:
-    """The flags that this server knows, from its --help.
+    """Return the flags that this server knows, from its --help.
 
     Raises:
-        StartError: there is no such program, or it does not run.
+        StartError: There is no such program, or it does not run.
     """
     try:
-        # It prints the help and exits with 1 or 0, as the version pleases.
+        # The exit code of --help is 1 or 0, depending on the version.
         ended = subprocess.run(
             [binary, "--help"], capture_output=True, text=True, check=False, timeout=120
         )
@@ -72,18 +103,19 @@ def command_of_server(
     known: frozenset[str],
     extra: Sequence[str] = (),
 ) -> list[str]:
-    """The whole command; `extra` comes last, and tritonserver takes the last of two values.
+    """Return the whole command of the container's server.
 
     Args:
-        settings: of this container.
-        cascades: to load.
-        known: flags that the server knows.
-        extra: further flags, from the command of the service.
+        settings: The settings of the container.
+        cascades: The cascades to load.
+        known: The flags that the server knows.
+        extra: Further flags, from the command of the service. They come last, and tritonserver
+            takes the last of two values.
 
     Raises:
-        StartError: `extra` sets what the container relies on, or a flag that there is not.
+        StartError: `extra` sets a flag that the container relies on, or that does not exist.
     """
-    _require_foreign(extra, known)
+    _refuse(extra, known)
     models = dict.fromkeys(
         model
         for cascade in cascades
@@ -91,26 +123,23 @@ def command_of_server(
     )
     command = [
         settings.binary,
-        f"--model-repository={settings.repository}",
-        # Only the cascades and their stages, and nothing more at run time without the key.
-        "--model-control-mode=explicit",
+        *server_flags(
+            settings.repository,
+            settings.address,
+            http=settings.http_port,
+            grpc=settings.grpc_port,
+            metrics=settings.metrics_port,
+            exit_timeout_s=settings.stop_timeout_s,
+        ),
         *(f"--load-model={model}" for model in models),
-        # configs/published.pbtxt where there is one: it names the versions that were published or
+        # configs/published.pbtxt, if a model has it, names the versions that were published or
         # loaded last, and lists the operating points.
         "--model-config-name=published",
-        "--exit-on-error=true",
         "--strict-readiness=true",
-        "--disable-auto-complete-config",
-        f"--exit-timeout-secs={max(1, int(settings.stop_timeout_s))}",
-        f"--backend-config=python,stub-timeout-seconds={_LOAD_TIMEOUT_S}",
-        *(f"--{name}-address={settings.address}" for name in ("http", "grpc", "metrics")),
-        f"--http-port={settings.http_port}",
-        f"--grpc-port={settings.grpc_port}",
-        f"--metrics-port={settings.metrics_port}",
-        f"--grpc-restricted-protocol={_RESTRICTED}:{KEY_HEADER}={settings.key}",
-        f"--http-restricted-api={_RESTRICTED}:{KEY_HEADER}={settings.key}",
+        f"--grpc-restricted-protocol={RESTRICTED}:{KEY_HEADER}={settings.key}",
+        f"--http-restricted-api={RESTRICTED}:{KEY_HEADER}={settings.key}",
     ]
-    # Flags of newer servers; 2.51 ends upon one that it does not know.
+    # Flags of newer servers; 2.51 refuses to start with a flag that it does not know.
     newer = {
         "http-max-input-size": str(settings.max_request_bytes),
         "grpc-max-response-pool-size": "64",
@@ -122,7 +151,7 @@ def command_of_server(
     return [*command, *extra]
 
 
-def _require_foreign(extra: Sequence[str], known: frozenset[str]) -> None:
+def _refuse(extra: Sequence[str], known: frozenset[str]) -> None:
     for argument in extra:
         name = argument.lstrip("-").partition("=")[0]
         if argument.startswith("-") and name in _OURS:

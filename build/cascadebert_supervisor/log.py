@@ -1,6 +1,6 @@
-"""Log lines: a time, a level, a sentence, and then key=value pairs.
+"""Log lines: time, level, sentence, and key=value pairs.
 
-They go to stderr, among tritonserver's own. Nothing that came with a request is ever logged.
+They go to stderr, among tritonserver's own. Nothing from a request is ever logged.
 """
 
 from __future__ import annotations
@@ -10,17 +10,17 @@ import time
 
 
 def info(message: str, **fields: object) -> None:
-    """What happened, in the normal course of things."""
+    """Log a normal event."""
     _write("INFO", message, fields)
 
 
 def warning(message: str, **fields: object) -> None:
-    """What may become an error."""
+    """Log something that may become an error."""
     _write("WARNING", message, fields)
 
 
 def error(message: str, **fields: object) -> None:
-    """Why the container ends."""
+    """Log why the container ends."""
     _write("ERROR", message, fields)
 
 

@@ -10,24 +10,24 @@ from collections.abc import Mapping, Sequence
 from .errors import StartError
 
 STOP_SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
-# Held back from the ordinary handlers, so that one loop takes them in order.
+# Blocked, so that one loop takes them in sequence.
 SIGNALS = STOP_SIGNALS | {signal.SIGCHLD}
 
-_KILLED_S = 10.0  # a killed process is gone as soon as the kernel gets to it
+_KILLED_S = 10.0  # a killed process ends as soon as the kernel gets to it
 
 
 class ServerProcess:
-    """The running server, with its stubs, in a process group of its own."""
+    """The running server with its stubs, in its own process group."""
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
-        """Start it.
+        """Start the server.
 
         Args:
-            command: program and arguments; the program is looked up on PATH.
-            environment: of the child.
+            command: The program and its arguments; the program is looked up on PATH.
+            environment: The environment of the child.
 
         Raises:
-            StartError: the program does not start.
+            StartError: The program does not start.
         """
         try:
             self.pid = os.posix_spawnp(
@@ -35,7 +35,7 @@ class ServerProcess:
                 list(command),
                 dict(environment),
                 setpgroup=0,
-                # The mask is inherited: with it the server would never hear a signal.
+                # The child would inherit the blocked signals, and never receive one.
                 setsigmask=(),
                 setsigdef=SIGNALS,
             )
@@ -44,9 +44,9 @@ class ServerProcess:
         self.exit_code: int | None = None
 
     def reap(self) -> int | None:
-        """Collect every child that has ended; the server's exit code once it has.
+        """Collect every child that has ended; return the server's exit code once it has ended.
 
-        Process 1 inherits the orphans of a container: nobody else collects them.
+        Process 1 inherits the orphans of a container and must collect them too.
         """
         while True:
             try:
@@ -61,13 +61,13 @@ class ServerProcess:
         return self.exit_code
 
     def stop(self, timeout_s: float) -> int:
-        """End it, if it still runs: requests in flight first, then by force.
+        """Stop the server if it still runs: SIGTERM first, SIGKILL after the timeout.
 
         Args:
-            timeout_s: how long it may take.
+            timeout_s: Seconds that requests in flight get.
 
         Returns:
-            The exit code; 137 where it had to be killed.
+            The exit code; 137 if it had to be killed.
         """
         if self.reap() is None:
             self._signal(signal.SIGTERM)
@@ -82,12 +82,12 @@ class ServerProcess:
     def _await(self, timeout_s: float) -> None:
         deadline_s = time.monotonic() + timeout_s
         while self.reap() is None and (left_s := deadline_s - time.monotonic()) > 0:
-            # Not longer at a time: SIGCHLD may have been taken by a signal loop before.
+            # At most 0.5 s at a time: another loop may have taken the SIGCHLD before.
             signal.sigtimedwait({signal.SIGCHLD}, min(left_s, 0.5))
 
     def _signal(self, number: int) -> None:
         try:
-            # SIGTERM is for the server alone: it stops its stubs in order.
+            # SIGTERM goes to the server alone: it stops its stubs itself.
             if number == signal.SIGTERM:
                 os.kill(self.pid, number)
             else:

@@ -1,20 +1,21 @@
-"""The cascades of a model repository, as far as the server's start needs them."""
+"""The cascades of a model repository, as far as the start and the probes of a server need them."""
 
 from __future__ import annotations
 
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+from cascadebert_core.contract import POLICY_FILE
+
 from .errors import StartError
 
-_POLICY_FILE = "policy.json"
 _VERSION = re.compile(r"[1-9][0-9]*")
-# What `publish` and `load` chose last, as tritonserver reads it (--model-config-name=published).
+# The versions that `publish` and `load` chose last (--model-config-name=published).
 _CHOICE = Path("configs") / "published.pbtxt"
 _CHOSEN = re.compile(r"^ +versions: ([0-9]+)$", re.MULTILINE)
 
@@ -24,11 +25,11 @@ class ServedCascade:
     """One cascade of the repository.
 
     Attributes:
-        name: of the Triton model.
-        stages: Triton models of its stages, small to large.
-        pair: whether its rows are pairs of texts.
-        policy: id of the policy that a call without a version gets.
-        versions: that are served, ascending.
+        name: Its Triton model.
+        stages: The Triton models of its stages, small to large.
+        pair: Whether its rows are pairs of texts.
+        policy: The id of the policy that a call without a version gets.
+        versions: The versions that are served, ascending.
         other_stages: Triton models that only older ones of these versions call.
     """
 
@@ -41,77 +42,98 @@ class ServedCascade:
 
 
 def cascades_of_repository(repository: Path, wanted: Sequence[str] = ()) -> list[ServedCascade]:
-    """The published cascades, by name; with `wanted`, those.
+    """Return the published cascades by name; with `wanted`, only those.
 
-    The policy is validated whole when its model loads; here its stages have to be there.
+    The policy is validated when its model loads; here only its stages must exist.
 
     Raises:
-        StartError: there is nothing to serve, or a cascade is not whole.
+        StartError: There is nothing to serve, or a cascade is not whole.
     """
-    policies: dict[str, dict[int, Path]] = {}
-    for path in _policies(repository):
-        if _VERSION.fullmatch(path.parent.name):
-            policies.setdefault(path.parent.parent.name, {})[int(path.parent.name)] = path
-    if not policies:
+    published = sorted(model.name for model in _models(repository) if _versions(model))
+    if not published:
         raise StartError(
             f"{repository} holds no published cascade: run `cascadebert build cascade.toml`, or "
             "mount the model repository that has one (CASCADEBERT_REPOSITORY)"
         )
-    unknown = [name for name in wanted if name not in policies]
+    unknown = [name for name in wanted if name not in published]
     if unknown:
         raise StartError(
             f"CASCADEBERT_MODELS names {unknown[0]!r}, which {repository} does not have: it has "
-            f"{', '.join(sorted(policies))}"
+            f"{', '.join(published)}"
         )
-    return [
-        _cascade(repository, name, policies[name])
-        for name in sorted(policies)
-        if not wanted or name in wanted
-    ]
+    return [cascade_of(repository, name) for name in published if not wanted or name in wanted]
 
 
-def _policies(repository: Path) -> list[Path]:
+def cascade_of(repository: Path, name: str, versions: Collection[int] = ()) -> ServedCascade:
+    """Read versions of a published cascade; by default those that a start serves.
+
+    Raises:
+        StartError: A version is not whole.
+    """
+    versions = versions or _start_versions(repository / name)
+    # The newest version comes first: a call without a version gets it, as a probe does.
+    numbers = sorted(versions, reverse=True)
+    paths = [repository / name / str(number) / POLICY_FILE for number in numbers]
+    policies = [_read(path) for path in paths]
+    stages = [_stages(repository, *each) for each in zip(paths, policies, strict=True)]
+    others = (model for models in stages[1:] for model in models if model not in stages[0])
+    return ServedCascade(
+        name,
+        stages[0],
+        policies[0].get("pair") is True,
+        str(policies[0].get("id", "")),
+        tuple(reversed(numbers)),
+        tuple(dict.fromkeys(others)),
+    )
+
+
+def needs_host_code(repository: Path, cascades: Sequence[ServedCascade]) -> bool:
+    """Return whether a TensorRT plan among the stages was built to be version-compatible."""
+    stages = {stage for cascade in cascades for stage in (*cascade.stages, *cascade.other_stages)}
+    options = (
+        _read(path).get("options")
+        for stage in sorted(stages)
+        for path in (repository / stage).glob("*/engine.json")
+    )
+    return any(
+        cast("dict[str, Any]", each).get("version_compatible") is True
+        for each in options
+        if isinstance(each, dict)
+    )
+
+
+def _models(repository: Path) -> list[Path]:
+    """The folders of the models."""
     try:
         folders = [folder for folder in repository.iterdir() if folder.is_dir()]
-        # glob() passes over what may not be read, and the cascade would seem to be absent.
-        closed = [folder for folder in folders if not os.access(folder, os.R_OK | os.X_OK)]
-        found = [path for folder in folders for path in folder.glob(f"*/{_POLICY_FILE}")]
     except FileNotFoundError:
         raise StartError(
             f"{repository} is not there: mount the model repository at {repository}, read-only"
         ) from None
     except OSError as exc:
         raise StartError(_closed(repository, exc.strerror or str(exc))) from exc
+    # glob() skips what it may not read, and the cascade would seem to be absent.
+    closed = [folder for folder in folders if not os.access(folder, os.R_OK | os.X_OK)]
     if closed:
         raise StartError(_closed(closed[0], "Permission denied"))
-    return found
+    return folders
 
 
-def _cascade(repository: Path, name: str, paths: dict[int, Path]) -> ServedCascade:
-    versions = _start_versions(repository / name, paths)
-    policies = [(paths[version], _read(paths[version])) for version in versions]
-    # First the version that a call without one gets, as a probe's is.
-    stages = [_stages(repository, path, policy) for path, policy in reversed(policies)]
-    others = (model for models in stages[1:] for model in models if model not in stages[0])
-    newest = policies[-1][1]
-    return ServedCascade(
-        name,
-        stages[0],
-        newest.get("pair") is True,
-        str(newest.get("id", "")),
-        versions,
-        tuple(dict.fromkeys(others)),
-    )
+def _versions(model: Path) -> set[int]:
+    """The versions of a model that have a policy."""
+    names = (path.parent.name for path in model.glob(f"*/{POLICY_FILE}"))
+    return {int(name) for name in names if _VERSION.fullmatch(name)}
 
 
-def _start_versions(model: Path, paths: dict[int, Path]) -> tuple[int, ...]:
-    """The versions that the server will load: those that were chosen, or else the newest."""
+def _start_versions(model: Path) -> set[int]:
+    """The versions that a server loads at its start: those that were chosen, or else the newest."""
     try:
         text = (model / _CHOICE).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
         text = ""
     chosen = {int(number) for number in _CHOSEN.findall(text)}
-    return tuple(sorted(chosen & set(paths))) or (max(paths),)
+    published = _versions(model)
+    return chosen & published or {max(published)}
 
 
 def _stages(repository: Path, path: Path, policy: dict[str, Any]) -> tuple[str, ...]:
@@ -155,17 +177,3 @@ def _closed(path: Path, reason: str) -> str:
         f"{path} cannot be read by user {os.getuid()} ({reason}): make the repository readable "
         "(chmod -R a+rX), or run as its owner (CASCADEBERT_USER)"
     )
-
-
-def needs_host_code(repository: Path, cascades: Sequence[ServedCascade]) -> bool:
-    """Whether a TensorRT plan among the stages was built to be version-compatible."""
-    for cascade in cascades:
-        for stage in (*cascade.stages, *cascade.other_stages):
-            for path in (repository / stage).glob("*/engine.json"):
-                options = _read(path).get("options")
-                if (
-                    isinstance(options, dict)
-                    and cast("dict[str, Any]", options).get("version_compatible") is True
-                ):
-                    return True
-    return False

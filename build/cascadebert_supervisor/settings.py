@@ -1,4 +1,4 @@
-"""What the environment says, checked before anything starts."""
+"""The settings of the container, read from its environment before anything starts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from .errors import StartError
 
-# It stands in a flag between ":" and the end, and in an HTTP header.
+# The key is part of a flag, after ":", and of an HTTP header.
 _KEY = re.compile(r"[A-Za-z0-9._~-]{16,}")
 
 
@@ -20,32 +20,36 @@ class Settings:
     """How one server is run.
 
     Attributes:
-        key: value that the restricted protocols ask for.
-        models: cascades to serve; none: all that are published.
-        repository: the model repository.
-        probe_interval_s: seconds from the end of one probe to the next.
-        probe_timeout_s: seconds that a probe waits for its answer.
-        probe_failures: failed probes in a row that end the container.
-        start_timeout_s: seconds that the server may take to load its models.
-        stop_timeout_s: seconds that requests in flight get when the container stops.
-        max_request_bytes: of one HTTP request, where the server knows the limit.
-        binary: the server.
-        preflight: command that checks the TensorRT plans of a repository.
-        served_file: where the running supervisor tells the health check what it serves.
-        address: that the server listens on.
-        http_port: of the server, as the two others; the container's are fixed.
-        grpc_port: see http_port.
-        metrics_port: see http_port.
+        key: The key of the restricted protocols.
+        models: The cascades to serve; none means all that are published.
+        repository: The model repository.
+        poll_s: Seconds between two looks at the stubs and at the verdict of the probes.
+        probe_interval_s: Seconds from the end of one probe to the next.
+        probe_timeout_s: Seconds that a probe waits for its answer.
+        probe_failures: Failed probes in a row that end the container.
+        start_timeout_s: Seconds that the server may take to load its models.
+        stop_timeout_s: Seconds that requests in flight get when the container stops.
+        stop_margin_s: Seconds after these until a server that did not stop is killed.
+        max_request_bytes: The largest HTTP request, if the server knows the limit.
+        binary: The server.
+        preflight: The command that checks the TensorRT plans of a repository.
+        served_file: Where the supervisor tells the health check what it serves.
+        address: The address that the server listens on.
+        http_port: The HTTP port. The container's three ports are fixed.
+        grpc_port: The gRPC port.
+        metrics_port: The metrics port.
     """
 
     key: str
     models: tuple[str, ...] = ()
     repository: Path = Path("/models")
+    poll_s: float = 0.5
     probe_interval_s: float = 10.0
     probe_timeout_s: float = 30.0
     probe_failures: int = 3
     start_timeout_s: float = 1800.0
     stop_timeout_s: float = 30.0
+    stop_margin_s: float = 5.0
     max_request_bytes: int = 16 * 2**20
     binary: str = "tritonserver"
     preflight: tuple[str, ...] = ("python3", "-m", "cascadebert_engine", "check")
@@ -57,10 +61,10 @@ class Settings:
 
 
 def settings_from_environment(environment: Mapping[str, str]) -> Settings:
-    """Read CASCADEBERT_*; an empty variable counts as absent, as Compose passes them.
+    """Read the variables CASCADEBERT_*. An empty variable counts as absent, as Compose passes it.
 
     Raises:
-        StartError: a value is none that it may be.
+        StartError: A value is not allowed.
     """
     default = Settings(key="")
     return Settings(
@@ -88,7 +92,7 @@ def settings_from_environment(environment: Mapping[str, str]) -> Settings:
 
 
 def _key(environment: Mapping[str, str]) -> str:
-    """The given key, or one that nobody knows: without a key the protocols are closed."""
+    """The given key, or a random one: without a key the protocols are closed."""
     key = environment.get("CASCADEBERT_KEY", "")
     where = "CASCADEBERT_KEY"
     path = environment.get("CASCADEBERT_KEY_FILE", "")
@@ -103,7 +107,7 @@ def _key(environment: Mapping[str, str]) -> str:
     if not key and not path:
         return secrets.token_urlsafe(32)
     if not _KEY.fullmatch(key):
-        # The value itself stays out of the message: it goes to the log.
+        # The message goes to the log, so it does not hold the key.
         raise StartError(
             f"{where} holds a key of {len(key)} characters that cannot be used: give 16 or more "
             "of letters, digits, '.', '_', '~' and '-' (openssl rand -hex 32)"

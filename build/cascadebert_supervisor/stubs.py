@@ -1,11 +1,11 @@
-"""The processes in which a server's python backend runs its models, as Linux shows them."""
+"""The processes in which a server's python backend runs its models, read from /proc."""
 
 from __future__ import annotations
 
 import os
 import signal
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 _PROC = Path("/proc")
@@ -15,13 +15,12 @@ _REGION = "/dev/shm/triton_python_backend_shm_region_"
 
 @dataclass(frozen=True, slots=True)
 class Stub:
-    """One instance of a model.
+    """The process of one instance of a model.
 
     Attributes:
-        pid: of the process.
-        model: the model's name; None where the process died before anybody asked: it takes its
-            name along.
-        death: how it died; None while it runs, and where it ended in order.
+        pid: The process id.
+        model: The model's name; None if the process died before it was seen alive.
+        death: How it died; None while it runs, and if it ended with code 0.
     """
 
     pid: int
@@ -29,32 +28,70 @@ class Stub:
     death: str | None = None
 
 
+class Stubs:
+    """The stubs of one server, with the models of those that died.
+
+    tritonserver 2.51 leaves a dead stub as a zombie, which no longer tells its model. Servers from
+    26.01 on collect it, and then only the probes notice.
+    """
+
+    def __init__(self, server_pid: int) -> None:
+        self._server_pid = server_pid
+        self._models: dict[int, str] = {}
+        self._suspects: set[int] = set()
+        self._reported: set[int] = set()
+
+    def now(self) -> list[Stub]:
+        """Return all stubs, dead ones too."""
+        found = stubs_of(self._server_pid)
+        self._models |= {stub.pid: stub.model for stub in found if stub.model is not None}
+        return [replace(stub, model=self._models.get(stub.pid)) for stub in found]
+
+    def newly_dead(self) -> list[Stub]:
+        """Return the stubs that have died, each once.
+
+        A stub must be dead in two calls in a row: the server collects one whose model failed to
+        load a moment later.
+        """
+        dead = [stub for stub in self.now() if stub.death and stub.pid not in self._reported]
+        found = [stub for stub in dead if stub.pid in self._suspects]
+        self._suspects = {stub.pid for stub in dead}
+        self._reported |= {stub.pid for stub in found}
+        return found
+
+
 def stubs_of(server_pid: int) -> list[Stub]:
-    """The stubs of a server; those that died too, since 2.51 does not collect them."""
+    """Return the stubs of a server, dead ones too; those have no model."""
     found = (_stub(pid) for pid in _children(server_pid))
     return [stub for stub in found if stub is not None]
 
 
+def deaths(stubs: Iterable[Stub]) -> str:
+    """Say how stubs died, one clause for each model."""
+    by_model = {stub.model: stub.death for stub in stubs}
+    return "; ".join(f"a stub of {model or 'a model'} {how}" for model, how in by_model.items())
+
+
 def regions_of(pid: int) -> set[Path]:
-    """The shared memory of the python backend that a process has mapped."""
+    """Return the shared memory of the python backend that a process has mapped."""
     try:
         maps = (_PROC / str(pid) / "maps").read_text()
     except OSError:
         return set()
     # 7f0c…-7f0d… rw-s 00000000 00:1a 42    /dev/shm/triton_python_backend_shm_region_…
     paths = (Path(line.split(maxsplit=5)[5]) for line in maps.splitlines() if _REGION in line)
-    # One that was unlinked already ends in " (deleted)".
+    # A region that is already unlinked ends in " (deleted)".
     return {path for path in paths if not path.name.endswith(")")}
 
 
 def remove_regions(regions: Iterable[Path]) -> None:
-    """Give back the shared memory that a killed server has left behind."""
+    """Free the shared memory that a killed server has left behind."""
     for region in regions:
         region.unlink(missing_ok=True)
 
 
 def _children(pid: int) -> list[int]:
-    """Children of all threads of a process; the list of a thread that ends meanwhile is empty."""
+    """Children of all threads of a process. A thread that ends meanwhile has none."""
     children: list[int] = []
     for thread in (_PROC / str(pid)).glob("task/*/children"):
         try:
@@ -65,10 +102,10 @@ def _children(pid: int) -> list[int]:
 
 
 def _stub(pid: int) -> Stub | None:
-    """The process as a stub; None where it is none, or gone."""
+    """The process as a stub; None if it is another program, or gone."""
     folder = _PROC / str(pid)
     try:
-        # pid (name) state …; the name is cut to 15 bytes and may hold anything.
+        # pid (name) state …; the name is cut to 15 bytes and may hold any character.
         name, _, fields = (folder / "stat").read_text().partition("(")[2].rpartition(") ")
         if not _PROGRAM.startswith(name):
             return None
@@ -84,7 +121,7 @@ def _stub(pid: int) -> Stub | None:
 
 
 def _death(status: int) -> str | None:
-    """How a process ended, by its wait status; None for a good end."""
+    """How a process died, by its wait status; None for exit code 0."""
     code = os.waitstatus_to_exitcode(status)
     if code < 0:
         return f"was killed by {signal.Signals(-code).name}"

@@ -1,69 +1,69 @@
-"""From the checks before the start to the exit code.
+"""The container's server, from the checks before its start to the exit code.
 
-Exit codes: 0 stopped on request; 1 the server did not answer any more; 2 there was nothing that
-could be served; otherwise the server's own.
+Exit codes: 0 stopped on request; 1 the server no longer answered, or a stub died; 2 there was
+nothing to serve; otherwise the server's own.
 """
 
 from __future__ import annotations
 
-import json
 import signal
-import subprocess
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any, cast
 
 from . import log
-from .errors import StartError
 from .flags import command_of_server, flags_of_server
-from .probe import Probe
+from .preflight import check_engines
+from .probe import Probe, ProbeResult
 from .process import SIGNALS, STOP_SIGNALS, ServerProcess
 from .repository import ServedCascade, cascades_of_repository
+from .served import write_served
 from .settings import Settings
+from .stubs import Stubs, deaths
 from .watch import Watch
 
 UNHEALTHY = 1
 NOTHING_TO_SERVE = 2
 
-_POLL_S = 0.5
-_CHECK_TIMEOUT_S = 300.0  # it hashes plans of gigabytes and asks the driver
-_BROKEN_STOP_S = 10.0  # what does not answer is not given long to stop
-_STOP_MARGIN_S = 5.0  # the server's own limit comes first
+_BROKEN_STOP_S = 10.0  # a server that does not answer gets no longer to stop
 # The server has the key in its flags, and its models need none.
 _SECRETS = ("CASCADEBERT_KEY", "CASCADEBERT_KEY_FILE")
 
 
 def run(settings: Settings, environment: Mapping[str, str], extra: Sequence[str] = ()) -> int:
-    """Serve until the container is stopped or the server fails; the exit code.
+    """Serve until the container is stopped or the server fails.
 
     Args:
-        settings: of this container.
-        environment: for the server.
-        extra: further flags of tritonserver.
+        settings: The settings of the container.
+        environment: The environment of the server.
+        extra: Further flags of tritonserver.
+
+    Returns:
+        The exit code.
 
     Raises:
-        StartError: there is nothing that could be served.
+        StartError: There is nothing that can be served.
     """
     # From here on a signal waits for the loop: the kernel drops what process 1 does not handle.
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     cascades = cascades_of_repository(settings.repository, settings.models)
     environment = {name: value for name, value in environment.items() if name not in _SECRETS}
-    _check_engines(settings, cascades, environment)
+    check_engines(settings, cascades, environment)
     command = command_of_server(settings, cascades, flags_of_server(settings.binary), extra)
     if signal.sigpending() & STOP_SIGNALS:
         log.info("stopped before the server started")
         return 0
     start_s = time.monotonic()
     server = ServerProcess(command, environment)
-    log.info("tritonserver starts", pid=server.pid, cascades=_names(cascades))
+    names = ",".join(cascade.name for cascade in cascades)
+    log.info("tritonserver starts", pid=server.pid, cascades=names)
     watch = Watch(
         probe_of(settings),
-        cascades,
+        lambda: cascades,
         interval_s=settings.probe_interval_s,
         failures=settings.probe_failures,
         start_timeout_s=settings.start_timeout_s,
         on_ready=lambda: _ready(settings, cascades, time.monotonic() - start_s),
+        on_result=_log_result,
     )
     watch.start()
     try:
@@ -74,35 +74,33 @@ def run(settings: Settings, environment: Mapping[str, str], extra: Sequence[str]
 
 
 def probe_of(settings: Settings) -> Probe:
-    """The probe of this container's server."""
+    """Return the probe of this container's server."""
     return Probe(settings.http_port, settings.metrics_port, settings.probe_timeout_s)
 
 
-def served_cascades(path: Path) -> list[ServedCascade]:
-    """What the running supervisor serves; nothing until its server is ready."""
-    try:
-        raw = cast("list[dict[str, Any]]", json.loads(path.read_text(encoding="utf-8")))
-    except OSError:
-        return []
-    return [ServedCascade(each["name"], tuple(each["stages"]), each["pair"]) for each in raw]
-
-
 def _loop(settings: Settings, server: ServerProcess, watch: Watch) -> int:
+    stubs = Stubs(server.pid)
     while True:
-        received = signal.sigtimedwait(SIGNALS, _POLL_S)
+        received = signal.sigtimedwait(SIGNALS, settings.poll_s)
         code = server.reap()
         if code is not None:
             return _ended(code, ready=watch.ready)
-        if watch.verdict is not None:
-            log.error(watch.verdict)
-            server.stop(min(_BROKEN_STOP_S, settings.stop_timeout_s))
-            return UNHEALTHY
-        if received is not None and received.si_signo != signal.SIGCHLD:
+        if received is not None and received.si_signo in STOP_SIGNALS:
             log.info("stopping", signal=signal.Signals(received.si_signo).name)
             watch.stop()
-            code = server.stop(settings.stop_timeout_s + _STOP_MARGIN_S)
+            code = server.stop(settings.stop_timeout_s + settings.stop_margin_s)
             log.info("stopped", code=code)
             return code
+        # While models load, only remember them: if one fails, its stub may die a moment before the
+        # server ends, and the server's own code says more.
+        stubs.now()
+        dead = stubs.newly_dead() if watch.ready else []
+        problem = deaths(dead) if dead else watch.verdict
+        if problem is not None:
+            hint = "" if watch.ready else "; give it longer with CASCADEBERT_START_TIMEOUT_S"
+            log.error(f"{problem}{hint}: the container ends, for Docker to restart it")
+            server.stop(min(_BROKEN_STOP_S, settings.stop_timeout_s))
+            return UNHEALTHY
 
 
 def _ended(code: int, *, ready: bool) -> int:
@@ -110,67 +108,25 @@ def _ended(code: int, *, ready: bool) -> int:
         log.error("tritonserver ended by itself", code=code)
     else:
         log.error(
-            "tritonserver ended while it started: see its lines above; where they name a model "
-            "that does not load, publish that cascade again",
+            "tritonserver ended while it started: see its lines above; if they name a model that "
+            "does not load, publish that cascade again",
             code=code,
         )
-    # Nobody asked for it: a server that ends well without being told has failed too.
+    # Nothing asked it to end, so exit code 0 is a failure too.
     return code or UNHEALTHY
 
 
 def _ready(settings: Settings, cascades: Sequence[ServedCascade], seconds: float) -> None:
-    content = [{"name": c.name, "stages": c.stages, "pair": c.pair} for c in cascades]
-    aside = settings.served_file.with_suffix(".new")
-    aside.write_text(json.dumps(content), encoding="utf-8")
-    aside.replace(settings.served_file)
+    write_served(settings.served_file, cascades)
     policies = ",".join(f"{cascade.name}@{cascade.policy[:12]}" for cascade in cascades)
     log.info("ready", after=f"{seconds:.1f}s", policies=policies)
 
 
-def _check_engines(
-    settings: Settings, cascades: Sequence[ServedCascade], environment: Mapping[str, str]
-) -> None:
-    """Ask the preflight whether the TensorRT plans fit this machine.
-
-    Raises:
-        StartError: with its sentences.
-    """
-    command = [*settings.preflight, str(settings.repository)]
-    for cascade in cascades:
-        command += ["--model", cascade.name]
-        command += ["--versions", f"{cascade.name}={','.join(map(str, cascade.versions))}"]
-    try:
-        ended = subprocess.run(
-            command,
-            env=dict(environment),
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=_CHECK_TIMEOUT_S,
+def _log_result(cascade: str, failures: int, result: ProbeResult) -> None:
+    took = f"{result.seconds:.1f}s"
+    if not result.ok:
+        log.warning(
+            "probe failed", cascade=cascade, in_a_row=failures, took=took, reason=result.detail
         )
-    except OSError as exc:
-        raise StartError(
-            f"the check of the engines does not run ({exc}): rebuild the image"
-        ) from exc
-    except subprocess.TimeoutExpired as exc:
-        raise StartError(
-            f"the check of the engines did not end within {_CHECK_TIMEOUT_S:g} s: see whether "
-            "nvidia-smi answers on this machine"
-        ) from exc
-    lines = (ended.stdout + ended.stderr).splitlines()
-    said = [line.removeprefix("cascadebert_engine: ") for line in lines if line.strip()]
-    if ended.returncode == 0:
-        for line in said:
-            log.info(line)
-    elif ended.returncode == 1:
-        raise StartError("\n".join(said) or "the check of the engines failed without a word")
-    else:
-        last = said[-1] if said else "no output"
-        raise StartError(
-            f"the check of the engines ended with code {ended.returncode} ({last}): rebuild the "
-            "image"
-        )
-
-
-def _names(cascades: Sequence[ServedCascade]) -> str:
-    return ",".join(cascade.name for cascade in cascades)
+    elif result.detail:
+        log.warning("probe waited", cascade=cascade, took=took, reason=result.detail)

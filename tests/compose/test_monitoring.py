@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from cascadebert_core.metric_names import AUDIT_FAMILIES, FAMILIES, PREFIX
 from tests.compose.conftest import ROOT
 from tests.compose.service import Service
 
@@ -22,7 +23,7 @@ PROMETHEUS = ROOT / "deploy" / "prometheus"
 DASHBOARDS = ROOT / "deploy" / "grafana" / "dashboards"
 # Triton has these where it finds a GPU.
 GPU_METRICS = {"nv_gpu_utilization", "nv_gpu_memory_used_bytes", "nv_gpu_memory_total_bytes"}
-_METRIC = re.compile(r"\b(?:nv|cascadebert)_[a-z_]+")
+_METRIC = re.compile(r"\b(?:nv|cascadebert)_[a-z_]*[a-z]\b")
 
 needs_promtool = pytest.mark.skipif(
     not shutil.which("promtool"), reason="there is no promtool (Debian: prometheus)"
@@ -54,9 +55,19 @@ def dashboard_queries() -> list[str]:
 
 
 def metrics_of_rules() -> list[str]:
-    text = (PROMETHEUS / "alerts.yml").read_text(encoding="utf-8")
-    # Recorded names have a colon behind "cascadebert".
-    return [name for name in _METRIC.findall(text) if not name.endswith("_")]
+    # The names of recorded series have a colon behind "cascadebert".
+    return _METRIC.findall((PROMETHEUS / "alerts.yml").read_text(encoding="utf-8"))
+
+
+def test_rules_dashboard_and_documentation_name_the_metrics_of_the_core() -> None:
+    used = {*metrics_of_rules(), *_METRIC.findall(" ".join(dashboard_queries()))}
+    ours = {name for name in used if name.startswith(PREFIX)}
+    assert ours
+    assert ours <= set(FAMILIES)
+    documented = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    for name in FAMILIES:
+        series = re.sub("_(bucket|sum|count)$", "", name)
+        assert series in documented or name in AUDIT_FAMILIES, name
 
 
 @needs_promtool

@@ -20,7 +20,8 @@ import tritonclient.grpc as triton
 from cascadebert_build.evaluation.evaluate import evaluate
 from cascadebert_build.pipeline.build import Steps
 from cascadebert_build.repository.publish import StageFiles, publish_cascade
-from cascadebert_build.server.tritonserver import HOST, TritonServer
+from cascadebert_build.server.ports import HOST
+from cascadebert_build.server.tritonserver import TritonServer
 from cascadebert_client import CascadeClient
 from tests.support.serving import Built, serving
 

@@ -16,8 +16,8 @@ import pytest
 
 import cascadebert_client as client
 from cascadebert_build.errors import CheckFailed, UsageError
+from cascadebert_build.server.ports import HOST, Ports
 from cascadebert_build.server.serve import serve_cascades
-from cascadebert_build.server.tritonserver import HOST, Ports
 from cascadebert_client import CascadeClient
 from cascadebert_core.policy import policy_to_json
 from tests.support.checkpoints import TEXTS

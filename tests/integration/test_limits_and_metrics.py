@@ -21,8 +21,9 @@ import tritonclient.grpc as triton
 import cascadebert_client as client
 from cascadebert_build.config.schema import NICENESS
 from cascadebert_build.repository.publish import StageFiles, publish_cascade
+from cascadebert_build.server.ports import HOST
 from cascadebert_build.server.serve import serve_cascades
-from cascadebert_build.server.tritonserver import HOST, TritonServer
+from cascadebert_build.server.tritonserver import TritonServer
 from cascadebert_client import AsyncCascadeClient, CascadeClient, RetryPolicy
 from cascadebert_core.contract import POLICY_FILE
 from cascadebert_core.metric_names import FAMILIES

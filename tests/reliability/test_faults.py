@@ -1,7 +1,8 @@
 """Faults at random moments under load: each request ends once, in time, and never wrongly.
 
-Every kind is injected while callers ask without a pause and without retries. Whoever needs what is
-broken gets one error, or a degraded answer where the policy allows it; everybody else an answer.
+Each fault is injected while callers ask without a pause and without retries. Requests that need the
+broken part get one error, or a degraded answer if the policy allows it; all others get an answer.
+Tests share a server: each leaves it sound, and checks that.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ TIMES = sized(3, 20)
 TIMEOUT_S = 1.0
 RECOVERY_S = 60.0
 CASCADE, SMALL, LARGE = "tiny", "tiny_small", "tiny_large"
-# A recovery would give up after some in a row, and here each is followed by the next.
+# Here one recovery follows another, so their number is no limit.
 WATCH = WatchSettings(probe_s=2.0, recoveries=10**6)
 
 pytestmark = pytest.mark.timeout(sized(300, 3600))
@@ -63,12 +64,13 @@ pytestmark = pytest.mark.timeout(sized(300, 3600))
 
 @dataclass
 class Scene:
-    """A server under load, and what it takes to break it.
+    """A server under load, and the means to break it.
 
     Attributes:
-        server: with the cascade `tiny`.
-        stage: its last one, with a switch for faults.
-        said: by the watchdog.
+        server: The server of the cascade `tiny`.
+        stage: Its last stage, with a switch for faults.
+        truth: What requests must be answered with.
+        said: What the watchdog has said.
     """
 
     server: TritonServer
@@ -107,26 +109,45 @@ def truth(built: Built) -> Truth:
 
 @contextmanager
 def scene(
-    built: Built, truth: Truth, folder: Path, *, degrade: bool = False, watched: bool = False
+    built: Built, truth: Truth, folder: Path, *, degrade: bool = False
 ) -> Generator[Scene, None, None]:
-    """A copy of the cascade, served; its last stage can be told to fail."""
+    """A copy of the cascade, served, whose last stage can be told to fail; it must stop cleanly."""
     repository = shutil.copytree(built.repository, folder / "repository")
     if degrade:
         policy = dataclasses.replace(built.policy, degrade=True)
         (repository / CASCADE / "1" / POLICY_FILE).write_text(policy_to_json(policy))
     stage = FaultyStage(repository, LARGE)
     with serving(repository) as server:
-        said: list[str] = []
-        if not watched:
-            yield Scene(server, stage, truth, said)
-            return
+        yield Scene(server, stage, truth, [])
+    assert server.exit_code == 0
+
+
+@pytest.fixture(scope="module")
+def broken(built: Built, truth: Truth, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+    with scene(built, truth, tmp_path_factory.mktemp("plain")) as plain:
+        yield plain
+
+
+@pytest.fixture(scope="module")
+def degrading(
+    built: Built, truth: Truth, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Scene]:
+    with scene(built, truth, tmp_path_factory.mktemp("degrading"), degrade=True) as degrading:
+        yield degrading
+
+
+@pytest.fixture(scope="module")
+def watched(
+    built: Built, truth: Truth, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Scene]:
+    with scene(built, truth, tmp_path_factory.mktemp("watched")) as watched:
         stopped = threading.Event()
-        watchdog = Watchdog(server, WATCH, said.append)
+        watchdog = Watchdog(watched.server, WATCH, watched.said.append)
         thread = threading.Thread(target=watchdog.run, args=(stopped,))
         thread.start()
         try:
-            yield Scene(server, stage, truth, said)
-        finally:  # before the server ends, or the watchdog would bring it back
+            yield watched
+        finally:  # before the server ends, or the watchdog would restart it
             stopped.set()
             thread.join()
 
@@ -135,6 +156,7 @@ def inject(
     scene: Scene, generator: LoadProcess, stop_file: Path, fault: Callable[[random.Random], None]
 ) -> tuple[Account, list[float]]:
     """The load's account, and the seconds from the end of each fault to the next answer."""
+    scene.await_recovery()
     drawn = random.Random(0)
     load = Load(
         scene.server.url,
@@ -162,21 +184,18 @@ def inject(
 
 
 def check_sound(scene: Scene, generator: LoadProcess) -> None:
-    """Afterwards everything is as before: all are answered, and nothing is left behind."""
+    """Afterwards all requests are answered, nothing is left behind, and the cascade unloads."""
     load = Load(scene.server.url, CASCADE, scene.truth, requests=200, timeout_s=60, concurrency=4)
     account = generator.run(load)
     account.require_whole()
     assert account.counts() == {ANSWERED: 200}, account.details(ERROR, REJECTED, DEADLINE)
     counts = settled_counters(scene.server.ports.metrics)
     assert counts[IN_FLIGHT_ROWS] == counts[QUEUED_ROWS] == 0, counts
-
-
-def check_unload_and_stop(server: TritonServer) -> None:
-    with ModelControlClient(server.url, timeout_s=60) as running:
+    with ModelControlClient(scene.server.url, timeout_s=60) as running:
+        config = config_to_json(running.config(CASCADE))
         running.unload(CASCADE)
-        running.settle([CASCADE])
-    server.stop()
-    assert server.exit_code == 0
+        running.settle([CASCADE])  # a request that is never answered would keep it
+    scene.server.load(CASCADE, config)
 
 
 def note(name: str, account: Account, recoveries: list[float]) -> None:
@@ -193,7 +212,7 @@ def note(name: str, account: Account, recoveries: list[float]) -> None:
     )
 
 
-# What callers may hear of each; the others of the tally must not occur.
+# The outcomes that each fault may cause, beside answers and missed deadlines.
 STAGE_FAULTS = {
     RAISES: {REJECTED},
     NAN: {ERROR},
@@ -202,112 +221,105 @@ STAGE_FAULTS = {
 }
 
 
+def failing(stage: FaultyStage, kind: str, longest_s: float) -> Callable[[random.Random], None]:
+    """A fault of a stage, for a drawn time."""
+
+    def fault(drawn: random.Random) -> None:
+        stage.begin(kind)
+        try:
+            time.sleep(drawn.uniform(0.1, longest_s))
+        finally:
+            stage.end()
+
+    return fault
+
+
 @pytest.mark.parametrize("kind", STAGE_FAULTS)
 def test_a_stage_that_fails(
-    kind: str, built: Built, truth: Truth, generator: LoadProcess, tmp_path: Path
+    kind: str, broken: Scene, generator: LoadProcess, tmp_path: Path
 ) -> None:
-    with scene(built, truth, tmp_path) as broken:
-
-        def fault(drawn: random.Random) -> None:
-            broken.stage.begin(kind)
-            time.sleep(drawn.uniform(0.1, 2.0 if kind == HANG else 0.5))
-            broken.stage.end()
-
-        account, recoveries = inject(broken, generator, tmp_path / "stop", fault)
-        note(kind, account, recoveries)
-        # On a busy machine any request may miss its deadline.
-        assert set(account.counts()) <= {ANSWERED, DEADLINE} | STAGE_FAULTS[kind], account.details(
-            ERROR, REJECTED
-        )
-        assert set(account.counts()) & STAGE_FAULTS[kind], "no fault has met a request"
-        if kind in (NAN, GARBAGE):
-            assert all(LARGE in words for words in account.details(ERROR))
-        check_sound(broken, generator)
-        check_unload_and_stop(broken.server)
+    fault = failing(broken.stage, kind, 2.0 if kind == HANG else 0.5)
+    account, recoveries = inject(broken, generator, tmp_path / "stop", fault)
+    note(kind, account, recoveries)
+    # On a busy machine any request may miss its deadline.
+    allowed = {ANSWERED, DEADLINE} | STAGE_FAULTS[kind]
+    assert set(account.counts()) <= allowed, account.details(ERROR, REJECTED)
+    assert set(account.counts()) & STAGE_FAULTS[kind], "no fault has met a request"
+    if kind in (NAN, GARBAGE):
+        assert all(LARGE in words for words in account.details(ERROR))
+    check_sound(broken, generator)
 
 
 @pytest.mark.parametrize("kind", [RAISES, NAN, GARBAGE])
-def test_a_stage_that_fails_where_answers_may_be_degraded(
-    kind: str, built: Built, truth: Truth, generator: LoadProcess, tmp_path: Path
+def test_a_stage_that_fails_if_answers_may_be_degraded(
+    kind: str, degrading: Scene, generator: LoadProcess, tmp_path: Path
 ) -> None:
-    with scene(built, truth, tmp_path, degrade=True) as broken:
-
-        def fault(drawn: random.Random) -> None:
-            broken.stage.begin(kind)
-            time.sleep(drawn.uniform(0.1, 0.5))
-            broken.stage.end()
-
-        account, recoveries = inject(broken, generator, tmp_path / "stop", fault)
-        note(f"{kind}-degrading", account, recoveries)
-        assert set(account.counts()) <= {ANSWERED, DEGRADED, DEADLINE}, account.details(
-            ERROR, REJECTED
-        )
-        assert account[DEGRADED], account.counts()
-        check_sound(broken, generator)
-        check_unload_and_stop(broken.server)
+    fault = failing(degrading.stage, kind, 0.5)
+    account, recoveries = inject(degrading, generator, tmp_path / "stop", fault)
+    note(f"{kind}-degrading", account, recoveries)
+    allowed = {ANSWERED, DEGRADED, DEADLINE}
+    assert set(account.counts()) <= allowed, account.details(ERROR, REJECTED)
+    assert account[DEGRADED], account.counts()
+    check_sound(degrading, generator)
 
 
-def test_a_stage_that_is_unloaded(
-    built: Built, truth: Truth, generator: LoadProcess, tmp_path: Path
-) -> None:
-    with scene(built, truth, tmp_path) as broken, ModelControlClient(broken.server.url) as running:
+def test_a_stage_that_is_unloaded(broken: Scene, generator: LoadProcess, tmp_path: Path) -> None:
+    with ModelControlClient(broken.server.url) as running:
         config = config_to_json(running.config(LARGE))
 
         def fault(drawn: random.Random) -> None:
             running.unload(LARGE)
-            time.sleep(drawn.uniform(0.1, 0.5))
-            broken.server.load(LARGE, config)
+            try:
+                time.sleep(drawn.uniform(0.1, 0.5))
+            finally:
+                broken.server.load(LARGE, config)
 
         account, recoveries = inject(broken, generator, tmp_path / "stop", fault)
-        note("unload", account, recoveries)
-        assert set(account.counts()) <= {ANSWERED, DEADLINE, REJECTED}, account.details(ERROR)
-        assert account[REJECTED], account.counts()
-        check_sound(broken, generator)
-        check_unload_and_stop(broken.server)
+    note("unload", account, recoveries)
+    assert set(account.counts()) <= {ANSWERED, DEADLINE, REJECTED}, account.details(ERROR)
+    assert account[REJECTED], account.counts()
+    check_sound(broken, generator)
 
 
 @pytest.mark.parametrize("model", [LARGE, CASCADE])
 def test_a_model_that_reloads(
-    model: str, built: Built, truth: Truth, generator: LoadProcess, tmp_path: Path
+    model: str, broken: Scene, generator: LoadProcess, tmp_path: Path
 ) -> None:
-    """Triton loads the new one beside the old one: nobody notices."""
-    with scene(built, truth, tmp_path) as broken:
-        account, recoveries = inject(
-            broken, generator, tmp_path / "stop", lambda _: broken.server.reload(model)
-        )
-        note(f"reload-{model}", account, recoveries)
-        assert set(account.counts()) <= {ANSWERED, DEADLINE}, account.details(ERROR, REJECTED)
-        check_sound(broken, generator)
-        check_unload_and_stop(broken.server)
+    """Triton loads the new one beside the old one: no request notices."""
+    account, recoveries = inject(
+        broken, generator, tmp_path / "stop", lambda _: broken.server.reload(model)
+    )
+    note(f"reload-{model}", account, recoveries)
+    assert set(account.counts()) <= {ANSWERED, DEADLINE}, account.details(ERROR, REJECTED)
+    check_sound(broken, generator)
 
 
 @pytest.mark.parametrize("model", [SMALL, LARGE, CASCADE])
 def test_a_stub_that_is_killed(
-    model: str, built: Built, truth: Truth, generator: LoadProcess, tmp_path: Path
+    model: str, watched: Scene, generator: LoadProcess, tmp_path: Path
 ) -> None:
-    with scene(built, truth, tmp_path, watched=True) as broken:
+    said = watched.said
 
-        def fault(_: random.Random) -> None:
-            pid = next(
-                stub.pid for stub in broken.server.stubs() if stub.model == model and not stub.death
-            )
-            before = len(broken.said)
-            os.kill(pid, signal.SIGKILL)
-            end_s = time.monotonic() + RECOVERY_S
-            # What was found, and what was done.
-            while len(broken.said) < before + 2 and time.monotonic() < end_s:
-                time.sleep(0.05)
-            # 2.51 has ended over it; either way somebody noticed.
-            found = (f"a stub of {model} was killed by SIGKILL", "tritonserver ended by itself")
-            assert any(line.startswith(found) for line in broken.said[before:]), broken.said
+    def fault(_: random.Random) -> None:
+        alive = (stub for stub in watched.server.stubs() if not stub.death)
+        pid = next(stub.pid for stub in alive if stub.model == model)
+        before = len(said)
+        os.kill(pid, signal.SIGKILL)
+        end_s = time.monotonic() + RECOVERY_S
+        # The watchdog says what it found, and what it did.
+        while len(said) < before + 2 and time.monotonic() < end_s:
+            time.sleep(0.05)
+        # 2.51 may end because of it.
+        found = (f"a stub of {model} was killed by SIGKILL", "tritonserver ended by itself")
+        assert any(line.startswith(found) for line in said[before:]), said
 
-        account, recoveries = inject(broken, generator, tmp_path / "stop", fault)
-        note(f"kill-{model}", account, recoveries)
-        check_sound(broken, generator)
+    account, recoveries = inject(watched, generator, tmp_path / "stop", fault)
+    note(f"kill-{model}", account, recoveries)
+    check_sound(watched, generator)
 
 
 def test_serve_brings_back_what_dies(built: Built, tmp_path: Path) -> None:
-    """The command, its words, its ports, and its end."""
+    """The command, what it says, its ports, and its end."""
     ports = ["--http-port", "0", "--grpc-port", "0", "--metrics-port", "0"]
     arguments = ["serve", "--model-repository", str(built.repository), *ports, "--json"]
     said = tmp_path / "stderr"
@@ -319,7 +331,7 @@ def test_serve_brings_back_what_dies(built: Built, tmp_path: Path) -> None:
     try:
         assert serve.stdout is not None
         url = json.loads(serve.stdout.readline())["grpc"]
-        for model, done in ((LARGE, "loaded anew"), (CASCADE, "restarted")):
+        for model, done in ((LARGE, "reloaded"), (CASCADE, "restarted")):
             (server,) = children_of(serve.pid, "tritonserver")
             pid = next(stub.pid for stub in stubs_of(server) if stub.model == model)
             os.kill(pid, signal.SIGKILL)

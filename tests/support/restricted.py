@@ -9,13 +9,13 @@ from collections.abc import Generator
 from contextlib import contextmanager
 
 from cascadebert_build.server.tritonserver import TritonServer
-from cascadebert_supervisor.flags import _RESTRICTED, GRPC_KEY_HEADER, KEY_HEADER
+from cascadebert_supervisor.flags import GRPC_KEY_HEADER, KEY_HEADER, RESTRICTED
 from tests.support.serving import FREE_PORTS, Built
 
 KEY = "a-key-for-tests-of-32-characters"
 HTTP_KEY = (KEY_HEADER, KEY)
 GRPC_KEY = (GRPC_KEY_HEADER, KEY)
-PROTOCOLS = _RESTRICTED.split(",")
+PROTOCOLS = RESTRICTED.split(",")
 
 _READY_TIMEOUT_S = 60.0
 
@@ -30,8 +30,8 @@ def restricted_server(built: Built, *options: str) -> Generator[TritonServer, No
     flags = (
         *(f"--load-model={model}" for model in models),
         "--model-config-name=published",
-        f"--grpc-restricted-protocol={_RESTRICTED}:{KEY_HEADER}={KEY}",
-        f"--http-restricted-api={_RESTRICTED}:{KEY_HEADER}={KEY}",
+        f"--grpc-restricted-protocol={RESTRICTED}:{KEY_HEADER}={KEY}",
+        f"--http-restricted-api={RESTRICTED}:{KEY_HEADER}={KEY}",
     )
     with TritonServer(built.repository, ports=FREE_PORTS, options=(*flags, *options)) as server:
         _wait(f"http://127.0.0.1:{server.ports.http}/v2/models/{built.name}/ready")

@@ -15,8 +15,9 @@ from cascadebert_build.config.cascade_toml import config_from_file
 from cascadebert_build.evaluation.evaluate import NEAR, evaluate
 from cascadebert_build.pipeline.build import Steps
 from cascadebert_build.pipeline.workspace import workspace_of
+from cascadebert_build.server.ports import Ports
 from cascadebert_build.server.serve import serve_cascades
-from cascadebert_build.server.tritonserver import Ports, TritonServer
+from cascadebert_build.server.tritonserver import TritonServer
 from cascadebert_client import AsyncCascadeClient, CascadeClient, Classification
 from cascadebert_core.policy import Policy
 from cascadebert_core.tokenization import Text

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from cascadebert_supervisor.stubs import Stub, regions_of, remove_regions, stubs_of
+from cascadebert_supervisor.stubs import Stub, Stubs, deaths, regions_of, remove_regions, stubs_of
 
 # A program of the stub's name, started by a server that does not collect it.
 _SERVER = """
@@ -27,7 +27,7 @@ time.sleep(60)
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[tuple[int, list[int]]]:
-    """The pid of a server, and those of its stubs."""
+    """The pid of a server and of its stubs."""
     stub = tmp_path / "triton_python_backend_stub"
     shutil.copy("/bin/bash", stub)
     stub.chmod(0o755)
@@ -54,21 +54,43 @@ def server(tmp_path: Path) -> Iterator[tuple[int, list[int]]]:
 
 
 def eventually(server_pid: int, expected: set[Stub]) -> None:
-    for _ in range(200):
+    for _ in range(500):
         if set(stubs_of(server_pid)) == expected:
             return
-        time.sleep(0.05)
+        time.sleep(0.02)
     raise AssertionError(f"{stubs_of(server_pid)}, not {expected}")
 
 
 def test_the_living_have_a_model_and_the_dead_a_reason(server: tuple[int, list[int]]) -> None:
     pid, (small, large, cascade) = server
-    # The last one has ended in order.
+    # The last one has ended with code 0.
     living = {Stub(small, "sst2_small"), Stub(large, "sst2_large"), Stub(cascade, None)}
     eventually(pid, living)
     os.kill(large, signal.SIGKILL)
     killed = Stub(large, None, "was killed by SIGKILL")
     eventually(pid, living - {Stub(large, "sst2_large")} | {killed})
+
+
+def test_a_dead_stub_is_reported_once_with_its_model(server: tuple[int, list[int]]) -> None:
+    pid, (_, large, _) = server
+    deadline_s = time.monotonic() + 10
+    stubs = Stubs(pid)
+    while not any(stub.pid == large and stub.model for stub in stubs.now()):
+        assert time.monotonic() < deadline_s
+    assert stubs.newly_dead() == []
+    os.kill(large, signal.SIGKILL)
+    killed = Stub(large, "sst2_large", "was killed by SIGKILL")
+    while killed not in stubs.now():
+        assert time.monotonic() < deadline_s
+    assert stubs.newly_dead() == [], "the server may be about to collect it"
+    assert stubs.newly_dead() == [killed]
+    assert stubs.newly_dead() == []
+
+
+def test_deaths_are_told_by_model() -> None:
+    dead = [Stub(1, "a", "was killed by SIGKILL"), Stub(2, None, "ended with code 3")]
+    said = "a stub of a was killed by SIGKILL; a stub of a model ended with code 3"
+    assert deaths(dead) == said
 
 
 def test_a_process_without_stubs_has_none() -> None:
@@ -80,7 +102,7 @@ def test_a_process_without_stubs_has_none() -> None:
     assert regions_of(process.pid) == set()
 
 
-def test_shared_memory_is_found_by_its_name_and_given_back() -> None:
+def test_shared_memory_is_found_by_its_name_and_freed() -> None:
     region = Path(f"/dev/shm/triton_python_backend_shm_region_test-{os.getpid()}")
     source = (
         "import mmap, sys; file = open(sys.argv[1], 'r+b'); "
@@ -97,7 +119,7 @@ def test_shared_memory_is_found_by_its_name_and_given_back() -> None:
             assert regions_of(process.pid) == {region}
             remove_regions([region])
             assert not region.exists()
-            assert regions_of(process.pid) == set(), "it has no name any more"
+            assert regions_of(process.pid) == set(), "its name is gone"
             process.communicate(b"\n")
         remove_regions([region])  # a second time does no harm
     finally:

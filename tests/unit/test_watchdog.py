@@ -1,39 +1,61 @@
-"""What is done about dead stubs and silent cascades, by rule; the server is played here."""
+"""What `serve` does about dead stubs and silent cascades, with a played server."""
 
 from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Iterator
+from pathlib import Path
 from typing import cast
 
 import pytest
 
 import cascadebert_build.server.watchdog as watchdog_module
 from cascadebert_build.errors import CheckFailed
+from cascadebert_build.server.ports import Ports
 from cascadebert_build.server.tritonserver import TritonServer
 from cascadebert_build.server.watchdog import Watchdog, WatchSettings
+from cascadebert_supervisor.errors import StartError
+from cascadebert_supervisor.probe import ProbeResult
+from cascadebert_supervisor.repository import ServedCascade
 from cascadebert_supervisor.stubs import Stub
 
 SETTINGS = WatchSettings(poll_s=0.001, probe_s=3600, failed_probes=2, recoveries=3)
 KILLED = "was killed by SIGKILL"
+CASCADE = ServedCascade("sst2", ("sst2_small", "sst2_large"), pair=False, versions=(3,))
+
+
+@pytest.fixture(autouse=True)
+def probes_that_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    class WorkingProbe:
+        def __init__(self, *_: object) -> None: ...
+
+        def classify(self, cascade: ServedCascade) -> ProbeResult:
+            return ProbeResult(True, "", 0.0)
+
+    def cascade_of(repository: Path, name: str, versions: list[int]) -> ServedCascade:
+        assert (repository, name, versions) == (PlayedServer.repository, "sst2", [3])
+        return CASCADE
+
+    monkeypatch.setattr(watchdog_module, "Probe", WorkingProbe)
+    monkeypatch.setattr(watchdog_module, "cascade_of", cascade_of)
 
 
 class PlayedServer:
-    """A server whose stubs die by the script: the models that die, recovery by recovery.
+    """A server whose stubs die as scripted: one model after each recovery.
 
     The watch is stopped when the script is over.
     """
 
-    url = "127.0.0.1:1"
+    ports = Ports(1, 2, 3)
+    repository = Path("/models")
 
     def __init__(self, *deaths: str, loads: bool = True, starts: int = 0) -> None:
         """Play.
 
         Args:
-            deaths: models whose stub dies, one after each recovery.
-            loads: whether a reload works.
-            starts: how often a restart fails before it works.
+            deaths: The models whose stub dies, one after each recovery; "" for an unknown one.
+            loads: Whether a reload works.
+            starts: How often a restart fails before it works.
         """
         self._deaths = iter(deaths)
         self._loads = loads
@@ -43,6 +65,7 @@ class PlayedServer:
         self.did: list[str] = []
         self.stopped = threading.Event()
         self.exit_code: int | None = None
+        self.reachable = True
         self._next()
 
     def _next(self) -> None:
@@ -55,11 +78,14 @@ class PlayedServer:
     def poll(self) -> int | None:
         return self.exit_code
 
-    def stubs(self) -> list[Stub]:
-        return [Stub(1000, "sst2_small"), Stub(1001, "sst2_large", None), *self._dead]
+    def newly_dead_stubs(self) -> list[Stub]:
+        dead, self._dead = self._dead, []
+        return dead
 
-    def cascades(self) -> list[str]:
-        return ["sst2"]
+    def cascades(self) -> dict[str, list[int]]:
+        if not self.reachable:
+            raise CheckFailed("no answer")
+        return {"sst2": [3]}
 
     def reload(self, model: str, *, timeout_s: float) -> None:
         assert timeout_s > 0
@@ -87,17 +113,17 @@ def watch(server: PlayedServer, settings: WatchSettings = SETTINGS) -> tuple[lis
     return said, watchdog.run(server.stopped)
 
 
-def test_a_dead_stage_is_loaded_anew_once() -> None:
+def test_a_dead_stage_is_reloaded() -> None:
     server = PlayedServer("sst2_large")
     said, code = watch(server)
     assert code is None
     assert server.did == ["reload sst2_large"]
     assert said[0] == f"a stub of sst2_large {KILLED}"
-    assert said[1].startswith("sst2_large loaded anew in ")
+    assert said[1].startswith("sst2_large reloaded in ")
 
 
 def test_a_dead_cascade_takes_the_server_with_it() -> None:
-    """Nobody else can end the requests that it had deferred."""
+    """Only that ends the requests that it had deferred."""
     server = PlayedServer("sst2", "sst2_small")
     said, _ = watch(server)
     assert server.did == ["restart", "reload sst2_small"]
@@ -111,7 +137,7 @@ def test_a_stub_without_a_name_takes_the_server_with_it() -> None:
     assert said[0] == f"a stub of a model {KILLED}"
 
 
-def test_a_stage_that_does_not_load_anew_takes_the_server_with_it() -> None:
+def test_a_stage_that_does_not_reload_takes_the_server_with_it() -> None:
     server = PlayedServer("sst2_large", loads=False)
     said, _ = watch(server)
     assert server.did == ["reload sst2_large", "restart"]
@@ -125,7 +151,7 @@ def test_a_start_that_fails_is_tried_again() -> None:
 
 
 @pytest.mark.parametrize("model", ["sst2", "sst2_large"])
-def test_after_a_few_in_a_row_it_gives_up(model: str) -> None:
+def test_too_many_recoveries_in_a_row_end_it(model: str) -> None:
     server = PlayedServer(*[model] * 10)
     with pytest.raises(CheckFailed, match="3 recoveries in a row did not last"):
         watch(server)
@@ -139,13 +165,13 @@ def test_a_server_that_never_starts_is_given_up_too() -> None:
     assert server.did == ["restart"] * 3
 
 
-def test_recoveries_with_quiet_between_them_are_no_row() -> None:
+def test_recoveries_with_quiet_between_them_do_not_count_up() -> None:
     server = PlayedServer(*["sst2_large"] * 10)
     watch(server, WatchSettings(poll_s=0.001, probe_s=3600, recoveries=1, quiet_s=0.0))
     assert server.did == ["reload sst2_large"] * 10
 
 
-def test_a_server_that_ends_in_order_ends_the_watch() -> None:
+def test_a_server_that_ends_with_code_0_ends_the_watch() -> None:
     server = PlayedServer("sst2_large")
     server.exit_code = 0
     _, code = watch(server)
@@ -167,28 +193,40 @@ def test_a_cascade_that_does_not_answer_restarts_the_server(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """After enough failures in a row; after a recovery the first one is enough."""
-    failures: Iterator[str | None] = iter(["silent", None, "silent", "silent", "silent", None])
-    asked: list[str | None] = []
-    server = PlayedServer("sst2_small", "none")
-    server.url = "127.0.0.1:2"  # a watch that another test ended may be asking still
+    failures = iter(["silent", "", "silent", "silent", "silent", ""])
+    server = PlayedServer("sst2_small")
     server._dead.clear()
+    server._next = lambda: None  # type: ignore[method-assign] - what follows is up to the probes
 
-    class PlayedProbe:
-        def __init__(self, url: str, cascade: str, timeout_s: float) -> None:
-            assert (url, cascade) == (server.url, "sst2")
+    class ScriptedProbe:
+        def __init__(self, http: int, metrics: int, timeout_s: float) -> None:
+            assert (http, metrics) == (server.ports.http, server.ports.metrics)
 
-        def failure(self) -> str | None:
-            asked.append(next(failures, None))
-            if len(asked) > 6:
+        def classify(self, cascade: ServedCascade) -> ProbeResult:
+            assert cascade == CASCADE
+            failure = next(failures, None)
+            if failure is None:
                 server.stopped.set()
-            return asked[-1]
+            return ProbeResult(not failure, failure or "", 0.0)
 
-        def close(self) -> None:
-            pass
-
-    monkeypatch.setattr(watchdog_module, "Probe", PlayedProbe)
-    server._next = lambda: None  # what follows is up to the probes
+    monkeypatch.setattr(watchdog_module, "Probe", ScriptedProbe)
     said, _ = watch(server, WatchSettings(poll_s=0.001, probe_s=0.001, failed_probes=2))
     assert server.did == ["restart", "restart"]
-    assert said[0] == "sst2 failed 2 probes in a row: silent"
-    assert said[2] == "sst2 failed 1 probes in a row: silent"
+    assert said[0] == "sst2 does not answer (2 probes in a row: silent)"
+    assert said[2] == "sst2 does not answer (a probe: silent)"
+
+
+def test_a_cascade_whose_version_was_deleted_is_probed_as_it_was_known(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    server = PlayedServer("sst2_small")
+    watchdog = Watchdog(cast("TritonServer", server))
+    assert watchdog._served() == [CASCADE]
+
+    def gone(*_: object) -> ServedCascade:
+        raise StartError("the version is gone")
+
+    monkeypatch.setattr(watchdog_module, "cascade_of", gone)
+    assert watchdog._served() == [CASCADE]
+    server.reachable = False
+    assert watchdog._served() == [CASCADE]

@@ -13,8 +13,8 @@ from typing import Any, cast
 from cascadebert_build.config.placement import cores
 from cascadebert_build.pipeline.build import Steps
 from cascadebert_build.pipeline.workspace import Workspace
+from cascadebert_build.server.ports import Ports
 from cascadebert_build.server.serve import serve_cascades
-from cascadebert_build.server.tritonserver import Ports
 from cascadebert_client import CascadeClient
 
 from ...tools.memory import memory_of

@@ -13,8 +13,9 @@ from typing import Any, NoReturn
 
 from ..errors import CheckFailed, UsageError
 from ..repository.versions import published_cascades, versions_from_text
+from ..server.ports import HOST, Ports
 from ..server.serve import serve_cascades
-from ..server.tritonserver import HOST, Ports, TritonServer
+from ..server.tritonserver import TritonServer
 from ..server.watchdog import Watchdog
 from .build import add_repository_argument
 

@@ -22,8 +22,8 @@ from ..evaluation.evaluate import evaluate, thresholds_as_text
 from ..evaluation.simulate import simulate
 from ..pipeline.build import Steps
 from ..pipeline.workspace import workspace_of
+from ..server.ports import Ports
 from ..server.serve import serve_cascades
-from ..server.tritonserver import Ports
 from ..tuning.policy import choose_thresholds
 from .measurement import CONCURRENCY, Measured, Way, measure
 from .picture import save_picture

@@ -14,7 +14,8 @@ from ..repository.deployment import PlacementOverrides, deployment_of
 from ..repository.model_config import config_to_json, set_versions
 from ..repository.served_versions import served_versions
 from ..repository.versions import pins_of_versions, published_cascades
-from .tritonserver import Ports, TritonServer
+from .ports import Ports
+from .tritonserver import TritonServer
 
 
 @contextmanager

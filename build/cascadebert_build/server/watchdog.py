@@ -1,26 +1,32 @@
-"""Brings back what died inside a running server, which tritonserver itself does not.
+"""Repairs a running server, which tritonserver does not do itself.
 
-A stub that was killed is never started again: 2.51 goes on calling its model ready, and answers
-each call of it with an error after a second. A stage is loaded anew, beside which everything else
-goes on. A cascade takes with it the requests that it had deferred: nobody can answer them any
-more, and only the end of their connections tells their callers so; then, as where loading does
-not help, the server is restarted on the same ports. So it is where it ends itself with an error.
+2.51 never starts a killed stub again: it goes on calling the model ready, and answers each call of
+it with an error after a second. If the stub was a stage's, the stage is loaded again while
+everything else goes on. A dead cascade leaves deferred requests that can never be answered, and
+only the end of their connections tells the callers: then the server is restarted on the same ports.
+So it is if a stage does not load, if probes keep failing, and if the server ends with an error.
+
+The container notices the same faults with the same code (`cascadebert_supervisor`), but it ends and
+leaves the restart to Docker.
 """
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import sys
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from threading import Event
 
-from cascadebert_supervisor.stubs import Stub
+from cascadebert_supervisor.errors import StartError
+from cascadebert_supervisor.probe import Probe
+from cascadebert_supervisor.repository import ServedCascade, cascade_of
+from cascadebert_supervisor.stubs import Stub, deaths
+from cascadebert_supervisor.watch import Watch
 
 from ..errors import CheckFailed
-from .probe import Probe
 from .tritonserver import TritonServer
 
 _RELOAD_TIMEOUT_S = 120.0
@@ -31,12 +37,12 @@ class WatchSettings:
     """How closely a server is watched.
 
     Attributes:
-        poll_s: seconds from one look at the processes to the next.
-        probe_s: seconds from one probe of the cascades to the next.
-        probe_timeout_s: seconds that a probe waits for its answer.
-        failed_probes: in a row that are too many.
-        recoveries: in a row that are too many.
-        quiet_s: seconds after which the next recovery is the first of a new row.
+        poll_s: Seconds from one look at the processes to the next.
+        probe_s: Seconds from one probe of the cascades to the next.
+        probe_timeout_s: Seconds that a probe waits for its answer.
+        failed_probes: Failed probes in a row that are too many.
+        recoveries: The most recoveries in a row.
+        quiet_s: Seconds without a fault after which the count of recoveries starts at 0.
     """
 
     poll_s: float = 0.25
@@ -59,99 +65,118 @@ class Watchdog:
         """Prepare, but do not watch.
 
         Args:
-            server: started, with its models loaded.
-            settings: how closely.
-            say: told, in a sentence, what was found and what was done.
+            server: The server, started and with its models loaded.
+            settings: How closely it is watched.
+            say: Called with a sentence about each fault and each recovery.
         """
         self._server = server
         self._settings = settings
         self._say = say
-        self._suspects: set[int] = set()
-        self._given_up: set[int] = set()
+        self._cascades: dict[str, ServedCascade] = {}
         self._recoveries = 0
         # None while a recovery is under way, however long it takes.
         self._quiet_since_s: float | None = None
 
     def run(self, stopped: Event | None = None) -> int | None:
-        """Watch until the server ends in order, which nobody here asks it to do.
+        """Watch until the server ends with exit code 0.
 
         Args:
-            stopped: ends the watch, from another thread.
+            stopped: Ends the watch, from another thread.
 
         Returns:
-            The server's exit code; None where `stopped` was set.
+            The server's exit code; None if `stopped` was set.
 
         Raises:
-            BuildError: it does not come back, or what came back died again and again.
+            BuildError: The server does not come back, or dies again after each recovery.
         """
         stopped = stopped or Event()
-        with _Probing(self._server, self._settings) as probing:
+        watch = self._watch(self._settings.failed_probes)
+        try:
             while not stopped.wait(self._settings.poll_s):
                 code = self._server.poll()
                 if code == 0:
                     return code
                 if code is not None:
                     how = signal.Signals(-code).name if code < 0 else f"with code {code}"
-                    self._begin_recovery(f"tritonserver ended by itself: {how}")
-                    self._restart()
-                elif dead := self._new_dead():
+                    self._restart(f"tritonserver ended by itself: {how}")
+                elif dead := self._server.newly_dead_stubs():
                     self._recover(dead)
-                elif failure := probing.failure():
-                    self._begin_recovery(failure)
-                    self._restart()
+                elif watch.verdict:
+                    self._restart(watch.verdict)
                 else:
                     continue
                 self._quiet_since_s = time.monotonic()
-                probing.begin_anew()
+                watch.stop()
+                watch = self._watch(1)  # what was just recovered must answer its first probe
+        finally:
+            watch.stop()
         return None
 
-    def _new_dead(self) -> list[Stub]:
-        """Stubs that died since the last look."""
-        dead = [s for s in self._server.stubs() if s.death and s.pid not in self._given_up]
-        # One that the server is about to collect, after a load that failed, is gone at next look.
-        found = [stub for stub in dead if stub.pid in self._suspects]
-        self._suspects = {stub.pid for stub in dead}
-        self._given_up |= {stub.pid for stub in found}
-        return found
+    def _watch(self, first_failures: int) -> Watch:
+        """Begin to probe the server that runs now."""
+        ports, settings = self._server.ports, self._settings
+        watch = Watch(
+            Probe(ports.http, ports.metrics, settings.probe_timeout_s),
+            self._served,
+            interval_s=settings.probe_s,
+            failures=settings.failed_probes,
+            first_failures=first_failures,
+        )
+        watch.start()
+        return watch
+
+    def _served(self) -> list[ServedCascade]:
+        """The cascades that the server has loaded, or had when it last answered."""
+        try:
+            loaded = self._server.cascades()
+        except CheckFailed:
+            if not self._cascades:
+                raise
+        else:
+            known, self._cascades = self._cascades, {}
+            for name, versions in loaded.items():
+                # `publish --keep` may delete a version that is still loaded.
+                with contextlib.suppress(StartError):
+                    known[name] = cascade_of(self._server.repository, name, versions)
+                if name in known:
+                    self._cascades[name] = known[name]
+        return list(self._cascades.values())
 
     def _recover(self, dead: list[Stub]) -> None:
-        deaths = {stub.model: f"{stub.death}" for stub in dead}
-        models = [model for model in deaths if model is not None]
-        self._begin_recovery(
-            "; ".join(f"a stub of {model or 'a model'} {death}" for model, death in deaths.items())
-        )
+        """Load the stages of dead stubs again, or restart the server."""
+        self._begin_recovery(deaths(dead))
+        models = {stub.model for stub in dead}
         try:
-            cascades = self._server.cascades()
-            if len(models) == len(deaths) and not set(models) & set(cascades):
+            if None not in models and not models & set(self._server.cascades()):
+                names = sorted(filter(None, models))
                 start_s = time.monotonic()
-                for model in models:
+                for model in names:
                     self._server.reload(model, timeout_s=_RELOAD_TIMEOUT_S)
-                seconds = time.monotonic() - start_s
-                self._say(f"{', '.join(models)} loaded anew in {seconds:.1f} s")
+                self._say(f"{', '.join(names)} reloaded in {time.monotonic() - start_s:.1f} s")
                 return
         except CheckFailed as exc:
             self._say(str(exc))
         self._restart()
 
-    def _restart(self) -> None:
-        """Restart the server; again, where something dies while it starts."""
+    def _restart(self, why: str = "") -> None:
+        """Restart the server, and try again if it does not start."""
         while True:
+            if why:
+                self._begin_recovery(why)
             start_s = time.monotonic()
-            self._suspects.clear()
-            self._given_up.clear()
             try:
                 self._server.restart()
             except CheckFailed as exc:
-                self._begin_recovery(str(exc))
+                why = str(exc)
             else:
                 self._say(f"tritonserver restarted in {time.monotonic() - start_s:.1f} s")
                 return
 
     def _begin_recovery(self, why: str) -> None:
-        """Say what was found.
+        """Say what is wrong, and count.
 
         Raises:
-            CheckFailed: it was found too often.
+            CheckFailed: There were too many recoveries in a row.
         """
         self._say(why)
         since_s, self._quiet_since_s = self._quiet_since_s, None
@@ -164,68 +189,3 @@ class Watchdog:
                 "whether the machine has memory enough (dmesg, docs/sizing.md), and the log\n"
                 f"{self._server.log_excerpt()}"
             )
-
-
-class _Probing:
-    """Probes the cascades from a thread, so that a slow answer does not hide a dead stub."""
-
-    def __init__(self, server: TritonServer, settings: WatchSettings) -> None:
-        self._server = server
-        self._settings = settings
-        self._thread = ThreadPoolExecutor(1, "probe")
-        self._probes: dict[str, Probe] = {}
-        self._failures: dict[str, int] = {}
-        self._round: Future[dict[str, str | None]] | None = None
-        self._next_s = time.monotonic() + settings.probe_s
-        self._proven = True
-
-    def __enter__(self) -> _Probing:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._close()
-        self._thread.shutdown(wait=False, cancel_futures=True)
-
-    def begin_anew(self) -> None:
-        """After a recovery: ask at once, and take the first failure for an answer."""
-        self._close()
-        self._failures = {}
-        self._round = None
-        self._next_s = time.monotonic()
-        self._proven = False
-
-    def failure(self) -> str | None:
-        """Why a cascade counts as broken; None while none does."""
-        if self._round is None:
-            if time.monotonic() >= self._next_s:
-                self._round = self._thread.submit(self._ask_all)
-            return None
-        if not self._round.done():
-            return None
-        try:
-            failures = self._round.result()
-        except CheckFailed as exc:
-            failures: dict[str, str | None] = {"tritonserver": str(exc)}
-        self._round = None
-        self._next_s = time.monotonic() + self._settings.probe_s
-        limit = self._settings.failed_probes if self._proven else 1
-        for name, failure in failures.items():
-            self._failures[name] = self._failures.get(name, 0) + 1 if failure else 0
-            if failure and self._failures[name] >= limit:
-                return f"{name} failed {self._failures[name]} probes in a row: {failure}"
-        self._proven = True
-        return None
-
-    def _ask_all(self) -> dict[str, str | None]:
-        """Why each cascade does not answer; None where it does."""
-        probes = self._probes
-        names = self._server.cascades()
-        for name in names:
-            if name not in probes:
-                probes[name] = Probe(self._server.url, name, self._settings.probe_timeout_s)
-        return {name: probes[name].failure() for name in names}
-
-    def _close(self) -> None:
-        for probe in self._probes.values():
-            probe.close()
-        self._probes = {}

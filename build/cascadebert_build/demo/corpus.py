@@ -1,12 +1,12 @@
-"""The demo's corpus: short English reviews whose label is known because it was written first.
+"""The demo's corpus: synthetic short reviews in English, written for a given label.
 
-Some reviews say what they mean in plain words; the others need the sentence understood: what a
-"not" applies to, which clause of a contrast counts, what would have been but was not, which of two
-things is the better one, and which words are about something else altogether. A small member that
-mostly counts words gets the first right and not the others; that is what the cascade is for.
+Most reviews use plain words. The others must be understood: what a "not" applies to, which clause
+of a contrast counts, what would have been but was not, which of two things is better, and which
+words are about something else. A small member that mostly counts words gets the plain ones right
+and fails on the others. That is the case for a cascade.
 
-Validation and test rows share no template and no noun with the training rows, only the lexicon of
-sentiment.
+Validation and test rows share no template and no noun with the training rows. They share the
+sentiment lexicon.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ KIND_SHARES: Final[Mapping[str, float]] = MappingProxyType(
     }
 )
 
-#: The same for training rows: there the hard kinds, which have more to teach, are over-represented.
+#: The same for training rows, with more of the hard kinds, which are harder to learn.
 TRAIN_KIND_SHARES: Final[Mapping[str, float]] = MappingProxyType(
     {
         "plain": 0.32,
@@ -62,7 +62,7 @@ TRAIN_KIND_SHARES: Final[Mapping[str, float]] = MappingProxyType(
     }
 )
 
-# How many rows get which of the neutral frames, and how many nouns a proper name.
+# Shares of rows that get a neutral frame, and of nouns that get a proper name or a typing error.
 _OPENER_SHARE: Final = 0.3
 _CLOSER_SHARE: Final = 0.2
 _FRONT_SHARE: Final = 0.25
@@ -108,20 +108,19 @@ class Corpus:
 def corpus_from_seed(
     seed: int, *, train_rows: int = 20_000, validation_rows: int = 1_500, test_rows: int = 1_500
 ) -> Corpus:
-    """Generate the corpus; the same arguments give the same rows in every Python version.
+    """Generate the corpus. The same arguments give the same rows in every Python version.
 
     Args:
         seed: Any integer.
-        train_rows: About how many training rows; every kind gets an even number of rows.
-        validation_rows: Likewise for validation.
-        test_rows: Likewise for test.
+        train_rows: The approximate number of training rows; each kind gets an even number.
+        validation_rows: The approximate number of validation rows.
+        test_rows: The approximate number of test rows.
 
     Returns:
-        Three splits without a text in common, each with as many positive as negative rows in
-        every kind.
+        Three splits that share no text. In each kind, half of the rows are positive.
 
     Raises:
-        ValueError: The templates cannot give so many different rows.
+        ValueError: The templates cannot give this many different rows.
     """
     seen: set[str] = set()
     train = _Writer(TRAIN_BOOK, topics.TRAIN, topics.HELD_OUT, random.Random(2 * seed), seen)
@@ -143,7 +142,7 @@ def write_tsv(rows: Iterable[Row], path: Path) -> None:
 
 
 def write_corpus(corpus: Corpus, folder: Path) -> None:
-    """Write train.tsv, validation.tsv and test.tsv into `folder`, which is made if need be."""
+    """Write train.tsv, validation.tsv and test.tsv into `folder`; create it if it is missing."""
     folder.mkdir(parents=True, exist_ok=True)
     write_tsv(corpus.train, folder / "train.tsv")
     write_tsv(corpus.validation, folder / "validation.tsv")
@@ -151,10 +150,10 @@ def write_corpus(corpus: Corpus, folder: Path) -> None:
 
 
 class _Writer:
-    """Writes rows from one side's templates and nouns, never one that is in `seen` already.
+    """Writes rows from the templates and nouns of one side of the split.
 
-    Nor one with a word of `others`, the nouns of the other side: an invented name or a slip of
-    the finger could make one.
+    It never writes a row that is in `seen`, nor one with a word of `others`, the nouns of the other
+    side: an invented name or a typing error could make one.
     """
 
     def __init__(
@@ -172,7 +171,7 @@ class _Writer:
         self._seen = seen
 
     def rows(self, count: int, shares: Mapping[str, float]) -> tuple[Row, ...]:
-        """About `count` new rows in random order, balanced within every kind."""
+        """Return about `count` new rows in random order, balanced within each kind."""
         rows = [
             self._new_row(kind, label)
             for kind, share in shares.items()
@@ -204,7 +203,7 @@ class _Writer:
         return Row(text, label, kind, skeletons, nouns_in_text(nouns, text))
 
     def _skeletons(self, template: str, nouns: Nouns) -> tuple[str, ...]:
-        """The sentences around and of `template`, alternatives chosen, slots open."""
+        """Return the sentence of `template` and those around it, with slots still open."""
         rng, frames = self._rng, self._book.frames
         body = skeleton_from_template(template, rng)
         if rng.random() < _FRONT_SHARE:
@@ -243,7 +242,7 @@ class _Writer:
         return self._typed(pick(self._rng, nouns))
 
     def _typed(self, noun: str) -> str:
-        """`noun` as people type: now and then two letters are swapped, or one is lost."""
+        """Return `noun`, sometimes with a typing error: two letters swapped or one lost."""
         chance, place = self._rng.random(), 1 + int(self._rng.random() * max(1, len(noun) - 3))
         before, here, after = noun[:place], noun[place : place + 2], noun[place + 2 :]
         if chance > _TYPO_SHARE or " " in here or len(noun) < 5:
@@ -251,7 +250,7 @@ class _Writer:
         return before + (here[::-1] if chance < _TYPO_SHARE / 2 else here[0]) + after
 
     def _name(self) -> str:
-        """An invented proper name: of a person, a town, a make."""
+        """Invent a proper name, of a person, a town or a brand."""
         sounds = (_CONSONANTS, _VOWELS, _CONSONANTS, _VOWELS)
         name = "".join(pick(self._rng, sound) for sound in sounds)
         bridge = pick(self._rng, _CONSONANTS) if self._topics.name_endings[0] in _VOWELS else ""

@@ -17,7 +17,7 @@ GENRES: Final = ("place", "food", "work", "product", "experience")
 
 @dataclass(frozen=True)
 class Act:
-    """Something that the reviewed thing does to the reviewer, in the forms that sentences need."""
+    """Something that the reviewed thing does to the reviewer, in three forms of the verb."""
 
     base: str
     past: str

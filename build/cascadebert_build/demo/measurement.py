@@ -1,4 +1,4 @@
-"""A served cascade measured through its server: accuracy, exits, throughput, latency."""
+"""Measures a served cascade through its server: accuracy, exits, throughput, latency."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from cascadebert_core.tokenization import Text
 # Requests in flight while latency and throughput are measured.
 CONCURRENCY = 8
 
-# The ways of answering take turns in slices of this length, so that a machine whose speed
-# drifts is the same machine for all of them.
+# The ways of answering take turns in slices of this length, so that a drift of the machine's speed
+# affects all of them alike.
 _SLICE_S = 1.0
 
 
@@ -29,8 +29,8 @@ class Way:
     """One way of answering: the cascade, or one stage alone.
 
     Attributes:
-        name: for people.
-        stage: the stage that alone answers; None for the cascade.
+        name: The name to print.
+        stage: The stage that alone answers; None for the cascade.
     """
 
     name: str
@@ -42,10 +42,11 @@ class Measured:
     """One way of answering, measured at `CONCURRENCY` requests of one row each.
 
     Attributes:
-        accuracy: over all rows.
-        exits: rows that each stage answered.
-        rows_per_s: answers in a second.
-        latency_ms: of every request, by the stage that answered it.
+        name: The way of answering.
+        accuracy: Accuracy over all rows.
+        exits: Rows that each stage answered.
+        rows_per_s: Answers per second.
+        latency_ms: The latency of each request, by the stage that answered it.
     """
 
     name: str
@@ -61,7 +62,7 @@ class Measured:
 
     @property
     def deferral_rate(self) -> float:
-        """Share of rows that the first stage did not answer."""
+        """Share of rows that the first stage deferred."""
         return 1 - self.exits[0] / sum(self.exits)
 
 
@@ -79,12 +80,12 @@ def measure(
 
     Args:
         url: host:port of the gRPC endpoint.
-        model: the cascade.
-        ways: what to compare.
-        texts: the rows.
-        labels: their true labels.
-        n_stages: of the cascade.
-        seconds: of measuring, for each way.
+        model: The cascade's name.
+        ways: The ways to compare.
+        texts: The rows.
+        labels: Their true labels.
+        n_stages: Stages of the cascade.
+        seconds: Time to measure each way.
     """
     with CascadeClient(url, model, channels=4, max_concurrency=CONCURRENCY) as client:
         answers = [
@@ -120,7 +121,7 @@ def _classify_all(client: CascadeClient, way: Way, texts: Sequence[Text]) -> lis
 def _time_in_turns(
     client: CascadeClient, ways: Sequence[Way], texts: Sequence[Text], n_stages: int, seconds: float
 ) -> list[tuple[int, float, list[list[float]]]]:
-    """Answers, seconds and latencies in ms by exit stage, of every way."""
+    """Return answers, seconds and latencies in ms by exit stage, for each way."""
     totals: list[tuple[int, float, list[list[float]]]] = [
         (0, 0.0, [[] for _ in range(n_stages)]) for _ in ways
     ]

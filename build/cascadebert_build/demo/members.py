@@ -1,4 +1,4 @@
-"""The demo's members before training: a tokenizer, and base checkpoints with random weights."""
+"""The demo's members before training: a tokenizer and checkpoints with random weights."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from ..checkpoints.checkpoint import hide_weight_bars
 from .corpus import LABELS, Row
 
-# A word must occur so often to get a place in the vocabulary; invented names never do.
+# A word needs this many occurrences to enter the vocabulary; invented names never have them.
 _MIN_OCCURRENCES: Final = 20
 _SPECIAL: Final = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 _MAX_LENGTH: Final = 64
@@ -21,10 +21,10 @@ _MAX_LENGTH: Final = 64
 
 @dataclass(frozen=True, slots=True)
 class MemberRecipe:
-    """What a member is, and how it is trained from scratch.
+    """A member's shape, and how it is trained from scratch.
 
-    Found by trial on the corpus: the small one learns which words are good or bad and little
-    else; the large one also what a "not" applies to, and which clause counts.
+    The values were found by trial on the corpus. The small member learns which words are good or
+    bad, and little else. The large one also learns what a "not" applies to and which clause counts.
     """
 
     name: str
@@ -74,7 +74,7 @@ def save_base_checkpoint(folder: Path, recipe: MemberRecipe, rows: Sequence[Row]
         num_attention_heads=recipe.heads,
         intermediate_size=recipe.intermediate_size,
         max_position_embeddings=_MAX_LENGTH,
-        # A corpus of this size is seen a few times only; noise would be one epoch more.
+        # The corpus is seen only a few times. Dropout would cost one more epoch.
         hidden_dropout_prob=0.0,
         attention_probs_dropout_prob=0.0,
         id2label=dict(enumerate(LABELS)),
@@ -86,10 +86,10 @@ def save_base_checkpoint(folder: Path, recipe: MemberRecipe, rows: Sequence[Row]
 
 
 def vocabulary_of_rows(rows: Sequence[Row]) -> list[str]:
-    """The frequent words that name no topic; every other word becomes [UNK].
+    """Return the frequent words that name no topic; all other words become [UNK].
 
-    What a review is about says nothing of whether it is good, so the members read over it, in
-    training as for the topics that they never saw.
+    The topic of a review does not say whether the review is good. So the members ignore it, in
+    training and for topics that they never saw.
     """
     counts: Counter[str] = Counter()
     topics: set[str] = set()

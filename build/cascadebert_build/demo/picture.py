@@ -1,4 +1,4 @@
-"""The demo's result as one picture: what the cascade keeps in accuracy and saves in time."""
+"""The demo's result as one picture: accuracy, throughput and latency."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def save_picture(
     """Write a PNG.
 
     Args:
-        path: of the file.
-        measured: every stage alone, small to large, and the cascade last.
+        path: The file to write.
+        measured: Each stage alone, small to large, and the cascade last.
         curve: (deferral rate, accuracy) of the cascade over thresholds.
-        title: what was classified.
+        title: The name of the data.
     """
     import matplotlib as mpl
 

@@ -1,12 +1,12 @@
-"""Sentence templates of the demo: how one is written, chosen from and filled with words.
+"""Sentence templates of the demo: their notation, and how they are filled with words.
 
 A template is a sentence with alternatives and slots: ``(Honestly|Frankly), the {T} {vp=}.``
 Alternatives in round brackets are chosen first; what is left is the *skeleton*, which identifies
 the template. Then the slots in braces are filled.
 
 Nouns: ``{T}`` the reviewed thing, ``{U}`` and ``{V}`` two parts of it, ``{P}`` a person,
-``{O}`` an occasion, ``{N}`` a proper name. Words of sentiment carry a sign: ``=`` is of the
-polarity of the row's label, ``~`` of the other one. So "anything but {bare~}" states once what holds for both labels.
+``{O}`` an occasion, ``{N}`` a proper name. Words of sentiment carry a sign: ``=`` means the polarity
+of the row's label, ``~`` the opposite one. So "anything but {bare~}" holds for both labels.
 
 | slot | filled with | slot | filled with |
 |---|---|---|---|
@@ -19,9 +19,8 @@ polarity of the row's label, ``~`` of the other one. So "anything but {bare~}" s
 | ``did``, ``acted``, ``done`` | "let us down" alone, three forms | ``u…`` | the same, of a part |
 
 Four more slots are whole clauses: ``verdict``, about the reviewed thing ("the soup was superb",
-"I loved the soup"), ``claim``, which is one that others could make too, ``aside``, about a
-part of the thing, and ``rub``, which is an aside that may need to be understood itself. They are
-part of the language, like the lexicon; the templates are what is said with them.
+"I loved the soup"); ``claim``, a verdict that others could make too; ``aside``, about a part of the
+thing; and ``rub``, an aside that may be hard to understand itself.
 """
 
 from __future__ import annotations
@@ -66,13 +65,13 @@ class Templates:
     negative: tuple[str, ...] = ()
 
     def for_label(self, label: int) -> tuple[str, ...]:
-        """The templates that can carry `label` (0 negative, 1 positive)."""
+        """Return the templates that can carry `label` (0 negative, 1 positive)."""
         return self.either + (self.positive if label else self.negative)
 
 
 @dataclass(frozen=True)
 class Frames:
-    """Neutral words around a verdict; they say nothing about the label and occur in every kind.
+    """Neutral words around a verdict: they say nothing about the label and occur in every kind.
 
     Attributes:
         openers: Genre → sentences that may come before the verdict; "any" fits all genres.
@@ -89,7 +88,7 @@ class Frames:
 
 @dataclass(frozen=True)
 class TemplateBook:
-    """All the templates of one side of the split: those of every kind, and the frames."""
+    """All templates of one side of the split: those of each kind, and the frames."""
 
     kinds: Mapping[str, Templates]
     frames: Frames
@@ -133,7 +132,7 @@ class Nouns:
     name: str
 
     def by_slot(self) -> dict[str, str]:
-        """Slot name → noun."""
+        """Return the noun of each slot."""
         return {
             "T": self.whole,
             "U": self.parts[0],
@@ -145,15 +144,15 @@ class Nouns:
 
 
 def pick(rng: random.Random, items: Sequence[T]) -> T:
-    """One of `items`, uniformly.
+    """Return one of `items`, drawn uniformly.
 
-    Only `Random.random` is promised to give the same sequence in every Python version.
+    Python guarantees only for `Random.random` that every version gives the same sequence.
     """
     return items[int(rng.random() * len(items))]
 
 
 def skeleton_from_template(template: str, rng: random.Random) -> str:
-    """`template` with one of each group of alternatives chosen and the slots left open."""
+    """Choose one alternative of each group of `template`; the slots stay open."""
 
     def choose(group: re.Match[str]) -> str:
         return pick(rng, group.group(1).split("|"))
@@ -162,7 +161,7 @@ def skeleton_from_template(template: str, rng: random.Random) -> str:
 
 
 def with_front(skeleton: str, front: str) -> str:
-    """`skeleton` opened by the adverbial `front`; exclamations and fragments stay as they are."""
+    """Put the adverbial `front` before `skeleton`, unless it is an exclamation or a fragment."""
     first, _, rest = skeleton.partition(" ")
     if first.strip("{=}") == "verdict" or first == "I":
         return f"{front}, {skeleton}"
@@ -172,20 +171,20 @@ def with_front(skeleton: str, front: str) -> str:
 
 
 def with_tail(skeleton: str, tail: str) -> str:
-    """`skeleton` ended by the adverbial `tail`; only where it is one sentence that ends in "."."""
+    """Put the adverbial `tail` at the end of `skeleton`, if it is one sentence with a full stop."""
     if skeleton.endswith(".") and not re.search(r"[.!?:;,] ", skeleton):
         return f"{skeleton[:-1]}, {tail}."
     return skeleton
 
 
 def nouns_in_text(nouns: Nouns, text: str) -> tuple[str, ...]:
-    """Those of `nouns` that `text` contains."""
+    """Return those of `nouns` that `text` contains."""
     lower = text.lower()
     return tuple(noun for noun in nouns.by_slot().values() if noun.lower() in lower)
 
 
 def text_from_skeleton(skeleton: str, *, label: int, nouns: Nouns, rng: random.Random) -> str:
-    """`skeleton` with every slot filled, "a" and "an" agreed and sentences capitalised.
+    """Fill every slot of `skeleton`, choose between "a" and "an", and capitalise sentences.
 
     Args:
         skeleton: A template without alternatives.
@@ -225,7 +224,7 @@ class _Filler:
         self._rng = rng
 
     def fill(self, name: str) -> str:
-        """The words for the slot `name`."""
+        """Return words for the slot `name`."""
         words = self._lexicon
         if name.startswith("u"):
             return self._everyday(name[1:])
@@ -247,7 +246,7 @@ class _Filler:
         return self._predicate(name, mild, words.acts)
 
     def _everyday(self, name: str) -> str:
-        """The words for the slot `name` of a part, which has no genre."""
+        """Return words for the slot `name` of a part, which has no genre."""
         if name == "mild":
             return pick(self._rng, self._lexicon.mild)
         return self._predicate(name, self._lexicon.mild, self._lexicon.everyday_acts)

@@ -1,4 +1,4 @@
-"""What each member alone says to every row, and which of them answers at given thresholds."""
+"""The answers of each member alone, and which member answers at given thresholds."""
 
 from __future__ import annotations
 
@@ -19,13 +19,14 @@ NO_ANSWER = -1
 
 @dataclass(frozen=True, slots=True)
 class MemberAnswers:
-    """One member's answers to n rows, whether or not they would come to it.
+    """One member's answers to n rows, as if it saw all of them.
 
     Attributes:
-        labels: indices into the policy's labels, shape (n,); NO_ANSWER where a logit is not
-            finite.
-        probability: of that label, at the policy's temperature, shape (n,); NaN likewise.
-        confidence: what the gate compares with the threshold, shape (n,); NaN likewise.
+        labels: Indices into the policy's labels, shape (n,). NO_ANSWER if a logit is not finite.
+        probability: The probability of that label at the policy's temperature, shape (n,). NaN
+            without an answer.
+        confidence: The value that the gate compares with the threshold, shape (n,). NaN without an
+            answer.
     """
 
     labels: NDArray[np.int64]
@@ -36,13 +37,13 @@ class MemberAnswers:
 def answers_of_members(
     policy: Policy, logits: Sequence[NDArray[np.float32]]
 ) -> tuple[MemberAnswers, ...]:
-    """All members' answers to all rows.
+    """Return the answers of all members to all rows.
 
     Args:
-        policy: label order and temperatures; its thresholds do not matter.
-        logits: of every stage, shape (n, n_labels) in the checkpoint's own order.
+        policy: Gives label order and temperatures; its thresholds are not used.
+        logits: The logits of each stage, shape (n, n_labels) in the checkpoint's own order.
     """
-    # Above an infinite threshold is nothing, so every row comes to every stage.
+    # No confidence is above an infinite threshold, so every row reaches every stage.
     everywhere = simulate(policy, logits, (np.inf,) * (len(policy.stages) - 1)).stage_confidence
     members: list[MemberAnswers] = []
     for i, stage in enumerate(policy.stages):
@@ -61,15 +62,16 @@ def answers_of_members(
 
 
 def exit_stages(confidences: NDArray[Any], thresholds: Sequence[float]) -> NDArray[np.int64]:
-    """The stage that answers each row, shape (n,): the gate, where confidences are known.
+    """Return the stage that answers each row, shape (n,), from known confidences.
 
     Args:
-        confidences: of every stage for every row, shape (n, n_stages); NaN where it has none.
-        thresholds: for every stage but the last.
+        confidences: The confidence of each stage for each row, shape (n, n_stages). NaN if a stage
+            has no answer.
+        thresholds: One for each stage but the last.
 
     Returns:
-        The first stage whose confidence is strictly above its threshold, the last one for what
-        is left, and NO_ANSWER where that has none.
+        The first stage whose confidence is strictly above its threshold, else the last one, or
+        NO_ANSWER if the last one has no answer.
     """
     last = confidences.shape[1] - 1
     stages = np.where(np.isnan(confidences[:, last]), NO_ANSWER, last)

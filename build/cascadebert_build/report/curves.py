@@ -1,4 +1,4 @@
-"""Accuracy against deferral and cost, over thresholds and for references."""
+"""Accuracy against deferral rate and cost, over all thresholds, with references."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _MOST_POINTS = 300
 
 @dataclass(frozen=True, slots=True)
 class CascadeCurve:
-    """A cascade at k thresholds, each of them common to all stages that may defer.
+    """A cascade at k thresholds; each is used by all stages that may defer.
 
     Attributes:
-        threshold: ascending, shape (k,).
-        deferral: share of the rows that the first stage does not answer, shape (k,).
-        cost: of a row on average, relative to the last member alone, shape (k,).
-        accuracy: shape (k,).
+        threshold: Ascending, shape (k,).
+        deferral: Share of the rows that the first stage defers, shape (k,).
+        cost: Mean cost of a row, relative to the last member alone, shape (k,).
+        accuracy: Share of right answers, shape (k,).
     """
 
     threshold: NDArray[np.float64]
@@ -34,12 +34,12 @@ class CascadeCurve:
 def cascade_curve(
     confidences: NDArray[Any], right: NDArray[np.bool_], costs: Sequence[float]
 ) -> CascadeCurve:
-    """Sweep one threshold for all stages, from none deferred to all.
+    """Sweep one threshold for all stages, from no row deferred to all rows deferred.
 
     Args:
-        confidences: of every stage for every row, shape (n, n_stages).
-        right: whether that stage's answer is right, shape (n, n_stages).
-        costs: of a row in each member, relative to the last member.
+        confidences: The confidence of each stage for each row, shape (n, n_stages).
+        right: Whether that stage's answer is right, shape (n, n_stages).
+        costs: The cost of a row in each member, relative to the last member.
     """
     last = confidences.shape[1] - 1
     gates = np.sort(confidences[:, :last], axis=None)
@@ -58,22 +58,22 @@ def cascade_curve(
 
 
 def mean_cost(stages: NDArray[Any], costs: Sequence[float]) -> float:
-    """A row's cost on average: the sum over the stages that it ran through.
+    """Return the mean cost of a row: the sum over the stages that it ran through.
 
     Args:
-        stages: that answered, shape (n,); NO_ANSWER rows ran through all.
-        costs: of a row in each member.
+        stages: The stage that answered each row, shape (n,). NO_ANSWER rows ran through all.
+        costs: The cost of a row in each member.
     """
     through = np.cumsum(np.asarray(costs, dtype=np.float64))
     return float(through[stages].mean())  # NO_ANSWER, -1, takes the last sum
 
 
 def accuracy_of(stages: NDArray[Any], right: NDArray[np.bool_]) -> float:
-    """Share of right answers; a row without an answer is wrong.
+    """Return the share of right answers; a row without an answer counts as wrong.
 
     Args:
-        stages: that answered, shape (n,).
-        right: of every stage for every row, shape (n, n_stages).
+        stages: The stage that answered each row, shape (n,).
+        right: Whether each stage is right about each row, shape (n, n_stages).
     """
     return float((right[np.arange(len(stages)), stages] & (stages != NO_ANSWER)).mean())
 
@@ -81,14 +81,14 @@ def accuracy_of(stages: NDArray[Any], right: NDArray[np.bool_]) -> float:
 def oracle_curve(
     first: NDArray[np.bool_], last: NDArray[np.bool_]
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Deferral rates and accuracies of a gate that knows which rows gain.
+    """Return deferral rates and accuracies of a gate that knows which rows gain.
 
-    It defers those first that only the last member has right, then those where it makes no
-    difference, and last those that only the first member has right.
+    It first defers the rows that only the last member gets right, then those where both members
+    agree on right or wrong, and last those that only the first member gets right.
 
     Args:
-        first: whether the first member is right, shape (n,).
-        last: whether the last one is, shape (n,).
+        first: Whether the first member is right, shape (n,).
+        last: Whether the last member is right, shape (n,).
     """
     n = len(first)
     gains, losses = int((last & ~first).sum()), int((first & ~last).sum())

@@ -1,4 +1,4 @@
-"""Curves of early-exit models, measured elsewhere, to be drawn beside the cascade's."""
+"""Curves of early-exit models that were measured elsewhere, for the report's plots."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class EarlyExitCurve:
     """One method at several of its own thresholds.
 
     Attributes:
-        name: of the method.
-        cost: of a row, relative to the cascade's last member alone, ascending.
-        accuracy: 0 to 1, as many.
+        name: The method.
+        cost: The cost of a row, relative to the cascade's last member alone, ascending.
+        accuracy: The accuracy at each cost, 0 to 1.
     """
 
     name: str
@@ -32,14 +32,14 @@ def early_exit_from_file(path: Path) -> tuple[EarlyExitCurve, ...]:
     """Read `{"curves": [{"name": "PABEE", "points": [{"cost": 0.33, "accuracy": 0.81}, …]}, …]}`.
 
     Raises:
-        UsageError: the file is missing or does not hold such curves; the message names the key
-            and its value.
+        UsageError: The file is missing, or is not of this form. The message names the key and its
+            value.
     """
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as exc:
         raise UsageError(f"--early-exit: {path} does not exist") from exc
-    except (OSError, ValueError) as exc:  # a JSONDecodeError or a UnicodeDecodeError, too
+    except (OSError, ValueError) as exc:  # ValueError: not JSON, or not UTF-8
         raise UsageError(f"--early-exit: {path} is not JSON: {exc}") from exc
     try:
         top = _object(raw, "the top level", ("curves",))
@@ -97,7 +97,7 @@ def _list(raw: Any, where: str) -> list[Any]:
 
 
 def _number(raw: Any, where: str) -> float:
-    # bool is an int in Python; as a figure it is a mistake.
+    # bool is an int in Python, but no figure.
     if isinstance(raw, bool) or not isinstance(raw, (int, float)) or not math.isfinite(raw):
         raise UsageError(f"{where} is {_short(raw)}: give a finite number")
     return float(raw)

@@ -1,4 +1,4 @@
-"""Rows worth reading: sure and wrong, and where the cascade leaves the last member."""
+"""Rows worth reading: confident and wrong, or different from the last member's answer."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from .material import Material
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One row of the data with what was said to it.
+    """One row of the data with its answers.
 
     Attributes:
-        row: its number in the data, from 1.
-        text: a string, or a pair of strings.
-        label: the right one; None without labels.
-        answers: label and probability of every member alone; None where it has no answer.
-        exit_stage: that answered; NO_ANSWER where none could.
+        row: The row's number in the data, from 1.
+        text: A string, or a pair of strings.
+        label: The right label; None without labels.
+        answers: Label and probability of each member alone; None for a member without an answer.
+        exit_stage: The stage that answered; NO_ANSWER if no stage could.
     """
 
     row: int
@@ -37,14 +37,14 @@ class Example:
 def sure_and_wrong(
     members: Sequence[MemberAnswers], exit_stage: NDArray[Any], truth: NDArray[Any]
 ) -> NDArray[np.intp]:
-    """Indices of the rows that the first stage answered wrongly, the surest first."""
+    """Return indices of rows that the first stage answered wrongly, most confident first."""
     first = members[0]
     wrong = np.flatnonzero((exit_stage == 0) & (first.labels != truth))
     return wrong[np.argsort(-first.confidence[wrong], kind="stable")]
 
 
 def unlike_the_last(members: Sequence[MemberAnswers], exit_stage: NDArray[Any]) -> NDArray[np.intp]:
-    """Indices of the rows where the cascade's answer is not the last member's, surest first."""
+    """Return indices of rows where cascade and last member differ, most confident first."""
     labels = np.stack([member.labels for member in members], axis=1)
     confidences = np.stack([member.confidence for member in members], axis=1)
     rows = np.arange(len(exit_stage))
@@ -54,7 +54,7 @@ def unlike_the_last(members: Sequence[MemberAnswers], exit_stage: NDArray[Any]) 
 
 
 def example_at(row: int, material: Material) -> Example:
-    """The row of that index, with names for its labels."""
+    """Return the row of an index, with the names of its labels."""
     labels, truth = material.labels, material.truth
     return Example(
         row=row + 1,

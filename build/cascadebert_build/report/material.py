@@ -1,4 +1,4 @@
-"""All that a report is drawn and written from."""
+"""The data that a report is drawn and written from."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ class Material:
     """One cascade over one data set of n rows.
 
     Attributes:
-        names: of the members, small to large.
-        signals: what the confidence of each member is.
-        labels: names, in the policy's order.
+        names: The members, small to large.
+        signals: The confidence signal of each member.
+        labels: Names, in the policy's order.
         texts: n strings, or pairs of strings.
-        truth: indices into `labels`, shape (n,); None without labels.
-        members: what each of them alone says to every row.
-        exit_stage: that answered, shape (n,), as the gate decided.
-        thresholds: for every stage but the last.
-        tuned: whether these are the policy's own.
-        costs: of a row in each member, relative to the last.
-        evaluation: the figures that `cascadebert evaluate` prints.
-        early_exit: curves to draw beside the cascade's.
+        truth: Indices into `labels`, shape (n,); None without labels.
+        members: The answers of each member alone.
+        exit_stage: The stage that answered each row by the gate's decision, shape (n,).
+        thresholds: One for each stage but the last.
+        tuned: Whether these are the policy's own thresholds.
+        costs: The cost of a row in each member, relative to the last.
+        evaluation: The figures that `cascadebert evaluate` prints.
+        early_exit: Curves to draw beside the cascade's.
     """
 
     names: tuple[str, ...]
@@ -56,12 +56,12 @@ class Material:
 
     @property
     def last(self) -> str:
-        """The name of the last member, which everything is compared with."""
+        """The name of the last member, the reference of all comparisons."""
         return self.names[-1]
 
     @property
     def measure(self) -> str:
-        """What a right answer is counted as: without labels, the last member's is the right one."""
+        """The name of the score. Without labels, the last member's answer counts as right."""
         return f"agreement with {self.last}" if self.truth is None else "accuracy"
 
     @cached_property
@@ -83,38 +83,38 @@ class Material:
 
     @cached_property
     def confidences(self) -> NDArray[np.float32]:
-        """Of every member for every row, shape (n, n_members)."""
+        """The confidence of each member for each row, shape (n, n_members)."""
         return np.stack([member.confidence for member in self.members], axis=1)
 
     def answers_itself(self, member: int) -> NDArray[np.bool_]:
-        """Whether each row is above the threshold of a member but the last, shape (n,)."""
+        """Whether each row is above a member's threshold, shape (n,); not for the last member."""
         threshold = np.array(self.thresholds[member], dtype=np.float32)
         limits = threshold if threshold.ndim == 0 else threshold[self.members[member].labels]
-        return self.confidences[:, member] > limits  # a row without an answer has NaN
+        return self.confidences[:, member] > limits  # NaN, without an answer, is above nothing
 
     @cached_property
     def curve(self) -> CascadeCurve:
-        """The cascade over one threshold for all stages."""
+        """The cascade's curve over one threshold for all stages."""
         return cascade_curve(self.confidences, self.right, self.costs)
 
     @cached_property
     def accuracy(self) -> float:
-        """Of the cascade at its thresholds, by `measure`."""
+        """Accuracy of the cascade at its thresholds, by `measure`."""
         return accuracy_of(self.exit_stage, self.right)
 
     @property
     def cost(self) -> float:
-        """Of a row in the cascade at its thresholds on average, relative to the last member."""
+        """Mean cost of a row in the cascade at its thresholds, relative to the last member."""
         return mean_cost(self.exit_stage, self.costs)
 
     @property
     def deferral(self) -> float:
-        """Share of the rows that the first member did not answer."""
+        """Share of the rows that the first member defers."""
         return float((self.exit_stage != 0).mean())
 
     @cached_property
     def gain(self) -> Interval:
-        """Accuracy of the cascade less that of the last member alone, over the same rows."""
+        """Accuracy of the cascade minus that of the last member alone, over the same rows."""
         rows = np.arange(len(self.exit_stage))
         given = self.right[rows, self.exit_stage] & (self.exit_stage != NO_ANSWER)
         difference = given.astype(np.float64) - self.right[:, -1]
@@ -134,16 +134,16 @@ def material_from_evaluation(
     """Gather what the page needs.
 
     Args:
-        policy: the cascade.
-        rows: n of them, with labels or without.
-        logits: of every stage, shape (n, n_labels) in the checkpoint's own order.
-        evaluated: what `evaluate` made of them.
-        names: of the members.
-        costs: of a row in each member, relative to the last.
-        early_exit: curves to draw beside the cascade's.
+        policy: The cascade's policy.
+        rows: n rows, with labels or without.
+        logits: The logits of each stage, shape (n, n_labels) in the checkpoint's own order.
+        evaluated: The result of `evaluate` for these rows.
+        names: The members' names.
+        costs: The cost of a row in each member, relative to the last.
+        early_exit: Curves to draw beside the cascade's.
 
     Raises:
-        UsageError: curves of accuracies without labels to measure the cascade's.
+        UsageError: Early-exit curves are given, and the rows have no labels.
     """
     evaluation, outcome = evaluated
     if early_exit and rows.labels is None:

@@ -1,4 +1,4 @@
-"""The report's plots. Each is small enough for a phone, and a page puts two side by side."""
+"""The report's plots. Each fits on a phone; a wide page puts two side by side."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ Mark = Literal["line", "dashed", "dotted", "dot", "ring", "square", "box", "tick
 
 @dataclass(frozen=True, slots=True)
 class Plot:
-    """A drawing and its key, which the page sets in HTML so that it wraps and never overlaps.
+    """A drawing and its key. The page writes the key in HTML, so that it wraps.
 
     Attributes:
-        svg: one element.
-        key: (mark, colour, text) in the order of reading.
+        svg: One `<svg>` element.
+        key: (mark, colour, text) in reading order.
     """
 
     svg: str
@@ -41,7 +41,7 @@ class Plot:
 
 
 def cost_plot(material: Material) -> Plot:
-    """Accuracy against cost: members, the cascade over thresholds, and early exits."""
+    """Plot accuracy against cost: members, the cascade over thresholds, and early exits."""
     key: list[tuple[Mark, str, str]] = []
     with figure_of(3.9) as figure:
         axes = figure.subplots()
@@ -83,7 +83,7 @@ def cost_plot(material: Material) -> Plot:
 
 
 def deferral_plot(material: Material) -> Plot:
-    """Accuracy against deferral rate, between no better than chance and as good as can be."""
+    """Plot accuracy against deferral rate, between random deferral and an oracle."""
     first, last = material.right[:, 0], material.right[:, -1]
     with figure_of(3.9) as figure:
         axes = figure.subplots()
@@ -117,7 +117,7 @@ def deferral_plot(material: Material) -> Plot:
 
 
 def reliability_plot(material: Material, member: int) -> Plot:
-    """Accuracy against confidence of one member alone; only with labels."""
+    """Plot accuracy against confidence of one member alone. The rows need labels."""
     answers = material.members[member]
     bins = reliability(answers.probability, material.right[:, member])
     with figure_of(3.5) as figure:
@@ -146,13 +146,13 @@ def reliability_plot(material: Material, member: int) -> Plot:
         (
             ("dot", BLUE, f"{len(bins.rows)} bins of equal mass, 95% interval"),
             ("box", _GAP, "gap"),
-            ("dashed", MUTED, "confidence as it should be"),
+            ("dashed", MUTED, "confidence equal to accuracy"),
         ),
     )
 
 
 def confidence_plot(material: Material, member: int) -> Plot:
-    """Where one member's confidences lie, of right answers above and of wrong ones below."""
+    """Plot a histogram of one member's confidences: right answers above, wrong ones below."""
     confidence, right = material.confidences[:, member], material.right[:, member]
     finite = np.isfinite(confidence)
     groups = [confidence[finite & right], confidence[finite & ~right]]
@@ -211,12 +211,12 @@ def _percent(shares: Sequence[float]) -> list[float]:
 
 
 def _deferral_marks(axes: Axes, material: Material) -> list[float]:
-    """Rings on the curve at round deferral rates, and which ones."""
+    """Draw rings on the curve at round deferral rates, and return those rates."""
     curve = material.curve
     marked: list[float] = []
     for rate in (0.25, 0.5, 0.75):
         at = int(np.abs(curve.deferral - rate).argmin())
-        # Where no threshold gives such a rate, or the larger point would hide the ring.
+        # No threshold gives this rate, or the larger point would hide the ring.
         if abs(curve.deferral[at] - rate) > 0.03 or abs(material.deferral - rate) < 0.03:
             continue
         place = (float(curve.cost[at]), 100 * float(curve.accuracy[at]))
@@ -226,7 +226,7 @@ def _deferral_marks(axes: Axes, material: Material) -> list[float]:
 
 
 def _label(axes: Axes, name: str, place: tuple[float, float], *, above: bool) -> None:
-    """A member's name by its point, on a white ground that keeps it legible over lines."""
+    """Write a member's name by its point, on white so that it stays legible over lines."""
     axes.annotate(
         name, place, xytext=(0, 9 if above else -9), textcoords="offset points", ha="center",
         va="bottom" if above else "top", color=INK, fontsize=10.5, zorder=6,
@@ -236,11 +236,11 @@ def _label(axes: Axes, name: str, place: tuple[float, float], *, above: bool) ->
 
 
 def _pad(axes: Axes, *, x: float = 0.05, y: float = 0.05) -> None:
-    """Room around the data for labels, as shares of its extent."""
+    """Leave room for labels around the data, as shares of its extent."""
     axes.margins(x=x, y=y)
     axes.autoscale_view()
     low, high = axes.get_ylim()
-    if high - low < 1:  # a hundredth of a point is no drama
+    if high - low < 1:  # do not magnify a difference of hundredths
         middle = (low + high) / 2
         low, high = middle - 0.5, middle + 0.5
     axes.set_ylim(low, high)

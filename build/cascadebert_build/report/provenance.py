@@ -1,4 +1,4 @@
-"""What a report was made from, without the paths of the machine that made it."""
+"""The sources of a report's figures, without paths of the machine that made it."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class MemberSource:
     """One member's artefacts.
 
     Attributes:
-        name: of the member.
-        checkpoint: a hub id, or a folder's name.
+        name: The member.
+        checkpoint: A hub id, or a folder's name.
         hashes: (file, sha256) of each artefact.
-        macs_per_token: multiply-accumulates of a token by the graph's weights.
-        temperature: that its logits are divided by.
+        macs_per_token: Multiply-accumulates of a token by the graph's weights.
+        temperature: Its logits are divided by this.
     """
 
     name: str
@@ -40,17 +40,17 @@ class Provenance:
     """Where a report's figures come from.
 
     Attributes:
-        cascade: its name.
-        policy_id: of the policy whose temperatures, and thresholds if no others were given, hold.
-        method: how its thresholds were chosen; None when it does not say.
-        data: a file's name, a hub id, or what the user called it.
-        rows: how many.
-        data_sha256: of texts and labels.
-        chosen_on_these_rows: whether the thresholds were chosen on the same rows.
-        runtime: engine, precision and device.
-        members: small to large.
-        versions: (package, version) of those installed.
-        date: of the report.
+        cascade: The cascade's name.
+        policy_id: The policy; it gives temperatures and, unless others are given, thresholds.
+        method: How its thresholds were chosen; None if it does not say.
+        data: A file's name, a hub id, or the user's own name for the data.
+        rows: The number of rows.
+        data_sha256: The hash of texts and labels.
+        chosen_on_these_rows: Whether the thresholds were chosen on the same rows.
+        runtime: Engine, precision and device.
+        members: Small to large.
+        versions: (package, version) of the packages that are installed.
+        date: The date of the report.
     """
 
     cascade: str
@@ -72,11 +72,11 @@ def provenance_of(
     """Gather it from the work folder and the installed packages.
 
     Args:
-        steps: with the rows that were evaluated.
-        policy: that answered.
-        macs: of a token in each member.
-        date: of the report.
-        data: what the user called the rows on the command line; None: cascade.toml's.
+        steps: The build, with the rows that were evaluated.
+        policy: The policy that answered.
+        macs: Multiply-accumulates of a token in each member.
+        date: The date of the report.
+        data: The user's name for the rows on the command line; None: cascade.toml's rows.
     """
     certificate = policy.certificate or {}
     points = certificate.get("operating_points", {})
@@ -109,7 +109,7 @@ def provenance_of(
 
 
 def source_name(source: str) -> str:
-    """A file's or folder's own name where the path is absolute; anything else as it is."""
+    """Return the last part of an absolute path, and any other source unchanged."""
     windows = PureWindowsPath(source)
     if windows.drive:
         return windows.name or "?"

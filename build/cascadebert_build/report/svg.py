@@ -1,4 +1,4 @@
-"""A matplotlib figure as an SVG element that stands inside an HTML page."""
+"""A matplotlib figure as an SVG element inside an HTML page."""
 
 from __future__ import annotations
 
@@ -38,31 +38,33 @@ _STYLE: dict[str, Any] = {
     "xtick.color": MUTED,
     "ytick.color": MUTED,
 }
-# Without a date and without addresses; None leaves an entry out.
+# None leaves an entry out: no date and no addresses.
 _METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
 _WIDTH_IN = 4.7
 
 
 @contextmanager
 def figure_of(height_in: float) -> Generator[Figure, None, None]:
-    """An empty figure, with the report's style while the block lasts."""
+    """Yield an empty figure; the report's style holds inside the block."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
     with mpl.rc_context():
-        mpl.rcdefaults()  # whatever matplotlibrc says here, the page looks the same
+        mpl.rcdefaults()  # the page must not depend on a matplotlibrc
         for key, value in _STYLE.items():
             mpl.rcParams[key] = value  # pyright: ignore[reportArgumentType] - keys are a literal
         yield Figure(figsize=(_WIDTH_IN, height_in), layout="constrained")
 
 
 def svg_from_figure(figure: Figure, name: str, description: str) -> str:
-    """The figure as one `<svg>` element as wide as its place, the same for the same figure.
+    """Return the figure as one `<svg>` element that fills its container's width.
+
+    The same figure always gives the same text.
 
     Args:
-        figure: drawn within `figure_of`.
-        name: of letters, digits and hyphens, unlike any other on the page: it begins all ids.
-        description: for those who cannot see it.
+        figure: A figure drawn within `figure_of`.
+        name: Letters, digits and hyphens, unique on the page: all ids begin with it.
+        description: The text for screen readers.
     """
     import matplotlib as mpl
 

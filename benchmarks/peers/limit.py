@@ -32,7 +32,7 @@ from cascadebert_build.config.rows import rows_from_source
 from cascadebert_build.config.schema import DataConfig
 from cascadebert_build.errors import BuildError, UsageError
 from cascadebert_build.graphs.session import OnnxSession
-from cascadebert_build.repository.versions import published_policy
+from cascadebert_build.repository.model_repository import ModelRepository
 from cascadebert_core.batching import StageBatch, bucket_of, pad_rows
 from cascadebert_core.policy import Policy
 from cascadebert_core.tokenization import EncodedRow, Encoder, Text
@@ -236,7 +236,7 @@ def measure_limit(
         UsageError: there is no such cascade, no text, or pairs where the task has none.
         CheckFailed: a member cannot be loaded, or a process failed.
     """
-    policy = published_policy(repository, cascade)
+    policy = ModelRepository.read(repository).cascade(cascade).policy()
     if not texts or (policy.pair is not None and policy.pair != isinstance(texts[0], tuple)):
         wanted = "pairs of texts" if policy.pair else "single texts"
         raise UsageError(f"{len(texts)} rows: {cascade} needs one or more, {wanted}")

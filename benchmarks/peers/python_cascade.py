@@ -14,7 +14,7 @@ from cascadebert_build.checkpoints.checkpoint import hide_weight_bars
 from cascadebert_build.errors import CheckFailed, UsageError
 from cascadebert_build.extras import needs_extra
 from cascadebert_build.graphs.session import OnnxSession
-from cascadebert_build.repository.versions import newest_version, published_policy
+from cascadebert_build.repository.model_repository import ModelRepository
 from cascadebert_core.batching import StageBatch
 from cascadebert_core.contract import TOKENIZER_FILE, TOKENIZERS_FOLDER
 from cascadebert_core.job import Job, Row
@@ -139,15 +139,15 @@ def cascade_from_repository(
         UsageError: there is no such cascade or runtime, or not one checkpoint for every stage.
         CheckFailed: a member cannot be loaded.
     """
-    policy = published_policy(repository, cascade)
+    published = ModelRepository.read(repository).cascade(cascade)
+    policy = published.policy()
     if runtime == ONNXRUNTIME:
         run_stage = _onnx_stages(repository, policy, threads)
     elif runtime == TORCH:
         run_stage = _torch_stages(policy, threads, checkpoints)
     else:
         raise UsageError(f"runtime {runtime!r}: give one of {', '.join(RUNTIMES)}")
-    model = repository / cascade
-    return PythonCascade(policy, model / str(newest_version(model)), run_stage)
+    return PythonCascade(policy, published.folder / str(published.newest), run_stage)
 
 
 def onnx_path(repository: Path, policy: Policy, stage: int) -> Path:
@@ -158,11 +158,11 @@ def onnx_path(repository: Path, policy: Policy, stage: int) -> Path:
 
 def encoders_of_cascade(repository: Path, cascade: str) -> list[Encoder]:
     """The encoder of every stage of a published cascade, as it is served."""
-    model = repository / cascade
-    folder = model / str(newest_version(model)) / TOKENIZERS_FOLDER
+    published = ModelRepository.read(repository).cascade(cascade)
+    folder = published.folder / str(published.newest) / TOKENIZERS_FOLDER
     return [
         Encoder(folder / stage.tokenizer / TOKENIZER_FILE, stage.max_length)
-        for stage in published_policy(repository, cascade).stages
+        for stage in published.policy().stages
     ]
 
 

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 from cascadebert_build.errors import CheckFailed, UsageError
 from cascadebert_build.extras import require
-from cascadebert_build.repository.versions import published_policy
+from cascadebert_build.repository.model_repository import ModelRepository
 from cascadebert_core.policy import Policy
 from cascadebert_core.tokenization import Text
 
@@ -90,7 +90,7 @@ def peer_server(
     if kind not in PEERS:
         raise UsageError(f"peer {kind!r}: give one of {', '.join(PEERS)}")
     require("bench", kind)
-    policy = published_policy(repository, cascade)
+    policy = ModelRepository.read(repository).cascade(cascade).policy()
     chosen = BEST[kind] if settings is None else settings
     arguments = PeerArguments(repository.resolve(), cascade, _free_port(), chosen)
     # Sockets and the like of the frameworks; a process that is killed leaves them behind.

@@ -17,7 +17,7 @@ from cascadebert_build.errors import UsageError
 from cascadebert_build.evaluation.simulate import simulate
 from cascadebert_build.pipeline.build import Steps
 from cascadebert_build.pipeline.workspace import Workspace
-from cascadebert_build.repository.versions import published_policy
+from cascadebert_build.repository.model_repository import ModelRepository
 from cascadebert_core.policy import Policy
 
 from ..tools.random_checkpoints import SHAPES as MEMBER_SHAPES
@@ -97,7 +97,7 @@ class BuiltPair:
     @property
     def policy(self) -> Policy:
         """As tuned and published; thresholds are chosen anew for every corpus."""
-        return published_policy(self.repository, self.pair.name)
+        return ModelRepository.read(self.repository).cascade(self.pair.name).policy()
 
     @property
     def checkpoints(self) -> list[str]:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cascadebert_build.config.placement import cores
-from cascadebert_build.repository.versions import newest_version
+from cascadebert_build.repository.model_repository import ModelRepository
 from cascadebert_core.batching import bucket_of
 from cascadebert_core.contract import POLICY_FILE
 from cascadebert_core.policy import Policy, Threshold, policy_to_json
@@ -112,7 +112,7 @@ def make_scene(built: BuiltPair, corpus: Corpus, folder: Path, data: Path, plan:
         confidence <= np.float32(thresholds[USUAL_SHARE]),
     )
     corpus, logits = corpus.in_order(order), [values[order] for values in logits]
-    version = repository / name / str(newest_version(repository / name))
+    version = repository / name / str(ModelRepository.read(repository).cascade(name).newest)
     (version / POLICY_FILE).write_text(policy_to_json(served), encoding="utf-8")
     return Scene(
         name=name_of_scene(built.pair, corpus),

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from cascadebert_build.repository.model_config import ModelConfig, config_from_text, config_to_text
-from cascadebert_build.repository.versions import newest_version
+from cascadebert_build.repository.published_cascade import cascade_from_folder
 from cascadebert_core.contract import POLICY_FILE
 from cascadebert_core.policy import Policy, policy_from_file, policy_to_json
 
@@ -96,7 +96,8 @@ def _clone(repository: Path, cascade: str, name: str) -> ModelConfig:
 
 
 def _copy_newest(source: Path, target: Path) -> None:
-    shutil.copytree(source / str(newest_version(source)), target / _VERSION, ignore=_no_bytecode())
+    newest = source / str(cascade_from_folder(source).newest)
+    shutil.copytree(newest, target / _VERSION, ignore=_no_bytecode())
     shutil.copyfile(source / _CONFIG, target / _CONFIG)
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import cast
 
 from cascadebert_build.errors import BuildError, CheckFailed, UsageError
-from cascadebert_build.repository.versions import published_cascades, published_policy
+from cascadebert_build.repository.model_repository import ModelRepository
 from cascadebert_build.server.ports import Ports
 from cascadebert_build.server.serve import serve_cascades
 from cascadebert_client import CascadeClient, CascadeClientError
@@ -68,7 +68,7 @@ def measured(
         UsageError: there is no such cascade.
         CheckFailed: the server or a model does not start, or does not answer.
     """
-    policy = published_policy(repository, cascade)
+    policy = ModelRepository.read(repository).cascade(cascade).policy()
     with (
         serve_cascades(
             repository, [cascade], ports=Ports(0, 0, 0), instances={"": instances}, threads={"": 1}
@@ -101,7 +101,7 @@ def table_of(moments: dict[str, Memory]) -> str:
 
 
 def _only_cascade(repository: Path) -> str:
-    names = published_cascades(repository)
+    names = list(ModelRepository.read(repository).cascades)
     if len(names) != 1:
         found = ", ".join(names) or "none"
         raise UsageError(f"{repository} has the cascades {found}: give one as --cascade")

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cascadebert_build.repository.versions import published_policy
+from cascadebert_build.repository.model_repository import ModelRepository
 from cascadebert_build.verification.decisions import MAX_FLIPPED
 from cascadebert_build.verification.engine import MAX_DIFFERENCE
 from cascadebert_engine.machine import version_numbers
@@ -118,7 +118,7 @@ def test_the_server_answers_as_the_offline_evaluator(
             project.command("publish", "--model-repository", str(project.repository)).returncode
             == 0
         )
-    policy = published_policy(project.repository, steps.config.name)
+    policy = ModelRepository.read(project.repository).cascade(steps.config.name).policy()
     offline = tmp_path / "offline.jsonl"
     done = project.command("evaluate", "--all-rows", "--predictions", str(offline))
     assert done.returncode == 0, done.stderr

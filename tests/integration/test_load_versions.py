@@ -12,9 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from cascadebert_build.repository.model_repository import ModelRepository
 from cascadebert_build.repository.publish import publish_cascade
-from cascadebert_build.repository.served_versions import served_versions
-from cascadebert_build.repository.versions import published_policy
 from cascadebert_build.server.model_control import ModelControlClient
 from cascadebert_build.server.rollout import load_cascade
 from cascadebert_build.server.serve import serve_cascades
@@ -53,7 +52,7 @@ class Repository:
         publish_cascade(self.path, "tiny", policy, stages, steps.config.runtime)
 
     def policy(self, version: int) -> str:
-        return published_policy(self.path, "tiny", version).id
+        return ModelRepository.read(self.path).cascade("tiny").policy(version).id
 
 
 @pytest.fixture
@@ -116,7 +115,7 @@ def test_versions_are_loaded_and_the_next_start_serves_them(
     assert load(repository, restricted, "--versions", "1").returncode == 0
     assert policies(url) == {repository.policy(1)}
     restricted.stop()
-    assert served_versions(repository.path / "tiny") == (1,)
+    assert ModelRepository.read(repository.path).cascade("tiny").served == (1,)
     with serve_cascades(repository.path, ports=FREE_PORTS) as again:
         assert policies(again.url) == {repository.policy(1)}
 
@@ -168,7 +167,7 @@ def test_what_was_deleted_while_it_served(repository: Repository, restricted: Tr
     ended = load(repository, restricted)
     assert ended.returncode == 1
     assert "runs version 1 of tiny_large, which is not in" in ended.stderr
-    assert "Start the server anew" in ended.stderr
+    assert "Restart the server" in ended.stderr
     assert policies(restricted.url) == {repository.policy(3)}
     (repository.path / "away").rename(repository.path / "tiny_large" / "1")
     assert load(repository, restricted).returncode == 0
@@ -231,4 +230,4 @@ def test_serve_serves_the_newest_unless_told_otherwise(repository: Repository) -
             server.terminate()
         assert server.wait(60) == 0
     # What a command line asked for once is not remembered.
-    assert served_versions(repository.path / "tiny") == (2,)
+    assert ModelRepository.read(repository.path).cascade("tiny").served == (2,)

@@ -18,8 +18,8 @@ import pytest
 
 from cascadebert_build.errors import CheckFailed
 from cascadebert_build.pipeline.build import Steps
+from cascadebert_build.repository.model_repository import ModelRepository
 from cascadebert_build.repository.publish import publish_cascade
-from cascadebert_build.repository.versions import published_policy, published_versions
 from cascadebert_build.server.model_control import ModelControlClient
 from cascadebert_build.server.rollout import load_cascade
 from cascadebert_build.server.tritonserver import TritonServer
@@ -130,14 +130,17 @@ class Service:
             for stage, member in zip(policy.stages, steps.config.members, strict=True)
         ]
         name = steps.config.name
-        before = published_versions(self.repository / name)[-1]
-        publish_cascade(self.repository, name, policy, stages, steps.config.runtime)
-        newest = published_versions(self.repository / name)[-1]
-        assert newest == before + 1
-        return newest
+        before = ModelRepository.read(self.repository).cascade(name).newest
+        published = publish_cascade(self.repository, name, policy, stages, steps.config.runtime)
+        assert published.version == before + 1
+        return published.version
 
     def policy(self, version: int) -> str:
-        return published_policy(self.repository, "tiny", version).id
+        return policy_id(self.repository, "tiny", version)
+
+
+def policy_id(repository: Path, cascade: str, version: int | None = None) -> str:
+    return ModelRepository.read(repository).cascade(cascade).policy(version).id
 
 
 @pytest.fixture(scope="module")
@@ -195,7 +198,7 @@ def test_swaps_and_rollbacks_lose_no_request(service: Service) -> None:
             load_cascade(service.repository, "tiny", service.running, versions=versions)
             phases[-2].ended_s = time.monotonic()
             plain.wait_for(service.policy(max(versions)))
-            calm.wait_for(published_policy(service.repository, "calm").id, 5)
+            calm.wait_for(policy_id(service.repository, "calm"), 5)
 
         newest = previous = 1
         for i in range(SWAPS):
@@ -227,9 +230,7 @@ def test_swaps_and_rollbacks_lose_no_request(service: Service) -> None:
         assert len(answer.policies) == 1, "one request, one policy"
         assert answer.policies <= may_answer
     assert len({policy for phase in phases for policy in phase.policies}) > SWAPS // 2
-    assert {p for a in calm.answered for p in a.policies} == {
-        published_policy(service.repository, "calm").id
-    }
+    assert {p for a in calm.answered for p in a.policies} == {policy_id(service.repository, "calm")}
     assert states_of(service, "calm") == calm_before, "another cascade is let alone"
     record(
         "change",
@@ -284,7 +285,7 @@ def test_a_version_that_does_not_load_changes_nothing(service: Service) -> None:
         with pytest.raises(CheckFailed, match=r"tiny does not load .*what was served goes on"):
             load_cascade(service.repository, "tiny", service.running)
         broken = service.publish(source=1)
-        stage = published_policy(service.repository, "tiny", broken).stages[1]
+        stage = ModelRepository.read(service.repository).cascade("tiny").policy(broken).stages[1]
         assert stage.version == 2
         onnx = service.repository / stage.model / "2" / "model.onnx"
         whole = onnx.read_bytes()
@@ -318,9 +319,10 @@ def test_cascades_that_share_stages_keep_what_each_calls(service: Service) -> No
         newest = service.publish(source=1)
         loaded = load_cascade(service.repository, "tiny", service.running)
         assert loaded.stages["tiny_large"] == (2,)
-        load.wait_for(policy_id := published_policy(service.repository, "careful").id)
+        careful = policy_id(service.repository, "careful")
+        load.wait_for(careful)
         assert service.running.versions("tiny_large") == {1, 2}
         load.stop()
     load.require_no_loss()
-    assert {p for a in load.answered for p in a.policies} == {policy_id}
+    assert {p for a in load.answered for p in a.policies} == {careful}
     assert replace(loaded, stages={}) == type(loaded)("tiny", {newest: service.policy(newest)}, {})

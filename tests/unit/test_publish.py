@@ -23,8 +23,8 @@ from cascadebert_build.repository.model_config import (
     parameter,
     stage_config,
 )
-from cascadebert_build.repository.publish import StageFiles, publish_cascade, published_cascades
-from cascadebert_build.repository.versions import published_policy, published_versions
+from cascadebert_build.repository.model_repository import ModelRepository
+from cascadebert_build.repository.publish import StageFiles, publish_cascade
 from cascadebert_build.server.serve import serve_cascades
 from cascadebert_core.policy import policy_from_file
 from tests.support.policies import make_policy, make_stage, write_tokenizer
@@ -91,13 +91,14 @@ def test_publishing_writes_a_whole_repository_once(tmp_path: Path) -> None:
     repository = tmp_path / "repository"
     files = stage_files(tmp_path)
     first = publish_cascade(repository, "mine", POLICY, files, RuntimeConfig())
-    assert first == ["test_0", "test_1", "mine"]
-    assert published_cascades(repository) == ["mine"]
+    assert first.written == ("test_0", "test_1", "mine")
+    assert list(ModelRepository.read(repository).cascades) == ["mine"]
     assert policy_from_file(repository / "mine" / "1" / "policy.json") == POLICY
     assert (repository / "mine" / "1" / "cascadebert_core" / "gate.py").is_file()
     assert config_from_text((repository / "mine" / "config.pbtxt").read_text()).name == "mine"
     assert (repository / "test_0" / "1" / "model.py").is_file()
-    assert publish_cascade(repository, "mine", POLICY, files, RuntimeConfig()) == []
+    again = publish_cascade(repository, "mine", POLICY, files, RuntimeConfig())
+    assert (again.written, again.changes) == ((), ())
     assert not [path for path in repository.rglob(".*") if path.is_file()], "nothing half-written"
 
 
@@ -106,9 +107,10 @@ def test_only_what_changed_is_written_again(tmp_path: Path) -> None:
     publish_cascade(repository, "mine", POLICY, stage_files(tmp_path), RuntimeConfig())
     other = POLICY.with_thresholds((0.5,))
     files = stage_files(tmp_path)
-    assert publish_cascade(repository, "mine", other, files, RuntimeConfig()) == ["mine"]
+    assert publish_cascade(repository, "mine", other, files, RuntimeConfig()).written == ("mine",)
     files[1].artefact.write_bytes(b"other onnx")
-    assert publish_cascade(repository, "mine", other, files, RuntimeConfig()) == ["test_1", "mine"]
+    again = publish_cascade(repository, "mine", other, files, RuntimeConfig())
+    assert again.written == ("test_1", "mine")
     assert (repository / "test_1" / "2" / "model.onnx").read_bytes() == b"other onnx"
 
 
@@ -126,9 +128,9 @@ def test_the_tracked_cascade_is_never_copied_over(
     for threshold, version in ((0.9, 1), (0.5, 2), (0.6, 3)):
         policy = POLICY.with_thresholds((threshold,))
         publish_cascade(model.parent, "cascade", policy, files, RuntimeConfig(), keep=2)
-        assert published_policy(model.parent, "cascade", version) == policy
+        assert ModelRepository.read(model.parent).cascade("cascade").policy(version) == policy
     # Of the version that is not kept only what was generated has gone.
-    assert published_versions(model) == [2, 3]
+    assert ModelRepository.read(model.parent).cascade("cascade").versions == (2, 3)
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert not (model / "1" / "tokenizers").exists()
     assert (model / "3" / CORE.name / "gate.py").read_text() == (CORE / "gate.py").read_text()
@@ -159,7 +161,8 @@ def test_a_damaged_published_stage_is_written_again(tmp_path: Path) -> None:
     files = stage_files(tmp_path)
     publish_cascade(repository, "mine", POLICY, files, RuntimeConfig())
     (repository / "test_0" / "1" / "model.onnx").write_bytes(b"cut of")
-    assert publish_cascade(repository, "mine", POLICY, files, RuntimeConfig()) == ["test_0"]
+    again = publish_cascade(repository, "mine", POLICY, files, RuntimeConfig())
+    assert again.written == ("test_0",)
 
 
 def test_what_is_not_published_cannot_be_served(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from cascadebert_build.commands.arguments import versions_from_text
 from cascadebert_build.config.schema import RuntimeConfig
 from cascadebert_build.errors import UsageError
 from cascadebert_build.repository.deployment import PlacementOverrides, deployment_of
@@ -18,15 +19,11 @@ from cascadebert_build.repository.model_config import (
     stage_config,
     versions_of_config,
 )
+from cascadebert_build.repository.model_folder import read_config
+from cascadebert_build.repository.model_repository import ModelRepository
 from cascadebert_build.repository.publish import StageFiles, publish_cascade
-from cascadebert_build.repository.served_versions import choose_served_versions, served_versions
-from cascadebert_build.repository.versions import (
-    pins_of_version,
-    published_policy,
-    published_versions,
-    read_config,
-    versions_from_text,
-)
+from cascadebert_build.repository.published_cascade import PublishedCascade
+from cascadebert_build.repository.served_versions import choose_served_versions
 from cascadebert_build.server.serve import serve_cascades
 from cascadebert_core.contract import CALLS_IN_FLIGHT, FIRST_CALLS
 from cascadebert_core.policy import Policy
@@ -57,7 +54,7 @@ def publish(repository: Path, tmp_path: Path) -> Publish:
             onnx = tmp_path / "source" / f"{content}.onnx"
             onnx.write_text(content)
             files.append(StageFiles(stage, onnx, tokenizer))
-        return publish_cascade(repository, name, policy, files, runtime, **options)
+        return list(publish_cascade(repository, name, policy, files, runtime, **options).written)
 
     return run
 
@@ -66,6 +63,10 @@ def threshold(value: float) -> Policy:
     policy = make_policy(value)
     stages = (replace(s, model=s.model.replace("test", "mine")) for s in policy.stages)
     return replace(policy, stages=tuple(stages))
+
+
+def mine(repository: Path, name: str = "mine") -> PublishedCascade:
+    return ModelRepository.read(repository).cascade(name)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -83,14 +84,14 @@ def test_new_thresholds_are_a_new_version_and_the_old_one_stays_whole(
     before = contents(repository / "mine" / "1")
     assert publish(threshold(0.8)) == ["mine"]
     assert contents(repository / "mine" / "1") == before
-    assert published_versions(repository / "mine") == [1, 2]
-    assert published_policy(repository, "mine") == threshold(0.8)
+    assert mine(repository).versions == (1, 2)
+    assert mine(repository).policy() == threshold(0.8)
     new = contents(repository / "mine" / "2")
     assert {name for name in new if new[name] != before.get(name)} == {"policy.json"}
     assert new.keys() == before.keys()
     # Stages that did not change have their version, and there is no other.
-    assert pins_of_version(repository / "mine", 2) == {"mine_0": 1, "mine_1": 1}
-    assert versions_of_config(read_config(repository, "mine_1")) == [1]
+    assert mine(repository).stages([2]) == {"mine_0": {1}, "mine_1": {1}}
+    assert versions_of_config(read_config(repository / "mine_1")) == [1]
     everything = contents(repository)
     assert publish(threshold(0.8)) == []
     assert contents(repository) == everything
@@ -104,12 +105,12 @@ def test_a_new_member_is_a_new_version_that_the_policy_pins(
     assert publish(threshold(0.9), "small", "larger") == ["mine_1", "mine"]
     assert contents(repository / "mine_1" / "1") == old
     assert (repository / "mine_1" / "2" / "model.onnx").read_text() == "larger"
-    assert pins_of_version(repository / "mine", 1) == {"mine_0": 1, "mine_1": 1}
-    assert pins_of_version(repository / "mine", 2) == {"mine_0": 1, "mine_1": 2}
+    assert mine(repository).stages([1]) == {"mine_0": {1}, "mine_1": {1}}
+    assert mine(repository).stages([2]) == {"mine_0": {1}, "mine_1": {2}}
     # Whatever is loaded with config.pbtxt alone finds all that kept versions call.
-    assert versions_of_config(read_config(repository, "mine_1")) == [1, 2]
+    assert versions_of_config(read_config(repository / "mine_1")) == [1, 2]
     # The same pins are another policy, and so another id.
-    ids = {published_policy(repository, "mine", version).id for version in (1, 2)}
+    ids = {mine(repository).policy(version).id for version in (1, 2)}
     assert len(ids) == 2
 
 
@@ -117,8 +118,8 @@ def test_publishing_the_old_again_calls_the_old_stage(repository: Path, publish:
     publish(threshold(0.9))
     publish(threshold(0.9), "small", "larger")
     assert publish(threshold(0.9)) == ["mine"]
-    assert published_policy(repository, "mine", 3) == published_policy(repository, "mine", 1)
-    assert published_versions(repository / "mine") == [1, 2, 3]
+    assert mine(repository).policy(3) == mine(repository).policy(1)
+    assert mine(repository).versions == (1, 2, 3)
 
 
 def test_the_last_few_are_kept_and_stages_that_nothing_calls_go(
@@ -126,16 +127,16 @@ def test_the_last_few_are_kept_and_stages_that_nothing_calls_go(
 ) -> None:
     for number in range(1, 6):
         publish(threshold(0.9), "small", f"large {number}", keep=3)
-    assert published_versions(repository / "mine") == [3, 4, 5]
-    assert pins_of_version(repository / "mine", 5) == {"mine_0": 1, "mine_1": 5}
+    assert mine(repository).versions == (3, 4, 5)
+    assert mine(repository).stages([5]) == {"mine_0": {1}, "mine_1": {5}}
     assert sorted(p.name for p in (repository / "mine_1").iterdir() if p.is_dir()) == [
         "3", "4", "5", "configs",
     ]  # fmt: skip
     assert (repository / "mine_0" / "1").is_dir(), "every version calls it"
-    assert versions_of_config(read_config(repository, "mine_1")) == [3, 4, 5]
+    assert versions_of_config(read_config(repository / "mine_1")) == [3, 4, 5]
     publish(threshold(0.9), "small", "large 5", keep=1)
-    assert published_versions(repository / "mine") == [5]
-    assert versions_of_config(read_config(repository, "mine_1")) == [5]
+    assert mine(repository).versions == (5,)
+    assert versions_of_config(read_config(repository / "mine_1")) == [5]
     assert not [path for path in repository.rglob(".*") if path.is_dir()], "nothing half-deleted"
     with pytest.raises(UsageError, match="--keep 0: give a number from 1 on"):
         publish(threshold(0.9), keep=0)
@@ -153,7 +154,7 @@ def test_a_member_that_left_goes_with_the_last_version_that_calls_it(
     assert (repository / "mine_1").is_dir()
     publish(replace(single, audit_rate=0.1), "small", keep=2)
     assert not (repository / "mine_1").exists()
-    assert published_versions(repository / "mine") == [2, 3]
+    assert mine(repository).versions == (2, 3)
 
 
 def test_a_version_that_a_start_serves_is_kept_however_old(
@@ -163,10 +164,10 @@ def test_a_version_that_a_start_serves_is_kept_however_old(
     publish(threshold(0.8), keep=2)
     choose_served_versions(repository, "mine", [1])
     publish(threshold(0.7), keep=2)
-    assert published_versions(repository / "mine") == [1, 2, 3]
+    assert mine(repository).versions == (1, 2, 3)
     # Now the newest is what a start serves.
     publish(threshold(0.6), keep=2)
-    assert published_versions(repository / "mine") == [3, 4]
+    assert mine(repository).versions == (3, 4)
 
 
 def test_what_the_next_start_serves_is_never_deleted(repository: Path, publish: Publish) -> None:
@@ -174,8 +175,8 @@ def test_what_the_next_start_serves_is_never_deleted(repository: Path, publish: 
     publish(threshold(0.8), "small", "larger")
     choose_served_versions(repository, "mine", [1])
     assert publish(threshold(0.8), "small", "larger", keep=1) == []
-    assert published_versions(repository / "mine") == [1, 2]
-    assert served_versions(repository / "mine") == (1,)
+    assert mine(repository).versions == (1, 2)
+    assert mine(repository).served == (1,)
     assert (repository / "mine_1" / "1").is_dir()
 
 
@@ -184,10 +185,10 @@ def test_stages_that_another_cascade_calls_stay(repository: Path, publish: Publi
     publish(threshold(0.9), name="yours")
     for number in range(4):
         publish(threshold(0.9), "small", f"large {number}", keep=1)
-    assert pins_of_version(repository / "yours", 1) == {"mine_0": 1, "mine_1": 1}
-    assert published_versions(repository / "mine") == [5]
+    assert mine(repository, "yours").stages([1]) == {"mine_0": {1}, "mine_1": {1}}
+    assert mine(repository).versions == (5,)
     assert sorted(p.name for p in (repository / "mine_1").glob("[0-9]*")) == ["1", "5"]
-    assert versions_of_config(read_config(repository, "mine_1")) == [1, 5]
+    assert versions_of_config(read_config(repository / "mine_1")) == [1, 5]
 
 
 def test_another_release_of_the_code_is_a_new_version(repository: Path, publish: Publish) -> None:
@@ -195,7 +196,7 @@ def test_another_release_of_the_code_is_a_new_version(repository: Path, publish:
     core = repository / "mine" / "1" / "cascadebert_core" / "gate.py"
     core.write_text(core.read_text() + "# of an earlier release\n")
     assert publish(threshold(0.9)) == ["mine"]
-    assert published_versions(repository / "mine") == [1, 2]
+    assert mine(repository).versions == (1, 2)
     assert core.read_text().endswith("# of an earlier release\n")
     cached = repository / "mine" / "2" / "cascadebert_core" / "__pycache__"
     cached.mkdir()
@@ -211,7 +212,7 @@ def test_a_damaged_stage_version_is_written_again_as_itself(
     (repository / "mine_1" / "2" / "model.onnx").write_text("cut")
     assert publish(threshold(0.9), "small", "larger") == ["mine_1"]
     assert (repository / "mine_1" / "2" / "model.onnx").read_text() == "larger"
-    assert published_versions(repository / "mine") == [1, 2]
+    assert mine(repository).versions == (1, 2)
 
 
 def test_a_repository_of_an_earlier_release_goes_on(repository: Path, publish: Publish) -> None:
@@ -225,9 +226,9 @@ def test_a_repository_of_an_earlier_release_goes_on(repository: Path, publish: P
     (repository / "mine" / "configs" / "published.pbtxt").write_text(
         'name: "mine"\nversion_policy { latest { num_versions: 1 } }\n'
     )
-    assert served_versions(repository / "mine") == (1,)
+    assert mine(repository).served == (1,)
     assert publish(threshold(0.8), "small", "larger") == ["mine_1", "mine"]
-    assert pins_of_version(repository / "mine", 2) == {"mine_0": 1, "mine_1": 2}
+    assert mine(repository).stages([2]) == {"mine_0": {1}, "mine_1": {2}}
 
 
 def test_a_larger_batch_serves_old_versions_and_new(repository: Path, publish: Publish) -> None:
@@ -238,12 +239,12 @@ def test_a_larger_batch_serves_old_versions_and_new(repository: Path, publish: P
 
     with_batch(8, "large")
     with_batch(32, "large")
-    assert read_config(repository, "mine_1").max_batch_size == 32
+    assert read_config(repository / "mine_1").max_batch_size == 32
     # A policy never sends more than it says itself: the older ones still need the 32.
     with_batch(4, "larger")
-    assert read_config(repository, "mine_1").max_batch_size == 32
-    assert published_policy(repository, "mine").stages[1].max_batch_size == 4
-    assert versions_of_config(read_config(repository, "mine_1")) == [1, 2]
+    assert read_config(repository / "mine_1").max_batch_size == 32
+    assert mine(repository).policy().stages[1].max_batch_size == 4
+    assert versions_of_config(read_config(repository / "mine_1")) == [1, 2]
 
 
 def test_instances_change_for_all_versions_and_make_none(
@@ -254,10 +255,10 @@ def test_instances_change_for_all_versions_and_make_none(
     runtime = RuntimeConfig(instances=3, max_queue_delay_us=100)
     written = publish(threshold(0.9), "small", "larger", runtime=runtime)
     assert written == ["mine_0", "mine_1", "mine"]
-    assert published_versions(repository / "mine") == [1, 2]
-    config = read_config(repository, "mine")
+    assert mine(repository).versions == (1, 2)
+    config = read_config(repository / "mine")
     assert [parameter(config, key) for key in (CALLS_IN_FLIGHT, FIRST_CALLS)] == ["3", "3"]
-    assert read_config(repository, "mine_1").instance_group[0].count == 3
+    assert read_config(repository / "mine_1").instance_group[0].count == 3
 
 
 def test_versions_that_cannot_share_a_configuration_are_refused(
@@ -277,9 +278,27 @@ def test_versions_that_cannot_share_a_configuration_are_refused(
     renamed = replace(policy, stages=(policy.stages[0], replace(fewer, model="mine_2")))
     assert publish(renamed, "small", "without token types") == ["mine_2", "mine"]
     assert publish(policy, "small", "without token types", keep=1) == ["mine_1", "mine"]
-    assert len(read_config(repository, "mine_1").input) == 2
-    assert published_versions(repository / "mine") == [3]
+    assert len(read_config(repository / "mine_1").input) == 2
+    assert mine(repository).versions == (3,)
     assert not (repository / "mine_2").exists()
+
+
+def test_a_version_that_a_large_keep_spares_must_share_the_configuration(
+    repository: Path, publish: Publish
+) -> None:
+    policy = threshold(0.9)
+    fewer = replace(policy.stages[1], inputs=("input_ids", "attention_mask"))
+    publish(policy)
+    for value in (0.8, 0.7):
+        stages = (threshold(value).stages[0], replace(fewer, model="mine_2"))
+        publish(replace(threshold(value), stages=stages), keep=5)
+    with pytest.raises(UsageError, match=r"mine_1 keeps version 1"):
+        publish(
+            replace(policy, stages=(policy.stages[0], fewer)),
+            "small",
+            "without token types",
+            keep=5,
+        )
 
 
 TENSORRT: dict[str, Any] = {"engine": "tensorrt", "precision": "fp16", "device": "gpu"}
@@ -332,7 +351,6 @@ def test_a_start_serves_the_newest_until_others_are_chosen(
 ) -> None:
     publish(threshold(0.9))
     publish(threshold(0.9), "small", "larger")
-    mine = repository / "mine"
 
     def started(model: str) -> list[int]:
         from cascadebert_build.repository.model_config import config_from_text
@@ -340,16 +358,16 @@ def test_a_start_serves_the_newest_until_others_are_chosen(
         text = (repository / model / "configs" / "published.pbtxt").read_text()
         return versions_of_config(config_from_text(text))
 
-    assert served_versions(mine) == (2,)
+    assert mine(repository).served == (2,)
     assert (started("mine"), started("mine_0"), started("mine_1")) == ([2], [1], [2])
     assert choose_served_versions(repository, "mine", [1])
     assert (started("mine"), started("mine_1")) == ([1], [1])
     assert publish(threshold(0.9), "small", "larger") == [], "nothing new, nothing chosen"
-    assert served_versions(mine) == (1,)
+    assert mine(repository).served == (1,)
     choose_served_versions(repository, "mine", [1, 2])
     assert (started("mine"), started("mine_1")) == ([1, 2], [1, 2])
     publish(threshold(0.5))
-    assert served_versions(mine) == (3,)
+    assert mine(repository).served == (3,)
 
 
 def test_stages_of_two_cascades_start_with_what_both_call(
@@ -370,24 +388,21 @@ def test_the_plan_pins_versions_and_keeps_what_runs(
     monkeypatch.setattr(plan, "cores", lambda: 8)
     publish(threshold(0.9))
     publish(threshold(0.8), "small", "larger")
-    fresh = deployment_of(repository, "mine", [2], PlacementOverrides())
+    fresh = deployment_of(mine(repository), [2], PlacementOverrides())
     assert [config.instance_group[0].count for config in fresh.stages.values()] == [4, 4]
-    assert versions_of_config(fresh.cascade) == [2]
+    assert versions_of_config(fresh.config) == [2]
     running = dict(fresh.stages)
     running["mine_1"].instance_group[0].count = 2
-    kept = deployment_of(repository, "mine", [1, 2], PlacementOverrides(), running)
+    kept = deployment_of(mine(repository), [1, 2], PlacementOverrides(), running)
     assert [config.instance_group[0].count for config in kept.stages.values()] == [4, 2]
-    assert kept.cascade.parameters["calls_in_flight"].string_value == "2"
-    assert kept.cascade.parameters["first_calls"].string_value == "4"
+    assert kept.config.parameters["calls_in_flight"].string_value == "2"
+    assert kept.config.parameters["first_calls"].string_value == "4"
     # What a call without a version gets.
-    assert kept.cascade.parameters["policy"].string_value == (
-        published_policy(repository, "mine", 2).id
-    )
-    wished = deployment_of(
-        repository, "mine", [1], PlacementOverrides({"mine_1": 3}, {"": 2}), running
-    )
-    assert wished.stages["mine_1"].instance_group[0].count == 3
-    assert wished.stages["mine_1"].parameters["threads"].string_value == "2"
+    assert kept.config.parameters["policy"].string_value == (mine(repository).policy(2).id)
+    overrides = PlacementOverrides({"mine_1": 3}, {"": 2})
+    overridden = deployment_of(mine(repository), [1], overrides, running)
+    assert overridden.stages["mine_1"].instance_group[0].count == 3
+    assert overridden.stages["mine_1"].parameters["threads"].string_value == "2"
 
 
 def test_versions_that_there_are_not_are_named(repository: Path, publish: Publish) -> None:

@@ -9,7 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from cascadebert_build.repository.model_config import config_from_text, config_to_text, set_versions
+from cascadebert_build.repository.model_config import (
+    config_from_text,
+    config_to_text,
+    with_versions,
+)
 from cascadebert_supervisor.errors import StartError
 from cascadebert_supervisor.flags import command_of_server
 from cascadebert_supervisor.repository import ServedCascade, cascade_of, cascades_of_repository
@@ -47,7 +51,7 @@ def choose(repository: Path, name: str, *versions: int) -> None:
     config.parameters["operating_points"].string_value = '{"x":\n    versions: 7\n}'
     (repository / name / "configs").mkdir(exist_ok=True)
     (repository / name / "configs" / "published.pbtxt").write_text(
-        config_to_text(set_versions(config, versions) if versions else config)
+        config_to_text(with_versions(config, versions) if versions else config)
     )
 
 

@@ -38,6 +38,7 @@ from ..report import (
 )
 from ..repository.publish import DEFAULT_KEEP
 from ..training.member import subset_of_rows
+from .arguments import add_repository_argument
 
 _GOALS = {
     DISAGREEMENT: ("SHARE", "promise: another answer than the last member's on at most this share"),
@@ -113,17 +114,6 @@ def add_build_parsers(commands: Any) -> None:
             help="newest versions of the cascade that stay published (default: %(default)s)",
         )
     _add_evaluate_parser(commands)
-
-
-def add_repository_argument(parser: argparse.ArgumentParser) -> None:
-    """Add --model-repository."""
-    parser.add_argument(
-        "--model-repository",
-        type=Path,
-        default=Path("model_repository"),
-        metavar="DIR",
-        help="Triton model repository (default: %(default)s)",
-    )
 
 
 def _parser(commands: Any, name: str, run: Any, summary: str) -> argparse.ArgumentParser:

@@ -16,12 +16,14 @@ from cascadebert_client.cli.server_arguments import (
 from cascadebert_client.errors import InvalidRequest
 
 from ..errors import UsageError
-from ..repository.deployment import PlacementOverrides
-from ..repository.versions import versions_from_text
 from ..server.model_control import ModelControlClient
 from ..server.rollout import load_cascade
-from .build import add_repository_argument
-from .serve import add_placement_arguments, counts_from_arguments
+from .arguments import (
+    add_placement_arguments,
+    add_repository_argument,
+    overrides_from_arguments,
+    versions_from_text,
+)
 
 _DEFAULT_TIMEOUT_S = 600.0
 # Of the restricted protocols of a container, as docker-compose.yml has it.
@@ -60,7 +62,7 @@ def _load(args: argparse.Namespace) -> int:
     if not args.timeout_s > 0:  # false for NaN too
         raise UsageError(f"--timeout-s is {args.timeout_s}: give a number of seconds above 0")
     versions = () if args.versions is None else versions_from_text(args.versions)
-    overrides = PlacementOverrides(*counts_from_arguments(args))
+    overrides = overrides_from_arguments(args)
     key = os.environ.get(_KEY_VARIABLE, "")
     try:
         headers = {**({_KEY_HEADER: key} if key else {}), **headers_from_arguments(args)}

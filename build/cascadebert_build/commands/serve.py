@@ -11,13 +11,18 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
-from ..errors import CheckFailed, UsageError
-from ..repository.versions import published_cascades, versions_from_text
+from ..errors import CheckFailed
+from ..repository.model_repository import ModelRepository
 from ..server.ports import HOST, Ports
 from ..server.serve import serve_cascades
 from ..server.tritonserver import TritonServer
 from ..server.watchdog import Watchdog
-from .build import add_repository_argument
+from .arguments import (
+    add_placement_arguments,
+    add_repository_argument,
+    overrides_from_arguments,
+    versions_from_text,
+)
 
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -52,38 +57,20 @@ def add_serve_parser(commands: Any) -> None:
     parser.add_argument("--json", action="store_true", help="the addresses as JSON")
 
 
-def add_placement_arguments(parser: argparse.ArgumentParser, default: str) -> None:
-    """Add --instances and --threads."""
-    for name, what in (("instances", "copies of each stage"), ("threads", "threads of each copy")):
-        parser.add_argument(
-            f"--{name}", action="append", default=[], metavar="[STAGE=]N",
-            help=f"{what}, or of one stage model (default: {default})",
-        )  # fmt: skip
-
-
-def counts_from_arguments(args: argparse.Namespace) -> tuple[dict[str, int], dict[str, int]]:
-    """Instances and threads by stage model, or for all under "".
-
-    Raises:
-        UsageError: one is no number.
-    """
-    return _counts(args.instances, "--instances"), _counts(args.threads, "--threads")
-
-
 def _serve(args: argparse.Namespace) -> int:
     # Service managers stop with SIGTERM: it ends the server as Ctrl-C does. A shell starts what
     # it puts into the background with SIGINT ignored; here it shall count there too.
     for number in _STOP_SIGNALS:
         signal.signal(number, _interrupt)
     ports = Ports(args.http_port, args.grpc_port, args.metrics_port)
-    instances, threads = counts_from_arguments(args)
+    overrides = overrides_from_arguments(args)
     try:
         with serve_cascades(
             args.model_repository,
             args.model,
             ports=ports,
-            instances=instances,
-            threads=threads,
+            instances=overrides.instances,
+            threads=overrides.threads,
             versions=_versions(args),
             log_path=args.log_file,
         ) as server:
@@ -120,20 +107,13 @@ def _versions(args: argparse.Namespace) -> dict[str, Sequence[int]]:
     versions: dict[str, Sequence[int]] = {}
     for value in args.versions:
         name, _, numbers = value.rpartition("=")
-        names = [name] if name else args.model or published_cascades(args.model_repository)
+        names = (
+            [name]
+            if name
+            else args.model or list(ModelRepository.read(args.model_repository).cascades)
+        )
         versions |= dict.fromkeys(names, versions_from_text(numbers))
     return versions
-
-
-def _counts(values: Sequence[str], flag: str) -> dict[str, int]:
-    """`3` for all stages, `sst2_small=3` for one."""
-    counts: dict[str, int] = {}
-    for value in values:
-        model, _, number = value.rpartition("=")
-        if not number.isdecimal() or int(number) < 1:
-            raise UsageError(f"{flag} {value!r}: give a number from 1 on, or STAGE=NUMBER")
-        counts[model] = int(number)
-    return counts
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:

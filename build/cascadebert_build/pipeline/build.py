@@ -30,7 +30,6 @@ from ..graphs.logits import Run, load_logits, logits_of_rows, save_logits
 from ..graphs.session import OnnxSession
 from ..progress import say, timed
 from ..repository.publish import DEFAULT_KEEP, StageFiles, publish_cascade
-from ..repository.versions import newest_version, published_policy
 from ..verification.decisions import MAX_REGROUPED, DecisionReport, compare_decisions
 from ..verification.onnx import TOLERANCE, VerifyReport, verify_onnx
 from .artefact import CompiledSteps
@@ -353,7 +352,7 @@ class Steps:
                 "these thresholds have not passed verification: run `cascadebert verify`"
             )
         with timed("publish", self.config.name) as note:
-            written = publish_cascade(
+            published = publish_cascade(
                 repository,
                 self.config.name,
                 policy,
@@ -364,15 +363,12 @@ class Steps:
                 self.config.runtime,
                 keep=keep,
             )
-            # Its stages may have other versions than in the work folder, and so another id.
-            published = published_policy(repository, self.config.name)
-            version = newest_version(repository / self.config.name)
-            which = f"version {version}, " if version > 1 else ""
+            which = f"version {published.version}, " if published.version > 1 else ""
             note(
-                f"{', '.join(written) or 'nothing new'} in {repository} "
-                f"({which}policy {published.id[:12]})"
+                f"{', '.join(published.written) or 'nothing new'} in {repository} "
+                f"({which}policy {published.policy.id[:12]})"
             )
-        return written
+        return list(published.written)
 
     def has_policy(self) -> bool:
         """Whether thresholds are chosen that are still of these members and this runtime."""

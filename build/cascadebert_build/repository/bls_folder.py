@@ -1,8 +1,7 @@
-"""The BLS model of a cascade in a repository: a whole version folder for every policy."""
+"""The BLS model of a cascade: a whole version folder, with its code, for every policy."""
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -15,121 +14,106 @@ from cascadebert_core.contract import (
     TOKENIZERS_FOLDER,
 )
 from cascadebert_core.policy import Policy, policy_to_json
-from cascadebert_engine.files import write_text
 
 from ..errors import UsageError
+from .changes import Change, NewFolder, Removal, TextFile, changed_file
 from .model_config import (
+    ModelConfig,
     config_from_text,
     config_to_text,
     set_parameter,
 )
-from .stage_folder import StageFiles, remove_folder, replace_folder
-from .versions import CONFIG_FILE, published_versions, version_folders
+from .model_folder import CONFIG_FILE, version_folders
+from .published_cascade import PublishedCascade
+from .stage_folder import StageFiles
 
-_FIRST = 1  # of the checkout's own cascade it is the tracked source
+_FIRST = 1  # in the checkout's own cascade, this version folder is the tracked source
 _MODEL_FILE = "model.py"
 
 
 def require_cascade(model: Path) -> None:
-    """Refuse to publish over a model that is no cascade.
+    """Refuse to publish over a model that is not a cascade.
 
     Raises:
-        UsageError: with the model.
+        UsageError: The folder is another model's.
     """
     ours = any((model / str(v) / _core().name).is_dir() for v in version_folders(model))
     if model.exists() and not ours:
         raise UsageError(f"{model} is another model: choose another name for the cascade")
 
 
-def publish_bls(
-    model: Path, policy: Policy, stages: Sequence[StageFiles], calls: int = 1
-) -> int | None:
-    """Write the next version, unless the newest is this very one.
+def config_of_cascade(model: Path, calls: int) -> tuple[ModelConfig, list[Change]]:
+    """The configuration of a cascade, and the change that writes it.
+
+    The checkout's own cascade keeps its tracked configuration as it is.
 
     Args:
-        model: folder of the cascade.
-        policy: with the versions of its stages.
-        stages: with their tokenizers.
-        calls: of a stage at a time: its instances.
-
-    Returns:
-        The version that was written; None: nothing was.
+        model: The cascade's folder.
+        calls: Calls of a stage at a time, which is the number of its instances.
     """
-    _write_config(model, calls)
-    tokenizers = {
-        files.stage.tokenizer: files.tokenizer.read_text(encoding="utf-8") for files in stages
-    }
-    published = published_versions(model)
-    if published and _is_the_same(model / str(published[-1]), policy, tokenizers):
-        return None
-    version = published[-1] + 1 if published else _FIRST
-    folder = model / str(version)
-    if _is_tracked(folder):
-        shutil.rmtree(folder / TOKENIZERS_FOLDER, ignore_errors=True)
-        _write_generated(folder, policy, tokenizers)
-        return version
-    aside = model.with_name(f".{model.name}.new")
-    shutil.rmtree(aside, ignore_errors=True)
     source = _source()
-    aside.mkdir()
-    shutil.copyfile(source / str(_FIRST) / _MODEL_FILE, aside / _MODEL_FILE)
-    core = _core()
-    shutil.copytree(core, aside / core.name, ignore=shutil.ignore_patterns("__pycache__"))
-    _write_generated(aside, policy, tokenizers)
-    replace_folder(aside, folder)
-    return version
-
-
-def remove_version(model: Path, version: int) -> None:
-    """Delete a version; of the tracked one what was generated, and so it is none any more."""
-    folder = model / str(version)
-    if _is_tracked(folder):
-        (folder / POLICY_FILE).unlink()
-        shutil.rmtree(folder / TOKENIZERS_FOLDER, ignore_errors=True)
-    else:
-        remove_folder(folder)
-
-
-def _write_generated(folder: Path, policy: Policy, tokenizers: Mapping[str, str]) -> None:
-    for name, text in tokenizers.items():
-        write_text(folder / TOKENIZERS_FOLDER / name / TOKENIZER_FILE, text)
-    write_text(folder / POLICY_FILE, policy_to_json(policy))  # last: it is the switch
-
-
-def _write_config(model: Path, calls: int) -> None:
-    """Copy config.pbtxt, unless `model` is the tracked one itself."""
-    source = _source()
-    if source.resolve() == model.resolve():
-        return
     config = config_from_text((source / CONFIG_FILE).read_text(encoding="utf-8"))
+    if source.resolve() == model.resolve():
+        return config, []
     config.name = model.name
     for key in (CALLS_IN_FLIGHT, FIRST_CALLS):
         set_parameter(config, key, str(calls))
-    text = config_to_text(config)
-    path = model / CONFIG_FILE
-    if not path.is_file() or path.read_text(encoding="utf-8") != text:
-        write_text(path, text)
+    return config, changed_file(model / CONFIG_FILE, config_to_text(config))
 
 
-def _is_the_same(folder: Path, policy: Policy, tokenizers: Mapping[str, str]) -> bool:
+def plan_version(
+    cascade: PublishedCascade, policy: Policy, stages: Sequence[StageFiles]
+) -> tuple[int, list[Change]]:
+    """Choose the version that a policy is published as: the newest if it is the same, or the next.
+
+    Args:
+        cascade: As it is published now.
+        policy: With the versions of its stages.
+        stages: With their tokenizers.
+
+    Returns:
+        The version, and the changes that write it: none if it is the newest.
+    """
+    texts = {
+        f"{TOKENIZERS_FOLDER}/{files.stage.tokenizer}/{TOKENIZER_FILE}": files.tokenizer.read_text(
+            encoding="utf-8"
+        )
+        for files in stages
+    }
+    texts[POLICY_FILE] = policy_to_json(policy)  # last: it is the switch
+    if cascade.versions and _is_the_same(cascade.folder / str(cascade.newest), texts):
+        return cascade.newest, []
+    version = cascade.newest + 1 if cascade.versions else _FIRST
+    folder = cascade.folder / str(version)
+    if _is_tracked(folder):
+        files = [TextFile(folder / name, text) for name, text in texts.items()]
+        return version, [Removal(folder / TOKENIZERS_FOLDER), *files]
+    core = _core()
+    code = {
+        f"{core.name}/{path.relative_to(core)}": path
+        for path in core.rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    model = _source() / str(_FIRST) / _MODEL_FILE
+    return version, [NewFolder(folder, {_MODEL_FILE: model, **code, **texts})]
+
+
+def changes_to_remove(folder: Path) -> list[Change]:
+    """The changes that delete a version folder; of the tracked one, what was generated."""
+    if _is_tracked(folder):
+        return [Removal(folder / POLICY_FILE), Removal(folder / TOKENIZERS_FOLDER)]
+    return [Removal(folder)]
+
+
+def _is_the_same(folder: Path, texts: Mapping[str, str]) -> bool:
     """Whether a version has this policy, these tokenizers and this release's code."""
-    wanted = {
-        **{f"{TOKENIZERS_FOLDER}/{n}/{TOKENIZER_FILE}": text for n, text in tokenizers.items()},
-        POLICY_FILE: policy_to_json(policy),
-        **_code(_source() / str(_FIRST)),
-    }
-    found = {
-        **{
-            str(path.relative_to(folder)): path.read_text(encoding="utf-8")
-            for path in [folder / POLICY_FILE, *folder.glob(f"{TOKENIZERS_FOLDER}/*/*")]
-        },
-        **_code(folder),
-    }
-    return found == wanted
+    generated = [folder / POLICY_FILE, *folder.glob(f"{TOKENIZERS_FOLDER}/*/*")]
+    found = {str(path.relative_to(folder)): path.read_text(encoding="utf-8") for path in generated}
+    return {**found, **_code(folder)} == {**texts, **_code(_source() / str(_FIRST))}
 
 
 def _code(folder: Path) -> dict[str, str]:
-    """Texts of the model and its core by their paths, without what Python compiled of them."""
+    """Texts of the model and its core by their paths, without compiled files."""
     core = folder / _core().name
     if not core.is_dir():  # an installed package keeps its core elsewhere
         core = _core()

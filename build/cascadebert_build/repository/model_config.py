@@ -61,7 +61,7 @@ def stage_config(
             max_queue_delay_microseconds=runtime.max_queue_delay_us
         ),
     )
-    set_versions(config, [stage.version])
+    config.version_policy.specific.versions.append(stage.version)
     if runtime.backend == "onnxruntime":
         if runtime.threads:
             set_parameter(config, "intra_op_thread_count", str(runtime.threads))
@@ -125,11 +125,11 @@ def _add_warmup(config: ModelConfig, stage: StagePolicy) -> None:
             config.model_warmup.append(warmup)
 
 
-def set_versions(config: ModelConfig, versions: Iterable[int]) -> ModelConfig:
-    """Let a model be loaded in these versions and no others; the configuration itself."""
-    config.ClearField("version_policy")
-    config.version_policy.specific.versions.extend(sorted(versions))
-    return config
+def with_versions(config: ModelConfig, versions: Iterable[int]) -> ModelConfig:
+    """A copy of a configuration that loads a model in these versions and no others."""
+    copy = config_without_versions(config)
+    copy.version_policy.specific.versions.extend(sorted(versions))
+    return copy
 
 
 def versions_of_config(config: ModelConfig) -> list[int]:

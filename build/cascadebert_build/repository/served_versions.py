@@ -1,79 +1,75 @@
 """What the next start of a server serves: the versions that were chosen last.
 
-The choice is configs/published.pbtxt of the cascade, which Triton itself reads where it is started
-with --model-config-name=published. Beside config.pbtxt, which leaves the version to the server, it
-names the versions and lists the operating points. That of a stage names the versions they call.
+The choice is configs/published.pbtxt of the cascade, which Triton reads if it is started with
+--model-config-name=published. config.pbtxt leaves the version to the server; this file names the
+versions and lists the operating points. That of a stage names the versions they call, so a start
+loads no stage version that only older versions of the cascade call.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from google.protobuf.text_format import ParseError
+from cascadebert_core.policy import Policy
 
-from cascadebert_engine.files import write_text
-
-from .model_config import (
-    ModelConfig,
-    config_from_text,
-    config_to_text,
-    describe_policy,
-    set_versions,
-    versions_of_config,
-)
-from .versions import (
-    pins_of_versions,
-    published_cascades,
-    published_policy,
-    published_versions,
-    read_config,
-)
-
-PUBLISHED_CONFIG = "published"
+from .changes import Change, apply, changed_file
+from .model_config import ModelConfig, config_to_text, describe_policy, with_versions
+from .model_folder import read_config
+from .model_repository import ModelRepository
+from .published_cascade import PUBLISHED_CONFIG
 
 
-def served_versions(model: Path) -> tuple[int, ...]:
-    """The versions of a cascade that a start serves: the last choice, or else the newest."""
-    published = published_versions(model)
-    try:
-        text = (model / "configs" / f"{PUBLISHED_CONFIG}.pbtxt").read_text(encoding="utf-8")
-        chosen = versions_of_config(config_from_text(text))
-    except (OSError, ParseError):
-        chosen = []
-    return tuple(v for v in published if v in chosen) or tuple(published[-1:])
+def choose_served_versions(path: Path, name: str, versions: Sequence[int]) -> bool:
+    """Let the next start serve these versions of a cascade.
 
-
-def choose_served_versions(repository: Path, cascade: str, versions: Sequence[int]) -> bool:
-    """Let the next start serve these versions, and load no stage version that they do not call.
-
-    It is written into configs/published.pbtxt, beside the config.pbtxt that serves all.
+    Args:
+        path: The model repository.
+        name: The cascade.
+        versions: Published versions of it.
 
     Returns:
-        Whether the cascade's file has changed.
+        Whether that is another choice than before.
+
+    Raises:
+        OSError: The repository cannot be written.
     """
-    model = repository / cascade
-    config = read_config(repository, cascade)
-    # A call that names no version gets the newest of those that are loaded.
-    describe_policy(config, published_policy(repository, cascade, max(versions)))
-    changed = _write_published(model, set_versions(config, versions))
-    started = [
-        (name, version)
-        for name in published_cascades(repository)
-        for version in served_versions(repository / name)
-    ]
-    pinned = pins_of_versions(repository, started)
-    own = pins_of_versions(repository, [(cascade, v) for v in published_versions(model)])
-    for stage in own.keys() & pinned.keys():  # no start loads a stage that only older ones call
-        config = set_versions(read_config(repository, stage), pinned[stage])
-        _write_published(repository / stage, config)
-    return changed
+    repository = ModelRepository.read(path)
+    cascade = repository.cascade(name).choosing(versions)
+    changes = changes_of_choice(
+        repository.with_cascade(cascade), name, cascade.config(), cascade.policy(max(versions))
+    )
+    apply(changes)
+    return any(change.path.is_relative_to(cascade.folder) for change in changes)
 
 
-def _write_published(model: Path, config: ModelConfig) -> bool:
-    text = config_to_text(config)
-    path = model / "configs" / f"{PUBLISHED_CONFIG}.pbtxt"
-    if path.is_file() and path.read_text(encoding="utf-8") == text:
-        return False
-    write_text(path, text)
-    return True
+def changes_of_choice(
+    repository: ModelRepository,
+    name: str,
+    config: ModelConfig,
+    policy: Policy,
+    stage_configs: Mapping[str, ModelConfig] | None = None,
+) -> list[Change]:
+    """The files that record which versions a start serves.
+
+    Args:
+        repository: With the choice made.
+        name: The cascade.
+        config: The cascade's config.pbtxt.
+        policy: Of the newest of the chosen versions, which calls without a version get.
+        stage_configs: config.pbtxt of stages, by model, that are not written yet.
+    """
+    cascade = repository.cascade(name)
+    chosen = with_versions(config, cascade.served)
+    describe_policy(chosen, policy)
+    configs = {name: chosen}
+    started, own = repository.started_stages(), cascade.stages()
+    for model in sorted(own.keys() & started.keys()):
+        planned = (stage_configs or {}).get(model)
+        stage = read_config(repository.path / model) if planned is None else planned
+        configs[model] = with_versions(stage, started[model])
+    changes: list[Change] = []
+    for model, each in configs.items():
+        file = repository.path / model / "configs" / f"{PUBLISHED_CONFIG}.pbtxt"
+        changes += changed_file(file, config_to_text(each))
+    return changes

@@ -2,31 +2,32 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Collection, Mapping, Sequence
+import json
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
 import cascadebert_engine
 from cascadebert_core.policy import StagePolicy
-from cascadebert_engine.files import read_json, sha256_of_file, write_json, write_text
+from cascadebert_engine.files import read_json, sha256_of_file
 from cascadebert_engine.manifest import ENGINE_MANIFEST, manifest_from_file
 
 from ..config.schema import RuntimeConfig
 from ..errors import UsageError
+from .changes import Change, NewFolder, Removal, TextFile
 from .model_config import (
     ModelConfig,
     config_to_text,
     config_without_versions,
     conflict_of_configs,
-    set_versions,
     stage_config,
+    with_versions,
 )
-from .versions import CONFIG_FILE, all_versions, batches_of_pins, read_config, version_folders
+from .model_folder import CONFIG_FILE, read_config, version_folders
 
 _STAGES = Path(__file__).parents[1] / "stages"
-# Says that the model is ours, and which files each version was written from.
+# Marks the model as ours, and records which files each version was written from.
 _STAGE_MANIFEST = "cascadebert.json"
 
 
@@ -35,11 +36,11 @@ class StageFiles:
     """What one stage is published from.
 
     Attributes:
-        stage: of the policy.
-        artefact: model.onnx or model.plan.
-        tokenizer: tokenizer.json.
-        manifest: of a plan.
-        others: files beside the artefact, published under their own names.
+        stage: The stage of the policy.
+        artefact: Path of model.onnx or model.plan.
+        tokenizer: Path of tokenizer.json.
+        manifest: Path of a plan's manifest.
+        others: Files beside the artefact, published under their own names.
     """
 
     stage: StagePolicy
@@ -50,189 +51,176 @@ class StageFiles:
 
 
 @dataclass(frozen=True, slots=True)
-class StageVersion:
-    """A stage on its way into a repository.
+class StageFolder:
+    """A stage model as its folder was when it was read.
 
     Attributes:
-        stage: of the policy, with the version that it is published as.
-        sources: files of the version folder, by their names there.
-        hashes: of these files.
-        config: for all versions of the model.
-        present: whether the version folder is there and whole.
+        path: The folder.
+        records: For every version, by its number, the hashes of its files.
+        config: The configuration of all versions; None if the model is new.
+    """
+
+    path: Path
+    records: Mapping[str, Any]
+    config: ModelConfig | None
+
+    @classmethod
+    def read(cls, path: Path) -> StageFolder:
+        """Read a stage model's folder, which need not exist.
+
+        Raises:
+            UsageError: The folder is another model's, or its configuration cannot be read.
+        """
+        if path.exists() and not (path / _STAGE_MANIFEST).is_file():
+            raise UsageError(
+                f"{path} is another model: choose another name for the cascade or the member"
+            )
+        config = read_config(path) if (path / CONFIG_FILE).is_file() else None
+        return cls(path, _records(path), config)
+
+    def version_of(self, hashes: Mapping[str, str]) -> tuple[int, bool]:
+        """The version that has these files, or the next one; and whether it is complete."""
+        same = [int(n) for n, record in self.records.items() if record == {"files": hashes}]
+        for version in sorted(same, reverse=True):
+            files = {self.path / str(version) / name: value for name, value in hashes.items()}
+            if all(file.is_file() and sha256_of_file(file) == v for file, v in files.items()):
+                return version, True
+        if same:  # damaged: it is written again
+            return max(same), False
+        return max([0, *map(int, self.records), *version_folders(self.path)]) + 1, False
+
+    def with_version(self, new: StageVersion) -> StageFolder:
+        """The stage model once this version is written."""
+        record = {str(new.stage.version): {"files": dict(new.hashes)}}
+        return replace(self, records={**self.records, **record}, config=new.config)
+
+    def changes_to(self, new: StageVersion) -> list[Change]:
+        """The changes that write this version and the configuration."""
+        number, after = str(new.stage.version), self.with_version(new)
+        config = config_to_text(new.config)
+        if self.config is None and not self.path.exists():  # a new model appears whole
+            files = {f"{number}/{name}": source for name, source in new.files.items()}
+            texts = {CONFIG_FILE: config, _STAGE_MANIFEST: _manifest_text(after.records)}
+            return [NewFolder(self.path, {**files, **texts})]
+        changes: list[Change] = []
+        if not new.present:
+            changes.append(NewFolder(self.path / number, dict(new.files)))
+        if after.records != self.records:
+            changes.append(TextFile(self.path / _STAGE_MANIFEST, _manifest_text(after.records)))
+        if self.config != new.config:
+            changes.append(TextFile(self.path / CONFIG_FILE, config))
+        return changes
+
+    def changes_to_keep(self, versions: Collection[int]) -> list[Change]:
+        """The changes that delete all other versions, and the whole model if none is kept."""
+        if not versions:
+            return [Removal(self.path)]
+        changes: list[Change] = []
+        if self.config is not None:  # before a folder that the configuration names is gone
+            text = config_to_text(with_versions(self.config, versions))
+            if text != config_to_text(self.config):
+                changes.append(TextFile(self.path / CONFIG_FILE, text))
+        folders = {*version_folders(self.path), *map(int, self.records)} - set(versions)
+        changes += [Removal(self.path / str(v)) for v in sorted(folders)]
+        kept = {n: record for n, record in self.records.items() if int(n) in versions}
+        if kept != self.records:
+            changes.append(TextFile(self.path / _STAGE_MANIFEST, _manifest_text(kept)))
+        return changes
+
+
+@dataclass(frozen=True, slots=True)
+class StageVersion:
+    """A stage as it is to be published.
+
+    Attributes:
+        stage: The stage of the policy, with the version that it is published as.
+        files: Files of the version folder, by their names there.
+        hashes: Their hashes.
+        config: The configuration of all versions of the model.
+        present: Whether the version folder is there and complete.
+        written: Whether more changes than the list of versions in the configuration.
     """
 
     stage: StagePolicy
-    sources: Mapping[str, Path]
+    files: Mapping[str, Path]
     hashes: Mapping[str, str]
     config: ModelConfig
     present: bool
+    written: bool
 
 
-def require_ours(repository: Path, stages: Sequence[StageFiles]) -> None:
-    """Refuse to replace a model that somebody else put there, before anything is written.
-
-    Raises:
-        UsageError: with the model.
-    """
-    for files in stages:
-        target = repository / files.stage.model
-        if target.exists() and not (target / _STAGE_MANIFEST).is_file():
-            raise UsageError(
-                f"{target} is another model: choose another name for the cascade or the member"
-            )
-
-
-def stage_version(
-    repository: Path,
+def plan_stage(
+    folder: StageFolder,
     files: StageFiles,
     runtime: RuntimeConfig,
-    kept: Sequence[tuple[str, int]],
+    called: Mapping[int, int],
+    kept: Collection[int],
     *,
     first: bool,
 ) -> StageVersion:
-    """The version that a stage is published as: one that has these files already, or the next.
+    """Choose the version that a stage is published as: one that has these files, or the next.
 
     Args:
-        repository: the model repository; nothing is written.
-        files: of the stage.
-        runtime: where it runs.
-        kept: versions of cascades that stay once this one is there.
-        first: whether it is the cascade's first stage.
+        folder: The stage model as it is.
+        files: What the stage is published from.
+        runtime: Where the stage runs.
+        called: Rows in the largest call of each version that a cascade calls now.
+        kept: The versions among them that stay after this publication.
+        first: Whether it is the cascade's first stage.
 
     Raises:
-        UsageError: versions that are kept and this one cannot share a configuration.
+        UsageError: A version that stays cannot share a configuration with this one.
     """
-    target = repository / files.stage.model
     sources = _sources(files, runtime)
     hashes = {name: sha256_of_file(source) for name, source in sorted(sources.items())}
-    version, present = _version_of_files(target, hashes)
+    version, present = folder.version_of(hashes)
     profiles = 0 if files.manifest is None else len(manifest_from_file(files.manifest).profiles)
     config = stage_config(files.stage, runtime, profiles, first=first)
-    older = set(batches_of_pins(repository, files.stage.model, kept)) - {version}
+    older = set(kept) - {version}
     if older:
-        conflict = conflict_of_configs(read_config(repository, files.stage.model), config)
+        conflict = conflict_of_configs(folder.config or read_config(folder.path), config)
         if conflict is not None:
             raise UsageError(
-                f"{target} keeps version {max(older)}, which cannot share one "
+                f"{folder.path} keeps version {max(older)}, which cannot share one "
                 f"config.pbtxt with what is published now ({conflict}): give the member another "
                 "name in cascade.toml, and it becomes a model of its own; or drop the older "
-                "versions with --keep 1 and start the server anew"
+                "versions with --keep 1 and restart the server"
             )
-    others = batches_of_pins(repository, files.stage.model, all_versions(repository))
-    if others and files.manifest is None:
-        # Every cascade sends no more than its own policy says; the model must take the most.
-        largest = max(files.stage.max_batch_size, *others.values())
+    if called and files.manifest is None:
+        # A cascade sends no more rows than its own policy says; the model must take the most.
+        largest = max(files.stage.max_batch_size, *called.values())
         config = stage_config(replace(files.stage, max_batch_size=largest), runtime, first=first)
+    config = with_versions(config, {*called, version})
+    same = folder.config is not None and (
+        config_without_versions(folder.config) == config_without_versions(config)
+    )
     return StageVersion(
         stage=replace(files.stage, version=version),
-        sources=sources,
+        files=sources,
         hashes=hashes,
-        config=set_versions(config, {*others, version}),
+        config=config,
         present=present,
+        written=not present or not same,
     )
 
 
-def publish_stage(repository: Path, new: StageVersion) -> bool:
-    """Write the version folder, if it is not there, and the configuration.
-
-    Returns:
-        Whether more was written than the list of versions in the configuration.
-    """
-    target = repository / new.stage.model
-    number = str(new.stage.version)
-    versions = {**_recorded(target), number: {"files": dict(new.hashes)}}
-    if not new.present:
-        aside = repository / f".{new.stage.model}.new"
-        shutil.rmtree(aside, ignore_errors=True)
-        for name, source in new.sources.items():
-            (aside / number / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source, aside / number / name)
-        if not target.exists():  # a new model appears whole
-            write_text(aside / CONFIG_FILE, config_to_text(new.config))
-            write_json(aside / _STAGE_MANIFEST, {"versions": versions})
-            aside.rename(target)
-            return True
-        replace_folder(aside / number, target / number)
-        shutil.rmtree(aside, ignore_errors=True)
-    if _recorded(target) != versions:
-        write_json(target / _STAGE_MANIFEST, {"versions": versions})
-    old = read_config(repository, new.stage.model) if (target / CONFIG_FILE).is_file() else None
-    if old == new.config:
-        return not new.present
-    write_text(target / CONFIG_FILE, config_to_text(new.config))
-    same = old is not None and config_without_versions(old) == config_without_versions(new.config)
-    return not new.present or not same
+def is_stage(path: Path) -> bool:
+    """Whether a folder is a stage model that was published."""
+    return (path / _STAGE_MANIFEST).is_file()
 
 
-def prune_stages(repository: Path, stages: Collection[str]) -> None:
-    """Delete the versions of stage models that no version of any cascade calls."""
-    everything = all_versions(repository)
-    for model in sorted(stages):
-        target = repository / model
-        manifest = target / _STAGE_MANIFEST
-        if not manifest.is_file():  # somebody else's
-            continue
-        pinned = batches_of_pins(repository, target.name, everything)
-        if not pinned:
-            remove_folder(target)
-            continue
-        old = read_config(repository, target.name)
-        config = set_versions(read_config(repository, target.name), pinned)
-        if config != old:  # before a folder that it names is gone
-            write_text(target / CONFIG_FILE, config_to_text(config))
-        for version in set(version_folders(target)) - set(pinned):
-            remove_folder(target / str(version))
-        recorded = _recorded(target)
-        left = {number: files for number, files in recorded.items() if int(number) in pinned}
-        if left != recorded:
-            write_json(manifest, {"versions": left})
-
-
-def replace_folder(new: Path, target: Path) -> None:
-    """Put `new` where `target` is; a reader sees one of them whole."""
-    old = target.with_name(f".{target.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if target.exists():
-        target.rename(old)
-    new.rename(target)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def remove_folder(folder: Path) -> None:
-    """Delete a folder; a reader sees it whole or not at all."""
-    old = folder.with_name(f".{folder.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    folder.rename(old)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def _version_of_files(target: Path, hashes: Mapping[str, str]) -> tuple[int, bool]:
-    """The version that has these files, or the next one, and whether it is whole."""
-    recorded = _recorded(target)
-    same = sorted(
-        (int(number) for number, value in recorded.items() if value == {"files": hashes}),
-        reverse=True,
-    )
-    for version in same:
-        folder = target / str(version)
-        if all(
-            (folder / name).is_file() and sha256_of_file(folder / name) == value
-            for name, value in hashes.items()
-        ):
-            return version, True
-    if same:  # damaged: it is written again
-        return same[0], False
-    return max([0, *map(int, recorded), *version_folders(target)]) + 1, False
-
-
-def _recorded(target: Path) -> dict[str, Any]:
-    """What the manifest says of every version, by its number."""
-    manifest = read_json(target / _STAGE_MANIFEST) or {}
+def _records(path: Path) -> dict[str, Any]:
+    """What the manifest records of every version, by its number."""
+    manifest = read_json(path / _STAGE_MANIFEST) or {}
     if "files" in manifest:  # of a release that replaced version 1 in place
         return {"1": {"files": manifest["files"]}}
     versions = manifest.get("versions")
     found = cast("dict[str, Any]", versions) if isinstance(versions, dict) else {}
     return {number: value for number, value in found.items() if number.isdecimal()}
+
+
+def _manifest_text(records: Mapping[str, Any]) -> str:
+    return json.dumps({"versions": dict(records)}, indent=2, ensure_ascii=False) + "\n"
 
 
 def _sources(files: StageFiles, runtime: RuntimeConfig) -> dict[str, Path]:

@@ -1,8 +1,8 @@
-"""Other versions of a cascade on a server that runs, without a request that fails.
+"""Other versions of a cascade on a running server, without a failed request.
 
-The order makes it so. Stage versions come first, beside those that are loaded. Then the cascade:
-Triton has the new version ready before it sends the old one no more requests, and the old one
-answers what it has. Only when that is over do the stage versions go that it called.
+The order ensures it. Stage versions are loaded first, beside those that are loaded. Then the
+cascade: Triton has the new version ready before it stops sending requests to the old one, and the
+old one answers what it has. Only after that are the stage versions that it called unloaded.
 """
 
 from __future__ import annotations
@@ -13,18 +13,11 @@ from pathlib import Path
 
 from ..errors import CheckFailed, UsageError
 from ..progress import say, timed
-from ..repository.deployment import Deployment, PlacementOverrides, deployment_of, require_cascade
-from ..repository.model_config import ModelConfig, config_to_json, set_versions
+from ..repository.deployment import Deployment, PlacementOverrides, deployment_of
+from ..repository.model_config import ModelConfig, config_to_json, with_versions
+from ..repository.model_folder import version_folders
+from ..repository.model_repository import ModelRepository
 from ..repository.served_versions import choose_served_versions
-from ..repository.versions import (
-    newest_version,
-    pins_of_versions,
-    published_cascades,
-    published_policy,
-    published_versions,
-    require_versions,
-    version_folders,
-)
 from .model_control import ModelControlClient
 
 
@@ -33,9 +26,9 @@ class LoadedCascade:
     """What a server serves of a cascade.
 
     Attributes:
-        name: of the cascade.
-        policies: policy ids by version; a call that names no version gets the largest.
-        stages: versions of the stages, by model.
+        name: The cascade.
+        policies: Policy ids by version; a call that names no version gets the largest.
+        stages: Versions of the stages, by model.
     """
 
     name: str
@@ -44,7 +37,7 @@ class LoadedCascade:
 
 
 def load_cascade(
-    repository: Path,
+    path: Path,
     name: str,
     server: ModelControlClient,
     *,
@@ -56,40 +49,37 @@ def load_cascade(
     The next start of a server serves them too, if the repository can be written.
 
     Args:
-        repository: the model repository; the server's own, or a whole copy.
-        name: of the cascade.
-        server: that was started with --model-control-mode=explicit.
-        versions: to serve; none: the newest.
-        overrides: for instances and threads; else stages keep those that they run with.
+        path: The model repository: the server's own, or a complete copy.
+        name: The cascade.
+        server: A server that was started with --model-control-mode=explicit.
+        versions: Versions to serve; empty is the newest.
+        overrides: Instances and threads; other stages keep those that they run with.
 
     Raises:
-        UsageError: the cascade or a version is not published.
-        CheckFailed: a model does not load, and what was served goes on; or the server does not do
-            what it is asked.
+        UsageError: The cascade or a version is not published.
+        CheckFailed: A model does not load, and the server goes on as before; or the server
+            refuses a request.
     """
-    require_cascade(repository, name)
-    chosen = sorted(set(versions)) or [newest_version(repository / name)]
-    require_versions(repository / name, chosen)
-    wanted = pins_of_versions(repository, [(name, version) for version in chosen])
-    known = set(
-        pins_of_versions(repository, [(name, v) for v in published_versions(repository / name)])
-    )
+    cascade = ModelRepository.read(path).cascade(name)
+    chosen = sorted(set(versions)) or [cascade.newest]
+    cascade.require_versions(chosen)
+    wanted, known = cascade.stages(chosen), set(cascade.stages())
     server.settle({name, *known})
     loaded = {model: server.versions(model) for model in known}
     running = {model: server.config(model) for model in wanted if loaded[model]}
-    plan = deployment_of(repository, name, chosen, overrides, running)
-    overrides.require_stages(plan.stages)
-    for model in plan.stages:
-        _require_folders(repository / model, wanted[model], loaded[model], server)
-    for model, config in plan.stages.items():
+    deployment = deployment_of(cascade, chosen, overrides, running)
+    overrides.require_stages(deployment.stages)
+    for model in deployment.stages:
+        _require_folders(path / model, wanted[model], loaded[model], server)
+    for model, config in deployment.stages.items():
         _load(server, model, config, wanted[model] | loaded[model])
-    _load(server, name, plan.cascade, chosen)
-    server.settle({name})  # the versions that were served have answered all that they had
-    _trim(repository, plan, known, server)
-    _choose(repository, plan)
+    _load(server, name, deployment.config, chosen)
+    server.settle({name})  # the old versions have answered all their requests
+    _trim(ModelRepository.read(path), deployment, known, server)  # it may have changed meanwhile
+    _choose(path, deployment)
     return LoadedCascade(
         name,
-        {version: published_policy(repository, name, version).id for version in chosen},
+        {version: policy.id for version, policy in deployment.policies.items()},
         {model: tuple(sorted(numbers)) for model, numbers in wanted.items()},
     )
 
@@ -98,14 +88,14 @@ def _load(
     server: ModelControlClient, model: str, config: ModelConfig, versions: Collection[int]
 ) -> None:
     with timed("load", model) as note:
-        server.load(model, config_to_json(set_versions(config, versions)), versions)
+        server.load(model, config_to_json(with_versions(config, versions)), versions)
         note(_named(versions))
 
 
 def _require_folders(
     model: Path, wanted: Collection[int], loaded: Collection[int], server: ModelControlClient
 ) -> None:
-    """Refuse to load what is not there, and to lose what is loaded and not there any more."""
+    """Refuse to load what is missing, and to lose what is loaded and has been deleted since."""
     there = version_folders(model)
     for version in sorted(set(wanted) - set(there)):
         raise UsageError(
@@ -114,36 +104,36 @@ def _require_folders(
     for version in sorted(set(loaded) - set(there)):
         raise CheckFailed(
             f"the server at {server.url} runs version {version} of {model.name}, which is not in "
-            f"{model} any more: a load would take it away from the requests that call it. Start "
-            "the server anew, and publish with a larger --keep from now on"
+            f"{model} any more: a load would unload it while requests use it. Restart the server, "
+            "and publish with a larger --keep from now on"
         )
 
 
 def _trim(
-    repository: Path, plan: Deployment, known: Collection[str], server: ModelControlClient
+    repository: ModelRepository,
+    deployment: Deployment,
+    known: Collection[str],
+    server: ModelControlClient,
 ) -> None:
     """Unload the versions of the cascade's stages that nothing calls any more."""
-    running = [
-        (cascade, version)
-        for cascade in published_cascades(repository)
-        for version in sorted(server.versions(cascade))
-    ]
-    for cascade, version in running:
-        if version not in published_versions(repository / cascade):
+    running = {name: server.versions(name) for name in repository.cascades}
+    for name, cascade in repository.cascades.items():
+        gone = sorted(running[name] - set(cascade.versions))
+        if gone:
             say(
-                "unload", plan.name,
-                f"nothing: version {version} of {cascade} runs and is not in {repository} any "
-                "more, so nobody knows what it calls",
+                "unload", deployment.name,
+                f"nothing: version {gone[0]} of {name} runs and is not in {repository.path} any "
+                "more, so the stages that it calls are unknown",
             )  # fmt: skip
             return
-    called = pins_of_versions(repository, running)
+    called = repository.stages(running)
     for model in sorted(known):
         needed = called.get(model, set())
         extra = server.versions(model) - needed
         if extra and not needed:
             server.unload(model)
-        elif extra and model in plan.stages:
-            config = set_versions(plan.stages[model], needed)
+        elif extra and model in deployment.stages:
+            config = with_versions(deployment.stages[model], needed)
             server.load(model, config_to_json(config), needed)
         else:  # nothing to unload, or another cascade's alone, with a configuration of its own
             continue
@@ -151,13 +141,13 @@ def _trim(
     server.settle(known)
 
 
-def _choose(repository: Path, plan: Deployment) -> None:
+def _choose(path: Path, deployment: Deployment) -> None:
     try:
-        choose_served_versions(repository, plan.name, plan.versions)
+        choose_served_versions(path, deployment.name, deployment.versions)
     except OSError as exc:
         say(
-            "load", plan.name,
-            f"{repository} cannot be written ({exc}): the next start serves what it did before",
+            "load", deployment.name,
+            f"{path} cannot be written ({exc}): the next start serves what it did before",
         )  # fmt: skip
 
 

@@ -10,17 +10,16 @@ from cascadebert_engine.preflight import misfits
 
 from ..errors import CheckFailed, UsageError
 from ..extras import require
-from ..repository.deployment import PlacementOverrides, deployment_of
-from ..repository.model_config import config_to_json, set_versions
-from ..repository.served_versions import served_versions
-from ..repository.versions import pins_of_versions, published_cascades
+from ..repository.deployment import Deployment, PlacementOverrides, deployment_of
+from ..repository.model_config import config_to_json, with_versions
+from ..repository.model_repository import ModelRepository
 from .ports import Ports
 from .tritonserver import TritonServer
 
 
 @contextmanager
 def serve_cascades(
-    repository: Path,
+    path: Path,
     models: Sequence[str] = (),
     *,
     ports: Ports = Ports(),  # noqa: B008 - frozen
@@ -30,57 +29,70 @@ def serve_cascades(
     options: tuple[str, ...] = (),
     versions: Mapping[str, Sequence[int]] | None = None,
 ) -> Generator[TritonServer, None, None]:
-    """Run a server with the cascades of `repository` loaded and ready.
+    """Run a server with the cascades of a model repository loaded and ready.
 
     Args:
-        repository: the model repository.
-        models: cascades to serve; none: all that have a policy.
-        ports: of the endpoints.
-        instances: by stage model, or for all under ""; else what was published, or what the
-            machine is good for.
-        threads: of each instance, likewise.
-        log_path: of the server's output.
-        options: further flags of tritonserver.
-        versions: to serve of a cascade, by its name; else those that `publish` or `load` chose
-            last, which is the newest where nobody went back.
+        path: The model repository.
+        models: Cascades to serve; empty is all published ones.
+        ports: Ports of the endpoints.
+        instances: Number of instances by stage model, or for all stages under "". The default is
+            what was published, or what fits this machine.
+        threads: Threads of each instance, likewise.
+        log_path: File for the server's output.
+        options: More flags of tritonserver.
+        versions: Versions to serve, by the cascade's name. The default is what `publish` or
+            `load` chose last.
+
+    Yields:
+        The running server.
 
     Raises:
-        UsageError: there is nothing to serve, or the environment cannot serve.
-        CheckFailed: the server or a model does not start.
+        UsageError: There is nothing to serve, or this environment cannot serve it.
+        CheckFailed: The server or a model does not start.
     """
-    names = list(models) or published_cascades(repository)
-    if not names:
-        raise UsageError(f"{repository} has no published cascade: run `cascadebert build` first")
-    unknown = sorted(set(versions or {}) - set(names))
-    if unknown:
-        raise UsageError(f"--versions {unknown[0]}=…: the cascades are {', '.join(names)}")
+    repository = ModelRepository.read(path)
     overrides = PlacementOverrides(instances or {}, threads or {})
-    plans = [
-        deployment_of(
-            repository,
-            name,
-            (versions or {}).get(name) or served_versions(repository / name),
-            overrides,
-        )
-        for name in names
-    ]
+    deployments = _deployments(repository, models, versions or {}, overrides)
     # Cascades may share stages: each is loaded once, in all versions that are called.
-    stages = {model: config for plan in plans for model, config in plan.stages.items()}
+    stages = {model: config for each in deployments for model, config in each.stages.items()}
     overrides.require_stages(stages)
     for model, config in stages.items():
         _require_python(model, config.backend)
-    found = misfits(repository, names, versions={plan.name: plan.versions for plan in plans})
+    served = {each.name: each.versions for each in deployments}
+    found = misfits(path, list(served), versions=served)
     if found:
         raise CheckFailed("\n".join(found))
     for model in stages:
-        _require_engine(repository / model)
-    pinned = pins_of_versions(repository, [(p.name, v) for p in plans for v in p.versions])
-    with TritonServer(repository, ports=ports, log_path=log_path, options=options) as server:
+        _require_engine(path / model)
+    called = repository.stages(served)
+    with TritonServer(path, ports=ports, log_path=log_path, options=options) as server:
         for model, config in stages.items():  # the stages first, the cascades last
-            server.load(model, config_to_json(set_versions(config, pinned[model])))
-        for plan in plans:
-            server.load(plan.name, config_to_json(plan.cascade))
+            server.load(model, config_to_json(with_versions(config, called[model])))
+        for each in deployments:
+            server.load(each.name, config_to_json(each.config))
         yield server
+
+
+def _deployments(
+    repository: ModelRepository,
+    models: Sequence[str],
+    versions: Mapping[str, Sequence[int]],
+    overrides: PlacementOverrides,
+) -> list[Deployment]:
+    """How each of the cascades is served here."""
+    cascades = [repository.cascade(name) for name in models or repository.cascades]
+    if not cascades:
+        raise UsageError(
+            f"{repository.path} has no published cascade: run `cascadebert build` first"
+        )
+    names = [cascade.name for cascade in cascades]
+    unknown = sorted(set(versions) - set(names))
+    if unknown:
+        raise UsageError(f"--versions {unknown[0]}=…: the cascades are {', '.join(names)}")
+    return [
+        deployment_of(cascade, versions.get(cascade.name) or cascade.served, overrides)
+        for cascade in cascades
+    ]
 
 
 def _require_python(model: str, backend: str) -> None:
@@ -93,7 +105,7 @@ def _require_python(model: str, backend: str) -> None:
 
 
 def _require_engine(stage: Path) -> None:
-    """Refuse to start where the packages that run a stage's artefact are missing."""
+    """Refuse to start if the packages that run a stage's artefact are missing."""
     if any(stage.glob("*/model.onnx")):
         require("serve", "onnxruntime")
     if any(stage.glob("*/model.plan")):

@@ -182,32 +182,27 @@ class CascadeFlows:
         if wanted <= 1:
             return 1
         if self._max_batch_size is None:
-
-            def call() -> Call:
-                remaining_s = deadline.require_time(self.target)
-                return self._call("get_model_config", remaining_s, **self._model())
-
             try:
-                response = yield from self._with_retries(call, deadline)
+                response = yield from self._model_config(deadline)
             except AccessRestricted:
                 # A hardened server does not show its configuration. Then requests are sent as they
                 # are, and the server refuses one that is too large.
                 self._max_batch_size = _UNKNOWN_LIMIT
                 return wanted
             # 0 means that the model takes no batches: send one row at a time.
-            max_batch_size = cast("_ModelConfigResponse", response).config.max_batch_size
-            self._max_batch_size = max(1, int(max_batch_size))
+            self._max_batch_size = max(1, int(response.config.max_batch_size))
         return min(wanted, self._max_batch_size)
 
     def model_parameters(self, deadline: Deadline) -> Flow[dict[str, str]]:
         """Return the free parameters of the model's configuration."""
+        return _strings((yield from self._model_config(deadline)))
 
+    def _model_config(self, deadline: Deadline) -> Flow[_ModelConfigResponse]:
         def call() -> Call:
             remaining_s = deadline.require_time(self.target)
             return self._call("get_model_config", remaining_s, **self._model())
 
-        response = yield from self._with_retries(call, deadline)
-        return _strings(cast("_ModelConfigResponse", response))
+        return cast("_ModelConfigResponse", (yield from self._with_retries(call, deadline)))
 
     def status(self, deadline: Deadline) -> Flow[ServerStatus]:
         """Return the status of the server and the cascade, without retries."""

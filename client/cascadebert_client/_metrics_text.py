@@ -54,8 +54,8 @@ def fetch_metrics(url: str, timeout_s: float) -> str:
         ) from exc
 
 
-def samples_from_text(text: str) -> list[Sample]:
-    """Return the samples of a metrics page.
+def samples_from_text(text: str, prefix: str = "") -> list[Sample]:
+    """Return the samples of a metrics page whose names begin with `prefix`.
 
     Raises:
         UnexpectedResponse: A line is not a line of a metrics page.
@@ -69,7 +69,11 @@ def samples_from_text(text: str) -> list[Sample]:
             # Line by line: an error names its line, and without TYPE lines the parser keeps the
             # names as they are. It would add _total to Triton's counters.
             for family in text_string_to_metric_families(line):
-                samples += [Sample(s.name, s.labels, float(s.value)) for s in family.samples]
+                samples += [
+                    Sample(found.name, found.labels, float(found.value))
+                    for found in family.samples
+                    if found.name.startswith(prefix)
+                ]
         except (ValueError, IndexError, OverflowError) as exc:
             raise UnexpectedResponse(
                 f"{line[:60]!r} is not a line of a metrics page: give --metrics-url "

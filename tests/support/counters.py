@@ -29,7 +29,7 @@ def settled_counters(metrics_port: int) -> dict[str, float]:
 def counters(metrics_port: int) -> dict[str, float]:
     """The counts of all cascades and stages together."""
     page = fetch_metrics(f"http://127.0.0.1:{metrics_port}/metrics", timeout_s=10)
-    samples = samples_from_text(page)
+    samples = samples_from_text(page, "cascadebert_")
 
     def total(name: str, **labels: str) -> float:
         return sum(

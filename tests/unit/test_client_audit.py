@@ -22,7 +22,7 @@ Capture = pytest.CaptureFixture[str]
 
 
 def page(**points: tuple[int, int, int, int]) -> str:
-    """A metrics page with agreed, disagreed, dropped and failed rows of operating points."""
+    """Return a metrics page. Each operating point has (agreed, disagreed, dropped, failed) rows."""
     lines = [
         "# HELP nv_inference_count Number of inferences performed",
         "# TYPE nv_inference_count counter",
@@ -46,7 +46,7 @@ def page(**points: tuple[int, int, int, int]) -> str:
 
 @pytest.fixture
 def serve_page() -> Iterator[Callable[..., str]]:
-    """Serves one text, and says where."""
+    """Return a function that serves a text and returns its URL."""
     servers: list[HTTPServer] = []
 
     def serve(text: str, status: int = 200) -> str:
@@ -77,10 +77,11 @@ def test_a_metrics_page_is_read() -> None:
     assert x.labels == {"a": "1", "b": 'a "quoted" } \\ \n line'}
     assert (y.labels, y.value) == ({}, 2.0)
     assert z.value != z.value
+    assert [s.name for s in samples_from_text(odd, "y")] == ["y"]
 
 
 @pytest.mark.parametrize("text", ["<html>", "x{a=b} 1", 'x{a="b" 1', "x one", "x"])
-def test_what_is_no_metrics_page_is_refused(text: str) -> None:
+def test_other_text_is_refused(text: str) -> None:
     with pytest.raises(UnexpectedResponse):
         samples_from_text(text)
 
@@ -91,7 +92,7 @@ def test_counts_are_of_one_model_by_policy_and_operating_point() -> None:
         (POLICY, "balanced"): Counts(90, 4, 3, 2),
         (POLICY, "fast"): Counts(1, 0, 0, 0),
     }
-    assert counts_from_samples(samples, "nobody") == {}
+    assert counts_from_samples(samples, "unknown") == {}
 
 
 def test_the_loads_of_a_cascade_are_summed() -> None:
@@ -101,7 +102,7 @@ def test_the_loads_of_a_cascade_are_summed() -> None:
 
 
 @pytest.mark.parametrize("value", ["-1", "NaN", "+Inf"])
-def test_a_count_that_is_none_is_refused(value: str) -> None:
+def test_a_value_that_is_not_a_count_is_refused(value: str) -> None:
     text = f'cascadebert_audited_rows_total{{model="cascade",result="agreed"}} {value}'
     with pytest.raises(UnexpectedResponse, match="not a count"):
         counts_from_samples(samples_from_text(text), "cascade")
@@ -210,9 +211,9 @@ def test_the_guarantee_is_read_from_the_models_configuration(
         points = json.loads(capsys.readouterr().out)["operating_points"]
         assert [point["verdict"] for point in points] == ["holds", "broken", None]
         assert [point["confidence"] for point in points] == [0.95, 0.9, 0.95]
-        # What is given on the command line is tested instead.
+        # A limit on the command line is tested instead.
         assert main([*asked, "--max-disagreement", "0.3"]) == 0
-        # An accuracy drop is at most the disagreement: it can be seen to hold, and not to break.
+        # The accuracy drop is at most the disagreement, so audits cannot show that it is broken.
         triton.parameters = promising(
             balanced=("max_accuracy_drop", 0.2, 0.95), fast=("max_accuracy_drop", 0.01, 0.9)
         )
@@ -249,7 +250,7 @@ def test_without_a_guarantee_one_must_be_given(
         assert "restricted" in capsys.readouterr().err
 
 
-def test_whatever_hinders_an_audit_ends_with_2(
+def test_an_audit_that_cannot_be_made_ends_with_2(
     serve_page: Callable[..., str], capsys: Capture
 ) -> None:
     limit = ["--max-disagreement", "0.01"]
@@ -261,7 +262,7 @@ def test_whatever_hinders_an_audit_ends_with_2(
         ([*limit, "--metrics-url", wrong], "is not a line of a metrics page"),
         ([*limit, "--metrics-url", "file:///etc/hostname"], "is not an HTTP address"),
         ([*limit, "--metrics-url", off], "audit_rate is above 0"),
-        ([*limit, "--metrics-url", url, "--model", "nobody"], "check the name"),
+        ([*limit, "--metrics-url", url, "--model", "unknown"], "check the name"),
         ([*limit, "--metrics-url", "http://127.0.0.1:x/metrics"], "no metrics from"),
         (["--metrics-url", url, "--max-disagreement", "1"], "above 0 and below 1"),
         (["--metrics-url", url, "--max-disagreement", "nan"], "above 0 and below 1"),
@@ -289,6 +290,6 @@ def test_whatever_hinders_an_audit_ends_with_2(
         '{"a": {"promise": {"limit": 0.1}}}',
     ],
 )
-def test_a_parameter_that_is_no_guarantee_is_refused(text: str) -> None:
+def test_a_parameter_that_is_not_a_guarantee_is_refused(text: str) -> None:
     with pytest.raises(UnexpectedResponse, match="cannot be read"):
         guarantees_from_parameters({"operating_points": text})

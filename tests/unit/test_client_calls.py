@@ -345,7 +345,7 @@ def test_status_of_no_server(connect: Connect):
     assert "Connection refused" in (status.problem or "")
 
 
-# What only one of the two can do.
+# Behaviour of only one of the two clients.
 
 
 def test_threads_share_a_client(server: FakeTriton):
@@ -364,7 +364,7 @@ def test_calls_over_one_channel_are_started_one_at_a_time(
 
     def observed(self: InferenceServerClient, **keywords: Any) -> Any:
         starting.append(1)
-        time.sleep(0.002)  # time for another thread to come in
+        time.sleep(0.002)  # time for another thread to interfere
         seen.append(len(starting))
         starting.pop()
         return start(self, **keywords)
@@ -384,10 +384,10 @@ def test_channels_are_used_in_turn_and_dial_again_soon():
     assert len({id(channel.client) for channel in picked}) == 3
     arguments = dict(channel_arguments())
     assert arguments["grpc.use_local_subchannel_pool"] == 1
-    # gRPC's own two minutes would make retries within a deadline pointless.
+    # With gRPC's default of two minutes, retries within a deadline would be pointless.
     assert arguments["grpc.max_reconnect_backoff_ms"] <= 2_000
     assert arguments["grpc.max_receive_message_length"] == 2**31 - 1
-    # Closer pings would be abuse to Triton, which closes the connection then.
+    # Triton treats more frequent pings as abuse and closes the connection.
     assert arguments["grpc.keepalive_time_ms"] > 300_000
 
 
@@ -417,7 +417,7 @@ async def test_closing_cancels_an_async_call_in_flight(server: FakeTriton):
     call = asyncio.create_task(client.classify("hang"))
     assert await asyncio.to_thread(server.hanging.acquire, timeout=20)
     await client.close()
-    # Where Python cannot tell the two apart (3.10), it is a cancelled task.
+    # Python 3.10 cannot tell the two apart, so it sees a cancelled task.
     with pytest.raises((RequestCancelled, asyncio.CancelledError)):
         await call
 

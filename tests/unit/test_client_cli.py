@@ -333,7 +333,7 @@ def command(server: FakeTriton, *arguments: str) -> list[str]:
 def test_a_real_interrupt_stops_requests_in_flight(server: FakeTriton):
     arguments = ["hang", "hang", "--rows-per-request", "1"]
     with subprocess.Popen(
-        # In the background of a shell interrupts are ignored, and that is inherited.
+        # A shell's background jobs ignore interrupts, and child processes inherit that.
         ["env", "--default-signal=INT", *command(server, *arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -372,7 +372,7 @@ def test_a_pipe_closed_before_the_first_answer_is_quiet(server: FakeTriton):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        # Buffered, as it is by default: the answer leaves when the buffer is flushed.
+        # Buffered, as by default: the answer is written when the buffer is flushed.
         env={name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"},
     ) as process:
         assert process.stdout is not None

@@ -19,11 +19,11 @@ from cascadebert_client.errors import Target, translated
 
 TARGET = Target("localhost:8001", "cascade")
 
-# (status, message) as Triton 2.51 sends them, but for the variants of other versions.
+# (status, message) as Triton 2.51 sends them, with variants of other versions.
 TABLE = [
     ("NOT_FOUND", "Request for unknown model: 'x' is not found", ModelNotFound),
     ("NOT_FOUND", "Request for unknown model: 'x' version 7 is not found", ModelNotFound),
-    # nginx in front, as gRPC hands it on
+    # from nginx in front, as gRPC passes it on
     ("UNKNOWN", "Received http2 header with status: 413", InvalidRequest),
     ("UNKNOWN", "Received http2 header with status: 400", AccessRestricted),
     ("UNAVAILABLE", "Request for unknown model: 'x' is not found", ModelNotFound),

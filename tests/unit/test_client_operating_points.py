@@ -1,4 +1,4 @@
-"""Operating points as a client reads them from a model's configuration."""
+"""Operating points, read from a model's configuration."""
 
 from __future__ import annotations
 

@@ -130,7 +130,7 @@ def test_a_request_carries_the_contract_tensors():
     arguments = infer_arguments(rows, {"stage": 1}, Target("u", "m", "3"), 0.25)
     assert arguments["model_name"] == "m"
     assert arguments["model_version"] == "3"
-    assert arguments["timeout"] == 237_500  # its answer has 5% of the time
+    assert arguments["timeout"] == 237_500  # 5% of the time is kept for the answer
     assert arguments["parameters"] == {"stage": 1}
     assert [output.name() for output in arguments["outputs"]] == list(OUTPUTS)
     text, pair = arguments["inputs"]
@@ -189,7 +189,7 @@ def test_a_confidence_sent_back_as_a_threshold_is_the_same_float32():
     sent = request_parameters(None, second.confidence, None)["threshold"]
     assert np.float32(sent) == np.float32(2 / 3)
     assert np.float32(str(second.confidence)) == np.float32(2 / 3)
-    # The gate is strict: the row's own confidence as the threshold must not let it exit.
+    # The gate is strict: with its own confidence as the threshold, the row must not exit.
     assert not np.float32(2 / 3) > np.float32(sent)
 
 

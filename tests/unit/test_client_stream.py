@@ -1,4 +1,4 @@
-"""classify_stream of both clients: order, bounds, laziness, errors in place, leaving early."""
+"""`classify_stream` of both clients: order, bounds, laziness, errors in place, leaving early."""
 
 import asyncio
 import contextlib
@@ -43,7 +43,7 @@ def connect(request: pytest.FixtureRequest, server: FakeTriton) -> Iterator[Conn
 
 
 class Source:
-    """Texts without end, that counts how many were taken."""
+    """Endless texts, with a count of those that were read."""
 
     def __init__(self, special: dict[int, str] | None = None):
         self.taken = 0
@@ -96,7 +96,7 @@ def test_no_more_is_read_than_the_window_holds(connect: Connect):
     answers = connect().stream(source, rows_per_request=3, max_concurrency=4)
     for count, answer in enumerate(itertools.islice(answers, 100), start=1):
         assert answer.confidence == expected(f"text {count - 1}").confidence
-        # This answer has just left the window, the others of its request have not.
+        # This answer has left the window; the others of its request have not.
         assert source.taken <= count - 1 + 3 * 4
     answers.close()
 
@@ -221,13 +221,13 @@ def test_a_single_text_is_no_stream(connect: Connect):
 
 
 def test_answers_are_not_held_back_by_a_slow_source(server: FakeTriton):
-    """Rows that come slowly are answered as they come: the window need not fill first."""
+    """Slow rows are answered as they come, before the window is full."""
     source = Source()
 
     def slow() -> Iterator[str]:
         for text in source:
             if source.taken == 4:
-                # By now the first answer is on its way; the source waits until it has arrived.
+                # The first answer is on its way. The source waits until it has arrived.
                 while len(server.requests) < 3:
                     time.sleep(0.01)
                 time.sleep(0.3)
@@ -261,7 +261,7 @@ async def test_an_async_source(server: FakeTriton):
 
 
 async def test_an_answer_comes_while_the_async_source_waits(server: FakeTriton):
-    """A source that waits for the first answer before it gives the third row."""
+    """The source waits for the first answer before it yields the third row."""
     first_answer = asyncio.Event()
 
     async def source() -> AsyncIterator[str]:

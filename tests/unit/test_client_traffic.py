@@ -1,4 +1,4 @@
-"""Shares of the traffic for other versions: what is drawn, kept together, and refused."""
+"""Shares of the traffic for other versions: how they are drawn, and what is refused."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def rows(count: int) -> list[Utf8Row]:
 
 
 def versions_of(traffic: Traffic, asked: list[Utf8Row]) -> list[str]:
-    """The version of every row, in order; every row is in one part."""
+    """Return the version of every row, in order. Every row is in one part."""
     found: dict[int, str] = {}
     for part in traffic.parts(asked):
         for index in part.indices:
@@ -84,10 +84,10 @@ def test_by_text_shares_are_kept_and_equal_texts_have_one_version() -> None:
     asked = rows(20_000)
     chosen = versions_of(traffic, asked)
     counts = Counter(chosen)
-    # Six standard deviations of a binomial: the hash is fixed, so this passes always or never.
+    # Six standard deviations of a binomial. The hash is fixed, so this passes always or never.
     for version, share in (("1", 0.6), ("2", 0.1), ("3", 0.3)):
         assert abs(counts[version] - share * 20_000) < 6 * math.sqrt(20_000 * share * (1 - share))
-    # In any company, in another client.
+    # The same among other rows, and in another client.
     again = traffic_from_shares({3: 0.3, 2: 0.1}, rest="1", by="text")
     shuffled = np.random.default_rng(0).permutation(len(asked)).tolist()
     assert versions_of(again, [asked[i] for i in shuffled]) == [chosen[i] for i in shuffled]
@@ -129,9 +129,7 @@ def test_a_pair_is_another_row_than_its_texts() -> None:
         (0.1, {}, "traffic is 0.1: give shares by version"),
     ],
 )
-def test_shares_that_are_none_are_refused(
-    shares: Any, options: dict[str, str], message: str
-) -> None:
+def test_wrong_shares_are_refused(shares: Any, options: dict[str, str], message: str) -> None:
     with pytest.raises(InvalidRequest, match=message):
         traffic_from_shares(shares, **options)
 
@@ -162,7 +160,7 @@ def test_requests_are_shared_at_random(connect: Connect, server: FakeTriton) -> 
     client = connect("cascade", 1, traffic={2: 0.5})
     for _ in range(64):
         client.classify("the same text")
-    # All on one side: once in 2^63.
+    # The probability that all are on one side is 1 in 2^63.
     assert {request.version for request in server.requests} == {"1", "2"}
 
 

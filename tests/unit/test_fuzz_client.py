@@ -1,4 +1,4 @@
-"""What the client reads from a server that may be anything: read, or refused with one error."""
+"""Whatever a server sends, the client reads it or refuses it with one error."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_a_damaged_metrics_page_is_read_or_refused(data: st.DataObject) -> None:
 NAME = st.from_regex(r"[a-zA-Z_:][a-zA-Z0-9_:]{0,10}", fullmatch=True)
 # Names that begin with two underscores are Prometheus's own.
 LABEL = st.from_regex(r"(?!__)[a-zA-Z_][a-zA-Z0-9_]{0,10}", fullmatch=True)
-# Prometheus ends a line at \n alone, and so may a label hold whatever else Python calls a line.
+# Prometheus ends a line only at \n, so a label may hold all other line breaks of Python.
 VALUE = st.text(max_size=12)
 
 
@@ -80,7 +80,7 @@ VALUE = st.text(max_size=12)
         max_size=4,
     )
 )
-def test_what_prometheus_may_write_is_read_as_it_was_meant(
+def test_what_prometheus_may_write_is_read_unchanged(
     written: list[tuple[str, dict[str, str], float]],
 ) -> None:
     lines: list[str] = []
@@ -95,7 +95,7 @@ def test_what_prometheus_may_write_is_read_as_it_was_meant(
 
 
 def read_points(text: str) -> None:
-    """A status shows what it can and never fails; an audit says what it cannot read."""
+    """A status shows what it can and never fails. An audit names what it cannot read."""
     for point in points_from_parameters({OPERATING_POINTS: text}):
         assert isinstance(point.name, str)
         assert point.goal is None or len(point.goal) < 10_000
@@ -121,12 +121,12 @@ def _changed() -> st.SearchStrategy[Any]:
 
 @EXAMPLES
 @given(ANY_TEXT)
-def test_any_parameter_is_no_reason_to_fail(text: str) -> None:
+def test_any_parameter_is_read_or_refused(text: str) -> None:
     read_points(text)
 
 
 @pytest.mark.parametrize("value", ["[" * 100_000, "1" * 400, "1" * 5000, "1e400", "NaN", "null"])
-def test_each_value_is_too_much_for_some_reader(value: str) -> None:
+def test_values_that_some_json_readers_cannot_hold(value: str) -> None:
     read_points(value)
     for point, raw in POINTS.items():
         for key in raw:

@@ -4,6 +4,7 @@ import argparse
 import math
 
 from cascadebert_core.guarantee import DEFAULT_CONFIDENCE, DISAGREEMENT, Guarantee
+from cascadebert_core.metric_names import PREFIX
 
 from .._audit import audit_of_point, counts_from_samples, is_broken
 from .._base import DEFAULT_STATUS_TIMEOUT_S
@@ -61,7 +62,7 @@ def add_audit_parser(subparsers: Subparsers) -> None:
 def _audit(args: argparse.Namespace) -> int:
     given = _given_guarantee(args)
     page = fetch_metrics(args.metrics_url or metrics_url(args.url), args.timeout_s)
-    counts = counts_from_samples(samples_from_text(page), args.model)
+    counts = counts_from_samples(samples_from_text(page, PREFIX), args.model)
     if not counts:
         raise InvalidRequest(
             f"the server has no audits of a model {args.model!r}: check the name, and that its "

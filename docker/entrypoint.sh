@@ -1,6 +1,6 @@
 #!/bin/sh
-# NVIDIA's own entrypoint goes first where the image has it: it checks the driver, and sets up the
-# compatibility libraries of CUDA. It ends with exec, so the supervisor is process 1 either way.
+# If the image has NVIDIA's entrypoint, run it first: it checks the driver and sets up the CUDA
+# compatibility libraries. It ends with exec, so the supervisor is process 1 in both cases.
 set -eu
 cd /opt/cascadebert
 set -- python3 -m cascadebert_supervisor "$@"

@@ -32,10 +32,11 @@ from cascadebert_build.config.rows import Rows, rows_from_source
 from cascadebert_build.config.schema import DataConfig
 from cascadebert_build.errors import BuildError, UsageError
 from cascadebert_build.extras import require
+from cascadebert_build.training.base import model_from_base
 from cascadebert_build.training.config import TrainConfig, check_config, label_names, precision_of
-from cascadebert_build.training.member import encoded_items, model_from_base, subset_of_rows
+from cascadebert_build.training.items import ROW, encoded_items
 from cascadebert_build.training.objectives import objective_from_name
-from cascadebert_build.training.trainer import ROW, make_trainer
+from cascadebert_build.training.trainer import make_trainer
 
 from .machine import CpuMeter, this_machine, wait_until_quiet
 from .ratio import RESULTS, Ratio, ratio_of, write_report
@@ -166,7 +167,7 @@ def _work(args: argparse.Namespace) -> Work:
         if not 1 <= args.rows <= len(rows.texts):
             raise UsageError(f"--rows {args.rows}: give 1 to {len(rows.texts)}, which there are")
         drawn = np.random.default_rng(config.seed).permutation(len(rows.texts))[: args.rows]
-        rows = subset_of_rows(rows, sorted(drawn.tolist()))
+        rows = rows.subset(sorted(drawn.tolist()))
     base = str(args.base.resolve()) if args.base.exists() else str(args.base)
     return Work(rows, base, label_names(rows, base), config)
 
@@ -178,7 +179,7 @@ def measure(work: Work, repeats: int, wait_quiet_s: float = 0.0) -> list[Timing]
         RANDOM: plain_trainer,
         GROUPED: lambda work, scratch: plain_trainer(work, scratch, grouped=True),
     }
-    few = subset_of_rows(work.rows, range(min(len(work.rows.texts), _few(work))))
+    few = work.rows.subset(range(min(len(work.rows.texts), _few(work))))
     for make in contenders.values():  # what is done once in a process is done here
         _spent(make, Work(few, work.base, work.names, work.config))
     timings: list[Timing] = []

@@ -115,7 +115,7 @@ def test_difficulty_of_other_rows_is_refused(tmp_path: Path) -> None:
     n = len(TEXTS)
     Difficulty(ROWS.sha256(), {}, np.zeros(n, np.int64), 3).write(tmp_path / "d.json")
     other = Rows(TEXTS[::-1], LABELS, "other.tsv")
-    with pytest.raises(UsageError, match=r"is of other rows than other\.tsv"):
+    with pytest.raises(UsageError, match=r"belongs to other rows than other\.tsv"):
         difficulty_from_file(tmp_path / "d.json", other)
     with pytest.raises(UsageError, match="run `cascadebert difficulty`"):
         difficulty_from_file(tmp_path / "none.json", ROWS)

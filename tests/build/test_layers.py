@@ -44,7 +44,7 @@ def test_what_is_left_is_a_complete_checkpoint(family: str, tmp_path: Path) -> N
 @pytest.mark.parametrize("indices", [[], [0, 0], [2], [-1]])
 def test_layers_that_there_are_not(indices: list[int], tmp_path: Path) -> None:
     checkpoint = checkpoint_from_source(str(save_checkpoint(tmp_path / "c")))
-    with pytest.raises(UsageError, match="give distinct numbers from 0 to 1, the base has 2"):
+    with pytest.raises(UsageError, match="from 0 to 1; the base has 2 layers"):
         take_layers(checkpoint.model, indices)
 
 

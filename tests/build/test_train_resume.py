@@ -1,4 +1,4 @@
-"""An interrupted training goes on as if nothing had been, or is refused and loses nothing."""
+"""An interrupted training resumes bit for bit, or is refused and loses nothing."""
 
 from __future__ import annotations
 
@@ -147,9 +147,9 @@ def test_a_killed_training_goes_on(
     assert "delete it, or give another output folder" in message
     assert contents(partial) == before
 
-    half = partial / f"checkpoint-{TOTAL + 1}"  # one that was being written when the end came
-    half.mkdir()
-    (half / "model.safetensors").write_bytes(b"half")
+    incomplete = partial / f"checkpoint-{TOTAL + 1}"  # being written when the process died
+    incomplete.mkdir()
+    (incomplete / "model.safetensors").write_bytes(b"half")
     assert main(arguments) == 0
     told = capsys.readouterr()
     assert f"resume   checkpoint-{done} of an interrupted training" in told.err

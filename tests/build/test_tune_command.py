@@ -127,7 +127,7 @@ def test_what_cannot_be_guaranteed_is_refused_with_a_number(
 ) -> None:
     config = write_cascade(exported)
     assert main(["tune", str(config), "--max-disagreement", "0.001"]) == 2
-    assert "takes at least 2995, without a single loss" in capsys.readouterr().err
+    assert "at least 2995, without a single loss" in capsys.readouterr().err
     assert main(["tune", str(config), "--max-disagreement", "1.5"]) == 2
     assert "give a share between 0 and 1" in capsys.readouterr().err
     assert main(["tune", str(config), "--min-speedup", "1000"]) == 2

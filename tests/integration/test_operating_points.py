@@ -13,7 +13,7 @@ from cascadebert_build.evaluation.evaluate import evaluate
 from cascadebert_build.repository.publish import publish_cascade
 from cascadebert_build.server.serve import serve_cascades
 from cascadebert_build.server.tritonserver import TritonServer
-from cascadebert_build.tuning.policy import answers_of_stages
+from cascadebert_build.tuning.policy import predictions_of_stages
 from cascadebert_client import CascadeClient
 from cascadebert_client.cli.rendering import status_text
 from cascadebert_core.contract import POLICY_FILE
@@ -24,7 +24,7 @@ from tests.support.serving import FREE_PORTS, Built
 def with_points(built: Built, repository: Path) -> Policy:
     """A copy of the repository whose policy has two points, one with thresholds by label."""
     shutil.copytree(built.repository, repository)
-    answers = answers_of_stages(built.policy, built.logits(), built.steps.rows)
+    answers = predictions_of_stages(built.policy, built.logits(), built.steps.rows)
     sure = answers.confidence[:, 0]
     often = int(np.bincount(answers.labels[:, 0]).argmax())
     middle = float(np.median(sure[answers.labels[:, 0] == often]))

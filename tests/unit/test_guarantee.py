@@ -7,10 +7,10 @@ import pytest
 
 from cascadebert_build.errors import UsageError
 from cascadebert_build.tuning.guarantee import (
-    Answers,
-    frontier,
-    keep_along,
-    keep_by_scan,
+    Predictions,
+    certify_by_scan,
+    certify_in_order,
+    pareto_frontier,
     rows_needed,
 )
 from cascadebert_core.guarantee import ACCURACY_DROP, DISAGREEMENT, Guarantee
@@ -18,7 +18,7 @@ from cascadebert_core.guarantee import ACCURACY_DROP, DISAGREEMENT, Guarantee
 DELTA = 0.1
 
 
-def population(n: int, rng: np.random.Generator, stages: int = 2) -> Answers:
+def population(n: int, rng: np.random.Generator, stages: int = 2) -> Predictions:
     """Rows whose stages are the surer the more often they agree with the last.
 
     A stage with confidence c disagrees with probability (1 - c) / 2, c uniform on [0.5, 1].
@@ -31,7 +31,7 @@ def population(n: int, rng: np.random.Generator, stages: int = 2) -> Answers:
         labels.append(np.where(differs, 1 - last, last))
         confidence.append(c)
     truth = np.where(rng.random(n) < 0.95, last, 1 - last)
-    return Answers(
+    return Predictions(
         np.stack([*labels, last], axis=1),
         np.stack(confidence, axis=1).astype(np.float32),
         truth,
@@ -49,7 +49,7 @@ def mean_stage(exits: np.ndarray) -> float:
 
 
 def test_the_loss_and_the_exits_are_what_they_say() -> None:
-    answers = Answers(
+    answers = Predictions(
         np.array([[0, 1, 1], [1, 1, 1], [0, 0, 1]]),
         np.array([[0.9, 0.9], [0.5, 0.7], [np.nan, 0.99]], np.float32),
         np.array([0, 1, 1]),
@@ -62,7 +62,7 @@ def test_the_loss_and_the_exits_are_what_they_say() -> None:
     assert answers.exits(np.array([0.0, 1.0], np.float32)).tolist() == [0, 0, 2]
     by_label = np.array([[0.95, 0.4], [0.99, 0.6]], np.float32)  # of labels 0 and 1
     assert answers.exits(by_label).tolist() == [1, 0, 2]
-    unlabelled = Answers(answers.labels, answers.confidence)
+    unlabelled = Predictions(answers.labels, answers.confidence)
     with pytest.raises(UsageError, match="needs labelled rows"):
         unlabelled.losses(ACCURACY_DROP)
 
@@ -73,7 +73,7 @@ def test_the_scan_is_the_definition() -> None:
     rng = np.random.default_rng(0)
     answers = population(900, rng)
     guarantee = Guarantee(DISAGREEMENT, 0.03, 0.9)
-    kept = keep_by_scan(guarantee, answers)
+    kept = certify_by_scan(guarantee, answers)
     best = 1.0
     for c in np.sort(answers.confidence[:, 0])[::-1]:
         below = np.nextafter(c, np.float32(0))
@@ -94,7 +94,7 @@ def test_the_guarantee_is_broken_at_most_as_often_as_said(n: int) -> None:
     guarantee = Guarantee(DISAGREEMENT, 0.02, 1 - DELTA)
     trials = 400
     chosen = [
-        float(keep_by_scan(guarantee, population(n, rng)).thresholds[0]) for _ in range(trials)
+        float(certify_by_scan(guarantee, population(n, rng)).thresholds[0]) for _ in range(trials)
     ]
     broken = np.mean([true_disagreement(t) > 0.02 for t in chosen])
     assert broken <= DELTA + 3 * np.sqrt(DELTA * (1 - DELTA) / trials)
@@ -116,8 +116,8 @@ def test_settings_from_other_rows_keep_it_too(kind: str, stages: int) -> None:
     losses = fresh.losses(kind)
     broken, deferred = [], []
     for _ in range(60):
-        settings = frontier(guarantee, population(400, rng, stages), candidates, mean_stage)
-        kept = keep_along(guarantee, population(1200, rng, stages), settings, mean_stage)
+        settings = pareto_frontier(guarantee, population(400, rng, stages), candidates, mean_stage)
+        kept = certify_in_order(guarantee, population(1200, rng, stages), settings, mean_stage)
         exits = fresh.exits(kept.thresholds)
         broken.append(losses[np.arange(len(fresh)), exits].mean() > 0.03)
         deferred.append(float((exits > 0).mean()))
@@ -128,23 +128,23 @@ def test_settings_from_other_rows_keep_it_too(kind: str, stages: int) -> None:
 def test_what_nothing_can_keep_defers_everything() -> None:
     rng = np.random.default_rng(1)
     labels = rng.integers(0, 2, (800, 2))  # the first stage guesses
-    answers = Answers(labels, rng.uniform(0.5, 1, (800, 1)).astype(np.float32))
-    kept = keep_by_scan(Guarantee(DISAGREEMENT, 0.01, 0.95), answers)
+    answers = Predictions(labels, rng.uniform(0.5, 1, (800, 1)).astype(np.float32))
+    kept = certify_by_scan(Guarantee(DISAGREEMENT, 0.01, 0.95), answers)
     assert kept.observed <= 0.01
     assert float((answers.exits(kept.thresholds) == 0).mean()) < 0.02
-    worst = Answers(np.stack([1 - labels[:, 0], labels[:, 0]], 1), answers.confidence)
-    kept = keep_by_scan(Guarantee(DISAGREEMENT, 0.01, 0.95), worst)
+    worst = Predictions(np.stack([1 - labels[:, 0], labels[:, 0]], 1), answers.confidence)
+    kept = certify_by_scan(Guarantee(DISAGREEMENT, 0.01, 0.95), worst)
     assert kept.observed <= 0.01
 
 
 def test_too_few_rows_are_refused_with_the_number_that_it_takes() -> None:
     rng = np.random.default_rng(2)
-    with pytest.raises(UsageError, match=r"298 rows are left .* takes at least 299"):
-        keep_by_scan(Guarantee(DISAGREEMENT, 0.01, 0.95), population(298, rng))
-    keep_by_scan(Guarantee(DISAGREEMENT, 0.01, 0.95), population(299, rng))
+    with pytest.raises(UsageError, match=r"298 rows are left .* at least 299"):
+        certify_by_scan(Guarantee(DISAGREEMENT, 0.01, 0.95), population(298, rng))
+    certify_by_scan(Guarantee(DISAGREEMENT, 0.01, 0.95), population(299, rng))
     guarantee = Guarantee(ACCURACY_DROP, 0.01, 0.95)
-    with pytest.raises(UsageError, match=rf"takes at least {rows_needed(guarantee)}"):
-        keep_along(guarantee, population(100, rng), [np.ones(1, np.float32)], mean_stage)
+    with pytest.raises(UsageError, match=rf"at least {rows_needed(guarantee)}"):
+        certify_in_order(guarantee, population(100, rng), [np.ones(1, np.float32)], mean_stage)
     assert 299 <= rows_needed(guarantee) < 400
 
 
@@ -152,10 +152,10 @@ def test_ties_and_nan_rows_do_not_slip_through() -> None:
     labels = np.zeros((400, 2), int)
     labels[:200, 0] = 1  # half of the rows with confidence 0.9 disagree
     confidence = np.full((400, 1), 0.9, np.float32)
-    kept = keep_by_scan(Guarantee(DISAGREEMENT, 0.02, 0.95), Answers(labels, confidence))
+    kept = certify_by_scan(Guarantee(DISAGREEMENT, 0.02, 0.95), Predictions(labels, confidence))
     assert kept.defers_everything
     nan = np.full((400, 1), np.nan, np.float32)
-    kept = keep_by_scan(Guarantee(DISAGREEMENT, 0.02, 0.95), Answers(labels, nan))
+    kept = certify_by_scan(Guarantee(DISAGREEMENT, 0.02, 0.95), Predictions(labels, nan))
     assert kept.defers_everything
     assert kept.observed == 0
 
@@ -163,5 +163,5 @@ def test_ties_and_nan_rows_do_not_slip_through() -> None:
 def test_a_hundred_thousand_rows_take_seconds() -> None:
     rng = np.random.default_rng(3)
     big = population(100_000, rng)
-    kept = keep_by_scan(Guarantee(DISAGREEMENT, 0.01, 0.95), big)
+    kept = certify_by_scan(Guarantee(DISAGREEMENT, 0.01, 0.95), big)
     assert float(kept.thresholds[0]) == pytest.approx(1 - np.sqrt(0.02), abs=0.01)

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from cascadebert_build.evaluation.metrics import (
     bootstrap,
     brier_score,
+    confidence_score,
     coverage_at_risk,
     deferral_curve,
     difficulty_inversion_score,
     expected_calibration_error,
-    surety,
 )
 
 # Few distinct values, so that ties are frequent.
@@ -113,12 +113,12 @@ def test_paired_draws_see_a_small_difference() -> None:
 
 def test_surety_tells_rows_apart_where_probabilities_are_one() -> None:
     logits = np.array([[0.0, 40.0], [0.0, 60.0], [0.0, 2.0], [5.0, 5.0]])
-    sure = surety(logits)
+    sure = confidence_score(logits)
     assert list(np.argsort(sure)) == [3, 2, 0, 1]
     assert sure[3] == pytest.approx(np.log(0.5))
     assert np.exp(sure[2]) == pytest.approx(1 / (1 + np.exp(-2)))
     three = np.array([[1.0, 2.0, 3.0]])
-    assert np.exp(surety(three)[0]) == pytest.approx(np.exp(3) / np.exp(three).sum())
+    assert np.exp(confidence_score(three)[0]) == pytest.approx(np.exp(3) / np.exp(three).sum())
 
 
 def test_an_interval_is_written_as_wide_and_as_exact_as_asked() -> None:

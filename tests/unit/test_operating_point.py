@@ -10,14 +10,14 @@ import pytest
 from cascadebert_build.config.goals import Goal
 from cascadebert_build.config.rows import Rows
 from cascadebert_build.errors import UsageError
-from cascadebert_build.tuning.guarantee import Answers
-from cascadebert_build.tuning.operating_point import Population, choose_operating_point
+from cascadebert_build.tuning.guarantee import Predictions
+from cascadebert_build.tuning.operating_point import TuningRows, choose_operating_point
 from cascadebert_build.tuning.row_split import split_rows_for_tuning
 from cascadebert_core.policy import policy_from_json, policy_to_json
 from tests.support.policies import make_policy
 
 
-def answers_of(n: int, rng: np.random.Generator, stages: int = 2) -> Answers:
+def answers_of(n: int, rng: np.random.Generator, stages: int = 2) -> Predictions:
     """Confidence c; another answer than the last stage's with probability (1 - c) / 2.
 
     A first stage that says label 1 is wrong four times as often as one that says 0.
@@ -30,14 +30,16 @@ def answers_of(n: int, rng: np.random.Generator, stages: int = 2) -> Answers:
         labels.append(np.where(differs, 1 - last, last))
         confidence.append(c)
     truth = np.where(rng.random(n) < 0.95, last, 1 - last)
-    return Answers(np.stack([*labels, last], 1), np.stack(confidence, 1).astype(np.float32), truth)
+    return Predictions(
+        np.stack([*labels, last], 1), np.stack(confidence, 1).astype(np.float32), truth
+    )
 
 
-def population_of(n: int, seed: int = 0, stages: int = 2) -> Population:
+def population_of(n: int, seed: int = 0, stages: int = 2) -> TuningRows:
     rng = np.random.default_rng(seed)
     rows = Rows(tuple(f"row {i}" for i in range(n)), tuple(i % 2 for i in range(n)), "test")
     cost = np.tile(np.array([1.0, 3.0, 10.0])[-stages:], (n, 1))
-    return Population(answers_of(n, rng, stages), cost, split_rows_for_tuning(rows), 2)
+    return TuningRows(answers_of(n, rng, stages), cost, split_rows_for_tuning(rows), 2)
 
 
 def risk_on_fresh_rows(thresholds: tuple[object, ...], stages: int = 2) -> float:
@@ -84,8 +86,8 @@ def test_an_accuracy_drop_needs_labels_and_holds() -> None:
     drop = fresh.losses("max_accuracy_drop")[np.arange(len(fresh)), exits].mean()
     assert drop <= 0.02
     assert point.certificate["exits"][0] > 0.3
-    unlabelled = Population(
-        Answers(population.answers.labels, population.answers.confidence),
+    unlabelled = TuningRows(
+        Predictions(population.predictions.labels, population.predictions.confidence),
         population.cost, population.split, 2,
     )  # fmt: skip
     with pytest.raises(UsageError, match="needs labelled rows"):
@@ -101,7 +103,7 @@ def test_budgets_are_used_and_kept() -> None:
     assert 7.8 < point.certificate["ms_per_row"] <= 8.0
     point = choose_operating_point(Goal("max_deferral_rate", (0.25,)), population)
     assert point.certificate["exits"][0] == pytest.approx(0.75, abs=0.001)
-    assert "promises nothing" in point.certificate["method"]
+    assert "guarantees nothing" in point.certificate["method"]
     with pytest.raises(
         UsageError, match=r"at least 3 ms a row and the last member alone 10; at most 3\.33"
     ):
@@ -112,13 +114,13 @@ def test_budgets_are_used_and_kept() -> None:
 
 def test_what_no_threshold_keeps_is_deferred() -> None:
     population = population_of(3000)
-    guessing = Answers(
-        np.stack([1 - population.answers.labels[:, 1], population.answers.labels[:, 1]], 1),
-        population.answers.confidence,
+    guessing = Predictions(
+        np.stack([1 - population.predictions.labels[:, 1], population.predictions.labels[:, 1]], 1),
+        population.predictions.confidence,
     )
     point = choose_operating_point(
         Goal("max_disagreement", 0.01),
-        Population(guessing, population.cost, population.split, 2),
+        TuningRows(guessing, population.cost, population.split, 2),
     )
     assert point.certificate["exits"][-1] > 0.99
 
@@ -143,10 +145,10 @@ def test_a_certificate_survives_the_policy_file() -> None:
 
 def test_rows_that_exit_nowhere_leave_a_budget_its_errors() -> None:
     population = population_of(200)
-    confidence = population.answers.confidence.copy()
+    confidence = population.predictions.confidence.copy()
     confidence[:40] = np.nan
-    broken = Population(
-        Answers(population.answers.labels, confidence, population.answers.truth),
+    broken = TuningRows(
+        Predictions(population.predictions.labels, confidence, population.predictions.truth),
         population.cost, population.split, 2,
     )  # fmt: skip
     with pytest.raises(UsageError, match="cannot be met"):
@@ -155,21 +157,21 @@ def test_rows_that_exit_nowhere_leave_a_budget_its_errors() -> None:
 
 def test_a_budget_is_not_spent_for_nothing() -> None:
     population = population_of(400)
-    last = population.answers.labels[:, -1:]
-    alike = Answers(np.repeat(last, 2, axis=1), population.answers.confidence)
+    last = population.predictions.labels[:, -1:]
+    alike = Predictions(np.repeat(last, 2, axis=1), population.predictions.confidence)
     point = choose_operating_point(
-        Goal("max_cost", 20.0), Population(alike, population.cost, population.split, 2)
+        Goal("max_cost", 20.0), TuningRows(alike, population.cost, population.split, 2)
     )
     assert point.certificate["exits"] == [1.0, 0.0]
 
 
 def test_too_many_thresholds_by_label_are_refused_at_once() -> None:
     population = population_of(3000, stages=3)
-    many = Population(population.answers, population.cost, population.split, 20)
+    many = TuningRows(population.predictions, population.cost, population.split, 20)
     with pytest.raises(UsageError, match="makes 40 thresholds, more than the 6"):
         choose_operating_point(Goal("max_disagreement", 0.05), many, per_label=True)
 
 
 def test_two_rows_are_too_few_for_anything() -> None:
-    with pytest.raises(UsageError, match="takes at least"):
+    with pytest.raises(UsageError, match="at least 2"):
         choose_operating_point(Goal("max_accuracy_drop", 0.99), population_of(2))

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import special, stats
 
-from cascadebert_build.evaluation.metrics import surety
+from cascadebert_build.evaluation.metrics import confidence_score
 from cascadebert_core.gate import decide
 from cascadebert_core.signals import ENERGY, SIGNALS
 
@@ -51,9 +51,9 @@ def test_the_metrics_order_rows_as_the_gate_does(
     signal: str, logits: np.ndarray, temperature: float
 ) -> None:
     at_the_gate = decide(logits, temperature, np.float32(0), signal).confidence
-    score = surety(logits / np.float32(temperature), signal)
+    score = confidence_score(logits / np.float32(temperature), signal)
     if signal == ENERGY:
-        score = surety(logits / np.float32(temperature), signal) * temperature
+        score = confidence_score(logits / np.float32(temperature), signal) * temperature
     gaps = at_the_gate[:, None].astype(np.float64) - at_the_gate[None, :]
     ordered = score[:, None] - score[None, :]
     # Where the gate sees a difference that is more than rounding, the score sees the same one.
@@ -63,9 +63,9 @@ def test_the_metrics_order_rows_as_the_gate_does(
 def test_the_score_goes_on_where_floating_point_has_reached_1() -> None:
     logits = np.array([[0, 40.0, 0], [0, 60.0, 0], [0, 80.0, 0]])
     for signal in SIGNALS:
-        assert (np.diff(surety(logits, signal)) > 0).all(), signal
+        assert (np.diff(confidence_score(logits, signal)) > 0).all(), signal
     with pytest.raises(ValueError, match="unknown signal 'hunch'"):
-        surety(logits, "hunch")
+        confidence_score(logits, "hunch")
 
 
 @pytest.mark.parametrize("signal", SIGNALS)
@@ -80,7 +80,7 @@ def test_rows_that_are_not_finite_never_exit(signal: str, bad: float) -> None:
 @given(LOGITS)
 def test_for_two_labels_three_signals_route_alike(logits: np.ndarray) -> None:
     two = logits[:, :2]
-    orders = [surety(two, s) for s in ("max_probability", "margin", "entropy")]
+    orders = [confidence_score(two, s) for s in ("max_probability", "margin", "entropy")]
     for other in orders[1:]:
         gaps = orders[0][:, None] - orders[0][None, :]
         assert ((other[:, None] - other[None, :])[gaps > 1e-9] >= 0).all()

@@ -1,4 +1,4 @@
-"""Fitting a temperature: it finds the best one, and keeps its rows from the thresholds."""
+"""Fitting a temperature: it finds the best one, on its own rows only."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def overconfident(n: int, by: float, seed: int = 0) -> tuple[np.ndarray, np.ndar
 
 
 @pytest.mark.parametrize("by", [0.5, 1.0, 2.5])
-def test_it_is_the_one_with_the_least_loss(by: float) -> None:
+def test_it_has_the_least_loss(by: float) -> None:
     logits, labels = overconfident(4000, by)
     found = fit_temperature(logits, labels)
     assert found == pytest.approx(by, rel=0.06)
@@ -40,7 +40,7 @@ def test_it_is_the_one_with_the_least_loss(by: float) -> None:
     assert found == pytest.approx(float(best.x), abs=2e-3)
 
 
-def test_it_mends_the_calibration_on_other_rows() -> None:
+def test_it_improves_the_calibration_on_other_rows() -> None:
     logits, labels = overconfident(6000, 3.0)
     t = fit_temperature(logits[:3000], labels[:3000])
     errors = []
@@ -50,7 +50,7 @@ def test_it_mends_the_calibration_on_other_rows() -> None:
     assert errors[1] < errors[0] / 4
 
 
-def test_what_has_no_best_temperature_stays_in_bounds() -> None:
+def test_without_a_best_temperature_the_bounds_are_kept() -> None:
     logits = np.array([[0.0, 3.0], [3.0, 0.0]], dtype=np.float32)
     assert fit_temperature(logits, np.array([1, 0])) == LOWEST
     assert fit_temperature(logits, np.array([0, 1])) == HIGHEST
@@ -65,10 +65,10 @@ def test_every_stage_is_fitted_on_the_named_rows_alone() -> None:
     rows = Rows(tuple(f"row {i}" for i in range(1000)), tuple(labels.tolist()), "test")
     fitting = np.arange(0, 1000, 5)
     fitted = with_fitted_temperatures(make_policy(0.9), rows, [logits, logits * 2], fitting)
-    # Twice the logits, twice the temperature: to the last but the rounding.
+    # Twice the logits have twice the temperature, up to rounding.
     first, second = (stage.temperature for stage in fitted.stages)
     assert second == pytest.approx(2 * first, abs=2e-4)
-    # What the other rows hold does not enter.
+    # Other rows have no influence.
     changed = logits.copy()
     changed[np.setdiff1d(np.arange(1000), fitting)] = 0
     again = with_fitted_temperatures(make_policy(0.9), rows, [changed, changed * 2], fitting)

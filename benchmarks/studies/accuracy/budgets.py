@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.studies.early_exit.exit_curves import Curve
-from cascadebert_build.evaluation.metrics import surety
+from cascadebert_build.evaluation.metrics import confidence_score
 
 Metric = Callable[[NDArray[Any], NDArray[Any]], float]
 CUTS = 10
@@ -38,7 +38,7 @@ def cascade_curve(
     small: NDArray[Any], large: NDArray[Any], small_layers: int, large_layers: int
 ) -> Curve:
     """A two-stage cascade at every deferral: cost of a row is the layers of the stages it met."""
-    sure = surety(small)
+    sure = confidence_score(small)
     order = np.sort(sure)
     n = len(sure)
     # A threshold between any two rows, thinned to 200 where there are many.

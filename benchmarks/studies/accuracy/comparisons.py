@@ -13,10 +13,10 @@ from benchmarks.studies.early_exit.exit_curves import Curve, entropy_curve, pati
 from cascadebert_build.evaluation.metrics import (
     Interval,
     brier_score,
+    confidence_score,
     deferral_curve,
     difficulty_inversion_score,
     expected_calibration_error,
-    surety,
 )
 from cascadebert_build.training.glue import METRICS
 from cascadebert_build.training.glue import TASKS as GLUE
@@ -148,7 +148,7 @@ class _Scored:
 
     @classmethod
     def of(cls, logits: NDArray[Any], labels: NDArray[np.int64]) -> _Scored:
-        return cls(surety(logits), logits.argmax(axis=1) == labels)
+        return cls(confidence_score(logits), logits.argmax(axis=1) == labels)
 
 
 _Statistic = Callable[[NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_]], float]

@@ -24,7 +24,7 @@ from cascadebert_build.config.rows import Rows
 from cascadebert_build.training.config import TrainConfig
 from cascadebert_build.training.difficulty import difficulty_from_file, label_difficulty
 from cascadebert_build.training.glue import TASKS as GLUE
-from cascadebert_build.training.member import subset_of_rows, train_member
+from cascadebert_build.training.member import train_member
 
 from .plan import DIFFICULTY, FOLDS, LARGE, ROBERTA, SEEDS, TASKS, Run
 from .training import MAX_LENGTH, Place, dev_rows, train_rows, use_one_thread, write_run
@@ -74,7 +74,7 @@ def main() -> int:
     place = Place(args.glue.resolve(), work / "bases", work, args.precision)
     rows = train_rows(place, TASK)
     if args.rows is not None:
-        rows = subset_of_rows(rows, range(min(args.rows, len(rows.texts))))
+        rows = rows.subset(range(min(args.rows, len(rows.texts))))
     started = time.monotonic()
     for run in runs_of([int(seed) for seed in args.seeds.split(",")]):
         done = place.result(run).is_file()

@@ -19,7 +19,7 @@ from cascadebert_build.config.schema import DataConfig
 from cascadebert_build.training.config import TrainConfig
 from cascadebert_build.training.difficulty import Difficulty, difficulty_from_file, label_difficulty
 from cascadebert_build.training.glue import TASKS as GLUE
-from cascadebert_build.training.member import subset_of_rows, train_member
+from cascadebert_build.training.member import train_member
 
 from .packed_logits import wrong_counts
 from .plan import (
@@ -106,7 +106,7 @@ def train_rows(place: Place, task: GlueTask) -> Rows:
     if task.sample is None:
         return rows
     rng = np.random.default_rng(SAMPLE_SEED)
-    return subset_of_rows(rows, sorted(rng.permutation(len(rows.texts))[: task.sample].tolist()))
+    return rows.subset(sorted(rng.permutation(len(rows.texts))[: task.sample].tolist()))
 
 
 def dev_rows(place: Place, task: GlueTask) -> Rows:

@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from cascadebert_build.checkpoints.checkpoint import hide_weight_bars, tokenizer_from_source
 from cascadebert_build.config.rows import Rows
 from cascadebert_build.training.config import TrainConfig
-from cascadebert_build.training.member import encoded_items, split_rows
+from cascadebert_build.training.items import encoded_items
 from cascadebert_build.training.objectives import Targets
+from cascadebert_build.training.parts import split_rows
 from cascadebert_build.training.trainer import make_trainer
 
 from .exit_layers import encoded_batches, new_exit

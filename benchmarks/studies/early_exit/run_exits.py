@@ -133,16 +133,16 @@ def run_cascade(
     Args:
         small: a sequence classifier.
         large: another with the same labels.
-        threshold: rows whose `surety` (log of the largest probability) is below it are deferred.
+        threshold: rows whose `confidence_score` is below it are deferred.
         batches: of all rows, for the small member.
         batch_of: makes batches of some rows, for the large one.
         n: rows in all.
     """
-    from cascadebert_build.evaluation.metrics import surety
+    from cascadebert_build.evaluation.metrics import confidence_score
 
     logits = run_member(small, batches, n)
     predicted = logits.argmax(axis=1)
-    deferred = np.flatnonzero(surety(logits) < threshold).tolist()
+    deferred = np.flatnonzero(confidence_score(logits) < threshold).tolist()
     if deferred:
         answers = run_member(large, batch_of(deferred), n)[deferred]
         predicted[deferred] = answers.argmax(axis=1)

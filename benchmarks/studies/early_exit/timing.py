@@ -33,7 +33,6 @@ from benchmarks.tools.ratio import ratio_of
 from cascadebert_build.checkpoints.checkpoint import checkpoint_from_source, tokenizer_from_source
 from cascadebert_build.config.rows import Rows
 from cascadebert_build.training.glue import TASKS as GLUE
-from cascadebert_build.training.member import subset_of_rows
 from cascadebert_engine.files import write_json
 
 from .exit_curves import Curve, entropy_curve, patience_curve
@@ -99,7 +98,7 @@ def main() -> int:
     picked = np.sort(
         np.random.default_rng(0).permutation(len(all_rows.texts))[: args.rows]
     ).tolist()
-    rows = subset_of_rows(all_rows, picked)
+    rows = all_rows.subset(picked)
     with torch.inference_mode():
         contenders = _contenders(place, Timed(args.task, args.seed, rows, picked, args.batch_size))
         times = _measure(contenders, args.repeats)

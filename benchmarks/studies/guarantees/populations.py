@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from benchmarks.studies.accuracy.packed_logits import load_packed
 from benchmarks.studies.accuracy.plan import LARGE
-from cascadebert_build.tuning.guarantee import Answers
+from cascadebert_build.tuning.guarantee import Predictions
 from cascadebert_core.gate import softmax
 
 _ROWS = 200_000
@@ -34,10 +34,10 @@ class Population:
     """
 
     name: str
-    answers: Answers
+    answers: Predictions
     per_label: bool = False
 
-    def draw(self, n: int, rng: np.random.Generator) -> Answers:
+    def draw(self, n: int, rng: np.random.Generator) -> Predictions:
         """Rows drawn with replacement."""
         return self.answers.take(rng.integers(0, len(self.answers), n))
 
@@ -90,7 +90,7 @@ def _answers(
     laws: list[Callable[[NDArray[np.float64]], NDArray[np.float64]]],
     seed: int,
     harder: int | None = None,
-) -> Answers:
+) -> Predictions:
     """Stages that disagree with the last one by these laws, of two labels.
 
     Args:
@@ -110,7 +110,7 @@ def _answers(
         labels.append(np.where(differs, 1 - last, last))
         confidence.append(c.astype(np.float32))
     truth = np.where(rng.random(_ROWS) < 0.92, last, 1 - last)
-    return Answers(np.stack([*labels, last], axis=1), np.stack(confidence, axis=1), truth)
+    return Predictions(np.stack([*labels, last], axis=1), np.stack(confidence, axis=1), truth)
 
 
 def real_population(
@@ -121,7 +121,7 @@ def real_population(
     if seed not in packed.seeds(member, task) or seed not in packed.seeds(LARGE, task):
         return None
     small, large = (packed.of(task, m, seed).astype(np.float32) for m in (member, LARGE))
-    answers = Answers(
+    answers = Predictions(
         np.stack([small.argmax(axis=1), large.argmax(axis=1)], axis=1).astype(np.int64),
         softmax(small).max(axis=1, keepdims=True),
         labels,

@@ -10,9 +10,8 @@ from numpy.typing import NDArray
 from cascadebert_build.config.goals import Goal
 from cascadebert_build.config.rows import Rows
 from cascadebert_build.errors import UsageError
-from cascadebert_build.tuning.guarantee import Answers
-from cascadebert_build.tuning.operating_point import Population as HeldOut
-from cascadebert_build.tuning.operating_point import choose_operating_point
+from cascadebert_build.tuning.guarantee import Predictions
+from cascadebert_build.tuning.operating_point import TuningRows, choose_operating_point
 from cascadebert_build.tuning.row_split import RowSplit, split_rows_for_tuning
 
 from .populations import Population
@@ -89,16 +88,16 @@ def try_methods(
 
 
 def _tuned(
-    goal: Goal, population: Population, answers: Answers, split: RowSplit
+    goal: Goal, population: Population, answers: Predictions, split: RowSplit
 ) -> NDArray[np.float32]:
     cost = np.tile(np.array(population.costs), (len(answers), 1))
     point = choose_operating_point(
-        goal, HeldOut(answers, cost, split, 2), per_label=population.per_label
+        goal, TuningRows(answers, cost, split, 2), per_label=population.per_label
     )
     return np.array([list(t) if isinstance(t, tuple) else t for t in point.thresholds], np.float32)
 
 
-def _picked_on_validation(kind: str, limit: float, answers: Answers) -> NDArray[np.float32]:
+def _picked_on_validation(kind: str, limit: float, answers: Predictions) -> NDArray[np.float32]:
     """What everybody does: the loosest threshold whose loss on all rows is within the limit."""
     confidence = answers.confidence[:, 0]
     order = np.argsort(-confidence, kind="stable")

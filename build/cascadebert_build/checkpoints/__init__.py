@@ -1,1 +1,1 @@
-"""Fine-tuned checkpoints: read, refused or hashed, and their logits in PyTorch."""
+"""Fine-tuned checkpoints: loading, checks, hashes, and logits in PyTorch."""

@@ -1,4 +1,4 @@
-"""A member's fine-tuned checkpoint: loaded, and refused where it cannot be a member."""
+"""A member's fine-tuned checkpoint, loaded and checked."""
 
 from __future__ import annotations
 
@@ -18,8 +18,11 @@ if TYPE_CHECKING:
     import torch
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
-# A checkpoint whose head is missing loads with a fresh, random one, and only a warning.
+# If the head is missing, transformers only warns and gives the model a random one.
 _HEAD_PARTS = ("classifier", "score", "classification_head", "out_proj")
+
+# The same for all stages, so that equal tokenizers give equal files.
+_PLACEHOLDER_LENGTH = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,9 +30,11 @@ class Checkpoint:
     """A sequence classification model with its tokenizer, in float32 and eval mode.
 
     Attributes:
-        source: the folder or hub id.
-        labels: in the order of the logits.
-        inputs: the tensors that the model takes, of `contract.STAGE_INPUTS`.
+        source: The folder or hub id.
+        model: The model.
+        tokenizer: Its tokenizer.
+        labels: In the order of the logits.
+        inputs: The tensors that the model takes, of `contract.STAGE_INPUTS`.
     """
 
     source: str
@@ -39,23 +44,28 @@ class Checkpoint:
     inputs: tuple[str, ...]
 
     def max_positions(self) -> int | None:
-        """The longest sequence in tokens that the model has positions for, if it has a limit."""
-        embeddings = getattr(self.model.base_model, "embeddings", None)
-        if embeddings is None:
-            return getattr(self.model.config, "max_position_embeddings", None)
-        table = getattr(embeddings, "position_embeddings", None)
-        if table is None:  # relative or rotary positions only
-            return None
-        # RoBERTa's family counts its positions from the padding id on.
-        unused = 0 if table.padding_idx is None else int(table.padding_idx) + 1
-        return int(table.num_embeddings) - unused
+        """See `max_positions`."""
+        return max_positions(self.model)
+
+
+def max_positions(model: PreTrainedModel) -> int | None:
+    """The longest sequence, in tokens, that a model has positions for; None: it has no limit."""
+    embeddings = getattr(model.base_model, "embeddings", None)
+    if embeddings is None:
+        return getattr(model.config, "max_position_embeddings", None)
+    table = getattr(embeddings, "position_embeddings", None)
+    if table is None:  # relative or rotary positions only
+        return None
+    # RoBERTa's positions start after the padding id.
+    unused = 0 if table.padding_idx is None else int(table.padding_idx) + 1
+    return int(table.num_embeddings) - unused
 
 
 def checkpoint_from_source(source: str) -> Checkpoint:
     """Load a member; half-precision weights become float32.
 
     Raises:
-        UsageError: there is no such checkpoint, it has no classification head or a regression
+        UsageError: There is no such checkpoint, it has no classification head or a regression
             head, its weights are damaged, or its tokenizer has no Rust implementation.
     """
     with needs_extra("build"):
@@ -68,7 +78,7 @@ def checkpoint_from_source(source: str) -> Checkpoint:
         model, loading = AutoModelForSequenceClassification.from_pretrained(
             source,
             dtype=torch.float32,
-            # The exporter's SDPA form carries IsNaN and Where nodes that hinder fusion.
+            # With SDPA the exporter writes IsNaN and Where nodes that prevent fusion.
             attn_implementation="eager",
             output_loading_info=True,
         )
@@ -86,7 +96,7 @@ def checkpoint_from_source(source: str) -> Checkpoint:
 
 
 def hide_weight_bars() -> None:
-    """Keep transformers' progress bars off the terminal: they count tensors for milliseconds."""
+    """Turn off transformers' progress bars, which count tensors for milliseconds."""
     from transformers.utils import logging
 
     logging.disable_progress_bar()
@@ -96,7 +106,7 @@ def config_from_source(source: str) -> PretrainedConfig:
     """The checkpoint's config.json.
 
     Raises:
-        UsageError: the folder or hub id does not exist, or is no transformers checkpoint.
+        UsageError: The folder or hub id does not exist, or is not a transformers checkpoint.
     """
     with needs_extra("build"):
         from transformers import AutoConfig
@@ -113,7 +123,7 @@ def tokenizer_from_source(source: str) -> PreTrainedTokenizerFast:
     """The checkpoint's tokenizer.
 
     Raises:
-        UsageError: it is missing, or has no Rust implementation.
+        UsageError: It is missing, or has no Rust implementation.
     """
     with needs_extra("build"):
         from transformers import AutoTokenizer
@@ -132,13 +142,13 @@ def tokenizer_from_source(source: str) -> PreTrainedTokenizerFast:
 
 
 def tokenizer_to_json(tokenizer: PreTrainedTokenizerFast) -> str:
-    """The tokenizer as one self-contained tokenizer.json.
+    """The tokenizer as one self-contained tokenizer.json, with padding id and truncation side.
 
-    Padding id and truncation side go in; the length does not, it is the stage's.
+    Its length is a placeholder: every stage sets its own.
     """
     from tokenizers import Tokenizer
 
-    # A copy: the tokenizer that is given here is still used.
+    # A copy, since the caller still uses the tokenizer.
     rust = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
     rust.enable_padding(pad_id=tokenizer.pad_token_id, pad_token=str(tokenizer.pad_token))
     rust.enable_truncation(
@@ -147,14 +157,10 @@ def tokenizer_to_json(tokenizer: PreTrainedTokenizerFast) -> str:
     return rust.to_str()
 
 
-# Stages set their own; equal tokenizers must give equal files.
-_PLACEHOLDER_LENGTH = 512
-
-
 def sha256_of_checkpoint(source: str) -> str:
-    """A hash of everything in a folder that decides what the member computes.
+    """A hash of all files in a folder that decide what the member computes.
 
-    A hub id is hashed by the commit that is in the local cache, so an update is noticed.
+    A hub id is hashed with the commit in the local cache, so an update changes the hash.
     """
     digest = hashlib.sha256()
     folder = Path(source)
@@ -187,15 +193,15 @@ def _labels(config: PretrainedConfig, source: str) -> tuple[str, ...]:
 
 
 def _inputs(model: torch.nn.Module, tokenizer: PreTrainedTokenizerFast) -> tuple[str, ...]:
-    """The tensors that the model's forward reads and its tokenizer fills."""
+    """The tensors that the model reads and its tokenizer provides."""
     takes = inspect.signature(model.forward).parameters
-    kinds = getattr(cast(Any, model).config, "type_vocab_size", 0)
+    types = getattr(cast(Any, model).config, "type_vocab_size", 0)
     if (
         TOKEN_TYPE_IDS in takes
         and TOKEN_TYPE_IDS in tokenizer.model_input_names
-        # One kind of token, or none, makes the input a constant.
-        and isinstance(kinds, int)
-        and kinds > 1
+        # With one type of token the input would be a constant.
+        and isinstance(types, int)
+        and types > 1
     ):
         return INPUT_IDS, ATTENTION_MASK, TOKEN_TYPE_IDS
     return INPUT_IDS, ATTENTION_MASK

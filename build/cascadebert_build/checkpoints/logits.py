@@ -1,4 +1,4 @@
-"""Logits of a PyTorch checkpoint over texts: of teachers, and of models that label difficulty."""
+"""Logits of a PyTorch checkpoint, for teachers and for the labelling of difficulty."""
 
 from __future__ import annotations
 
@@ -26,10 +26,17 @@ def logits_of_checkpoint(
 ) -> NDArray[np.float32]:
     """Logits of shape (n, n_labels), row i for text i, columns in the order of `labels`.
 
-    Rows of like length share a batch; a GPU is used where there is one.
+    Rows of similar length share a batch. A GPU is used if there is one.
+
+    Args:
+        source: Folder or hub id of the checkpoint.
+        texts: Strings, or pairs of strings.
+        labels: The names of the labels.
+        max_length: Tokens, special ones included; longer texts are truncated.
+        description: Of the progress bar.
 
     Raises:
-        UsageError: the checkpoint has other labels.
+        UsageError: The checkpoint has other labels.
     """
     import torch
 

@@ -37,7 +37,6 @@ from ..report import (
     provenance_of,
 )
 from ..repository.publish import DEFAULT_KEEP
-from ..training.member import subset_of_rows
 from .arguments import add_repository_argument
 
 _GOALS = {
@@ -335,7 +334,7 @@ def _evaluate(args: argparse.Namespace) -> int:
             "--all-rows takes all, --data others",
         )  # fmt: skip
         logits = [values[report] for values in logits]
-        steps.rows = subset_of_rows(steps.rows, report.tolist())
+        steps.rows = steps.rows.subset(report.tolist())
     evaluation, outcome = evaluate(policy, steps.rows, logits, thresholds)
     if args.predictions is not None:
         write_text(args.predictions, predictions_as_jsonl(policy, outcome))

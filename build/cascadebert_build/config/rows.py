@@ -44,6 +44,12 @@ class Rows:
         """Whether the rows are pairs."""
         return isinstance(self.texts[0], tuple)
 
+    def subset(self, indices: Sequence[int]) -> Rows:
+        """Some of the rows, in the given order."""
+        labels = None if self.labels is None else tuple(self.labels[i] for i in indices)
+        numbers = None if self.numbers is None else tuple(self.numbers[i] for i in indices)
+        return Rows(tuple(self.texts[i] for i in indices), labels, self.source, numbers)
+
     def where(self, row: int) -> str:
         """The place of a row (from 0) for messages: its line if it has one."""
         if self.numbers is None:

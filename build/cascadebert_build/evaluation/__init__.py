@@ -1,1 +1,1 @@
-"""The cascade offline: the same decisions as the server, and what they are worth."""
+"""The cascade offline: the decisions of the server, and their metrics."""

@@ -1,4 +1,4 @@
-"""The cascade offline: accuracy of every member and of the whole, deferral, exits."""
+"""Evaluates a cascade offline: accuracy, deferral, exits, and metrics of the confidence."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ from .metrics import (
     Interval,
     bootstrap,
     brier_score,
+    confidence_score,
     coverage_at_risk,
     deferral_curve,
     difficulty_inversion_score,
     expected_calibration_error,
     resamples_for,
-    surety,
 )
 from .simulate import Outcome, logits_in_policy_order, simulate
 
-# Share of wrong answers in the coverage that is reported.
+# The share of wrong predictions at which coverage is reported.
 COVERAGE_RISK = 0.05
 
 
 @dataclass(frozen=True, slots=True)
 class MemberMetrics:
-    """What one member's confidence is worth, each with a bootstrap interval.
+    """Metrics of a member's confidence, each with a bootstrap interval.
 
     Attributes:
-        dis: difficulty inversion score, 0 to 100; 50 says nothing.
-        ece: expected calibration error over bins of equal mass.
+        dis: Difficulty inversion score, 0 to 100; 50 is chance.
+        ece: Expected calibration error over bins of equal mass.
         brier: Brier score.
-        coverage: share of the rows, surest first, with at most 5% wrong.
+        coverage: Largest share of most confident rows with at most 5% wrong.
     """
 
     dis: Interval
@@ -52,20 +52,21 @@ class Evaluation:
     """Figures over one data set at one set of thresholds.
 
     Attributes:
-        rows: how many.
-        thresholds: for every stage but the last.
-        members: models of the stages, small to large.
-        member_accuracy: of each member alone; None without labels.
+        rows: Number of rows.
+        thresholds: For every stage but the last.
+        members: Models of the stages, small to large.
+        member_accuracy: Of each member alone; None without labels.
         cascade_accuracy: None without labels.
-        disagreement: share of rows on which the cascade's label is not the last member's.
-        deferral_rate: share of rows that the first stage did not answer.
-        exits: rows that each stage answered.
-        unanswered: rows without an answer, for NaN or infinite logits.
-        near_threshold: rows within 1e-5 of a threshold: served, they may exit otherwise.
-        metrics: of each member's confidence; None without labels.
-        curve_area: mean accuracy of first and last member over all deferral rates, with a
-            bootstrap interval; None without labels or with one member.
-        signals: difficulty inversion score of the first member by each confidence signal; None
+        disagreement: Share of rows whose label is not the last member's.
+        deferral_rate: Share of rows that the first stage did not answer.
+        exits: Number of rows that each stage answered.
+        unanswered: Number of rows without an answer, because of NaN or infinite logits.
+        near_threshold: Number of rows within 1e-5 of a threshold, which may exit at another stage
+            when they are served.
+        metrics: Of each member's confidence; None without labels.
+        curve_area: Accuracy of the first and the last member as a cascade, averaged over all
+            deferral rates; None without labels or with one member.
+        signals: Difficulty inversion score of the first member by each confidence signal; None
             without labels.
     """
 
@@ -118,7 +119,7 @@ class Evaluation:
 
 
 def thresholds_as_text(thresholds: Sequence[Threshold]) -> str:
-    """`0.9272`, or `0.9272/0.8810` where they differ by label; `none` of one stage."""
+    """`0.9272`, or `0.9272/0.8810` if they differ by label; `none` for a single stage."""
     texts = [
         "/".join(f"{value:.4f}" for value in (t if isinstance(t, tuple) else (t,)))
         for t in thresholds
@@ -135,20 +136,20 @@ def evaluate(
     logits: Sequence[NDArray[np.float32]],
     thresholds: Sequence[Threshold] | None = None,
 ) -> tuple[Evaluation, Outcome]:
-    """Figures, and the answer for every row.
+    """Compute the figures, and the answer for every row.
 
     Args:
-        policy: the cascade.
-        rows: n of them, with labels or without.
-        logits: of every stage, shape (n, n_labels) in the checkpoint's own order.
-        thresholds: for every stage but the last; None: the policy's default ones.
+        policy: The cascade.
+        rows: The n rows, with or without labels.
+        logits: Of every stage, shape (n, n_labels) in the checkpoint's own order.
+        thresholds: For every stage but the last; None: the policy's default ones.
     """
     used = tuple(policy.thresholds if thresholds is None else thresholds)
     outcome = simulate(policy, logits, used)
     answered = outcome.exit_stage >= 0
     truth = None if rows.labels is None else rows.label_indices(policy.labels)
     ordered = [logits_in_policy_order(policy, i, values) for i, values in enumerate(logits)]
-    # Logits that are not finite are no answer, and never a right one.
+    # NaN or infinite logits give no answer, and so never a correct one.
     of_members = [
         np.where(np.isfinite(values).all(axis=1), values.argmax(axis=1), -1) for values in ordered
     ]
@@ -191,7 +192,7 @@ def _metrics(
     logits, truth = logits[finite] / np.float32(stage.temperature), truth[finite]
     correct = logits.argmax(axis=1) == truth
     probabilities = softmax(logits)
-    confidence, sure = probabilities.max(axis=1), surety(logits, stage.signal)
+    confidence, sure = probabilities.max(axis=1), confidence_score(logits, stage.signal)
     n = resamples_for(len(truth))
 
     def coverage(signal: NDArray[np.float64], right: NDArray[np.bool_]) -> float:
@@ -214,11 +215,11 @@ def _signals(
     found: dict[str, Interval] = {}
     for signal in SIGNALS:
         if logits.shape[1] == 2 and signal in {MARGIN, ENTROPY}:
-            # Of two labels they order rows as the largest probability does.
+            # With two labels they order rows as the largest probability does.
             found[signal] = found[MAX_PROBABILITY]
             continue
         found[signal] = bootstrap(
-            difficulty_inversion_score, surety(logits, signal), correct,
+            difficulty_inversion_score, confidence_score(logits, signal), correct,
             resamples=resamples_for(len(truth)),
         )  # fmt: skip
     return found
@@ -236,6 +237,6 @@ def _curve_area(
 
     finite = np.isfinite(ordered[0]).all(axis=1)
     scaled = np.nan_to_num(ordered[0], nan=0.0, posinf=0.0, neginf=0.0) / stage.temperature
-    # A row that is not finite is always deferred.
-    sure = np.where(finite, surety(scaled, stage.signal), -np.inf)
+    # A row with NaN or infinite logits is always deferred.
+    sure = np.where(finite, confidence_score(scaled, stage.signal), -np.inf)
     return bootstrap(area, sure, small, large, resamples=resamples_for(len(truth)))

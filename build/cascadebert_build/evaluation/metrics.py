@@ -1,7 +1,7 @@
-"""What a confidence is worth: inversions, calibration, and the trade of accuracy for deferral.
+"""Metrics of a confidence: ranking, calibration, and accuracy against deferral rate.
 
-All functions take numpy arrays over n rows and know nothing of models. `signal` is any score that
-is higher for surer rows; only its order counts, but for the calibration error.
+All functions take numpy arrays over n rows. `signal` is any score that is higher for more confident
+rows. Only its order counts.
 """
 
 from __future__ import annotations
@@ -15,14 +15,17 @@ from numpy.typing import NDArray
 
 from cascadebert_core.signals import ENERGY, ENTROPY, MARGIN, MAX_PROBABILITY, SIGNALS
 
+from ..extras import needs_extra
+
 
 @dataclass(frozen=True, slots=True)
 class Interval:
     """A figure with its bootstrap interval.
 
     Attributes:
-        value: on the rows as they are.
-        low, high: ends of the percentile interval.
+        value: On the rows themselves.
+        low: Lower end of the percentile interval.
+        high: Upper end of the percentile interval.
     """
 
     value: float
@@ -30,7 +33,7 @@ class Interval:
     high: float
 
     def __format__(self, spec: str) -> str:
-        """`f"{interval:>20.2f}"`: the figures to two places, the whole to 20 columns."""
+        """`f"{interval:>20.2f}"`: two decimal places, aligned to the right in 20 columns."""
         width, _, places = spec.partition(".")
         number = f".{places or '4g'}"
         text = f"{self.value:{number}} [{self.low:{number}}, {self.high:{number}}]"
@@ -42,11 +45,11 @@ class Interval:
 
 @dataclass(frozen=True, slots=True)
 class DeferralCurve:
-    """Accuracy of a two-stage cascade at every deferral rate that thresholds can give.
+    """Accuracy of a two-stage cascade at every deferral rate that a threshold can give.
 
     Attributes:
-        deferral: ascending, from 0 (nothing is deferred) to 1, shape (k,).
-        accuracy: of the cascade there, shape (k,).
+        deferral: Deferral rates, ascending from 0 to 1, shape (k,).
+        accuracy: The cascade's accuracy at each of them, shape (k,).
     """
 
     deferral: NDArray[np.float64]
@@ -55,26 +58,27 @@ class DeferralCurve:
     @property
     def area(self) -> float:
         """Mean accuracy over deferral rates from 0 to 1, by trapezoids."""
-        steps = np.diff(self.deferral)
-        return float((steps * (self.accuracy[1:] + self.accuracy[:-1]) / 2).sum())
+        with needs_extra("build"):
+            from scipy.integrate import trapezoid
+        return float(trapezoid(self.accuracy, self.deferral))
 
     def at(self, deferral: float) -> float:
-        """Accuracy at a deferral rate, between neighbours by mixing their thresholds."""
+        """Accuracy at a deferral rate, interpolated (a random mix of two thresholds)."""
         return float(np.interp(deferral, self.deferral, self.accuracy))
 
 
-def surety(logits: NDArray[Any], signal: str = MAX_PROBABILITY) -> NDArray[np.float64]:
+def confidence_score(logits: NDArray[Any], signal: str = MAX_PROBABILITY) -> NDArray[np.float64]:
     """A score that orders rows as a confidence signal does, shape (n,).
 
-    It goes on telling rows apart where the signal has reached 1.0 in floating point: logarithms of
-    what is left to 1, in double precision.
+    It is the logarithm of the distance to 1, in double precision, so it still differs between rows
+    whose signal is 1.0 in floating point.
 
     Args:
-        logits: finite, shape (n, n_labels), divided by the temperature.
-        signal: a name of `cascadebert_core.signals.SIGNALS`.
+        logits: Finite, shape (n, n_labels), divided by the temperature.
+        signal: A name of `cascadebert_core.signals.SIGNALS`.
 
     Raises:
-        ValueError: there is no such signal.
+        ValueError: There is no such signal.
     """
     ordered = np.sort(np.asarray(logits, dtype=np.float64), axis=1)
     others = np.exp(ordered[:, :-1] - ordered[:, -1:])  # odds against the largest, (n, n_labels-1)
@@ -96,21 +100,23 @@ def surety(logits: NDArray[Any], signal: str = MAX_PROBABILITY) -> NDArray[np.fl
 def difficulty_inversion_score(signal: NDArray[Any], correct: NDArray[np.bool_]) -> float:
     """DIS of CascadeBERT (Li et al., EMNLP Findings 2021), 0 to 100, higher is better.
 
-    The share of pairs of a wrong and a right row in which the right one is surer; ties count half.
-    That is the AUROC of the signal against correctness (Mann-Whitney's U over the pairs).
+    DIS is the probability that a correct prediction has a higher signal than a wrong one, where
+    ties count half; 50 is chance. This is the AUROC of the signal (Mann-Whitney's U).
 
     Args:
-        signal: shape (n,).
-        correct: whether the member is right, shape (n,).
+        signal: Shape (n,).
+        correct: Whether the prediction is correct, shape (n,).
 
     Returns:
-        NaN where all rows are right, or all are wrong.
+        NaN if all predictions are correct, or all are wrong.
     """
+    with needs_extra("build"):
+        from scipy.stats import rankdata
     n_right = int(correct.sum())
     n_wrong = len(correct) - n_right
     if not n_right or not n_wrong:
         return float("nan")
-    ranks = _mid_ranks(np.asarray(signal))
+    ranks = rankdata(signal)
     u = float(ranks[correct].sum()) - n_right * (n_right + 1) / 2
     return 100.0 * u / (n_right * n_wrong)
 
@@ -121,9 +127,9 @@ def expected_calibration_error(
     """ECE over bins of equal mass, 0 to 1 (Nguyen and O'Connor, 2015; Guo et al., ICML 2017).
 
     Args:
-        confidence: probability of the chosen label, shape (n,).
-        correct: shape (n,).
-        bins: as many as there are rows at the most.
+        confidence: Probability of the predicted label, shape (n,).
+        correct: Whether the prediction is correct, shape (n,).
+        bins: Number of bins; at most one per row.
 
     Returns:
         NaN without rows.
@@ -140,8 +146,8 @@ def brier_score(probabilities: NDArray[Any], labels: NDArray[np.integer[Any]]) -
     """Mean squared distance of the probabilities from the one-hot label, 0 to 2 (Brier, 1950).
 
     Args:
-        probabilities: shape (n, n_labels).
-        labels: indices, shape (n,).
+        probabilities: Shape (n, n_labels).
+        labels: Indices, shape (n,).
 
     Returns:
         NaN without rows.
@@ -155,30 +161,30 @@ def brier_score(probabilities: NDArray[Any], labels: NDArray[np.integer[Any]]) -
 def deferral_curve(
     signal: NDArray[Any], small_correct: NDArray[np.bool_], large_correct: NDArray[np.bool_]
 ) -> DeferralCurve:
-    """Defer the least sure rows first, one group of equal signals after the other.
+    """Defer the least confident rows first; rows of equal signal are deferred together.
 
     Args:
-        signal: of the small member, shape (n,).
-        small_correct: shape (n,).
-        large_correct: shape (n,).
+        signal: Of the small member, shape (n,).
+        small_correct: Whether the small member is correct, shape (n,).
+        large_correct: Whether the large member is correct, shape (n,).
     """
     order = np.argsort(signal, kind="stable")
     gain = large_correct[order].astype(np.int64) - small_correct[order]
     totals = np.concatenate([[0], np.cumsum(gain)]) + int(small_correct.sum())
     n = len(signal)
-    # No threshold parts rows of the same signal.
+    # No threshold separates rows of equal signal.
     ordered = np.asarray(signal)[order]
     ends = np.concatenate([[0], np.flatnonzero(ordered[1:] != ordered[:-1]) + 1, [n]])
     return DeferralCurve(ends / n, totals[ends] / n)
 
 
 def coverage_at_risk(signal: NDArray[Any], wrong: NDArray[np.bool_], risk: float) -> float:
-    """Largest share of the rows, surest first, of which at most `risk` are wrong.
+    """The largest share of most confident rows of which at most the share `risk` is wrong.
 
     Args:
-        signal: shape (n,).
-        wrong: shape (n,).
-        risk: share of the covered rows, 0 to 1.
+        signal: Shape (n,).
+        wrong: Whether the prediction is wrong, shape (n,).
+        risk: Share of wrong predictions among the covered rows, 0 to 1.
     """
     order = np.argsort(-np.asarray(signal), kind="stable")
     ordered = np.asarray(signal)[order]
@@ -199,22 +205,23 @@ def bootstrap(
 ) -> Interval:
     """Percentile interval of a statistic over rows drawn with replacement (Efron, 1979).
 
-    The arrays are drawn together, so a difference of two of their figures is a paired one.
+    The same rows are drawn from all arrays, so a difference of two figures is a paired one.
+    scipy.stats.bootstrap is not used: it can neither skip NaN draws nor centre them.
 
     Args:
-        statistic: of arrays of as many rows each, whatever the order of the rows.
-        arrays: shape (n, ...) each.
-        resamples: how often rows are drawn.
-        level: of the interval.
-        seed: of the draws.
-        centred: shift the draws to the value on the rows as they are, for statistics that draws
-            with repeated rows overrate, such as a calibration error.
+        statistic: A function of the arrays that does not depend on the order of rows.
+        arrays: Shape (n, ...) each.
+        resamples: Number of draws.
+        level: Of the interval.
+        seed: Of the draws.
+        centred: Shift the draws to the value on the rows themselves. Use it for statistics that are
+            biased upwards by repeated rows, such as a calibration error.
     """
     rng = np.random.default_rng(seed)
     n = len(arrays[0])
     if not n:
         return Interval(float("nan"), float("nan"), float("nan"))
-    # What statistics sort by stands first: on rows in its order their sorting is a single pass.
+    # Statistics sort by the first array. In its order their sorting is a single pass.
     order = np.argsort(arrays[0], kind="stable") if arrays[0].ndim == 1 else np.arange(n)
     ordered = [a[order] for a in arrays]
     found: list[float] = []
@@ -223,7 +230,7 @@ def bootstrap(
         rows = np.repeat(np.arange(n), counts)
         found.append(statistic(*(a[rows] for a in ordered)))
     draws = np.array(found)
-    # A draw without a single wrong row, say, has no such figure.
+    # Some draws have no value, such as the DIS of rows that are all correct.
     finite = draws[np.isfinite(draws)]
     tail = 100 * (1 - level) / 2
     value = float(statistic(*arrays))
@@ -233,18 +240,6 @@ def bootstrap(
     return Interval(value, float(low), float(high))
 
 
-def _mid_ranks(values: NDArray[Any]) -> NDArray[np.float64]:
-    """Ranks from 1; equal values share the mean of theirs."""
-    order = np.argsort(values, kind="stable")
-    ordered = values[order]
-    first = np.concatenate([[True], ordered[1:] != ordered[:-1]])
-    starts = np.flatnonzero(first)
-    ends = np.append(starts[1:], len(values))
-    ranks = np.empty(len(values))
-    ranks[order] = ((starts + 1 + ends) / 2)[np.cumsum(first) - 1]
-    return ranks
-
-
 def resamples_for(n_rows: int) -> int:
-    """Bootstrap resamples that take seconds: 1000, and fewer where rows are many."""
+    """A number of bootstrap resamples that takes seconds: 1000, or fewer for many rows."""
     return int(np.clip(3_000_000 // max(1, n_rows), 200, 1000))

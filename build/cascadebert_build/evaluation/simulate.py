@@ -1,4 +1,4 @@
-"""The cascade run over logits that are known already, with the gate that serves."""
+"""Runs the cascade on stored logits, with the gate that serves."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from cascadebert_core.route import route_from_thresholds
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What the cascade answers for n rows.
+    """The cascade's answers for n rows.
 
     Attributes:
-        probabilities: float32 of shape (n, n_labels), in the policy's label order.
-        confidence: float32 of shape (n,), of the stage that answered.
-        exit_stage: int of shape (n,); -1 for rows that no stage could answer (NaN logits).
-        stage_confidence: float32 of shape (n, n_stages); NaN where a row did not come.
+        probabilities: Float32 of shape (n, n_labels), in the policy's label order.
+        confidence: Float32 of shape (n,), of the stage that answered.
+        exit_stage: Int of shape (n,); -1 for rows that no stage could answer (NaN logits).
+        stage_confidence: Float32 of shape (n, n_stages); NaN if a row did not reach the stage.
     """
 
     probabilities: NDArray[np.float32]
@@ -45,9 +45,9 @@ class Outcome:
         return float((self.exit_stage != 0).mean())
 
     def near_threshold(self, thresholds: Sequence[Threshold], distance: float) -> NDArray[np.bool_]:
-        """Rows with a confidence within `distance` of a threshold that they met, shape (n,).
+        """Whether a confidence of a row is within `distance` of its stage's threshold, shape (n,).
 
-        Of thresholds that differ by label, any of them counts.
+        If thresholds differ by label, each of them counts.
         """
         near = np.zeros(len(self.exit_stage), dtype=bool)
         for i, threshold in enumerate(thresholds):
@@ -65,9 +65,9 @@ def simulate(
     """Send rows through all stages.
 
     Args:
-        policy: stages, temperatures and label order.
-        logits: of every stage, each of shape (n, n_labels) in the checkpoint's own order.
-        thresholds: for every stage but the last; None: the policy's default ones.
+        policy: Gives stages, temperatures and label order.
+        logits: Of every stage, each of shape (n, n_labels) in the checkpoint's own order.
+        thresholds: For every stage but the last; None: the policy's default ones.
     """
     route = route_from_thresholds(tuple(policy.thresholds if thresholds is None else thresholds))
     n = len(logits[0])

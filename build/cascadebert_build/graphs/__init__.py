@@ -1,1 +1,1 @@
-"""ONNX graphs: exported, fused, in FP16 or INT8, and run over rows."""
+"""ONNX graphs: export, fusion, FP16, INT8, and runs over rows."""

@@ -1,1 +1,1 @@
-"""Fine-tuning of members on transformers' Trainer, with difficulty-aware objectives."""
+"""Fine-tuning of members with transformers' Trainer and difficulty-aware objectives."""

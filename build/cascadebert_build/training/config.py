@@ -1,4 +1,4 @@
-"""The hyperparameters of a training, and the names of its labels."""
+"""Hyperparameters of a training, and the names of the labels."""
 
 from __future__ import annotations
 
@@ -20,18 +20,21 @@ class TrainConfig:
     """How a member is fine-tuned; the defaults suit a BERT-family base checkpoint.
 
     Attributes:
-        epochs: at most.
-        learning_rate: its peak; it rises over `warmup_ratio` of the steps, then falls linearly.
-        batch_size: rows in a step of one process.
-        patience: stop after so many validations without a better metric; 0: never.
-        max_length: tokens, special ones included.
-        precision: of the arithmetic, one of `PRECISIONS`; weights stay float32. "auto" is bf16 on
+        epochs: The maximum number of epochs.
+        learning_rate: The peak. It rises over `warmup_ratio` of the steps, then falls linearly.
+        batch_size: Rows in a step of one process.
+        warmup_ratio: Share of the steps, 0 to 1.
+        weight_decay: AdamW's.
+        patience: Stop after this number of validations without a better metric; 0: never.
+        max_length: Tokens, special ones included.
+        precision: Of the arithmetic, one of `PRECISIONS`; weights stay float32. "auto" is bf16 on
             GPUs that have it, fp16 on other GPUs and fp32 on a CPU.
-        checkpoint_steps: validate and save a checkpoint after so many steps; an interrupted
-            training loses no more. 0: after every epoch.
-        objective: a name of `objectives.OBJECTIVES`.
-        constants: of the objective.
-        metric: a name of `tasks.METRICS`; chooses the epoch that is kept.
+        checkpoint_steps: Steps between validations, each of which saves a checkpoint. An
+            interruption loses at most these steps. 0: one validation after every epoch.
+        seed: Of weights, order and dropout.
+        objective: A name of `objectives.OBJECTIVES`.
+        constants: Constants of the objective.
+        metric: A name of `glue.METRICS`; the validation with the best one is kept.
     """
 
     epochs: float = 3.0
@@ -50,10 +53,10 @@ class TrainConfig:
 
 
 def check_config(config: TrainConfig) -> None:
-    """Refuse hyperparameters with which nothing can be trained.
+    """Refuse hyperparameters that cannot be trained with.
 
     Raises:
-        UsageError: a name is unknown, or a number is out of its range.
+        UsageError: A name is unknown, or a number is out of range.
     """
     for name, known in (("objective", OBJECTIVES), ("metric", METRICS), ("precision", PRECISIONS)):
         value = getattr(config, name)
@@ -69,10 +72,10 @@ def check_config(config: TrainConfig) -> None:
 
 
 def label_names(rows: Rows, base: str, given: Sequence[str] | None = None) -> tuple[str, ...]:
-    """Names for the labels in the data: the given ones, its own strings, or the base's.
+    """Names of the labels: the given ones, else the data's strings, else the base's names.
 
     Raises:
-        UsageError: there are no labels, all rows have the same one, or a number is no index.
+        UsageError: There are no labels, all rows have the same one, or a number is not an index.
     """
     if given:
         return tuple(given)
@@ -88,17 +91,17 @@ def label_names(rows: Rows, base: str, given: Sequence[str] | None = None) -> tu
     n = int(rows.labels[largest]) + 1
     if n > len(rows.labels):
         raise UsageError(
-            f"{rows.where(largest)}: the label {n - 1} of {len(rows.labels)} rows is no index: "
+            f"{rows.where(largest)}: the label {n - 1} of {len(rows.labels)} rows is not an index: "
             "give names, or numbers from 0 on"
         )
     return of_base if len(of_base) == n else tuple(f"LABEL_{i}" for i in range(n))
 
 
 def one_label(rows: Rows, label: int | str) -> str:
-    """The message for rows that all have one label."""
+    """The error message for rows that all have one label."""
     return (
-        f"{rows.source}: all {len(rows.texts)} rows to train on have the label {label!r}, nothing "
-        "to learn: give rows of two labels or more"
+        f"{rows.source}: all {len(rows.texts)} rows to train on have the label {label!r}: "
+        "give rows of two labels or more"
     )
 
 
@@ -106,7 +109,7 @@ def precision_of(name: str) -> str:
     """The precision on this machine: `auto` is bf16 or fp16 on a GPU, and fp32 on a CPU.
 
     Raises:
-        UsageError: it cannot be had here.
+        UsageError: This machine does not support it.
     """
     import torch
 

@@ -1,9 +1,9 @@
-"""Which training rows are hard: those that models which did not train on them mostly get wrong.
+"""Which training rows are hard: most models that were not trained on them get them wrong.
 
-CascadeBERT labels difficulty with several seeds and does not say how its models came to be. Here it
-is cross-fitting: the rows are cut into folds, each fold is predicted by a model that was trained on
-the others, once for every seed with folds of its own. No row is ever judged by a model that saw it,
-nor one that saw the same text: rows of equal text share a fold.
+CascadeBERT labels difficulty with several seeds and does not say how it trains the models. Here it
+is cross-fitting: rows are split into folds, and each fold is predicted by a model trained on the
+others. Every seed has other folds. Rows of equal text share a fold, so no row is predicted by a
+model that was trained on it or on the same text.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ from ..graphs.logits import load_logits, save_logits
 from ..progress import say, timed
 from . import processes
 from .config import TrainConfig, label_names
-from .member import subset_of_rows, train_member
+from .member import train_member
 
 SCHEMA_VERSION = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Difficulty:
-    """How often each row was got wrong.
+    """How many predictions of each row were wrong.
 
     Attributes:
-        data_sha256: of the rows, texts and labels.
-        protocol: base checkpoint, folds, seeds, hyperparameters and versions.
-        wrong: predictions that were wrong, shape (n,).
-        predictions: of each row; one for every seed.
+        data_sha256: Hash of texts and labels.
+        protocol: Base checkpoint, folds, seeds and hyperparameters.
+        wrong: Number of wrong predictions, shape (n,).
+        predictions: Number of predictions of each row, one for every seed.
     """
 
     data_sha256: str
@@ -51,11 +51,11 @@ class Difficulty:
 
     @property
     def hard(self) -> NDArray[np.bool_]:
-        """Rows that most predictions got wrong, shape (n,)."""
+        """Rows with more wrong predictions than right ones, bool of shape (n,)."""
         return 2 * self.wrong > self.predictions
 
     def write(self, path: Path) -> None:
-        """Write the labels with the protocol that made them."""
+        """Write the counts with the protocol that made them."""
         write_json(
             path,
             {
@@ -69,23 +69,23 @@ class Difficulty:
 
 
 def difficulty_path(data: str) -> Path:
-    """Where the difficulty of a data file lies, unless it is said otherwise: beside it."""
+    """The default file for the difficulty of a data file, beside it."""
     path = Path(data)
     return path.with_name(f"{path.name}.difficulty.json")
 
 
 def difficulty_from_file(path: Path, rows: Rows) -> Difficulty:
-    """The difficulty of `rows`, as `Difficulty.write` wrote it.
+    """Read the difficulty of `rows` from a file of `Difficulty.write`.
 
     Raises:
-        UsageError: the file is missing, damaged, or of other rows.
+        UsageError: The file is missing, damaged, or belongs to other rows.
     """
     raw = read_json(path)
     again = "run `cascadebert difficulty` on them"
     if raw is None or raw.get("schema_version") != SCHEMA_VERSION:
-        raise UsageError(f"{path} is missing or says nothing of difficulty: {again}")
+        raise UsageError(f"{path} is missing or has no difficulty: {again}")
     if raw.get("data_sha256") != rows.sha256() or len(raw["wrong"]) != len(rows.texts):
-        raise UsageError(f"{path} is of other rows than {rows.source}: {again}")
+        raise UsageError(f"{path} belongs to other rows than {rows.source}: {again}")
     return Difficulty(
         raw["data_sha256"], raw["protocol"], np.array(raw["wrong"]), int(raw["predictions"])
     )
@@ -102,21 +102,21 @@ def label_difficulty(
     labels: Sequence[str] | None = None,
     layers: Sequence[int] | None = None,
 ) -> Difficulty:
-    """Cross-fit `rows`: folds x seeds trainings, out-of-fold predictions only.
+    """Cross-fit `rows` with folds x seeds trainings; only out-of-fold predictions count.
 
     Args:
-        rows: with labels.
-        base: folder or hub id of the checkpoint to train from.
-        parts: folder for the predictions of each training; one that is there already, of the same
-            rows and settings, is not made again.
-        config: of each training; its seed is replaced.
+        rows: The training rows, with labels.
+        base: Folder or hub id of the checkpoint to train from.
+        parts: Folder for the predictions of each training. Predictions that are there already, for
+            the same rows and settings, are used again.
+        config: Hyperparameters of each training; its seed is replaced.
         folds: 2 or more.
-        seeds: of weights, order and folds.
-        labels: names, in the order of integer labels.
-        layers: of the base that the models keep, from 0; None: all.
+        seeds: Of weights, order and folds.
+        labels: Names, in the order of integer labels.
+        layers: Layers of the base that the models keep, from 0; None: all.
 
     Raises:
-        UsageError: there are too few rows, or a fold lacks a label.
+        UsageError: There are too few rows, or a fold lacks a label.
     """
     names = label_names(rows, base, labels)
     targets = rows.label_indices(names)
@@ -141,7 +141,7 @@ def label_difficulty(
             name = f"{seed}, {fold + 1}/{folds}"
             if logits is None:
                 with timed("seed", name) as note:
-                    train = subset_of_rows(rows, np.flatnonzero(fold_of != fold).tolist())
+                    train = rows.subset(np.flatnonzero(fold_of != fold).tolist())
                     texts = [rows.texts[i] for i in held_out]
                     logits = _out_of_fold(
                         train, texts, base, replace(config, seed=seed), names,
@@ -163,7 +163,7 @@ def folds_of_rows(
     """The fold of each row, shape (n,): equal texts share one, and every label is in every fold.
 
     Raises:
-        UsageError: a label has fewer distinct texts than there are folds.
+        UsageError: A label has fewer distinct texts than there are folds.
     """
     if folds < 2:
         raise UsageError(f"{folds} folds: give 2 or more")
@@ -172,7 +172,7 @@ def folds_of_rows(
         groups.setdefault(text, []).append(i)
     rng = np.random.default_rng(seed)
     fold_of = np.empty(len(targets), dtype=np.int64)
-    # Texts of one label go round the folds in a random order; a text with two labels counts once.
+    # Texts of one label are dealt to the folds in random order; a text with two labels counts once.
     of_label: dict[int, list[list[int]]] = {}
     for indices in groups.values():
         of_label.setdefault(int(targets[indices[0]]), []).append(indices)
@@ -207,9 +207,9 @@ def _out_of_fold(
     layers: Sequence[int] | None,
     folder: Path,
 ) -> NDArray[np.float32]:
-    """Logits of the held-out texts from a model that was trained on other rows.
+    """Logits of the held-out texts from a model that was trained on the other rows.
 
-    The model is in `folder` while it is trained, so that an interrupted one goes on.
+    The model stays in `folder` until its predictions are done, so an interrupted run continues.
     """
     if not (folder / "training.json").is_file():
         if processes.is_first():

@@ -1,7 +1,7 @@
-"""The classification tasks of GLUE: columns, labels and metric, by name.
+"""The classification tasks of GLUE by name: columns, labels and metric.
 
-Columns are those of GLUE's own tsv files; on the hub the same data has others (nyu-mll/glue).
-Labels stand in the order of the integers that the data uses.
+GLUE's own tsv files and the hub's data set (nyu-mll/glue) have different columns. Labels are in the
+order of the integers in the data.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ class Task:
     """One task.
 
     Attributes:
-        columns: of GLUE's tsv: text, its pair or None, and label; None where it has no header.
-        hub_columns: text and its pair or None, on the hub; the label is "label".
-        labels: in the order of integer labels.
-        metric: a name of `METRICS`.
-        validation: split of the hub's data set.
+        columns: Of GLUE's tsv: text, second text or None, and label. None: it has no header.
+        hub_columns: Text, and second text or None, on the hub. The label is "label".
+        labels: In the order of integer labels.
+        metric: A name of `METRICS`.
+        validation: Split of the hub's data set.
     """
 
     columns: tuple[str, str | None, str] | None
@@ -65,21 +65,21 @@ TASKS = {
 
 
 def accuracy(predicted: NDArray[Any], labels: NDArray[Any]) -> float:
-    """Share of right predictions."""
+    """Share of correct predictions."""
     return float((predicted == labels).mean())
 
 
 def f1(predicted: NDArray[Any], labels: NDArray[Any]) -> float:
-    """F1 of the label with index 1; 0 where it is neither predicted nor there."""
+    """F1 of the label with index 1; 0 if it is neither predicted nor in the data."""
     both = int(((predicted == 1) & (labels == 1)).sum())
     either = int((predicted == 1).sum() + (labels == 1).sum())
     return 2 * both / either if either else 0.0
 
 
 def matthews(predicted: NDArray[Any], labels: NDArray[Any]) -> float:
-    """Matthews correlation of two labels, -1 to 1; 0 where one of them is never predicted or there.
+    """Matthews correlation of two labels, -1 to 1: the correlation of the two indicators.
 
-    The correlation coefficient of the two indicators (Matthews, 1975).
+    It is 0 if all predictions or all labels are the same (Matthews, 1975).
     """
     if np.ptp(predicted) == 0 or np.ptp(labels) == 0:
         return 0.0

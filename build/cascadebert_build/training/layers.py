@@ -1,4 +1,4 @@
-"""A shallower model out of a deeper one: some of its layers, and everything around them."""
+"""Makes a model shallower by keeping some of its layers."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 def take_layers(model: PreTrainedModel, indices: Sequence[int]) -> None:
     """Keep the layers of the given indices, in that order, in place.
 
-    Embeddings and head stay as they are. What is left is a complete model of its own, to be
-    fine-tuned and best distilled: its upper layers have never seen what now comes to them.
+    Embeddings and head stay. The result is a complete model, to be fine-tuned and preferably
+    distilled: its layers get inputs that they were not trained on.
 
     Raises:
-        UsageError: an index is none of the model's layers, or the layers cannot be found.
+        UsageError: An index is not one of the model's layers, or the layers cannot be found.
     """
     import torch
 
@@ -26,10 +26,10 @@ def take_layers(model: PreTrainedModel, indices: Sequence[int]) -> None:
     depth = int(config.num_hidden_layers)
     if not indices or any(not 0 <= i < depth for i in indices) or len(set(indices)) != len(indices):
         raise UsageError(
-            f"layers {list(indices)}: give distinct numbers from 0 to {depth - 1}, the base has "
-            f"{depth}"
+            f"layers {list(indices)}: give distinct numbers from 0 to {depth - 1}; the base has "
+            f"{depth} layers"
         )
-    # The stack of layers is the one list of as many equal modules, whatever the family calls it.
+    # Families name the stack of layers differently. It is the only ModuleList of this length.
     stacks = [
         (parent, name, module)
         for parent in model.modules()
@@ -38,11 +38,11 @@ def take_layers(model: PreTrainedModel, indices: Sequence[int]) -> None:
     ]
     if len(stacks) != 1:
         raise UsageError(
-            f"{config.model_type}: its {depth} layers cannot be told apart from other lists; take "
-            "a base of the wanted depth"
+            f"{config.model_type} has {len(stacks)} lists of {depth} modules, so its layers cannot "
+            "be found: give a base of the wanted depth"
         )
     parent, name, stack = stacks[0]
     setattr(parent, name, torch.nn.ModuleList([stack[i] for i in indices]))
     config.num_hidden_layers = len(indices)
-    if hasattr(config, "n_layers"):  # DistilBERT's own name of it
+    if hasattr(config, "n_layers"):  # DistilBERT's name
         config.n_layers = len(indices)

@@ -1,10 +1,9 @@
-"""Training objectives of a member: what its loss is made of.
+"""Training objectives of a member: its loss, from the logits and targets of a batch.
 
-An objective sees a batch's logits and targets and gives the loss to minimise. `plain` learns the
-labels alone. `dar` (CascadeBERT, Li et al., EMNLP Findings 2021) also wants easy rows to be surer
-than hard ones, and `gatekeeper` (Rabanser et al., 2025) wants rows that the member gets wrong to
-look like guesses: both make its confidence fit for a gate. Each can be joined with distillation
-from a larger member.
+`plain` is cross-entropy. `dar` (CascadeBERT, Li et al., EMNLP Findings 2021) also asks for a higher
+confidence on easy rows than on hard ones. `gatekeeper` (Rabanser et al., 2025) pushes wrong
+predictions towards the uniform distribution. Both make the confidence more useful to a gate. Each
+can be combined with distillation from a larger member.
 """
 
 from __future__ import annotations
@@ -19,13 +18,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Targets:
-    """What the rows of a batch are, besides their tokens.
+    """The targets of a batch.
 
     Attributes:
-        labels: indices, shape (rows,).
-        hard: whether models that did not train on a row mostly get it wrong, bool of shape
-            (rows,); None where nobody said.
-        teacher_logits: of a larger member, shape (rows, n_labels); None without one.
+        labels: Indices, shape (rows,).
+        hard: Whether a row is hard (see difficulty.py), bool of shape (rows,); None: not known.
+        teacher_logits: Of a larger member, shape (rows, n_labels); None: no distillation.
     """
 
     labels: torch.Tensor
@@ -33,7 +31,7 @@ class Targets:
     teacher_logits: torch.Tensor | None = None
 
 
-# Loss of a batch, a scalar, from logits (rows, n_labels) and targets.
+# The scalar loss of a batch from logits (rows, n_labels) and targets.
 Objective = Callable[["torch.Tensor", Targets], "torch.Tensor"]
 
 
@@ -42,11 +40,11 @@ class ObjectiveConfig:
     """Constants of the objectives; the defaults are those of the papers' scripts.
 
     Attributes:
-        margin: DAR: easy rows shall be surer than hard ones by this.
-        weight: DAR: of the regulariser beside the cross-entropy.
-        alpha: Gatekeeper: share of the loss that right rows have; 1 is plain training on them.
-        distill_weight: of distillation in the whole loss, 0 to 1.
-        distill_temperature: of teacher and student in it.
+        margin: DAR: by how much the confidence of easy rows should exceed that of hard rows.
+        weight: DAR: weight of the regulariser; the cross-entropy has weight 1.
+        alpha: Gatekeeper: weight of correctly predicted rows; wrong ones have 1 - alpha.
+        distill_weight: Share of distillation in the whole loss, 0 to 1.
+        distill_temperature: Of teacher and student.
     """
 
     margin: float = 0.5
@@ -68,11 +66,11 @@ def difficulty_aware(
 ) -> torch.Tensor:
     """CE + weight * mean_i max(0, margin - (c_easy,i - c_hard,j(i))), c the largest probability.
 
-    Each easy row of the batch is held against a hard one, drawn with replacement. Without rows of
-    both kinds there is nothing to hold against, and the regulariser is 0.
+    Each easy row is compared with a hard row of the batch, drawn with replacement. In a batch
+    without rows of both kinds the regulariser is 0.
 
     Raises:
-        ValueError: the targets say nothing of difficulty.
+        ValueError: The targets have no difficulty.
     """
     import torch
 
@@ -88,10 +86,9 @@ def difficulty_aware(
 
 
 def gatekeeper(logits: torch.Tensor, targets: Targets, alpha: float) -> torch.Tensor:
-    """Alpha * CE over the right rows + (1 - alpha) * KL(p || uniform) over the wrong ones.
+    """Alpha * CE over correct rows + (1 - alpha) * KL(p || uniform) over wrong rows.
 
-    Both are sums over their rows divided by the rows of the batch, so a batch that is all right
-    learns its labels alone.
+    Both sums are divided by the number of all rows in the batch.
     """
     import torch
 
@@ -108,7 +105,7 @@ def distillation(logits: torch.Tensor, targets: Targets, temperature: float) -> 
     """T^2 KL(teacher || student), both at temperature T (Hinton et al., 2015).
 
     Raises:
-        ValueError: the targets have no teacher's logits.
+        ValueError: The targets have no teacher's logits.
     """
     import torch
 
@@ -131,12 +128,12 @@ def objective_from_name(
     """The loss of a training.
 
     Args:
-        name: one of `OBJECTIVES`.
-        config: constants; None: the defaults.
-        distilled: join it with distillation.
+        name: One of `OBJECTIVES`.
+        config: Constants; None: the defaults.
+        distilled: Add distillation.
 
     Raises:
-        ValueError: there is no such objective.
+        ValueError: There is no such objective.
     """
     constants = config or ObjectiveConfig()
 
@@ -147,11 +144,11 @@ def objective_from_name(
             return gatekeeper(logits, targets, constants.alpha)
         return cross_entropy(logits, targets)
 
-    def joined(logits: torch.Tensor, targets: Targets) -> torch.Tensor:
+    def with_distillation(logits: torch.Tensor, targets: Targets) -> torch.Tensor:
         share = constants.distill_weight
         of_teacher = distillation(logits, targets, constants.distill_temperature)
         return (1 - share) * base(logits, targets) + share * of_teacher
 
     if name not in OBJECTIVES:
         raise ValueError(f"unknown objective {name!r}: give one of {', '.join(OBJECTIVES)}")
-    return joined if distilled else base
+    return with_distillation if distilled else base

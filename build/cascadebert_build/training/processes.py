@@ -1,4 +1,4 @@
-"""The processes of one training, where torchrun or `accelerate launch` started several."""
+"""The processes of one training, if torchrun or `accelerate launch` started several."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import os
 
 
 def count() -> int:
-    """How many there are; 1 where nobody started several."""
+    """The number of processes."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def is_first() -> bool:
-    """Whether this is the one that writes and reports."""
+    """Whether this process writes and reports."""
     return os.environ.get("RANK", "0") == "0"
 
 
 def wait_for_all() -> None:
-    """Go on once every process has come here."""
+    """Wait until every process has called this."""
     if count() > 1:
         import torch
         from accelerate import PartialState

@@ -1,4 +1,4 @@
-"""The folder of a training that is under way: its checkpoints, and whose they are.
+"""The folder of a running training: its checkpoints, and the key of the training.
 
 ::
 
@@ -22,12 +22,12 @@ _BEST = "best_model_checkpoint"
 
 
 def partial_folder(output: Path) -> Path:
-    """Where the training of `output` keeps its checkpoints: beside it, absolute."""
+    """The absolute folder for the checkpoints of a training, beside its output."""
     return output.resolve().with_name(f"{output.resolve().name}.partial")
 
 
 def last_checkpoint(folder: Path) -> Path | None:
-    """The checkpoint with the most steps among those that were written to the end."""
+    """The completely written checkpoint with the most steps."""
     steps = {
         int(step): path
         for path in folder.glob("checkpoint-*")
@@ -37,14 +37,14 @@ def last_checkpoint(folder: Path) -> Path | None:
 
 
 def interrupted_checkpoint(folder: Path, key: str) -> Path | None:
-    """The checkpoint from which a training goes on; None where it begins. Changes nothing.
+    """The checkpoint to resume from, or None to start from the beginning. Changes nothing.
 
     Args:
-        folder: of `partial_folder`.
-        key: of the training that wants to go on.
+        folder: The result of `partial_folder`.
+        key: The key of the training that is about to run.
 
     Raises:
-        UsageError: the folder has another training's checkpoints, or other files.
+        UsageError: The folder has another training's checkpoints, or other files.
     """
     if not folder.exists():
         return None
@@ -54,7 +54,7 @@ def interrupted_checkpoint(folder: Path, key: str) -> Path | None:
     last = last_checkpoint(folder)
     if mark is None and any(not path.name.startswith(".") for path in folder.iterdir()):
         raise UsageError(
-            f"{folder} has files, but not those of a training: move them away, or give another "
+            f"{folder} has files that are not of a training: move them away, or give another "
             "output folder"
         )
     if mark is not None and mark.get("key") != key and last is not None:
@@ -66,13 +66,13 @@ def interrupted_checkpoint(folder: Path, key: str) -> Path | None:
 
 
 def begin_partial(folder: Path, key: str) -> None:
-    """Make the folder fit for the training: marked, and without checkpoints that are half there."""
+    """Prepare the folder: write the key and delete incomplete checkpoints."""
     folder.mkdir(parents=True, exist_ok=True)
     for path in folder.glob("checkpoint-*"):
         if not _is_whole(path):
             shutil.rmtree(path)
             continue
-        # transformers notes the best checkpoint with its whole path, and the folder may have moved.
+        # transformers stores the best checkpoint by its absolute path; the folder may have moved.
         state = read_json(path / _STATE) or {}
         best = state.get(_BEST)
         if best is not None and Path(best) != folder / Path(best).name:

@@ -1,4 +1,4 @@
-"""The order of the rows of an epoch: little padding, and hard rows in every batch."""
+"""The order of rows in an epoch: little padding, and hard rows in every batch."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-# Batches whose rows are sorted by length together: enough for batches of like rows, few enough
-# that an epoch is still in random order.
+# Number of batches whose rows are sorted by length together: enough for batches of similar length,
+# few enough to keep the epoch in random order.
 _BATCHES_TOGETHER = 32
 
 
@@ -20,25 +20,24 @@ def epoch_order(
 ) -> list[int]:
     """Indices of all rows, each once; consecutive `batch_size` of them are a batch.
 
-    Rows of like length share a batch, as with Trainer's `group_by_length`. Where it is known which
-    rows are hard, every batch gets its share of them (or they are as evenly spread as they can be,
-    where there are fewer hard rows than batches).
+    Rows of similar length share a batch, as with Trainer's `group_by_length`. If `hard` is given,
+    hard rows are spread evenly over the batches.
 
     Args:
-        lengths: tokens of each row.
-        batch_size: rows in a batch.
-        rng: of the order.
-        hard: shape (n,).
+        lengths: Tokens of each row.
+        batch_size: Rows in a batch.
+        rng: Decides the order.
+        hard: Whether a row is hard, shape (n,).
     """
     shuffled = rng.permutation(len(lengths))
     batches: list[NDArray[np.intp]] = []
-    # A whole number of batches at a time, each group with its share of the hard rows.
+    # Each group is a whole number of batches, with its share of the hard rows.
     spread = _evenly_mixed(shuffled, hard)
     for group in _groups(spread, batch_size * _BATCHES_TOGETHER):
         by_length = group[np.argsort(-np.asarray(lengths)[group], kind="stable")]
         mixed = _evenly_mixed(by_length, hard)
         batches += list(_groups(mixed, batch_size))
-    # The last batch may be short, and stays where it is.
+    # The last batch may be short and stays last.
     full = [batch for batch in batches if len(batch) == batch_size]
     rest = [batch for batch in batches if len(batch) < batch_size]
     order = [full[i] for i in rng.permutation(len(full))] + rest
@@ -46,11 +45,11 @@ def epoch_order(
 
 
 def _evenly_mixed(rows: NDArray[np.intp], hard: NDArray[np.bool_] | None) -> NDArray[np.intp]:
-    """Easy and hard rows, each in their order, at even distances from one another."""
+    """Easy and hard rows mixed at even distances; each kind keeps its order."""
     if hard is None:
         return rows
     kinds = [rows[~hard[rows]], rows[hard[rows]]]
-    # Row i of k comes to (i + 1/2) / k of the way.
+    # Row i of the k rows of a kind goes to the position (i + 1/2) / k, from 0 to 1.
     places = np.concatenate([(np.arange(len(kind)) + 0.5) / max(1, len(kind)) for kind in kinds])
     return np.concatenate(kinds)[np.argsort(places, kind="stable")]
 

@@ -1,36 +1,27 @@
-"""transformers' Trainer with the objectives of a cascade's members."""
+"""transformers' Trainer with the objectives of cascade members."""
 
 from __future__ import annotations
 
-import sys
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-from tqdm import tqdm
 
 from cascadebert_engine.files import read_json
 
 from ..errors import UsageError
 from . import processes
+from .callbacks import clock_callback, patience_ended, progress_callback, schedule_callback
 from .config import TrainConfig, precision_of
 from .glue import METRICS
+from .items import HARD, LABELS, ROW, TEACHER_LOGITS, Item
 from .objectives import Objective, Targets
 from .sampling import epoch_order
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast, Trainer
-
-# What a row carries beside the tensors of the model.
-LABELS = "labels"
-HARD = "hard"
-ROW = "row"  # its index in the data, for complaints
-TEACHER_LOGITS = "teacher_logits"
-
-Item = Mapping[str, Any]
 
 
 def make_trainer(
@@ -42,18 +33,71 @@ def make_trainer(
     validation: Sequence[Item],
     config: TrainConfig,
     scratch: str,
-) -> MadeTrainer:
+) -> MemberTraining:
     """A Trainer that keeps the weights of the best validation metric.
 
     Args:
-        model: with a classification head.
-        tokenizer: pads the batches.
-        objective: of the training; the validation is by accuracy.
-        train: rows with token ids, labels, their index, and what the objective needs besides.
-        validation: rows with token ids and labels.
-        config: hyperparameters.
-        scratch: folder for checkpoints, from which an interrupted training goes on.
+        model: With a classification head.
+        tokenizer: Pads the batches.
+        objective: The loss of the training.
+        train: Rows with token ids, labels, their index, and what the objective needs besides.
+        validation: Rows with token ids and labels.
+        config: Hyperparameters.
+        scratch: Folder for checkpoints, from which an interrupted training resumes.
     """
+    import transformers
+
+    trainer = _trainer_class(objective, train, config)(
+        model=model,
+        args=_arguments(config, scratch, len(train)),
+        train_dataset=cast("Any", train),
+        eval_dataset=cast("Any", validation),
+        data_collator=transformers.DataCollatorWithPadding(tokenizer),
+        compute_metrics=_metrics_of(config.metric),
+        callbacks=[schedule_callback(config)],
+    )
+    # The objective computes the loss, with the labels taken out of the model's inputs.
+    trainer.can_return_loss = False
+    trainer.label_names = [LABELS]
+    # These two print dicts on stdout, which is for results.
+    trainer.remove_callback(transformers.PrinterCallback)
+    trainer.remove_callback(transformers.ProgressCallback)
+    trainer.add_callback(progress_callback(config.metric))
+    clock = clock_callback()
+    trainer.add_callback(clock)
+    return MemberTraining(trainer, clock, config)
+
+
+@dataclass(frozen=True, slots=True)
+class MemberTraining:
+    """A Trainer with its clock.
+
+    Attributes:
+        trainer: The Trainer.
+        clock: Has `steps` and `seconds` of the training steps, without validations.
+        config: Hyperparameters.
+    """
+
+    trainer: Trainer
+    clock: Any
+    config: TrainConfig
+
+    def train(self, checkpoint: Path | None) -> None:
+        """Train to the end, from a checkpoint of the same training if there is one.
+
+        Raises:
+            UsageError: The loss or the validation's logits are not finite.
+        """
+        if checkpoint is not None:
+            state = read_json(checkpoint / "trainer_state.json") or {}
+            if patience_ended(state.get("log_history", []), self.config):
+                cast("Any", self.trainer).finish(checkpoint)
+                return
+        self.trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+
+
+def _trainer_class(objective: Objective, train: Sequence[Item], config: TrainConfig) -> Any:
+    """A Trainer with the order of rows and the loss of a member."""
     import torch
     import transformers
 
@@ -63,20 +107,24 @@ def make_trainer(
     class Order(torch.utils.data.Sampler[int]):
         """A new order for every epoch, the same for the same seed.
 
-        It asks the Trainer for the epoch: `set_epoch` does not reach a sampler that accelerate has
-        wrapped both for several processes and for a resume in mid-epoch.
+        It reads the epoch from the Trainer: `set_epoch` does not reach a sampler that accelerate
+        has wrapped for several processes and for a resume within an epoch.
         """
+
+        def __init__(self, trainer: transformers.Trainer) -> None:
+            self._trainer = trainer
 
         def __len__(self) -> int:
             return len(lengths)
 
         def __iter__(self) -> Iterator[int]:
-            rng = np.random.default_rng((config.seed, int(trainer.state.epoch or 0)))
-            return iter(epoch_order(lengths, trainer.args.train_batch_size, rng, hard))
+            epoch = int(self._trainer.state.epoch or 0)
+            rng = np.random.default_rng((config.seed, epoch))
+            return iter(epoch_order(lengths, self._trainer.args.train_batch_size, rng, hard))
 
     class MemberTrainer(transformers.Trainer):
         def _get_train_sampler(self, *_: Any, **__: Any) -> Any:
-            return Order()
+            return Order(self)
 
         def compute_loss(
             self,
@@ -95,64 +143,18 @@ def make_trainer(
                 if not torch.isfinite(loss):
                     raise UsageError(_not_finite(loss.item(), self.state.global_step, rows))
             else:
-                # The metric is accuracy; this is for the log.
+                # Only for the log: the metric chooses the weights.
                 loss = torch.nn.functional.cross_entropy(outputs.logits, targets.labels)
             return (loss, outputs) if return_outputs else loss
 
         def finish(self, checkpoint: Path) -> None:
-            """Take over a training that had ended: its history and its best weights."""
+            """Load the history and the best weights of a training that had ended."""
             self.state = transformers.TrainerState.load_from_json(
                 str(checkpoint / "trainer_state.json")
             )
             self._load_best_model()
 
-    trainer = MemberTrainer(
-        model=model,
-        args=_arguments(config, scratch, len(train)),
-        train_dataset=cast("Any", train),
-        eval_dataset=cast("Any", validation),
-        data_collator=transformers.DataCollatorWithPadding(tokenizer),
-        compute_metrics=_metrics_of(config.metric),
-        callbacks=[_course_callback(config)],
-    )
-    # Losses come from our own objective, with the labels taken out of the model's inputs.
-    trainer.can_return_loss = False
-    trainer.label_names = [LABELS]
-    # It prints dicts on stdout, which is for results.
-    trainer.remove_callback(transformers.PrinterCallback)
-    trainer.remove_callback(transformers.ProgressCallback)
-    trainer.add_callback(_progress_callback(config.metric))
-    clock = _clock_callback()
-    trainer.add_callback(clock)
-    return MadeTrainer(trainer, clock, config)
-
-
-@dataclass(frozen=True, slots=True)
-class MadeTrainer:
-    """A Trainer, and what measures it.
-
-    Attributes:
-        trainer: to run.
-        clock: has `steps` and `seconds`, of the training steps alone.
-        config: hyperparameters.
-    """
-
-    trainer: Trainer
-    clock: Any
-    config: TrainConfig
-
-    def train(self, checkpoint: Path | None) -> None:
-        """Run to the end, from a checkpoint of the same training where there is one.
-
-        Raises:
-            UsageError: the loss or the validation's logits are no longer finite.
-        """
-        if checkpoint is not None:
-            state = read_json(checkpoint / "trainer_state.json") or {}
-            if _patience_ended(state.get("log_history", []), self.config):
-                cast("Any", self.trainer).finish(checkpoint)
-                return
-        self.trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    return MemberTrainer
 
 
 def _not_finite(loss: float, step: int, rows: Any) -> str:
@@ -196,12 +198,12 @@ def _arguments(config: TrainConfig, scratch: str, n_rows: int) -> Any:
         load_best_model_at_end=True,
         metric_for_best_model=config.metric,
         logging_strategy="epoch",
-        logging_nan_inf_filter=False,  # the loss is looked at already, which waits for a GPU
-        remove_unused_columns=False,  # the objective uses what the model does not
+        logging_nan_inf_filter=False,  # compute_loss checks; this would wait for the GPU
+        remove_unused_columns=False,  # the objective uses columns that the model does not
         label_names=[LABELS],
         dataloader_pin_memory=gpu,
         report_to="none",
-        disable_tqdm=True,  # the bar is ours
+        disable_tqdm=True,  # we have our own bar
     )
 
 
@@ -210,88 +212,8 @@ def _warmup_steps(config: TrainConfig, n_rows: int) -> int:
     return round(config.warmup_ratio * config.epochs * steps_per_epoch)
 
 
-def _course_callback(config: TrainConfig) -> Any:
-    """Ends the training after validations without a better metric, and validates its last step.
-
-    Early stopping as transformers has it counts in memory, and would begin anew after a resume;
-    transformers 4 validates the last step only where the steps of a validation divide it.
-    """
-    import transformers
-
-    class Course(transformers.TrainerCallback):
-        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            if args.eval_strategy == "steps" and state.global_step >= state.max_steps:
-                control.should_evaluate = True
-
-        def on_evaluate(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            if _patience_ended(state.log_history, config):
-                control.should_training_stop = True
-
-    return Course()
-
-
-def _patience_ended(history: Sequence[Mapping[str, Any]], config: TrainConfig) -> bool:
-    name = f"eval_{config.metric}"
-    metrics = [entry[name] for entry in history if name in entry]
-    if not config.patience or not metrics:
-        return False
-    return len(metrics) - 1 - int(np.argmax(metrics)) >= config.patience
-
-
-def _clock_callback() -> Any:
-    """Counts steps and their seconds; validation and checkpoints are left out."""
-    import transformers
-
-    class Clock(transformers.TrainerCallback):
-        steps = 0
-        seconds = 0.0
-        _since = 0.0
-
-        def _restart(self, *_: Any, **__: Any) -> None:
-            self._since = time.perf_counter()
-
-        on_train_begin = on_epoch_begin = on_evaluate = on_save = _restart
-
-        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            now = time.perf_counter()
-            self.steps += 1
-            self.seconds += now - self._since
-            self._since = now
-
-    return Clock()
-
-
-def _progress_callback(metric: str) -> Any:
-    """A progress bar over the steps on terminals, and a line for every epoch."""
-    import transformers
-
-    class Progress(transformers.TrainerCallback):
-        bar: Any = None
-
-        def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            self.bar = tqdm(
-                total=state.max_steps, initial=state.global_step, desc="train", unit="step",
-                disable=None if state.is_world_process_zero else True,
-            )  # fmt: skip
-
-        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            self.bar.update(state.global_step - self.bar.n)
-
-        def on_evaluate(self, args: Any, state: Any, control: Any, **known: Any) -> None:
-            if not state.is_world_process_zero:
-                return
-            found = {n: known["metrics"][f"eval_{n}"] for n in dict.fromkeys(["accuracy", metric])}
-            text = ", ".join(f"{name} {value:.2%}" for name, value in found.items())
-            tqdm.write(f"epoch {state.epoch:g}: validation {text}", file=sys.stderr)
-
-        def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            self.bar.close()
-
-    return Progress()
-
-
 def _metrics_of(metric: str) -> Any:
-    """Accuracy, and the metric that chooses the epoch."""
+    """Accuracy and the metric that chooses the weights."""
 
     def compute(prediction: Any) -> dict[str, float]:
         logits = np.asarray(prediction.predictions)

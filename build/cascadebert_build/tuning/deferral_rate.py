@@ -1,4 +1,4 @@
-"""Thresholds that keep a deferral rate."""
+"""Thresholds for a maximum deferral rate."""
 
 from __future__ import annotations
 
@@ -14,41 +14,41 @@ from cascadebert_core.policy import Threshold
 def threshold_for_deferral_rate(confidence: NDArray[np.float32], max_rate: float) -> float:
     """The largest threshold at which at most `max_rate` of the rows are deferred.
 
-    It lies halfway between the last deferred and the first exited confidence, so that the last
-    digits of a row, which change with batch and padding, seldom decide.
+    It is halfway between the highest deferred and the lowest exiting confidence, because the last
+    digits of a confidence vary with batch and padding.
 
     Args:
-        confidence: shape (n,); NaN rows are deferred at every threshold.
-        max_rate: from 0 to 1.
+        confidence: Shape (n,). NaN rows are deferred at every threshold.
+        max_rate: From 0 to 1.
 
     Returns:
         A float32 value from 0 to 1.
     """
     finite = np.sort(confidence[np.isfinite(confidence)])
-    # Rounded up by less than one row's worth, or 0.29 * 100 would allow 28 rows.
+    # The small term corrects rounding: 0.29 * 100 is below 29.
     budget = math.floor(max_rate * len(confidence) + 1e-9) - (len(confidence) - len(finite))
     if budget <= 0:
         return 0.0
     if budget >= len(finite):
         return 1.0
     exited = finite[budget]
-    deferred = finite[finite < exited]  # ties of the first exited row exit with it
+    deferred = finite[finite < exited]  # rows tied with the first exiting one exit too
     if not len(deferred):
         return 0.0
     halfway = np.float32((float(deferred[-1]) + float(exited)) / 2)
-    # Neighbouring float32 values have nothing between them; a tie with the lower one defers it.
+    # Adjacent float32 values have no value between them; the lower one, as threshold, is deferred.
     return float(halfway if deferred[-1] <= halfway < exited else deferred[-1])
 
 
 def thresholds_for_deferral_rates(
     confidence: NDArray[np.float32], max_rates: Sequence[float]
 ) -> tuple[Threshold, ...]:
-    """Thresholds stage by stage, each on the rows that the earlier ones deferred.
+    """Thresholds stage by stage, each on the rows that the earlier stages deferred.
 
     Args:
-        confidence: of every stage but the last for every row, shape (n, n_stages - 1).
-        max_rates: for each of these stages, the largest share of the rows that reach it which it
-            may defer.
+        confidence: Of every stage but the last for every row, shape (n, n_stages - 1).
+        max_rates: For each of these stages, the largest share of the rows reaching it that it may
+            defer.
     """
     reaching = np.ones(len(confidence), dtype=bool)
     thresholds: list[Threshold] = []

@@ -1,14 +1,14 @@
-"""Thresholds that keep a promise, and the evidence for it.
+"""Thresholds that keep a guarantee, and the evidence for it.
 
-A promise limits the mean of a loss over the inputs that will come, with a stated confidence. The
-thresholds are chosen on held-out rows by fixed-sequence testing (Learn-then-Test, Angelopoulos et
-al., 2021): settings are tried from the safest to the loosest, each is tested at the full level, and
-the last one before the first failure is taken. Whatever the data, a setting that breaks the promise
-is taken with probability at most 1 - confidence.
+A guarantee limits the mean of a loss over future inputs, with a stated confidence. Thresholds are
+chosen on held-out rows by fixed-sequence testing (Learn-then-Test, Angelopoulos et al., 2021):
+settings are tested from the safest to the loosest, each at the full level, and the last one before
+the first failure is chosen. For any data, the probability of choosing a setting that breaks the
+guarantee is at most 1 - confidence.
 
-With one threshold and a loss that can only grow as more rows exit, every threshold may be tried in
-turn (Bates et al., JACM 2021: the sequence need not be known beforehand). Everywhere else the
-sequence comes from other rows: settings on the frontier of cost and loss there (Pareto testing,
+With one threshold and a loss that only grows as more rows exit, all thresholds can be tested in
+turn (Bates et al., JACM 2021: the sequence need not be fixed in advance). In all other cases other
+rows choose the sequence: settings on their Pareto frontier of cost and loss (Pareto testing,
 Laufer-Goldenberg et al., ICLR 2023).
 """
 
@@ -26,15 +26,16 @@ from cascadebert_core.guarantee import DISAGREEMENT, Guarantee
 from ..errors import UsageError
 from .risk import betting_p_value, binomial_p_value, binomial_upper_bound, signed_stakes, smallest_n
 
-# Settings that are tried one after the other where other rows choose the sequence.
+# Length of the sequence of settings that other rows choose.
 MAX_SETTINGS = 200
 
 
 def rows_needed(guarantee: Guarantee) -> int:
-    """The fewest rows that can show a guarantee, if not one of them is a loss.
+    """The fewest rows that can show a guarantee, if none of them is a loss.
 
-    For an accuracy drop these are rows on which nothing is won or lost. Answers that the cascade
-    wins over the last member could show it with fewer, but a plan should not count on them.
+    For an accuracy drop, cascade and last member are equally right on all of these rows. Fewer rows
+    could be enough if the cascade is right where the last member is wrong, but a plan should not
+    count on it.
     """
     n = smallest_n(guarantee.limit, guarantee.delta)
     if guarantee.kind == DISAGREEMENT:
@@ -46,13 +47,13 @@ def rows_needed(guarantee: Guarantee) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Answers:
-    """What the stages say of n rows.
+class Predictions:
+    """The predictions of all stages for n rows.
 
     Attributes:
-        labels: predicted by each stage, shape (n, n_stages).
-        confidence: of each stage but the last, shape (n, n_stages - 1); NaN never exits.
-        truth: shape (n,), or None where nobody knows.
+        labels: Predicted by each stage, shape (n, n_stages).
+        confidence: Of each stage but the last, shape (n, n_stages - 1). NaN never exits.
+        truth: The true labels, shape (n,), or None if they are not known.
     """
 
     labels: NDArray[np.int64]
@@ -62,18 +63,19 @@ class Answers:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def take(self, rows: NDArray[np.intp]) -> Answers:
+    def take(self, rows: NDArray[np.intp]) -> Predictions:
         """Some of the rows."""
         truth = None if self.truth is None else self.truth[rows]
-        return Answers(self.labels[rows], self.confidence[rows], truth)
+        return Predictions(self.labels[rows], self.confidence[rows], truth)
 
     def losses(self, kind: str) -> NDArray[np.int8]:
-        """Loss of a row if it exits at a stage, shape (n, n_stages); 0 at the last.
+        """The loss of each row if it exits at a stage, shape (n, n_stages); 0 at the last stage.
 
-        1 or 0 for `DISAGREEMENT`; 1, 0 or -1 (an answer won) for `ACCURACY_DROP`.
+        For `DISAGREEMENT` it is 1 or 0. For `ACCURACY_DROP` it is 1 if only the last stage is
+        right, -1 if only this stage is right, else 0.
 
         Raises:
-            UsageError: an accuracy drop without labels.
+            UsageError: The kind is an accuracy drop, and there are no labels.
         """
         last = self.labels[:, -1:]
         if kind == DISAGREEMENT:
@@ -81,16 +83,16 @@ class Answers:
         if self.truth is None:
             raise UsageError(
                 "max_accuracy_drop needs labelled rows: name the label column in [data], or "
-                "promise max_disagreement, which needs none"
+                "give max_disagreement, which needs no labels"
             )
         right = self.labels == self.truth[:, None]
         return right[:, -1:].astype(np.int8) - right.astype(np.int8)
 
     def exits(self, thresholds: NDArray[np.float32]) -> NDArray[np.intp]:
-        """Stage at which each row exits, shape (n,).
+        """The stage at which each row exits, shape (n,).
 
         Args:
-            thresholds: shape (n_stages - 1,), or (n_stages - 1, n_labels) where they differ by the
+            thresholds: Shape (n_stages - 1,), or (n_stages - 1, n_labels) if they differ by the
                 label that a stage predicts.
         """
         limits = np.asarray(thresholds, dtype=np.float32)
@@ -105,17 +107,17 @@ class Answers:
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
-    """Thresholds, and why they keep a promise.
+class CertifiedThresholds:
+    """Thresholds, and the evidence that they keep a guarantee.
 
     Attributes:
-        thresholds: shape (n_stages - 1,) or (n_stages - 1, n_labels).
-        n: rows that they were tested on.
-        observed: mean loss there.
-        bound: of the mean over all inputs at the promised confidence; for an accuracy drop the
-            limit itself, which is what was tested.
-        method: of the test.
-        tried: settings that were tested.
+        thresholds: Shape (n_stages - 1,) or (n_stages - 1, n_labels).
+        n: Number of rows that they were tested on.
+        observed: The mean loss on these rows.
+        bound: Upper bound of the mean loss over all inputs at the guarantee's confidence. For an
+            accuracy drop it is the limit, since that is what the test shows.
+        method: The name of the test.
+        tried: Number of settings that were tested.
     """
 
     thresholds: NDArray[np.float32]
@@ -127,46 +129,46 @@ class Kept:
 
     @property
     def defers_everything(self) -> bool:
-        """Whether nothing but the last member could be promised."""
+        """Whether only the last member predictions: no setting passed the test."""
         return bool((self.thresholds >= 1).all())
 
 
 def check_enough_rows(guarantee: Guarantee, n: int) -> None:
-    """Refuse a promise that these many rows could not show.
+    """Refuse a guarantee that n rows cannot show.
 
     Raises:
-        UsageError: with the number that it takes.
+        UsageError: The message has the number of rows that are needed.
     """
     needed = rows_needed(guarantee)
     if n < needed:
         loss = "loss" if guarantee.kind == DISAGREEMENT else "answer won or lost"
         raise UsageError(
-            f"{n} rows are left to test thresholds on, and to promise {guarantee} takes at least "
-            f"{needed}, without a single {loss} among them: give more held-out rows, "
-            "a higher limit or a lower confidence"
+            f"{n} rows are left to test thresholds on, and the guarantee of {guarantee} needs at "
+            f"least {needed}, without a single {loss} among them: give more held-out rows, a "
+            "higher limit or a lower confidence"
         )
 
 
-def keep_by_scan(guarantee: Guarantee, answers: Answers) -> Kept:
-    """The loosest threshold of a two-stage cascade that keeps a promise of disagreement.
+def certify_by_scan(guarantee: Guarantee, predictions: Predictions) -> CertifiedThresholds:
+    """The loosest threshold of a two-stage cascade that keeps a guarantee of disagreement.
 
-    Every threshold between two confidences is tried, from the one that defers everything on.
+    Every threshold between two confidences is tested, starting with the one that defers all rows.
 
     Args:
-        guarantee: of the kind `DISAGREEMENT`, whose loss can only grow as more rows exit.
-        answers: of two stages over the rows to test on.
+        guarantee: Of the kind `DISAGREEMENT`, whose loss only grows as more rows exit.
+        predictions: Of two stages for the rows to test on.
 
     Raises:
-        UsageError: there are too few rows.
+        UsageError: There are too few rows.
     """
-    n = len(answers)
+    n = len(predictions)
     check_enough_rows(guarantee, n)
-    confidence = answers.confidence[:, 0]
+    confidence = predictions.confidence[:, 0]
     order = np.argsort(-confidence, kind="stable")
     order = order[np.isfinite(confidence[order])]  # the others never exit
     ordered = confidence[order]
-    lost = np.cumsum(answers.losses(DISAGREEMENT)[order, 0])
-    # A threshold parts neighbours of different confidence: after so many rows that exit.
+    lost = np.cumsum(predictions.losses(DISAGREEMENT)[order, 0])
+    # A threshold separates rows of different confidence: possible numbers of rows that exit.
     last_of_group = np.append(ordered[:-1] != ordered[1:], [True] * min(1, len(ordered)))
     counts = np.flatnonzero(last_of_group) + 1
     p_values = binomial_p_value(lost[counts - 1], n, guarantee.limit)
@@ -174,7 +176,7 @@ def keep_by_scan(guarantee: Guarantee, answers: Answers) -> Kept:
     n_kept = int(failed[0]) if failed.size else len(counts)
     exiting = int(counts[n_kept - 1]) if n_kept else 0
     losses = int(lost[exiting - 1]) if exiting else 0
-    return Kept(
+    return CertifiedThresholds(
         np.array([_threshold_after(ordered, exiting)], dtype=np.float32),
         n,
         losses / n,
@@ -184,36 +186,36 @@ def keep_by_scan(guarantee: Guarantee, answers: Answers) -> Kept:
     )
 
 
-def keep_along(
+def certify_in_order(
     guarantee: Guarantee,
-    answers: Answers,
+    predictions: Predictions,
     settings: Sequence[NDArray[np.float32]],
     cost: Callable[[NDArray[np.intp]], float],
     seed: int = 0,
-) -> Kept:
-    """The cheapest of some settings that keeps a promise, tested one after the other.
+) -> CertifiedThresholds:
+    """The cheapest of the settings that keep a guarantee, tested one after the other.
 
     Args:
-        guarantee: of either kind.
-        answers: over the rows to test on, none of which chose the settings.
-        settings: thresholds, the safest first; see `frontier`.
-        cost: of rows that exit at given stages, mean.
-        seed: of the rows' order, which the bets of an accuracy drop are laid in.
+        guarantee: Of either kind.
+        predictions: For the rows to test on. None of these rows may have chosen the settings.
+        settings: Thresholds, the safest first; see `pareto_frontier`.
+        cost: The mean cost of the rows, given the stage at which each exits.
+        seed: Of the order of the rows, which the betting test of an accuracy drop depends on.
 
     Raises:
-        UsageError: there are too few rows.
+        UsageError: There are too few rows.
     """
-    n = len(answers)
+    n = len(predictions)
     check_enough_rows(guarantee, n)
-    losses = answers.losses(guarantee.kind)
+    losses = predictions.losses(guarantee.kind)
     order = np.random.default_rng(seed).permutation(n)
     rows = np.arange(n)
     everything = np.full_like(settings[0], 1.0)
-    best, observed, best_cost = everything, 0.0, cost(np.full(n, answers.labels.shape[1] - 1))
+    best, observed, best_cost = everything, 0.0, cost(np.full(n, predictions.labels.shape[1] - 1))
     tried = 0
     for thresholds in settings:
         tried += 1
-        exits = answers.exits(thresholds)
+        exits = predictions.exits(thresholds)
         found = losses[rows, exits]
         if _p_value(guarantee, found[order]) > guarantee.delta:
             break
@@ -226,40 +228,40 @@ def keep_along(
     else:
         bound = guarantee.limit
         method = "betting on a signed loss, settings in the order of other rows"
-    return Kept(best, n, observed, bound, method, tried)
+    return CertifiedThresholds(best, n, observed, bound, method, tried)
 
 
-def frontier(
+def pareto_frontier(
     guarantee: Guarantee,
-    answers: Answers,
+    predictions: Predictions,
     candidates: Sequence[NDArray[np.float32]],
     cost: Callable[[NDArray[np.intp]], float],
 ) -> list[NDArray[np.float32]]:
-    """Settings worth testing, the safest first, by rows that will not test them.
+    """The settings to test, the safest first, chosen on other rows than those of the test.
 
-    Those on the frontier of mean loss and mean cost: nothing is both safer and cheaper.
+    No candidate has both a smaller mean loss and a smaller mean cost than one of these settings.
 
     Args:
-        guarantee: what will be tested.
-        answers: over other rows than those of the test.
-        candidates: thresholds.
-        cost: of rows that exit at given stages, mean.
+        guarantee: What will be tested.
+        predictions: For other rows than those of the test.
+        candidates: Thresholds.
+        cost: The mean cost of the rows, given the stage at which each exits.
 
     Returns:
         At most `MAX_SETTINGS`, evenly thinned.
     """
-    rows = np.arange(len(answers))
-    losses = answers.losses(guarantee.kind)
+    rows = np.arange(len(predictions))
+    losses = predictions.losses(guarantee.kind)
     measured: list[tuple[float, float, int]] = []
     for i, thresholds in enumerate(candidates):
-        exits = answers.exits(thresholds)
+        exits = predictions.exits(thresholds)
         measured.append((float(losses[rows, exits].mean()), cost(exits), i))
     kept: list[int] = []
     cheapest = np.inf
-    for _, its_cost, i in sorted(measured):
-        if its_cost < cheapest:
+    for _, mean_cost, i in sorted(measured):
+        if mean_cost < cheapest:
             kept.append(i)
-            cheapest = its_cost
+            cheapest = mean_cost
     picks = np.unique(np.linspace(0, len(kept) - 1, min(MAX_SETTINGS, len(kept))).astype(int))
     return [candidates[kept[i]] for i in picks]
 
@@ -273,10 +275,10 @@ def _p_value(guarantee: Guarantee, losses: NDArray[Any]) -> float:
 
 
 def _threshold_after(ordered: NDArray[np.float32], exiting: int) -> float:
-    """A float32 below the first `exiting` of descending confidences and not below the next.
+    """A float32 threshold at which the first `exiting` of descending confidences exit.
 
-    Halfway, where there is anything between them: the last digits of a confidence change with
-    batch and padding, and should seldom decide.
+    It is halfway to the next confidence, because the last digits of a confidence vary with batch
+    and padding.
     """
     if exiting == 0:
         return 1.0

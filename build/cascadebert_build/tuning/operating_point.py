@@ -1,4 +1,4 @@
-"""An operating point: thresholds for one goal, and what is known of them."""
+"""Chooses the thresholds of an operating point for its goal."""
 
 from __future__ import annotations
 
@@ -16,44 +16,53 @@ from cascadebert_core.policy import Threshold
 
 from ..config.goals import Goal
 from ..errors import UsageError
-from .guarantee import Answers, Kept, check_enough_rows, frontier, keep_along, keep_by_scan
+from .deferral_rate import thresholds_for_deferral_rates
+from .guarantee import (
+    CertifiedThresholds,
+    Predictions,
+    certify_by_scan,
+    certify_in_order,
+    check_enough_rows,
+    pareto_frontier,
+)
 from .row_split import RowSplit
 
-# Settings that the design rows look through.
+# Number of candidate settings, and the most levels of one threshold.
 _CANDIDATES = 4096
 _FINEST = 128
+# More design rows order the settings no better.
 _DESIGN_ROWS = 5000
-# Thresholds that are searched together: a few levels of each.
+# The most thresholds in one grid; with more, each would have too few levels.
 _MOST_AXES = 6
 
 
 @dataclass(frozen=True)
-class Population:
-    """The held-out rows as the search sees them.
+class TuningRows:
+    """The held-out rows that choose thresholds.
 
     Attributes:
-        answers: of all stages to all rows.
-        cost: milliseconds of each row in each stage, shape (n, n_stages).
-        split: which rows answer which question.
-        n_labels: of the policy.
+        predictions: Of all stages for all rows.
+        cost: Milliseconds of each row in each stage, shape (n, n_stages).
+        split: The purpose of each row.
+        n_labels: Number of labels of the policy.
     """
 
-    answers: Answers
+    predictions: Predictions
     cost: NDArray[np.float64]
     split: RowSplit
     n_labels: int
 
     @cached_property
     def cost_up_to(self) -> NDArray[np.float64]:
-        """Milliseconds of each row up to and with each stage, shape (n, n_stages)."""
+        """Milliseconds of each row from the first stage to each stage, shape (n, n_stages)."""
         return np.cumsum(self.cost, axis=1)
 
     def mean_cost(self, rows: NDArray[np.intp], exits: NDArray[np.intp]) -> float:
-        """Milliseconds a row: the stages up to the one that each row exits at."""
+        """Mean milliseconds a row, given the stage at which each row exits."""
         return float(self.cost_up_to[rows, exits].mean())
 
     def mean_cost_alone(self, rows: NDArray[np.intp]) -> float:
-        """Milliseconds a row of the last member alone."""
+        """Mean milliseconds a row of the last member alone."""
         return float(self.cost[rows, -1].mean())
 
 
@@ -62,8 +71,8 @@ class OperatingPoint:
     """Thresholds and their certificate.
 
     Attributes:
-        thresholds: one for every stage but the last.
-        certificate: for policy.json: goal, test, rows, what was observed, and the bound.
+        thresholds: One for every stage but the last.
+        certificate: For policy.json: goal, test, number of rows, observed loss, and its bound.
     """
 
     thresholds: tuple[Threshold, ...]
@@ -71,18 +80,18 @@ class OperatingPoint:
 
 
 def choose_operating_point(
-    goal: Goal, population: Population, *, per_label: bool = False
+    goal: Goal, population: TuningRows, *, per_label: bool = False
 ) -> OperatingPoint:
-    """Thresholds that meet a goal, as cheaply as they can.
+    """Choose the cheapest thresholds that meet a goal.
 
     Args:
-        goal: a promise or a budget.
-        population: the held-out rows.
-        per_label: let a threshold differ by the label that a stage predicts; promises only.
+        goal: A guarantee or a budget.
+        population: The held-out rows.
+        per_label: Let a threshold differ by the label that a stage predicts; guarantees only.
 
     Raises:
-        UsageError: too few rows, no labels where they are needed, or a budget that not even the
-            first stage alone meets.
+        UsageError: There are too few rows, labels are missing, or not even the first stage alone
+            meets a budget.
     """
     if goal.guarantee is not None:
         kept, rows = _keep(goal.guarantee, population, per_label=per_label)
@@ -104,56 +113,58 @@ def choose_operating_point(
         thresholds = _within_budget(goal, population, rows)
         certificate = {
             "budget": {"kind": goal.kind, "limit": goal.limit},
-            "method": "chosen on these very rows; promises nothing about the answers",
+            "method": "chosen on these rows; guarantees nothing about the answers",
             "n": len(rows),
         }
     return OperatingPoint(thresholds, certificate | _description(population, thresholds, rows))
 
 
 def _keep(
-    guarantee: Guarantee, population: Population, *, per_label: bool
-) -> tuple[Kept, NDArray[np.intp]]:
-    answers, split = population.answers, population.split
-    n_thresholds = answers.confidence.shape[1]
+    guarantee: Guarantee, population: TuningRows, *, per_label: bool
+) -> tuple[CertifiedThresholds, NDArray[np.intp]]:
+    predictions, split = population.predictions, population.split
+    n_thresholds = predictions.confidence.shape[1]
     if guarantee.kind == DISAGREEMENT and n_thresholds == 1 and not per_label:
-        return keep_by_scan(guarantee, answers.take(split.thresholds)), split.thresholds
-    # Enough of them to order settings by; more would only take longer.
+        return certify_by_scan(guarantee, predictions.take(split.thresholds)), split.thresholds
     check_enough_rows(guarantee, len(split.test) if len(split.design) else 0)
     design = split.design[:: -(-len(split.design) // _DESIGN_ROWS) or 1]
     test = split.test
-    settings = frontier(
+    settings = pareto_frontier(
         guarantee,
-        answers.take(design),
-        _candidates(answers.take(design), population.n_labels if per_label else 1),
+        predictions.take(design),
+        _candidates(predictions.take(design), population.n_labels if per_label else 1),
         lambda exits: population.mean_cost(design, exits),
     )
-    kept = keep_along(
+    kept = certify_in_order(
         guarantee,
-        answers.take(test),
+        predictions.take(test),
         settings,
         lambda exits: population.mean_cost(test, exits),
     )
     return kept, test
 
 
-def _candidates(answers: Answers, n_labels: int) -> list[NDArray[np.float32]]:
-    """A grid of thresholds over quantiles of the confidences, the safest setting in it.
+def _candidates(predictions: Predictions, n_labels: int) -> list[NDArray[np.float32]]:
+    """A grid of thresholds at quantiles of the confidences; it contains the safest setting.
 
     Returns:
-        Arrays of shape (n_thresholds,), or (n_thresholds, n_labels) with several labels.
+        Arrays of shape (n_thresholds,), or (n_thresholds, n_labels) if `n_labels` is above 1.
+
+    Raises:
+        UsageError: There are too many thresholds for a grid.
     """
-    n_thresholds = answers.confidence.shape[1]
+    n_thresholds = predictions.confidence.shape[1]
     n_axes = n_thresholds * n_labels
     if n_axes > _MOST_AXES:
         raise UsageError(
             f"per_label = true with {n_labels} labels and {n_thresholds + 1} stages makes "
-            f"{n_axes} thresholds, more than the {_MOST_AXES} that are searched together: leave "
+            f"{n_axes} thresholds, more than the {_MOST_AXES} that can be searched together: leave "
             "per_label out"
         )
     per_axis = max(2, min(_FINEST, int(_CANDIDATES ** (1 / n_axes)) - 2))
     axes: list[NDArray[np.float32]] = []
     for stage in range(n_thresholds):
-        finite = answers.confidence[:, stage][np.isfinite(answers.confidence[:, stage])]
+        finite = predictions.confidence[:, stage][np.isfinite(predictions.confidence[:, stage])]
         levels = np.quantile(finite, np.linspace(0, 1, per_axis)) if finite.size else np.zeros(0)
         axis = np.unique(np.concatenate([[0.0], levels, [1.0]]).astype(np.float32))
         axes += [axis] * n_labels
@@ -162,21 +173,19 @@ def _candidates(answers: Answers, n_labels: int) -> list[NDArray[np.float32]]:
 
 
 def _within_budget(
-    goal: Goal, population: Population, rows: NDArray[np.intp]
+    goal: Goal, population: TuningRows, rows: NDArray[np.intp]
 ) -> tuple[Threshold, ...]:
-    from .deferral_rate import thresholds_for_deferral_rates
-
-    answers = population.answers.take(rows)
+    predictions = population.predictions.take(rows)
     if goal.kind == DEFERRAL_RATE:
-        rates = goal.rates(answers.confidence.shape[1])
-        return thresholds_for_deferral_rates(answers.confidence, rates)
+        rates = goal.rates(predictions.confidence.shape[1])
+        return thresholds_for_deferral_rates(predictions.confidence, rates)
     alone = population.mean_cost_alone(rows)
     (limit,) = goal.rates(1)
     most = limit if goal.kind == COST else alone / limit
-    n_thresholds = answers.confidence.shape[1]
-    # Rows without a finite logit exit nowhere but at the end, whatever the threshold.
+    n_thresholds = predictions.confidence.shape[1]
+    # Rows with a NaN or infinite logit still exit only at the last stage.
     loosest = np.zeros(n_thresholds, dtype=np.float32)
-    cheapest = population.mean_cost(rows, answers.exits(loosest))
+    cheapest = population.mean_cost(rows, predictions.exits(loosest))
     if cheapest > most:
         raise UsageError(
             f"{goal} cannot be met: the cascade takes at least {cheapest:.3g} ms a row and the "
@@ -184,30 +193,32 @@ def _within_budget(
             "possible with these members"
         )
     settings = [
-        s for s in _candidates(answers, 1) if population.mean_cost(rows, answers.exits(s)) <= most
+        s
+        for s in _candidates(predictions, 1)
+        if population.mean_cost(rows, predictions.exits(s)) <= most
     ]
-    losses = answers.losses(DISAGREEMENT)
+    losses = predictions.losses(DISAGREEMENT)
     index = np.arange(len(rows))
-    # The fewest other answers; of those, the cheapest.
+    # The smallest disagreement; among equals, the cheapest.
     best = min(
         settings,
         key=lambda s: (
-            losses[index, answers.exits(s)].mean(),
-            population.mean_cost(rows, answers.exits(s)),
+            losses[index, predictions.exits(s)].mean(),
+            population.mean_cost(rows, predictions.exits(s)),
         ),
     )
     return _as_thresholds(best)
 
 
 def _description(
-    population: Population, thresholds: Sequence[Threshold], rows: NDArray[np.intp]
+    population: TuningRows, thresholds: Sequence[Threshold], rows: NDArray[np.intp]
 ) -> dict[str, Any]:
-    """What the thresholds do on the rows that chose them: for people, none of it promised."""
-    answers = population.answers.take(rows)
-    exits = answers.exits(_as_array(thresholds))
-    n_stages = answers.labels.shape[1]
+    """What the thresholds do on the rows that chose them; none of it is guaranteed."""
+    predictions = population.predictions.take(rows)
+    exits = predictions.exits(_as_array(thresholds))
+    n_stages = predictions.labels.shape[1]
     cost, alone = population.mean_cost(rows, exits), population.mean_cost_alone(rows)
-    differing = int(answers.losses(DISAGREEMENT)[np.arange(len(rows)), exits].sum())
+    differing = int(predictions.losses(DISAGREEMENT)[np.arange(len(rows)), exits].sum())
     return {
         "exits": [round(float((exits == stage).mean()), 6) for stage in range(n_stages)],
         "disagreement": round(differing / len(rows), 6),

@@ -1,4 +1,4 @@
-"""Temperatures and thresholds, on held-out rows."""
+"""Fits temperatures and chooses thresholds on held-out rows."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from ..config.goals import Goal
 from ..config.rows import Rows
 from ..evaluation.simulate import logits_in_policy_order
 from .deferral_rate import thresholds_for_deferral_rates
-from .guarantee import Answers
-from .operating_point import OperatingPoint, Population, choose_operating_point
+from .guarantee import Predictions
+from .operating_point import OperatingPoint, TuningRows, choose_operating_point
 from .row_split import RowSplit
 from .temperature import fit_temperature
 
 
 @dataclass(frozen=True, slots=True)
-class Tuned:
+class TunedPolicy:
     """A policy with temperatures and thresholds.
 
     Attributes:
-        policy: without a certificate.
-        points: every operating point with its certificate, by name.
+        policy: Without a certificate.
+        points: Every operating point with its certificate, by name.
     """
 
     policy: Policy
@@ -44,34 +44,34 @@ def tune_policy(
     goals: Mapping[str, Goal],
     default: str,
     per_label: bool = False,
-) -> Tuned:
+) -> TunedPolicy:
     """Fit temperatures, then choose thresholds for every goal.
 
-    Each promise holds by itself with its own confidence; that all of them hold at once is not
-    promised.
+    Each guarantee holds on its own with its own confidence. That all of them hold at once is not
+    guaranteed.
 
     Args:
-        policy: for label order and signals.
-        logits: of every stage, each of shape (n, n_labels) in the checkpoint's order.
-        rows: n of them.
-        split: which rows answer which question.
-        cost: milliseconds of each row in each stage, shape (n, n_stages).
-        goals: operating points by name.
-        default: the one that a request without parameters gets.
-        per_label: let thresholds differ by the label that a stage predicts.
+        policy: Gives the order of labels and the signals.
+        logits: Of every stage, each of shape (n, n_labels) in the checkpoint's order.
+        rows: The n held-out rows.
+        split: The purpose of each row.
+        cost: Milliseconds of each row in each stage, shape (n, n_stages).
+        goals: The goals of the operating points, by name.
+        default: The operating point of requests that name none.
+        per_label: Let thresholds differ by the label that a stage predicts.
 
     Raises:
-        UsageError: a goal cannot be met, or not be shown with so few rows.
+        UsageError: A goal cannot be met, or there are too few rows to show it.
     """
     fitted = with_fitted_temperatures(policy, rows, logits, split.temperature)
-    population = Population(
-        answers_of_stages(fitted, logits, rows), cost, split, len(policy.labels)
+    population = TuningRows(
+        predictions_of_stages(fitted, logits, rows), cost, split, len(policy.labels)
     )
     points = {
         name: choose_operating_point(goal, population, per_label=per_label)
         for name, goal in goals.items()
     }
-    return Tuned(
+    return TunedPolicy(
         fitted.with_operating_points({n: p.thresholds for n, p in points.items()}, default), points
     )
 
@@ -82,16 +82,16 @@ def with_fitted_temperatures(
     logits: Sequence[NDArray[np.float32]],
     fitting: NDArray[np.intp],
 ) -> Policy:
-    """The policy with the temperature of every stage fitted on some rows; 1 where there are none.
+    """The policy with the temperature of every stage fitted on some rows, or 1 without such rows.
 
     Args:
-        policy: for the order of labels.
-        rows: n of them; the fitting ones have labels.
-        logits: of every stage, each of shape (n, n_labels) in the checkpoint's order.
-        fitting: indices of rows that choose nothing else.
+        policy: Gives the order of labels.
+        rows: The n held-out rows, with labels if `fitting` is not empty.
+        logits: Of every stage, each of shape (n, n_labels) in the checkpoint's order.
+        fitting: Indices of rows that have no other purpose.
 
     Raises:
-        UsageError: a label is none of the policy's.
+        UsageError: A label is not one of the policy's.
     """
     if not len(fitting):
         return replace(policy, stages=tuple(replace(s, temperature=1.0) for s in policy.stages))
@@ -108,13 +108,15 @@ def with_fitted_temperatures(
     return replace(policy, stages=stages)
 
 
-def answers_of_stages(policy: Policy, logits: Sequence[NDArray[np.float32]], rows: Rows) -> Answers:
-    """What every stage says to every row, by the gate's own arithmetic.
+def predictions_of_stages(
+    policy: Policy, logits: Sequence[NDArray[np.float32]], rows: Rows
+) -> Predictions:
+    """The predictions of every stage for every row, with the gate's own arithmetic.
 
-    A stage without a finite logit has the label -1, which agrees with nothing.
+    NaN or infinite logits give the label -1, which never agrees with another label.
 
     Raises:
-        UsageError: a label of the rows is none of the policy's.
+        UsageError: A label of the rows is not one of the policy's.
     """
     labels: list[NDArray[np.int64]] = []
     confidences: list[NDArray[np.float32]] = []
@@ -126,7 +128,7 @@ def answers_of_stages(policy: Policy, logits: Sequence[NDArray[np.float32]], row
         labels.append(np.where(finite, predicted, -1))
         confidences.append(decision.confidence)
     gated = confidences[:-1]
-    return Answers(
+    return Predictions(
         np.stack(labels, axis=1),
         np.stack(gated, axis=1) if gated else np.zeros((len(labels[0]), 0), np.float32),
         None if rows.labels is None else rows.label_indices(policy.labels),
@@ -136,13 +138,13 @@ def answers_of_stages(policy: Policy, logits: Sequence[NDArray[np.float32]], row
 def choose_thresholds(
     policy: Policy, logits: Sequence[NDArray[np.float32]], max_deferral_rates: Sequence[float]
 ) -> tuple[Threshold, ...]:
-    """Thresholds for deferral rates on all rows, see `thresholds_for_deferral_rates`.
+    """Thresholds for deferral rates on all rows; see `thresholds_for_deferral_rates`.
 
     Args:
-        policy: for temperatures, signals and label order; its thresholds do not matter.
-        logits: of every stage, each of shape (n, n_labels) in the checkpoint's order.
-        max_deferral_rates: for every stage but the last.
+        policy: Gives temperatures, signals and label order. Its thresholds are ignored.
+        logits: Of every stage, each of shape (n, n_labels) in the checkpoint's order.
+        max_deferral_rates: For every stage but the last.
     """
     unlabelled = Rows(("",) * len(logits[0]), None, "")
-    confidence = answers_of_stages(policy, logits, unlabelled).confidence
+    confidence = predictions_of_stages(policy, logits, unlabelled).confidence
     return thresholds_for_deferral_rates(confidence, max_deferral_rates)

@@ -1,4 +1,4 @@
-"""Held-out rows cut into parts that never share a row: each answers one question."""
+"""Splits held-out rows into disjoint parts, one for each purpose."""
 
 from __future__ import annotations
 
@@ -15,21 +15,20 @@ SEED = 0
 _TEMPERATURE_SHARE = 0.2
 _REPORT_SHARE = 0.2
 _DESIGN_SHARE = 0.2
-# A temperature from fewer rows is mostly noise.
+# A temperature fitted on fewer rows is mostly noise.
 MIN_TEMPERATURE_ROWS = 50
 
 
 @dataclass(frozen=True, slots=True)
 class RowSplit:
-    """Indices of rows, ascending; together they are all distinct rows.
+    """Ascending indices of the rows for each purpose; every row has one.
 
     Attributes:
-        temperature: fit temperatures; empty without labels or with few rows.
-        design: say in which order settings are tested, where other rows must.
-        test: test them.
-        report: have no part in any choice, and are what `evaluate` reports by default.
-        duplicates: rows left out, since their text stands further up and somebody said that such
-            rows are copies.
+        temperature: Fit temperatures; empty without labels or with few rows.
+        design: Choose the sequence in which settings are tested, if the method needs one.
+        test: Test the settings.
+        report: Choose nothing; `evaluate` reports on them by default.
+        duplicates: Left out, since an earlier row has the same text and duplicates are dropped.
     """
 
     temperature: NDArray[np.intp]
@@ -40,11 +39,11 @@ class RowSplit:
 
     @property
     def thresholds(self) -> NDArray[np.intp]:
-        """Rows that may choose thresholds where no order is needed: `design` and `test`."""
+        """Rows that choose thresholds if no sequence is needed: `design` and `test`."""
         return np.sort(np.concatenate([self.design, self.test]))
 
     def counts(self) -> dict[str, int]:
-        """Rows of each part."""
+        """Number of rows of each part."""
         return {
             "temperature": len(self.temperature),
             "design": len(self.design),
@@ -57,13 +56,13 @@ class RowSplit:
 def split_rows_for_tuning(
     rows: Rows, *, temperatures: bool = True, drop_duplicates: bool = False
 ) -> RowSplit:
-    """Cut rows with `SEED`; the same rows are always cut alike.
+    """Split rows with `SEED`; the same rows always give the same parts.
 
     Args:
-        rows: held out of the members' training, drawn as inputs will come.
-        temperatures: whether temperatures are to be fitted.
-        drop_duplicates: let a text count once. Right where rows were copied; wrong where inputs
-            repeat themselves, for then the promise is on inputs, and a frequent one counts often.
+        rows: Held out of the members' training, with the distribution of future inputs.
+        temperatures: Whether temperatures are to be fitted.
+        drop_duplicates: Use each text once. This is right if rows were copied. It is wrong if real
+            inputs repeat: a guarantee is about inputs, and a frequent one counts more often.
     """
     distinct = first_of_texts(rows) if drop_duplicates else np.arange(len(rows.texts))
     duplicates = np.setdiff1d(np.arange(len(rows.texts)), distinct)
@@ -72,14 +71,14 @@ def split_rows_for_tuning(
     n_temperature = round(n * _TEMPERATURE_SHARE)
     if not temperatures or rows.labels is None or n_temperature < MIN_TEMPERATURE_ROWS:
         n_temperature = 0
-    # The report comes first: which rows it has must not hang on what else is cut.
+    # The report is first, so that its rows do not depend on the other parts.
     ends = np.cumsum([round(n * _REPORT_SHARE), n_temperature, round(n * _DESIGN_SHARE)])
     report, temperature, design, test = (np.sort(part) for part in np.split(order, ends))
     return RowSplit(temperature, design, test, report, duplicates)
 
 
 def first_of_texts(rows: Rows) -> NDArray[np.intp]:
-    """Indices of the rows whose text stands nowhere before them, ascending."""
+    """Ascending indices of the first row of every distinct text."""
     first: dict[Text, int] = {}
     for i, text in enumerate(rows.texts):
         first.setdefault(text, i)

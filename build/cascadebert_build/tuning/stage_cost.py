@@ -1,4 +1,4 @@
-"""What a row costs in each stage: time on this machine, beside layers and multiplications."""
+"""The cost of a row in each stage, measured as time on this machine."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ from cascadebert_core.tokenization import EncodedRow
 from ..graphs.logits import Run, StageInput
 
 BATCH_SIZES = (1, 4, 8, 16, 32, 64)
-# Of a call, after a first one that plans its memory: until it has run for so long, within bounds.
+# After a first run that allocates memory, a call is repeated 2 to 5 times, until it has taken a
+# second in total.
 _REPEATS = (2, 5)
 _CALL_S = 1.0
-# A larger call is not tried: it would take seconds, and shows nothing that this one does not.
+# Larger calls than the first one this slow are not measured: they take seconds and add nothing.
 _LARGEST_CALL_S = 0.5
-# Of a call through the server, beside the stage's own work: people report 503 us for a BLS call.
+# What the server adds to the time of a call: users report 503 us for a BLS call.
 _SERVED_CALL_MS = 0.5
-# A size whose rows cost so much more than in the best calls is as good: times are not finer.
+# Costs within this factor are equal: the measurement is no finer.
 _AS_GOOD = 1.02
 
 
@@ -34,15 +35,15 @@ class StageTimes:
     """Milliseconds of one call of a stage, by padded length and rows.
 
     Attributes:
-        ms: {length in tokens: {rows: median ms of a call}}.
+        ms: {length in tokens: {rows: median milliseconds of a call}}.
     """
 
     ms: dict[int, dict[int, float]]
 
     def per_row(self, length: int) -> float:
-        """Milliseconds a row in the largest calls that are made, as on a busy server.
+        """Milliseconds a row in the largest calls, as on a busy server.
 
-        A length without a measurement has that of the next measured one, by the tokens.
+        For a length that was not measured, the nearest measured one is scaled by the tokens.
         """
         known = sorted(self.ms)
         nearest = min(known, key=lambda known_length: abs(known_length - length))
@@ -50,11 +51,10 @@ class StageTimes:
         return self.ms[nearest][rows] / rows * length / nearest
 
     def call_tokens(self) -> int:
-        """What a served call costs beside its tokens, in padded tokens; see `StagePolicy`.
+        """The fixed cost of a served call, in padded tokens; see `StagePolicy`.
 
-        Where the line through the measured calls, time over padded tokens, meets zero tokens, with
-        what a call through the server costs on top. Of calls that are too large to be made, nothing
-        is asked.
+        This is the intercept of a line through the measured calls (time over padded tokens), plus
+        what the server adds. Calls beyond `max_call_tokens` are left out.
         """
         most = self.max_call_tokens()
         points = [
@@ -66,17 +66,17 @@ class StageTimes:
         tokens, ms = (np.array(column, dtype=np.float64) for column in zip(*points, strict=True))
         if len(set(tokens)) < 2:
             return ONE_CALL
-        # Weighted to fit short calls as well as long ones, relative to what they take.
+        # The weights make the relative errors of short and long calls count the same.
         slope, base = np.polyfit(tokens, ms, 1, w=1 / ms)
-        if slope <= 0:  # nothing but the call costs
+        if slope <= 0:  # tokens cost nothing
             return ONE_CALL
         return min(ONE_CALL, round(max(0.0, float(base) + _SERVED_CALL_MS) / float(slope)))
 
     def max_call_tokens(self) -> int:
-        """The padded tokens of one call at most; see `StagePolicy`.
+        """The most padded tokens of one call; see `StagePolicy`.
 
-        The largest of the measured sizes whose rows cost no more than in the best, on average over
-        the lengths; no limit where that is the largest of all.
+        This is the largest measured size at which a row costs no more than at the best size, as the
+        mean over the lengths. If it is the largest of all measured sizes, there is no limit.
         """
         sizes = sorted({length * rows for length, calls in self.ms.items() for rows in calls})
         costs = [self._relative_cost(tokens) for tokens in sizes]
@@ -88,7 +88,7 @@ class StageTimes:
         return ONE_CALL if good[-1] == sizes[-1] else good[-1]
 
     def _relative_cost(self, max_tokens: int) -> float:
-        """What a row costs in calls of at most so many tokens, over what it does in the best."""
+        """Cost of a row in calls of at most `max_tokens`, relative to the best calls."""
         ratios: list[float] = []
         for length, calls in self.ms.items():
             per_row = {rows: (ms + _SERVED_CALL_MS) / rows for rows, ms in calls.items()}
@@ -96,7 +96,7 @@ class StageTimes:
         return float(np.mean(ratios))
 
     def _largest(self, length: int, max_tokens: int) -> int:
-        """Rows of the largest measured call of this length that has no more tokens, or one row."""
+        """Rows of the largest measured call of this length within `max_tokens`, else the fewest."""
         return max(
             (rows for rows in self.ms[length] if rows * length <= max_tokens),
             default=min(self.ms[length]),
@@ -108,12 +108,12 @@ def measure_stages(
     texts: Sequence[Any],
     max_batch_size: Mapping[str, int],
 ) -> dict[str, StageTimes]:
-    """Time all stages on real rows, turn by turn, so that what disturbs one disturbs all.
+    """Time all stages on real rows, in turns, so that a disturbance affects all of them.
 
     Args:
-        stages: by name, how texts become batches and what loads the artefact.
-        texts: real ones; the lengths that they have are measured.
-        max_batch_size: rows in one call, by name.
+        stages: By name, how texts become batches, and a function that loads the artefact.
+        texts: Real texts; their lengths are measured.
+        max_batch_size: Rows in one call, by name.
     """
     calls: list[_Timed] = []
     for name, (stage, load) in stages.items():
@@ -124,11 +124,11 @@ def measure_stages(
             by_bucket.setdefault(bucket_of(len(row), stage.buckets), []).append(row)
         for bucket, rows in sorted(by_bucket.items()):
             for size in sorted({min(size, max_batch_size[name]) for size in BATCH_SIZES}):
-                # Fewer rows than the call takes are repeated: the time is that of the shape.
+                # Rows are repeated to fill the call: the time depends only on the shape.
                 batch = stage.batch([rows[i % len(rows)] for i in range(size)])
                 call = _Timed(name, bucket, size, partial(run, batch))
                 calls.append(call)
-                if call.run_s() > _LARGEST_CALL_S:  # its first run, which plans its memory
+                if call.run_s() > _LARGEST_CALL_S:  # the first run, which allocates memory
                     break
     least, most = _REPEATS
     for turn in range(most):
@@ -148,8 +148,8 @@ def cost_of_rows(
     """Milliseconds of each row in each stage, shape (n, n_stages).
 
     Args:
-        times: of every stage.
-        lengths: padded, of every row, by stage.
+        times: Of every stage.
+        lengths: Padded lengths of every row, by stage.
     """
     columns: list[NDArray[np.float64]] = []
     for stage, of_stage in zip(times, lengths, strict=True):
@@ -160,7 +160,7 @@ def cost_of_rows(
 
 @dataclass(frozen=True, slots=True)
 class _Timed:
-    """A call of a stage, and how long its runs took."""
+    """A call of a stage with the durations of its runs."""
 
     stage: str
     length: int
@@ -169,7 +169,7 @@ class _Timed:
     times_s: list[float] = field(default_factory=list)
 
     def run_s(self) -> float:
-        """Run it once."""
+        """Run the call once and return the seconds that it took."""
         started_s = time.perf_counter()
         self.run()
         return time.perf_counter() - started_s

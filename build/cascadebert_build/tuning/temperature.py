@@ -1,51 +1,58 @@
-"""The temperature that makes a member's probabilities honest."""
+"""Temperature scaling: makes the probabilities of a member calibrated."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-# Beyond these a member is right, or guesses, on all rows, and no temperature is the best one.
+from ..extras import needs_extra
+
+# The best temperature is outside these only if a member is right, or guesses, on all rows.
 LOWEST, HIGHEST = 0.05, 20.0
-_ITERATIONS = 60
 
 
 def fit_temperature(logits: NDArray[Any], labels: NDArray[np.integer[Any]]) -> float:
     """The temperature with the least negative log-likelihood of the labels (Guo et al., ICML 2017).
 
-    In b = 1 / T the likelihood is convex, and its slope, the mean over rows of the expected logit
-    less the label's own, is found to be zero by bisection.
+    In 1 / T the likelihood is convex. Its slope is the mean over rows of the expected logit minus
+    the label's logit.
 
     Args:
-        logits: shape (n, n_labels); rows that are not finite are left out.
-        labels: indices, shape (n,), of rows that chose neither weights nor thresholds.
+        logits: Shape (n, n_labels); rows that are not finite are left out.
+        labels: Indices, shape (n,), of rows that chose neither weights nor thresholds.
 
     Returns:
-        From `LOWEST` to `HIGHEST`, rounded to four places; 1.0 where no row is finite.
+        From `LOWEST` to `HIGHEST`, rounded to four places; 1.0 if no row is finite.
     """
+    with needs_extra("build"):
+        from scipy.optimize import brentq
+        from scipy.special import softmax
     finite = np.isfinite(logits).all(axis=1)
     values = np.asarray(logits, dtype=np.float64)[finite]
     if not len(values):
         return 1.0
     own = values[np.arange(len(values)), labels[finite]]
-    low, high = np.log(1 / HIGHEST), np.log(1 / LOWEST)
-    for _ in range(_ITERATIONS):
-        middle = (low + high) / 2
-        weights = np.exp(middle) * (values - values.max(axis=1, keepdims=True))
-        probabilities = np.exp(weights)
-        probabilities /= probabilities.sum(axis=1, keepdims=True)
-        slope = float(((probabilities * values).sum(axis=1) - own).mean())
-        low, high = (low, middle) if slope > 0 else (middle, high)
-    return round(float(np.exp(-(low + high) / 2)), 4)
+
+    def slope(log_temperature: float) -> float:
+        probabilities = softmax(values / np.exp(log_temperature), axis=1)
+        return float(((probabilities * values).sum(axis=1) - own).mean())
+
+    low, high = np.log(LOWEST), np.log(HIGHEST)
+    if slope(low) <= 0:  # confident and right on all rows
+        return LOWEST
+    if slope(high) >= 0:
+        return HIGHEST
+    best = cast("float", brentq(slope, low, high))
+    return round(float(np.exp(best)), 4)
 
 
 def negative_log_likelihood(
     logits: NDArray[Any], labels: NDArray[np.integer[Any]], temperature: float = 1.0
 ) -> float:
     """Mean over rows of -log of the label's probability, in nats."""
-    scaled = np.asarray(logits, dtype=np.float64) / temperature
-    shifted = scaled - scaled.max(axis=1, keepdims=True)
-    log_p = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    with needs_extra("build"):
+        from scipy.special import log_softmax
+    log_p = log_softmax(np.asarray(logits, dtype=np.float64) / temperature, axis=1)
     return float(-log_p[np.arange(len(labels)), labels].mean())

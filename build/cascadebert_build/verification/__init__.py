@@ -1,1 +1,1 @@
-"""Checks of every artefact against what it was made of, and of the gate's decisions."""
+"""Checks of every artefact against its source, and of the gate's decisions."""

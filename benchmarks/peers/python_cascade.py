@@ -105,7 +105,7 @@ class PythonCascade:
         limits = threshold[None, :] if isinstance(threshold, np.ndarray) else threshold
         deferred: list[Row] = []
         encoded = [row.encoded for row in rows if row.encoded is not None]
-        for chunk in stage.chunks([len(e) for e in encoded]):
+        for chunk in stage.plan_calls([len(e) for e in encoded]):
             decision = stage.decide([encoded[i] for i in chunk], limits)
             exits = np.flatnonzero(decision.exits)
             if len(exits):

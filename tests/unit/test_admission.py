@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from cascadebert_core.admission import Admission
 
 
@@ -13,57 +15,65 @@ class Clock:
         return self.now_s
 
 
-def test_small_batches_run_at_once_and_leave_nothing_behind_them() -> None:
+def at_once(admission: Admission, rows: int, queued_rows: int = 0, *, fills: bool = True) -> bool:
+    return admission.runs_at_once(rows, queued_rows, lambda: fills)
+
+
+def test_small_batches_run_at_once() -> None:
     admission = Admission(64, 1024, Clock())
-    assert not any(admission.queues(rows, waiting=0) for rows in (1, 8, 32))
+    assert all(at_once(admission, rows) for rows in (1, 8, 32))
 
 
-def test_once_a_second_batches_that_may_leave_others_behind_are_taken_in() -> None:
+def test_the_timeline_of_the_docstring() -> None:
     clock = Clock()
     admission = Admission(64, 1024, clock)
-    assert admission.queues(33, waiting=0)
-    assert admission.queues(64, waiting=33)  # and what waited behind it
-    assert not admission.queues(20, waiting=97)  # nothing does any more, and that was not much
-    clock.now_s = 0.99
-    assert not admission.queues(64, waiting=0)
-    clock.now_s = 1.0
-    assert admission.queues(64, waiting=0)
+    for now_s, rows, queued_rows, expected in (
+        (0.0, 33, 0, False),
+        (0.01, 64, 33, False),
+        (0.02, 20, 97, True),
+        (0.99, 64, 0, True),
+        (1.0, 64, 0, False),
+        (1.01, 8, 600, False),
+        (1.2, 8, 512, True),
+    ):
+        clock.now_s = now_s
+        assert at_once(admission, rows, queued_rows) is expected, now_s
 
 
-def test_under_overload_everything_passes_through_the_queue() -> None:
-    clock = Clock()
-    admission = Admission(64, 1024, clock)
-    assert all(admission.queues(64, waiting=64 * i) for i in range(16))
-    assert admission.queues(5, waiting=1000)
-    assert admission.queues(64, waiting=600)
-    assert not admission.queues(64, waiting=512)
-
-
-def test_a_client_that_sends_one_request_at_a_time_has_no_company() -> None:
+def test_under_overload_all_rows_pass_through_the_queue() -> None:
     admission = Admission(64, 1024, Clock())
-    assert not admission.has_company()
-    admission.saw(1, others=False)
-    assert not admission.has_company()
+    assert not any(at_once(admission, 64, 64 * i) for i in range(16))
+    assert not at_once(admission, 5, 1000)
+    assert not at_once(admission, 64, 600)
+    assert at_once(admission, 64, 512)
 
 
-def test_company_is_remembered_for_a_second() -> None:
-    clock = Clock()
-    for requests, others in ((2, False), (1, True)):
-        admission = Admission(64, 1024, clock)
-        admission.saw(requests, others)
-        assert admission.has_company()
-    clock.now_s += 0.9
-    admission.saw(1, others=False)
-    assert admission.has_company()
-    clock.now_s += 0.1
-    assert not admission.has_company()
-
-
-def test_a_look_ends_when_it_has_taken_in_what_the_queue_may_hold() -> None:
-    """Requests of many rows each fill more than half a batch, however few their callers."""
+def test_a_probe_ends_when_it_has_taken_as_many_rows_as_the_queue_holds() -> None:
+    """Requests of many rows each fill more than half a batch, however few clients send them."""
     clock = Clock()
     admission = Admission(64, 256, clock)
-    taken_in = [admission.queues(64, waiting=0) for _ in range(10)]
-    assert taken_in == [True] * 5 + [False] * 5
+    assert [at_once(admission, 64) for _ in range(10)] == [False] * 5 + [True] * 5
     clock.now_s = 1.0
-    assert admission.queues(64, waiting=0)
+    assert not at_once(admission, 64)
+
+
+def test_a_client_that_sends_one_request_at_a_time_is_never_queued() -> None:
+    admission = Admission(64, 1024, Clock())
+    for _ in range(2):
+        assert at_once(admission, 1, fills=False)
+        admission.arrived(1, others_running=False)
+
+
+@pytest.mark.parametrize(("requests", "others_running"), [(2, False), (1, True)])
+def test_while_requests_are_concurrent_only_rows_for_all_instances_run_at_once(
+    requests: int, others_running: bool
+) -> None:
+    clock = Clock()
+    admission = Admission(64, 1024, clock)
+    admission.arrived(requests, others_running)
+    clock.now_s = 0.9
+    admission.arrived(1, others_running=False)
+    assert not at_once(admission, 1, fills=False)
+    assert at_once(admission, 1, fills=True)
+    clock.now_s = 1.0
+    assert at_once(admission, 1, fills=False)

@@ -21,11 +21,11 @@ from cascadebert_client._confidence_sequence import (
 )
 from cascadebert_core.audit import Auditor
 from cascadebert_core.batching import StageBatch
-from cascadebert_core.cascade import RunStage
 from cascadebert_core.errors import Unavailable
 from cascadebert_core.job import Job
 from cascadebert_core.policy import Policy
 from cascadebert_core.route import route_from_thresholds
+from cascadebert_core.stage import RunStage
 from cascadebert_core.tokenization import Text
 from tests.support.policies import make_policy, write_tokenizer
 from tests.unit.test_cascade import Bench, Recorder, by_words

@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 
 from cascadebert_core.batching import StageBatch
-from cascadebert_core.cascade import Cascade, RunStage
+from cascadebert_core.cascade import Cascade
 from cascadebert_core.errors import DeadlineExceeded, InternalError, PolicyError, Unavailable
 from cascadebert_core.job import Job
 from cascadebert_core.policy import Policy
 from cascadebert_core.route import Router
+from cascadebert_core.stage import RunStage
 from tests.support.policies import make_policy, write_tokenizer
 
 # Ids of tests.support.policies: 4 good, 5 bad, 8 not.

@@ -22,20 +22,23 @@ Decide: what a row's answer is
 
 Run: when each row's stages run
     job               a request and its rows
-    cascade           ties the stages together
-    stage             one stage: tokens, calls, gate
-    admission         whether rows run at once or queue
+    cascade           ties the modules below together
+    admission         whether new rows run at once or are queued
     deferral          the queue of a stage and its threads
+    runner            rows through one stage
+    stage             one stage: tokens, calls, gate
     parallel          concurrent calls of the first stage
     latency           how long a stage takes
+    deadlines         which requests are still worth a call
     expiry            ends requests at their deadline
-    caller            the client's connection, through Triton
+    degradation       rows that no further stage answers
+    caller            Triton's response sender
 
 Observe: what happened
-    observer          the events
-    metrics           counts of them
-    histogram         counts in buckets
-    metrics_exporter  counts to Triton's endpoint
+    observer          the events that the cascade reports
+    metrics           counts the events
+    histogram         counts values in buckets
+    metrics_exporter  writes the counts to Triton's metrics endpoint
     audit             compares a sample of answers with the last stage's
-    request_log       a line for each request
+    request_log       writes a line for each request to the server's log
 """

@@ -1,4 +1,4 @@
-"""A job's result as the output tensors that its caller asked for."""
+"""A job's result as response tensors."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from .policy import Policy
 
 
 class AnswerWriter:
-    """Makes response tensors; what does not change from answer to answer is made once."""
+    """Makes response tensors; label names and the policy's id are encoded once."""
 
     def __init__(self, policy: Policy) -> None:
         self._labels = np.array([label.encode() for label in policy.labels], dtype=np.object_)
         self._policy_id = policy.id.encode()
 
     def outputs_from_job(self, job: Job, requested: Iterable[str]) -> dict[str, NDArray[Any]]:
-        """The requested outputs of an ended job, with shapes (n, …) of the contract.
+        """Return the requested outputs of an ended job, by name, with shapes (n, …).
 
-        Only these are made: encoding labels for a caller who wants probabilities costs time.
+        Other outputs are not made, because encoding labels takes time.
         """
         return {name: self._output(name, job) for name in requested}
 

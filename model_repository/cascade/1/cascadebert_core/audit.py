@@ -1,13 +1,14 @@
-"""Auditing in service: a random share of the answers is compared with the last stage's own.
+"""Audits in service: a random share of the answers is compared with the last stage's answers.
 
-A promise is about all rows that an operating point answers, so the sample is drawn from all of
-them, by a coin that falls before a row has been looked at. Where a sampled row is answered by the
-last stage anyway, it agrees at no cost; where it exits early, the last stage is run on it later, in
-the background, and only when nobody waits for that stage.
+A guarantee covers all rows that an operating point answers. So rows are drawn at random from all of
+them, before any stage has seen them. If the last stage answers a drawn row, the row agrees at no
+cost. If the row exits early, the last stage runs on it later, in the background and only while no
+row is queued.
 
-Results are told in the order in which the rows were drawn. A row that is answered by the last stage
-is known at once and one that exits only later; told as they come, the agreements would run ahead,
-and a test that may look at any time would look at a sample that is better than the traffic.
+Results are reported in the order in which the rows were drawn. The result of a row that the last
+stage answered is known immediately, that of a row that exits early only later. If results were
+reported as they become known, agreements would come first, and a test that may look at any time
+would see a sample that is better than the traffic.
 """
 
 from __future__ import annotations
@@ -29,30 +30,34 @@ from .tokenization import Text
 
 _LOGGER = logging.getLogger(__name__)
 
-# Rows that may wait for their audit; beyond that, rows are dropped as they are drawn.
+# The most rows that wait for their audit; while there are as many, drawn rows are dropped.
 MAX_WAITING = 1024
-# Who is deferred while an audit runs waits for it to end: so its calls are small, and after each of
-# them the stage is left alone for four times as long as the call took.
+# Rows that are deferred while an audit runs wait until it ends. So an audit's calls are small, and
+# after each call the auditor rests for four times as long as the call took.
 ROWS_PER_CALL = 4
 _REST = 4.0
-# Between two looks at whether the oldest row is decided and the stage is free.
+# How often the auditor checks whether the oldest row is decided and the stage is free.
 _POLL_S = 0.01
 
-# What became of a sampled row, where it is not the label that an earlier stage answered with.
+# Outcomes of a drawn row, besides the number of the label with which it exited early.
 _UNDECIDED = -3
 _NO_ANSWER = -2
 _BY_LAST_STAGE = -1
 
-# The last stage's label of each text, int of shape (n,); negative where its logits are not finite.
+# Returns the last stage's label of each text, int of shape (n,); negative if its logits are not
+# finite.
 LastLabels = Callable[[list[Text]], NDArray[np.intp]]
 
 
 @dataclass(slots=True, eq=False)
 class _Sample:
-    """A row that was drawn.
+    """A drawn row.
 
     Attributes:
-        outcome: the label's number if it exited early; else one of the constants above.
+        operating_point: The operating point that answers it.
+        index: Its position in its job.
+        text: Its text.
+        outcome: Its label's number if it exited early; otherwise one of the constants above.
     """
 
     operating_point: str
@@ -61,7 +66,7 @@ class _Sample:
     outcome: int = _UNDECIDED
 
     def decide(self, job: Job) -> None:
-        # What was degraded was not answered as the operating point promises.
+        # The guarantee does not cover a degraded row.
         if job.error is not None or job.degraded[self.index]:
             self.outcome = _NO_ANSWER
         elif job.exit_stage[self.index] == job.route.last:
@@ -71,7 +76,7 @@ class _Sample:
 
 
 class Auditor:
-    """Draws rows, and has a thread that compares their answers with the last stage's."""
+    """Draws rows, and compares their answers with the last stage's on a thread of its own."""
 
     def __init__(
         self,
@@ -85,11 +90,11 @@ class Auditor:
         """Start the thread.
 
         Args:
-            rate: share of the rows to draw, above 0, at most 1.
-            last_labels: runs the last stage; what it raises is counted and goes no further.
-            observer: for metrics.
-            may_run: whether the last stage has nothing better to do.
-            max_waiting: rows that may have been drawn and not yet been told of.
+            rate: The share of rows to draw, above 0 and at most 1.
+            last_labels: Runs the last stage. If it raises, its rows count as failed.
+            observer: Receives the results.
+            may_run: Returns whether the last stage is free.
+            max_waiting: The most drawn rows that are not reported yet.
         """
         self._rate = rate
         self._last_labels = last_labels
@@ -105,10 +110,10 @@ class Auditor:
         self._thread.start()
 
     def draw(self, job: Job) -> None:
-        """Draw rows of a job that has not begun; to be called before any stage sees it.
+        """Draw rows of a job before any stage sees them.
 
-        Only rows that are answered at a named operating point are covered by its promise. A
-        caller's own threshold and a forced stage are the caller's business.
+        Rows are drawn only from jobs at an operating point. A guarantee does not cover thresholds
+        or stages that the caller chooses.
         """
         point = job.route.operating_point
         if point is None:
@@ -127,22 +132,22 @@ class Auditor:
 
         job.listeners.append(decide)
         with self._changed:
-            # Neither the coin nor the room that is left knows anything of the row: what it says, or
-            # where it will exit. So rows that are dropped are like those that are not, and may be
-            # left out. Dropped only once they had exited, they would be those that may disagree.
+            # Whether a row is dropped does not depend on its text or on its exit stage. So dropped
+            # rows are like the others and can be left out. If rows were dropped after they exit,
+            # exactly those that may disagree would be missing.
             kept = drawn[: max(0, self._max_waiting - len(self._samples))]
             self._samples += kept
             self._dropped[point] += len(drawn) - len(kept)
             self._changed.notify_all()
 
     def stop(self) -> None:
-        """Begin no further call; rows that still wait are forgotten."""
+        """Start no further call; rows that wait for their audit are discarded."""
         self._stopping.set()
         with self._changed:
             self._changed.notify_all()
 
     def join(self, timeout_s: float | None = None) -> None:
-        """Wait for the call that is running, if one is, but not for longer than `timeout_s`."""
+        """Wait up to `timeout_s` for a running call to end."""
         self._thread.join(None if timeout_s is None else max(0.0, timeout_s))
 
     def _run(self) -> None:
@@ -159,13 +164,13 @@ class Auditor:
                     if rows:
                         self._observer.audit_dropped(point, rows)
                 self._judge(samples)
-            except Exception as exc:  # noqa: BLE001 - the thread must live on; no text in the log
+            except Exception as exc:  # noqa: BLE001 - the thread must continue; no text in the log
                 _LOGGER.warning("the result of an audit was lost: %s", type(exc).__name__)
             took_s = time.monotonic() - started_s
             self._stopping.wait(_REST * took_s if samples else _POLL_S)
 
     def _take(self) -> list[_Sample]:
-        """Remove the oldest rows that are decided, as far as one call goes."""
+        """Remove the oldest rows, up to an undecided one or to the end of one call."""
         taken: list[_Sample] = []
         n_exited = 0
         while self._samples and n_exited < ROWS_PER_CALL:
@@ -177,13 +182,13 @@ class Auditor:
         return taken
 
     def _judge(self, samples: list[_Sample]) -> None:
-        """Run the last stage on the rows that exited early, and tell of all."""
+        """Run the last stage on the rows that exited early, and report the results of all rows."""
         agreed: Counter[str] = Counter()
         disagreed: Counter[str] = Counter()
         failed: Counter[str] = Counter()
         for sample in samples:
             agreed[sample.operating_point] += sample.outcome == _BY_LAST_STAGE
-            # Deferred rows wait longest, so it is agreements that time out: they must not be lost.
+            # Deferred rows wait longest, so rows that time out would mostly agree: report them too.
             failed[sample.operating_point] += sample.outcome == _NO_ANSWER
         exited = [sample for sample in samples if sample.outcome >= 0]
         for sample, label in zip(exited, self._labels_of(exited), strict=True):

@@ -1,4 +1,4 @@
-"""Rows to padded batches: buckets, padding, and what may share a call of a stage."""
+"""Rows to padded batches: buckets, padding, and which rows share a call of a stage."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from .contract import ATTENTION_MASK, INPUT_IDS, TOKEN_TYPE_IDS
 from .policy import StagePolicy
 from .tokenization import EncodedRow
 
-# Two halves of a call cost as much as the whole and the price of one more call. A call is halved
-# where that is a twelfth at most.
+# The halves of a call cost as much as the whole plus the price of one more call. A call is halved
+# only if that price is at most a twelfth of its tokens.
 _WORTH_HALVING = 12
 
 
@@ -24,8 +24,8 @@ class StageBatch:
     """The padded input of one call of a stage.
 
     Attributes:
-        tensors: int32 arrays of shape (rows, length), by the names that the stage takes.
-        trace: of one of the requests in it, for the call to be part of; None without tracing.
+        tensors: int32 arrays of shape (rows, length), by input name.
+        trace: The trace of one of its requests, which the call joins; None without tracing.
     """
 
     tensors: dict[str, NDArray[np.int32]]
@@ -39,10 +39,10 @@ class StageBatch:
 
 
 def bucket_of(length: int, buckets: Sequence[int]) -> int:
-    """The smallest bucket that holds `length` tokens.
+    """Return the smallest bucket that holds `length` tokens.
 
     Raises:
-        ValueError: no bucket does.
+        ValueError: No bucket holds so many.
     """
     index = bisect_left(buckets, length)
     if index == len(buckets):
@@ -57,17 +57,17 @@ def pad_rows(
     pad_id: int,
     trace: object | None = None,
 ) -> StageBatch:
-    """Pad rows on the right to the bucket of the longest.
+    """Pad rows on the right to the bucket of the longest row.
 
-    Absolute positions start at the first token, so right padding is what keeps a row's logits
-    those of the row alone, whatever side a tokenizer would pad on by itself.
+    Absolute positions start at the first token. So only right padding keeps a row's logits equal to
+    those of the row alone, and a tokenizer's own padding side is ignored.
 
     Args:
-        rows: at least one.
-        inputs: names of the tensors to make.
-        buckets: padded lengths, ascending.
-        pad_id: the token id of padding; RoBERTa's positions depend on it.
-        trace: for the batch to carry.
+        rows: The rows, at least one.
+        inputs: Names of the tensors to make.
+        buckets: Padded lengths in tokens, ascending.
+        pad_id: The token id of padding; RoBERTa's positions depend on it.
+        trace: The trace that the batch carries.
     """
     length = bucket_of(max(map(len, rows)), buckets)
     shape = (len(rows), length)
@@ -87,13 +87,13 @@ def pad_rows(
 
 @dataclass(frozen=True, slots=True)
 class CallLimits:
-    """What a call of a stage may hold, and what it costs.
+    """The limits and the cost of a call of a stage.
 
     Attributes:
-        buckets: padded lengths in tokens, ascending.
-        max_rows: of one call.
-        max_tokens: of one call, padded; one row may have more.
-        call_tokens: what a call costs beside its tokens, in padded tokens.
+        buckets: Padded lengths in tokens, ascending.
+        max_rows: The most rows in one call.
+        max_tokens: The most padded tokens in one call; a single row may have more.
+        call_tokens: The price of a call besides its tokens, in padded tokens.
     """
 
     buckets: tuple[int, ...]
@@ -103,35 +103,41 @@ class CallLimits:
 
     @classmethod
     def of_stage(cls, stage: StagePolicy) -> CallLimits:
-        """Those of the policy."""
+        """Return the limits that the policy sets."""
         return cls(stage.buckets, stage.max_batch_size, stage.max_call_tokens, stage.call_tokens)
 
     def rows(self, length: int) -> int:
-        """How many rows of this padded length one call may hold."""
+        """Return how many rows of this padded length one call may hold."""
         return max(1, min(self.max_rows, self.max_tokens // length))
 
 
 def plan_calls(lengths: Sequence[int], limits: CallLimits) -> list[list[int]]:
-    """Split rows into the calls that cost least: their padded tokens, and a price for each call.
+    """Split rows into the calls that cost least, in padded tokens plus a price for each call.
 
-    On a CPU a short row in a call of long ones costs as much as they do, and calls of one bucket
-    each are cheaper; on a GPU a call costs as much as thousands of tokens, and one call is.
+    On a CPU the price is small, and a short row padded to a long one's length costs as much as that
+    row: each bucket gets a call. On a GPU the price is thousands of tokens: buckets share a call.
+
+    Three rows of 90, 10 and 12 tokens, with buckets of 16 and 96::
+
+        calls                  padded tokens    cost at a price of 20    at a price of 1,000
+        [10, 12], [90]         32 + 96 = 128    168 (chosen)             2,128
+        [10, 12, 90]           3 * 96 = 288     308                      1,288 (chosen)
 
     Args:
-        lengths: tokens of each row.
-        limits: of the stage.
+        lengths: Tokens of each row.
+        limits: The stage's limits.
 
     Returns:
-        Lists of indices into `lengths`: rows of shorter buckets first, and those of one bucket in
-        the order in which they were given. Rows too many for one call are in calls of equal size.
+        Lists of indices into `lengths`. Rows of shorter buckets come first, and rows of one bucket
+        keep their order. Rows that need several calls are spread evenly over them.
     """
     bucket = [bucket_of(length, limits.buckets) for length in lengths]
     order = sorted(range(len(lengths)), key=bucket.__getitem__)
     padded = [bucket[i] for i in order]
-    # A call ends where a bucket does, or for want of room.
+    # A call ends at the end of a bucket, or when it is full.
     edges = [i for i in range(len(order)) if i == 0 or padded[i] != padded[i - 1]]
     edges.append(len(order))
-    # By edge: what the rows before it cost at least, and the edge at which their last calls begin.
+    # For each edge: the lowest cost of the rows before it, and the edge where the last call starts.
     cost, begin = [0], [0]
     for end in range(1, len(edges)):
         found: list[int] = []
@@ -152,14 +158,13 @@ def plan_calls(lengths: Sequence[int], limits: CallLimits) -> list[list[int]]:
 
 
 def next_call(lengths: Sequence[int], limits: CallLimits) -> list[int]:
-    """Which of the rows that wait are called next: the oldest, and those that go well with it.
+    """Choose the rows of the next call: the oldest, and others that share a call with it cheaply.
 
-    Rows that would stretch its padding stay for a later call, in which the oldest of them comes
-    first.
+    Rows of longer buckets than the oldest row's are left for a later call.
 
     Args:
-        lengths: tokens of each row, at least one, oldest first.
-        limits: of the stage.
+        lengths: Tokens of each queued row, at least one, oldest first.
+        limits: The stage's limits.
 
     Returns:
         Indices into `lengths`, ascending.
@@ -171,7 +176,7 @@ def next_call(lengths: Sequence[int], limits: CallLimits) -> list[int]:
 
 
 def _in_equal_parts(rows: list[int], most: int) -> list[list[int]]:
-    """As few parts as have at most `most` rows each; none is larger than another by two rows."""
+    """Split rows into the fewest parts of at most `most` rows; their sizes differ by at most 1."""
     n_parts = -(-len(rows) // most)
     edges = [len(rows) * i // n_parts for i in range(n_parts + 1)]
     return [rows[start:end] for start, end in pairwise(edges)]
@@ -183,17 +188,26 @@ def split_across_instances(
     limits: CallLimits,
     parallel: int,
 ) -> list[list[int]]:
-    """Halve the dearest calls until as many may run at a time, where halves cost little more.
+    """Halve the most expensive calls while instances are idle, if halves cost little more.
+
+    Eight rows of 96 tokens (A) and four of 16 (B), three idle instances, a call's price of 20
+    tokens, and time in tokens::
+
+        time    A and B as planned                 A halved into A1 and A2
+           0    A and B start, one instance idle   A1, A2 and B start
+          84    B ends                             B ends
+         404                                       A1 and A2 end: all is done
+         788    A ends: all is done
 
     Args:
-        chunks: lists of indices into `lengths`, a call each.
-        lengths: tokens of each row.
-        limits: of the stage.
-        parallel: calls that may run at a time.
+        chunks: The planned calls, as lists of indices into `lengths`.
+        lengths: Tokens of each row.
+        limits: The stage's limits.
+        parallel: How many instances are idle.
 
     Returns:
-        The calls; where several run at a time, dearest first, so that none begins when all others
-        have ended.
+        The calls. If several may run at the same time, the most expensive come first, so that no
+        long call starts when the others are done.
     """
     if parallel == 1:
         return list(chunks)
@@ -203,10 +217,10 @@ def split_across_instances(
 
     calls = sorted(chunks, key=tokens, reverse=True)
     while calls and len(calls) < parallel:
-        dearest = calls[0]
-        if len(dearest) == 1 or tokens(dearest) < _WORTH_HALVING * limits.call_tokens:
+        largest = calls[0]
+        if len(largest) == 1 or tokens(largest) < _WORTH_HALVING * limits.call_tokens:
             break
-        middle = len(dearest) // 2
-        calls[:1] = [dearest[:middle], dearest[middle:]]
+        middle = len(largest) // 2
+        calls[:1] = [largest[:middle], largest[middle:]]
         calls.sort(key=tokens, reverse=True)
     return calls

@@ -1,4 +1,4 @@
-"""Rows on their way to a stage: gathered across requests, run on threads of their own."""
+"""The queue of a stage: rows of many requests, which threads run in batches."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from .errors import Unavailable
 from .job import Row
 
-# Of the rows that wait, by their tokens, oldest first: the indices of those that are taken, at
+# Takes the tokens of each queued row, oldest first. Returns the indices of the rows to run next, at
 # least one.
 Choose = Callable[[Sequence[int]], Iterable[int]]
 
@@ -18,14 +18,17 @@ Choose = Callable[[Sequence[int]], Iterable[int]]
 class DeferralQueue:
     """Rows that wait for one stage, oldest first.
 
-    It is bounded, and nobody waits for room: who finds it full decides at once what becomes of the
-    rows. So the rows that were found sure are never held back by a stage that they do not need.
+    The queue is bounded. When it is full, rows are refused immediately: a thread that waited for
+    room would hold up rows that do not need this stage.
     """
 
     def __init__(self, max_rows: int) -> None:
-        """Refuse rows while `max_rows` or more wait.
+        """Make an empty queue.
 
-        The rows of one request are taken or refused together, so at most a request more may wait.
+        Args:
+            max_rows: While as many rows or more are queued, rows are refused. The rows of one
+                request are accepted or refused together, so the queue may exceed this by one
+                request.
         """
         self._max_rows = max_rows
         self._rows: deque[Row] = deque()
@@ -33,23 +36,24 @@ class DeferralQueue:
         self._closed = False
 
     def __len__(self) -> int:
-        """Rows that wait at this moment."""
+        """Return how many rows are queued."""
         return len(self._rows)
 
     def is_full(self) -> bool:
-        """Whether rows would be refused at this moment."""
+        """Return whether rows would be refused now."""
         with self._changed:
             if len(self._rows) >= self._max_rows:
                 self._drop_ended()
             return len(self._rows) >= self._max_rows
 
     def offer(self, rows: Sequence[Row]) -> bool:
-        """Append rows; False where the queue is full, and none of them is in it.
+        """Append rows, without waking a thread; `notify` does so for rows of several requests.
 
-        Nobody is told before `tell`, so that the rows of several requests are taken together.
+        Returns:
+            Whether the rows were accepted; if not, the queue is full and has none of them.
 
         Raises:
-            Unavailable: the queue is closed; the rows are not in it.
+            Unavailable: The queue is closed; it has none of the rows.
         """
         with self._changed:
             if self._closed:
@@ -59,19 +63,19 @@ class DeferralQueue:
             self._rows.extend(rows)
             return True
 
-    def tell(self) -> None:
-        """Wake a thread for the rows that were offered."""
+    def notify(self) -> None:
+        """Wake a thread for the rows that were appended."""
         with self._changed:
             self._changed.notify()
 
     def take(self, choose: Choose) -> list[Row]:
-        """Wait for rows and remove those of the next call; the others stay for a later one.
+        """Wait for rows and remove those of the next call.
 
         Args:
-            choose: which of those that wait.
+            choose: Chooses these rows; the others stay for a later call.
 
         Returns:
-            The chosen rows, oldest first; none once the queue is closed and empty.
+            The chosen rows, oldest first; an empty list once the queue is closed and empty.
         """
         with self._changed:
             while True:
@@ -84,27 +88,27 @@ class DeferralQueue:
             rows = list(self._rows)
             chosen = set(choose([_length(row) for row in rows]))
             self._rows = deque(row for i, row in enumerate(rows) if i not in chosen)
-            if self._rows:  # for another thread that waits
+            if self._rows:  # wake another thread for them
                 self._changed.notify()
             return [rows[i] for i in sorted(chosen)]
 
     def _drop_ended(self) -> None:
-        """Forget rows that nobody waits for any more."""
+        """Remove rows of jobs that have ended."""
         if any(row.job.ended for row in self._rows):
             self._rows = deque(row for row in self._rows if not row.job.ended)
 
     def close(self) -> None:
-        """Refuse further rows; those that are in are still taken."""
+        """Refuse further rows; queued rows are still taken."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
 
 
 class DeferralWorker:
-    """Threads that carry the rows of a queue through a stage, each one call at a time.
+    """Threads that run the rows of a queue, each thread one call at a time.
 
-    While a call runs, the rows deferred meanwhile gather into the next one: batches grow with
-    the load, and a lone row never waits for company.
+    Rows that are queued while a call runs form the next call. So batches grow with the load, and a
+    single row never waits for others.
     """
 
     def __init__(
@@ -120,12 +124,12 @@ class DeferralWorker:
         """Start the threads.
 
         Args:
-            queue: to take from.
-            advance: decides, queues or fails every row that it is given.
-            on_error: given the rows of an `advance` that raised instead.
-            choose: the rows of one `advance`.
-            calls_in_flight: threads.
-            name: of the threads.
+            queue: The queue to take rows from.
+            advance: Decides, queues or fails each of the rows that it gets.
+            on_error: Gets the rows if `advance` raises.
+            choose: Chooses the rows of one call.
+            calls_in_flight: The number of threads.
+            name: The prefix of the threads' names.
         """
         self._queue = queue
         self._advance = advance
@@ -139,9 +143,12 @@ class DeferralWorker:
             thread.start()
 
     def join(self, timeout_s: float) -> bool:
-        """Wait until the closed queue is empty and its last rows are decided; False: not in time.
+        """Wait until the closed queue is empty and its last rows are decided.
 
-        A call that never returns keeps its thread, which ends with the process.
+        The thread of a call that never returns is left to end with the process.
+
+        Returns:
+            Whether all threads have ended in time.
         """
         deadline_s = time.monotonic() + timeout_s
         for thread in self._threads:
@@ -152,7 +159,7 @@ class DeferralWorker:
         while rows := self._queue.take(self._choose):
             try:
                 self._advance(rows)
-            except Exception as exc:  # noqa: BLE001 - the thread must live on for the other rows
+            except Exception as exc:  # noqa: BLE001 - the thread must continue for the other rows
                 self._on_error(rows, exc)
 
 

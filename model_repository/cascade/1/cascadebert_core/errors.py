@@ -1,21 +1,21 @@
-"""The errors that a cascade can answer a request with.
+"""The errors that a request can end with.
 
 ::
 
     CascadeError
-    ├── InvalidArgument     the request is wrong; sending it again changes nothing
+    ├── InvalidArgument     the request is wrong; a retry fails again
     │   └── PolicyError     the policy is wrong; it fails the load, never a request
-    ├── DeadlineExceeded    the request's deadline passed, or cannot be met
-    ├── Cancelled           the caller has given up
-    ├── Unavailable         a stage or the cascade cannot answer now; a retry may
-    └── InternalError       a stage broke its contract, or numbers went bad
+    ├── DeadlineExceeded    the request's deadline has passed or cannot be met
+    ├── Cancelled           the caller has cancelled
+    ├── Unavailable         a stage or the cascade cannot answer now; a retry may succeed
+    └── InternalError       a stage broke its contract, or its logits are not finite
 """
 
 from __future__ import annotations
 
 
 class CascadeError(Exception):
-    """Base of everything that the core raises on purpose."""
+    """Base of the errors that the core raises."""
 
 
 class InvalidArgument(CascadeError):  # noqa: N818 - named as the status it becomes
@@ -23,20 +23,20 @@ class InvalidArgument(CascadeError):  # noqa: N818 - named as the status it beco
 
 
 class PolicyError(InvalidArgument):
-    """A policy that cannot be served; the message names the key and the value."""
+    """The policy cannot be served; the message names the key and the value."""
 
 
 class DeadlineExceeded(CascadeError):  # noqa: N818
-    """The request's own deadline has passed, or the stages that are left cannot meet it."""
+    """The request's deadline has passed, or the next stage cannot meet it."""
 
 
 class Cancelled(CascadeError):  # noqa: N818
-    """The caller has cancelled the request: nobody waits for the answer."""
+    """The caller has cancelled the request."""
 
 
 class Unavailable(CascadeError):  # noqa: N818
-    """A stage cannot answer now, too many rows wait already, or the cascade is shutting down."""
+    """A stage cannot answer now, its queue is full, or the cascade is unloading."""
 
 
 class InternalError(CascadeError):
-    """A stage answered something that breaks its contract."""
+    """A stage returned something that breaks its contract."""

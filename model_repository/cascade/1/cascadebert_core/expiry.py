@@ -1,4 +1,4 @@
-"""The end of a request's time, whatever its rows wait for."""
+"""Ends jobs at their deadline, even if their rows wait for a stage that hangs."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from .job import Job
 
 _LOGGER = logging.getLogger(__name__)
 
-# Jobs whose time is up within so long of each other are ended together.
+# Jobs that are due within this time of each other are ended together.
 _GRAIN_S = 0.002
 _PURGE_FROM = 64
-# A wait of centuries, which a caller may ask for, is more than a condition can do.
+# A caller may set a deadline in centuries, which is more than a condition can wait for.
 _LONGEST_WAIT_S = 60.0
 
 
 class ExpiryTimer:
-    """A thread that ends jobs when their time is up: a stage that hangs holds up nobody's error."""
+    """A thread that ends jobs when they are due."""
 
     def __init__(self, expire: Callable[[Job], None]) -> None:
         """Start the thread.
 
         Args:
-            expire: ends a job; not called for one that has ended.
+            expire: Ends a job. It is not called for a job that has ended.
         """
         self._expire = expire
         self._heap: list[tuple[float, int, Job]] = []
@@ -39,11 +39,11 @@ class ExpiryTimer:
         self._thread.start()
 
     def watch(self, job: Job, due_s: float) -> None:
-        """End the job at `due_s` on the clock of `time.monotonic`, unless it has ended by then."""
+        """End the job at `due_s`, on the clock of `time.monotonic`, unless it has ended by then."""
         with self._changed:
             heapq.heappush(self._heap, (due_s, next(self._numbers), job))
             if len(self._heap) >= self._purge_at:
-                # Most jobs end long before they are due, and must not be kept until then.
+                # Most jobs end long before they are due. They must not be kept until then.
                 self._heap = [entry for entry in self._heap if not entry[2].ended]
                 heapq.heapify(self._heap)
                 self._purge_at = max(_PURGE_FROM, 2 * len(self._heap))
@@ -51,7 +51,7 @@ class ExpiryTimer:
                 self._changed.notify()
 
     def stop(self) -> list[Job]:
-        """End the thread; the jobs that have not ended are the caller's."""
+        """Stop the thread and return the jobs that have not ended."""
         with self._changed:
             self._stopping = True
             self._changed.notify()
@@ -75,8 +75,8 @@ class ExpiryTimer:
     def _expire_or_log(self, job: Job) -> None:
         try:
             self._expire(job)
-        except Exception:  # the thread must live on for the other jobs
-            _LOGGER.exception("a request whose time is up could not be ended")
+        except Exception:  # the thread must continue for the other jobs
+            _LOGGER.exception("a request could not be ended at its deadline")
 
     def _is_due(self) -> bool:
         return bool(self._heap) and self._heap[0][0] <= time.monotonic()

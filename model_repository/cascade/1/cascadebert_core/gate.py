@@ -1,9 +1,9 @@
 """The confidence gate: which rows a stage may answer.
 
-A row exits iff its confidence is *strictly* above its threshold (CascadeBERT, Li et al., EMNLP
-Findings 2021, whose confidence is the largest softmax probability; `signals` has others). All
-arithmetic is float32, so that a confidence that a caller read from a response can be sent back as a
-threshold and ties exactly.
+A row exits if and only if its confidence is *strictly* above its threshold (CascadeBERT, Li et al.,
+EMNLP Findings 2021; its confidence is the largest softmax probability, `signals` has others). All
+arithmetic is float32. So if a client sends a confidence from a response back as a threshold, the
+two are exactly equal.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from numpy.typing import NDArray
 
 from .signals import MAX_PROBABILITY, SIGNALS
 
-# The last stage's threshold: every finite confidence is above it, and NaN is above nothing.
+# The last stage's threshold. Every finite confidence is above it; NaN is not.
 ALWAYS_EXIT = np.float32(-1.0)
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What a stage made of n rows.
+    """A stage's decision on n rows.
 
     Attributes:
-        probabilities: float32 of shape (n, n_labels); NaN where a logit was not finite.
-        confidence: float32 of shape (n,), the signal's, 0 to 1; NaN likewise.
-        exits: bool of shape (n,), whether the row is answered here.
+        probabilities: float32 of shape (n, n_labels); NaN for rows with a logit that is not finite.
+        confidence: float32 of shape (n,), from 0 to 1; NaN for the same rows.
+        exits: bool of shape (n,), whether the stage answers the row.
     """
 
     probabilities: NDArray[np.float32]
@@ -44,18 +44,18 @@ def decide(
     """Gate n rows.
 
     Args:
-        logits: shape (n, n_labels), in the policy's label order.
-        temperature: the logits are divided by it (Guo et al., ICML 2017).
-        thresholds: one for all rows, or of shape (n,); or of shape (n, n_labels) or (1, n_labels),
-            where they differ by the label that the stage predicts.
-        signal: a name of `signals.SIGNALS`.
+        logits: float32 of shape (n, n_labels), in the policy's label order.
+        temperature: The logits are divided by it (Guo et al., ICML 2017).
+        thresholds: One number for all rows, or float32 of shape (n,). Of shape (n, n_labels) or
+            (1, n_labels) if they depend on the label that the stage predicts.
+        signal: A name in `signals.SIGNALS`.
 
     Returns:
-        The decision; rows with a NaN or infinite logit never exit.
+        The decision. Rows with a NaN or infinite logit never exit.
     """
     scaled = np.divide(logits, temperature, dtype=np.float32)
     probabilities = softmax(scaled)
-    # A logit of minus infinity alone would still give a confident, finite softmax.
+    # With a logit of minus infinity the softmax is still finite, and confident.
     broken = ~np.isfinite(logits).all(axis=1)
     probabilities[broken] = np.nan
     confidence = SIGNALS[signal](probabilities, scaled, temperature)
@@ -69,11 +69,14 @@ def decide(
 def stack_thresholds(
     thresholds: Sequence[np.float32 | NDArray[np.float32]], n_labels: int
 ) -> NDArray[np.float32]:
-    """Thresholds of rows for `decide`: shape (n,), or (n, n_labels) where any differs by label.
+    """Stack the thresholds of n rows for `decide`.
 
     Args:
-        thresholds: of each row, a number or an array of shape (n_labels,).
-        n_labels: of the policy.
+        thresholds: For each row, a number or an array of shape (n_labels,).
+        n_labels: The number of labels.
+
+    Returns:
+        float32 of shape (n,), or (n, n_labels) if a row's threshold depends on the label.
     """
     if all(np.ndim(threshold) == 0 for threshold in thresholds):
         return np.array(thresholds, dtype=np.float32)
@@ -81,8 +84,8 @@ def stack_thresholds(
 
 
 def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Softmax over the last axis in float32, shifted by the maximum so that nothing overflows."""
+    """Return the float32 softmax over the last axis, shifted by the maximum against overflow."""
     logits = np.asarray(logits, dtype=np.float32)
-    with np.errstate(invalid="ignore", over="ignore"):  # infinities are the caller's to mask
+    with np.errstate(invalid="ignore", over="ignore"):  # the caller masks infinities
         exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
         return exponentials / exponentials.sum(axis=-1, keepdims=True)

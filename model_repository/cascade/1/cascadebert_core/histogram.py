@@ -1,4 +1,4 @@
-"""Values counted in buckets."""
+"""Counts of values in buckets."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from numpy.typing import ArrayLike, NDArray
 
 
 class Histogram:
-    """Counts and a sum, as Prometheus wants them.
+    """Counts of values in buckets and their sum, as in a Prometheus histogram.
 
     Attributes:
-        bounds: upper bounds of the buckets, ascending; a value that equals one is below it.
+        bounds: Inclusive upper bounds of the buckets, ascending.
     """
 
     def __init__(self, bounds: Sequence[float]) -> None:
@@ -22,7 +22,7 @@ class Histogram:
         self._sum = 0.0
 
     def add(self, values: ArrayLike, rows: ArrayLike | None = None) -> None:
-        """Count values of shape (n,), each as often as `rows` of shape (n,) says, or once."""
+        """Count values of shape (n,), each once or as often as `rows`, of shape (n,), says."""
         each: NDArray[np.float64] = np.asarray(values, dtype=np.float64)
         if rows is not None:
             each = np.repeat(each, np.asarray(rows, dtype=np.int64))
@@ -31,9 +31,11 @@ class Histogram:
         self._sum += float(each.sum())
 
     def fetch(self) -> tuple[NDArray[np.int64], float]:
-        """Counts at most each bound, and of all, shape (len(bounds) + 1,); and the sum.
+        """Return what was added since the last fetch.
 
-        Of what was added since the last time.
+        Returns:
+            The number of values up to each bound and of all values, shape (len(bounds) + 1,), and
+            the sum of all values.
         """
         found = self._counts.cumsum(), self._sum
         self._counts[:] = 0

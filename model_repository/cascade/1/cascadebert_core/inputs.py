@@ -1,4 +1,4 @@
-"""The text tensors of a request, checked and decoded."""
+"""Request tensors to texts."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from .tokenization import Text
 def texts_from_tensors(
     text: NDArray[Any] | None, pair: NDArray[Any] | None, takes_pairs: bool | None
 ) -> list[Text]:
-    """Decode the rows of a request; messages name rows, never what stands in them.
+    """Check and decode the rows of a request. Error messages never quote a text.
 
     Args:
-        text: TEXT, bytes of shape (n, 1); None where the request lacks it.
-        pair: TEXT_PAIR, likewise.
-        takes_pairs: what the policy says of the task; None allows both.
+        text: The tensor TEXT, bytes of shape (n, 1); None if the request lacks it.
+        pair: The tensor TEXT_PAIR, likewise.
+        takes_pairs: Whether the policy's task takes pairs; None allows both.
 
     Raises:
-        InvalidArgument: a tensor is missing, has another type or shape, or holds a row that is
-            empty or not UTF-8; a pair for a single-sentence task, or the reverse; the texts have
-            more bytes than `contract.MAX_TEXT_BYTES`.
+        InvalidArgument: A tensor is missing, has another type or shape, or has a row that is empty
+            or not UTF-8; a pair was given for a task of single texts, or the reverse; or the texts
+            have more bytes than `contract.MAX_TEXT_BYTES`.
     """
     if text is None:
         raise InvalidArgument(f"{contract.TEXT} is missing")
@@ -42,8 +42,8 @@ def texts_from_tensors(
     size = sum(len(value) for tensor in (text, pair) if tensor is not None for value in tensor.flat)
     if size > contract.MAX_TEXT_BYTES:
         raise InvalidArgument(
-            f"the texts have {size} bytes, and a request may have {contract.MAX_TEXT_BYTES}: cut "
-            "them, or send fewer rows"
+            f"the texts have {size} bytes, and a request may have {contract.MAX_TEXT_BYTES}: "
+            "shorten them, or send fewer rows"
         )
     texts = _strings(text, contract.TEXT)
     if pair is None:

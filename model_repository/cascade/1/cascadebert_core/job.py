@@ -1,11 +1,11 @@
-"""A request on its way through the stages, and its rows."""
+"""A request and its rows, on their way through the stages."""
 
 from __future__ import annotations
 
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -19,11 +19,15 @@ _LOGGER = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class Row:
-    """One row of a job, with the tokens of the stage that saw it last.
+    """One row of a job, with the tokens of the last stage that saw it.
 
     Attributes:
-        tokenizer: name of the tokenizer that made `encoded`; None before the first stage.
-        max_length: the length that `encoded` was truncated to.
+        job: The job that the row belongs to.
+        index: The row's position in the job.
+        text: The row's text or pair.
+        encoded: The row's tokens; None before the first stage.
+        tokenizer: The name of the tokenizer that made `encoded`; None before the first stage.
+        max_length: The length that `encoded` was truncated to.
     """
 
     job: Job
@@ -36,27 +40,29 @@ class Row:
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """A request: its rows, where they exited, and whom to tell when the last one is decided.
+    """A request of n rows: its route, its answers so far, and the callbacks for its end.
 
-    Rows are decided by different threads; `settle`, `degrade` and `fail` may be called from any of
-    them, and exactly one call ends the job.
+    Threads decide rows at the same time: each may call `settle`, `keep_best`, `degrade` or `fail`.
+    Exactly one call ends the job.
 
     Attributes:
-        texts: at least one row.
-        route: the way through the stages.
-        n_labels: columns of `probabilities`.
-        deadline_s: on the clock of `time.monotonic`; None when the caller set none.
-        request_id: what the caller calls it; empty where it has no name.
-        trace: of the request, for the calls of stages to be part of; None where there is none.
-        on_end: called once, from the thread that ends the job; None while the thread that made
+        texts: The rows, at least one.
+        route: The stages and thresholds of the rows.
+        n_labels: The number of labels.
+        deadline_s: The deadline on the clock of `time.monotonic`; None if the caller set none.
+        request_id: The caller's id of the request; may be empty.
+        trace: The request's trace, which the calls of its stages join; None if it has none.
+        on_end: Called once by the thread that ends the job. It is None while the thread that made
             the job collects the result itself.
-        cancelled: whether the caller has given up; asking may cost as much as a small call.
-        listeners: each called once, after `on_end`, in the same thread.
-        probabilities, confidence, exit_stage: float32 (n, n_labels), float32 (n,), int32 (n,). Of
-            a row that is not decided, the surest answer so far.
-        degraded: bool (n,), answered below the threshold that was asked for.
-        error: why the job failed, or None.
-        began_s: on the clock of `time.monotonic`.
+        cancelled: Returns whether the caller has cancelled. It may cost as much as a small call.
+        listeners: Each is called once, after `on_end`, on the same thread.
+        probabilities: float32 of shape (n, n_labels). Here and in `confidence`, an undecided row
+            has its most confident answer so far.
+        confidence: float32 of shape (n,).
+        exit_stage: int32 of shape (n,), 0-based; -1 for an undecided row.
+        degraded: bool of shape (n,), whether a row was answered below its threshold.
+        error: Why the job failed, or None.
+        began_s: When the job was made, on the clock of `time.monotonic`.
     """
 
     texts: Sequence[Text]
@@ -81,7 +87,7 @@ class Job:
     def __post_init__(self) -> None:
         n = len(self.texts)
         self.probabilities = np.zeros((n, self.n_labels), dtype=np.float32)
-        # Below every confidence, so that the first answer is the surest so far.
+        # Below every confidence, so that the first answer is kept.
         self.confidence = np.full(n, -1.0, dtype=np.float32)
         self.exit_stage = np.full(n, -1, dtype=np.int32)
         self.degraded = np.zeros(n, dtype=np.bool_)
@@ -90,7 +96,7 @@ class Job:
         self._lock = threading.Lock()
 
     def rows(self) -> list[Row]:
-        """The rows in order, not yet tokenised."""
+        """Return the rows in order, not tokenised yet."""
         return [Row(self, index, text) for index, text in enumerate(self.texts)]
 
     @property
@@ -99,7 +105,7 @@ class Job:
         return self._pending == 0
 
     def expired(self) -> bool:
-        """Whether the caller has stopped waiting."""
+        """Return whether the caller's deadline has passed."""
         return self.deadline_s is not None and time.monotonic() > self.deadline_s
 
     def settle(
@@ -109,17 +115,16 @@ class Job:
         confidence: NDArray[np.float32],
         stage: int,
     ) -> int:
-        """Decide rows: they exit at `stage`.
+        """Decide rows: they exit at a stage.
 
         Args:
-            indices: int of shape (k,), rows of this job; those that are decided stay as they are.
+            indices: int of shape (k,), rows of this job. Decided rows keep their answers.
             probabilities: float32 of shape (k, n_labels).
             confidence: float32 of shape (k,).
-            stage: 0-based.
+            stage: The stage, 0-based.
 
         Returns:
-            How many rows were decided; 0 where the job has ended meanwhile, by another of its rows
-            or by its deadline.
+            How many rows were decided; 0 if the job has ended already.
         """
         with self._lock:
             if self._pending == 0:
@@ -134,35 +139,35 @@ class Job:
             self._pending -= len(indices)
             ended = self._pending == 0
         if ended:
-            self._tell()
+            self._call_listeners()
         return len(indices)
 
-    def note(
+    def keep_best(
         self,
         indices: NDArray[np.intp],
         probabilities: NDArray[np.float32],
         confidence: NDArray[np.float32],
         stage: int,
     ) -> None:
-        """Keep what `stage` makes of rows that it does not decide; arguments as for `settle`."""
+        """Keep a stage's answers where they are the best so far; the arguments are `settle`'s."""
         with self._lock:
             if self._pending == 0:
                 return
-            surer = confidence > self.confidence[indices]  # false for NaN
-            kept = indices[surer]
-            self.probabilities[kept] = probabilities[surer]
-            self.confidence[kept] = confidence[surer]
+            better = confidence > self.confidence[indices]  # false for NaN
+            kept = indices[better]
+            self.probabilities[kept] = probabilities[better]
+            self.confidence[kept] = confidence[better]
             self._seen_stage[kept] = stage
 
     def degrade(self, indices: NDArray[np.intp] | None = None) -> int:
-        """Decide rows with the surest answer so far.
+        """Decide rows with their best answers so far.
 
         Args:
-            indices: int of shape (k,), rows of this job; None: all. Those that are decided stay as
-                they are.
+            indices: int of shape (k,), rows of this job; None for all. Decided rows keep their
+                answers.
 
         Returns:
-            How many rows were decided; 0 where one of them has no answer yet, or the job has ended.
+            How many rows were decided; 0 if one of them has no answer yet or the job has ended.
         """
         with self._lock:
             if self._pending == 0:
@@ -178,24 +183,32 @@ class Job:
             self._pending -= len(indices)
             ended = self._pending == 0
         if ended:
-            self._tell()
+            self._call_listeners()
         return len(indices)
 
     def fail(self, error: Exception) -> None:
-        """End the job with an error; a job that has ended keeps its answer."""
+        """End the job with an error, unless it has ended already."""
         with self._lock:
             if self._pending == 0:
                 return
             self._pending = 0
             self.error = error
-        self._tell()
+        self._call_listeners()
 
-    def _tell(self) -> None:
+    def _call_listeners(self) -> None:
         for listener in (self.on_end, *self.listeners):
             if listener is None:
                 continue
             try:
                 listener(self)
             except Exception:
-                # The thread carries rows of other jobs, which must not share this one's fate.
-                _LOGGER.exception("a request was decided and its end could not be told")
+                # The thread has rows of other jobs to work on.
+                _LOGGER.exception("a request has ended, and its answer could not be sent")
+
+
+def rows_by_job(rows: Iterable[Row]) -> list[tuple[Job, list[Row]]]:
+    """Group rows by job, in the order in which each job first appears."""
+    of_job: dict[int, list[Row]] = {}
+    for row in rows:
+        of_job.setdefault(id(row.job), []).append(row)
+    return [(own[0].job, own) for own in of_job.values()]

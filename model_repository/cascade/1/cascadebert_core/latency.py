@@ -1,4 +1,4 @@
-"""How long a stage takes, from the calls that it has answered."""
+"""An estimate of how long a stage takes, from its calls so far."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import time
 from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
-# Weight of the newest call in the moving averages: the last ten or so count.
+# Weight of the newest call in the moving averages: about the last ten calls count.
 _WEIGHT = 0.2
-# What was measured longer ago may have been a hiccup: the next call is let through, and what it
-# takes is what counts then.
+# An estimate older than this is not trusted, since the last call may have been an outlier: the next
+# call is let through, and its time replaces the averages.
 _STALE_S = 2.0
 
 
 class LatencyEstimator:
-    """Moving averages of one stage's calls; threads measure at the same time."""
+    """Moving averages over the calls of one stage; threads may measure at the same time."""
 
     def __init__(
         self,
@@ -23,12 +23,12 @@ class LatencyEstimator:
         calls_in_flight: int = 1,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Know nothing yet.
+        """Start without measurements.
 
         Args:
-            max_batch_size: rows of one call at most.
-            calls_in_flight: calls that may run at a time.
-            clock: seconds that never run backwards.
+            max_batch_size: The most rows in one call.
+            calls_in_flight: The most concurrent calls.
+            clock: Returns seconds and never runs backwards.
         """
         self._max_batch_size = max_batch_size
         self._calls_in_flight = max(1, calls_in_flight)
@@ -43,11 +43,11 @@ class LatencyEstimator:
     def call(
         self, rows: int, instance: AbstractContextManager[object] | None = None
     ) -> Generator[None, None, None]:
-        """Measure one call; one that raises teaches nothing.
+        """Measure one call, unless it raises.
 
         Args:
-            rows: of the call.
-            instance: held while the call runs; the wait for it is not measured.
+            rows: The rows of the call.
+            instance: Held while the call runs. The wait for it is not measured.
         """
         with self._lock:
             self._running += 1
@@ -63,27 +63,28 @@ class LatencyEstimator:
 
     @property
     def running(self) -> int:
-        """Calls that run at this moment, or wait for an instance to do so."""
+        """Calls that run now or wait for an instance."""
         return self._running
 
     def expected_s(self, waiting: int) -> float:
-        """Seconds until a row that comes now would be answered.
+        """Estimate the seconds until a row that is queued now is answered.
 
         Args:
-            waiting: rows before it.
+            waiting: Rows in the queue before it.
 
         Returns:
-            0 where nothing is known: before the first call, and where nobody waits for a stage
-            that was not measured lately.
+            Seconds; 0 before the first call, and if the last measurement is old, no row is queued
+            and an instance is free.
         """
         with self._lock:
             busy = self._running >= self._calls_in_flight
             if self._measured_s is None or (self._is_stale() and not waiting and not busy):
                 return 0.0
-            # Row by row, or in full calls at the pace of those of late, which were smaller perhaps.
+            # Recent calls may have been small, so the queue takes the time of its rows or of full
+            # calls, whichever is less.
             calls = -(-waiting // self._max_batch_size)
             ahead_s = min(waiting * self._row_s, calls * self._call_s) / self._calls_in_flight
-            # Until a thread is free, the calls that run are half done on average.
+            # A call that runs is half done on average.
             return ahead_s + (0.5 * self._call_s if busy else 0.0) + self._call_s
 
     def _learn(self, seconds: float, rows: int) -> None:

@@ -1,4 +1,4 @@
-"""Several calls of one stage at a time, as many as it has instances."""
+"""Concurrent calls of one stage, as many as it has instances."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from concurrent.futures import ThreadPoolExecutor
 
 
 class ParallelCalls:
-    """Threads that take calls in turn; the caller's own is one of them.
+    """A pool of threads for calls; the thread that asks for calls takes part in them.
 
-    A single call runs where it is asked for: no thread is woken, and nothing is waited for.
+    A single call runs on that thread alone, without waking another.
     """
 
     def __init__(self, limit: int, name: str) -> None:
-        """Start no thread before it is needed.
+        """Make the pool; it starts a thread when it first needs one.
 
         Args:
-            limit: calls at a time, at least 1.
-            name: of the threads.
+            limit: The most concurrent calls of one `run`, at least 1.
+            name: The prefix of the threads' names.
         """
         self.limit = max(1, limit)
         self._pool = (
@@ -26,22 +26,22 @@ class ParallelCalls:
         )
 
     def run(self, calls: Sequence[Callable[[], None]]) -> None:
-        """Run calls, in their order as threads are free; back when all have ended.
+        """Start calls in their order, as threads become free, and return when all have ended.
 
         Args:
-            calls: that do not raise.
+            calls: Functions that do not raise.
         """
         turns = _Turns(iter(calls))
         helpers = min(self.limit, len(calls)) - 1
         futures = [self._pool.submit(turns.take) for _ in range(helpers)] if self._pool else []
         turns.take()
         for future in futures:
-            # One that waits for its turn behind another caller's has nothing to do any more.
+            # A helper that has not started yet has nothing left to do.
             if not future.cancel():
                 future.result()
 
     def close(self) -> None:
-        """End the threads once they are idle; a call that hangs keeps its own."""
+        """Let the threads end when they are idle; a call that hangs keeps its thread."""
         if self._pool is not None:
             self._pool.shutdown(wait=False)
 

@@ -1,7 +1,8 @@
-"""The policy of a cascade: its stages, thresholds and labels, read once at load.
+"""policy.json: the stages, thresholds and labels of a cascade, read once at load.
 
-policy.json is the switch of a deployment, so it is validated whole before anything is served,
-and every complaint names the key, the value and what is allowed.
+The file decides what a deployment serves, so all of it is validated first. Each error names the
+key, the value and what is allowed. The reader is written by hand because it runs inside Triton,
+where a validation library may be missing.
 """
 
 from __future__ import annotations
@@ -19,48 +20,47 @@ from .errors import PolicyError
 from .signals import MAX_PROBABILITY, SIGNALS
 
 SCHEMA_VERSION = 5
-# Tokens: so dear, or so many, that rows always share one call.
+# Tokens. As a call's price or limit it makes all rows share one call.
 ONE_CALL = 1_000_000
 
-# Rows that may wait for a stage, where nobody says otherwise: so many batches of the largest size,
-# and 16 requests of as many rows as the cascade takes in one.
+# The default limit of a stage's queue: 16 batches of the largest size, and at least 1,024 rows,
+# which are 16 of the largest requests.
 QUEUED_BATCHES = 16
 _QUEUED_ROWS = 1024
-# Seconds that a request without a deadline may take, where nobody says otherwise, and at most.
+# The time of a request without a deadline: the default and the largest value.
 REQUEST_TIMEOUT_S = 300.0
 LONGEST_TIMEOUT_S = 1e6
 
-# Of a stage: one number, or one for every label of the policy, by the label that it predicts.
+# One number, or one for each label that the stage may predict.
 Threshold = float | tuple[float, ...]
 
 _MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
-# A tokenizer's name becomes a folder below the version folder, so it may not climb out of it.
+# A tokenizer's name becomes a folder inside the version folder, so it must not lead out of it.
 _TOKENIZER_NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
 
 
 @dataclass(frozen=True, slots=True)
 class StagePolicy:
-    """One stage: which model runs it, what the model takes, and when its rows exit.
+    """One stage: the model that runs it, the model's inputs, and when rows exit.
 
     Attributes:
-        model: Triton model that returns the stage's logits.
-        version: the model's version, pinned in every call; a version that is published is never
-            changed.
-        tokenizer: folder below `tokenizers/`.
-        max_length: tokens, special ones included; longer texts are truncated.
-        max_batch_size: rows in one call of the stage.
-        buckets: padded lengths in tokens, ascending; the last one is `max_length`.
-        inputs: tensors that the model takes, a subset of `contract.STAGE_INPUTS`.
-        temperature: logits are divided by it before the softmax.
-        signal: what the stage's confidence is, a name of `signals.SIGNALS`.
-        threshold: the default operating point's; None at the last stage.
-        label_indices: `label_indices[i]` is where the policy's label i stands in the logits.
-        max_queued_rows: rows that may wait for the stage; 0 stands for `QUEUED_BATCHES` batches,
-            and at least 1,024.
-        call_tokens: what a call of the stage costs beside its tokens, in padded tokens: rows of
-            several buckets share a call where that is cheaper than calls of their own.
-        max_call_tokens: padded tokens in one call, or one row: on a CPU the rows of a larger call
-            are dearer, since what it computes on does not fit into the caches.
+        model: The Triton model that returns the stage's logits.
+        version: The model's version, pinned in every call. A published version never changes.
+        tokenizer: A folder in `tokenizers/`.
+        max_length: Tokens, with special tokens; longer texts are truncated.
+        max_batch_size: The most rows in one call of the stage.
+        buckets: Padded lengths in tokens, ascending; the last one is `max_length`.
+        inputs: The model's input tensors, a subset of `contract.STAGE_INPUTS`.
+        temperature: The logits are divided by it before the softmax.
+        threshold: The default operating point's threshold; None at the last stage.
+        label_indices: `label_indices[i]` is the column of the policy's label i in the logits.
+        signal: The stage's confidence signal, a name in `signals.SIGNALS`.
+        max_queued_rows: The limit of the stage's queue. 0 is the default: `QUEUED_BATCHES` batches,
+            and at least 1,024 rows.
+        call_tokens: The price of a call besides its tokens, in padded tokens. Rows of several
+            buckets share a call if that is cheaper than several calls.
+        max_call_tokens: The most padded tokens in one call, unless a single row has more. On a CPU
+            the activations of a larger call do not fit into the caches, and its rows cost more.
     """
 
     model: str
@@ -89,17 +89,16 @@ class Policy:
     """A whole cascade, small stage first.
 
     Attributes:
-        stages: at least one; the last one always answers.
-        labels: names in the order of the PROBABILITIES output.
-        pair: whether the task takes text pairs; None when nobody said.
-        operating_points: named thresholds, one for every stage but the last; a threshold is a
-            number, or one for every label.
-        default_operating_point: the one that a request without parameters gets.
-        certificate: what was promised when the thresholds were chosen, or None.
-        audit_rate: share of the rows, 0 to 1, whose answer is compared with the last stage's.
-        degrade: whether a row that its next stage cannot take, for want of room, time or health, is
-            answered by the surest stage so far, below its threshold; else its request is an error.
-        request_timeout_s: the longest that a request may take whose caller sets no deadline.
+        labels: Label names in the order of the PROBABILITIES output.
+        pair: Whether the task takes text pairs; None if that is not known.
+        stages: The stages, at least one. The last one always answers.
+        operating_points: Thresholds by name, one for each stage but the last.
+        default_operating_point: The operating point of requests without parameters.
+        certificate: The guarantees and budgets that the thresholds were chosen for, or None.
+        audit_rate: The share of rows, 0 to 1, whose answers are compared with the last stage's.
+        degrade: Whether a row gets its most confident answer so far if its next stage's queue is
+            full, its deadline is near or the stage fails. Otherwise its request fails.
+        request_timeout_s: The time of a request whose caller sets no deadline.
     """
 
     labels: tuple[str, ...]
@@ -114,21 +113,21 @@ class Policy:
 
     @property
     def id(self) -> str:
-        """The sha256 of the canonical JSON without the id itself, in hex."""
+        """The sha256 of the canonical JSON without the id, in hex."""
         return hashlib.sha256(_canonical_json(_fields(self)).encode()).hexdigest()
 
     @property
     def thresholds(self) -> tuple[Threshold, ...]:
-        """The default operating point's thresholds, one for every stage but the last."""
+        """The default operating point's thresholds, one for each stage but the last."""
         return self.operating_points[self.default_operating_point]
 
     def with_signal(self, signal: str) -> Policy:
-        """The policy with this confidence signal at all stages but the last."""
+        """Return the policy with this confidence signal at all stages but the last."""
         *gated, last = self.stages
         return replace(self, stages=(*(replace(stage, signal=signal) for stage in gated), last))
 
     def with_tuning_of(self, other: Policy) -> Policy:
-        """The policy with another's signals, temperatures and calls, stage by stage."""
+        """Return the policy with the signals, temperatures and call costs of another policy."""
         stages = tuple(
             replace(
                 stage,
@@ -142,7 +141,10 @@ class Policy:
         return replace(self, stages=stages)
 
     def with_service_of(self, other: Policy) -> Policy:
-        """The policy, served as another of as many stages is; what it decides stays as it is."""
+        """Return the policy with another's queue limits, auditing, degradation and timeout.
+
+        The policies have the same number of stages. Decisions stay the same.
+        """
         stages = tuple(
             replace(stage, max_queued_rows=theirs.max_queued_rows)
             for stage, theirs in zip(self.stages, other.stages, strict=True)
@@ -156,13 +158,13 @@ class Policy:
         )
 
     def with_thresholds(self, thresholds: tuple[Threshold, ...], name: str = "default") -> Policy:
-        """A policy that serves these thresholds as its one operating point."""
+        """Return the policy with these thresholds as its only operating point."""
         return self.with_operating_points({name: thresholds}, name)
 
     def with_operating_points(
         self, points: dict[str, tuple[Threshold, ...]], default: str
     ) -> Policy:
-        """A policy that serves these operating points, with no certificate."""
+        """Return the policy with these operating points and without a certificate."""
         thresholds = points[default]
         last = (None,) * (len(self.stages) - len(thresholds))
         stages = tuple(
@@ -179,7 +181,7 @@ class Policy:
 
 
 def policy_to_json(policy: Policy) -> str:
-    """The text of policy.json, with the id, for people to read."""
+    """Return the text of policy.json, indented, with the id."""
     fields = _fields(policy)
     head = {"schema_version": fields.pop("schema_version"), "id": policy.id}
     return json.dumps({**head, **fields}, indent=2, ensure_ascii=False) + "\n"
@@ -189,7 +191,7 @@ def policy_from_file(path: Path) -> Policy:
     """Read, validate and verify a policy.json.
 
     Raises:
-        PolicyError: the file is missing, is not JSON, or does not describe a cascade.
+        PolicyError: The file is missing, is not JSON, or does not describe a cascade.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -206,7 +208,7 @@ def policy_from_json(text: str) -> Policy:
     """Parse and validate the text of a policy.json.
 
     Raises:
-        PolicyError: with the key, its value and what is allowed.
+        PolicyError: The text is not a valid policy.
     """
     try:
         raw = json.loads(text)
@@ -263,13 +265,13 @@ def _policy(top: _Keys) -> Policy:
     if claimed != policy.id:
         raise PolicyError(
             f"policy.id is {claimed!r} and the content hashes to {policy.id!r}: the file was "
-            "edited by hand; publish the cascade again"
+            "edited; publish the cascade again"
         )
     return policy
 
 
 def _validate_whole(policy: Policy) -> None:
-    """What no single key shows."""
+    """Check what depends on several keys."""
     if policy.certificate is not None and not isinstance(policy.certificate, dict):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise PolicyError(f"policy.certificate is {policy.certificate!r}: give an object or null")
     if not 0.0 <= policy.audit_rate <= 1.0:
@@ -345,7 +347,7 @@ def _stage_threshold(raw: Any, where: str, n_labels: int) -> Threshold | None:
 
 
 def _threshold(raw: Any, where: str, n_labels: int) -> Threshold:
-    """A number from 0 to 1, or a list of them, one for every label."""
+    """Read a number from 0 to 1, or a list with one for each label."""
     if not isinstance(raw, list):
         value = _number(raw, where)
         check_threshold(value, where)
@@ -361,10 +363,10 @@ def _threshold(raw: Any, where: str, n_labels: int) -> Threshold:
 
 
 def check_threshold(value: float, where: str) -> None:
-    """Refuse a threshold that no confidence can be compared with.
+    """Check a threshold.
 
     Raises:
-        PolicyError: `value` is NaN or lies outside [0, 1].
+        PolicyError: The value is NaN or outside [0, 1].
     """
     if not 0.0 <= value <= 1.0:  # false for NaN too
         raise PolicyError(f"{where} is {value}: give a number from 0 to 1")
@@ -387,7 +389,7 @@ def _operating_points(
 
 
 def _fields(policy: Policy) -> dict[str, Any]:
-    """The JSON object without the id; key order is for people, the hash sorts."""
+    """Return the JSON object without the id; the hash sorts its keys."""
     return {"schema_version": SCHEMA_VERSION, **asdict(policy)}
 
 
@@ -396,7 +398,7 @@ def _canonical_json(fields: dict[str, Any]) -> str:
 
 
 def _number(value: Any, where: str) -> float:
-    # bool is an int in Python; as a threshold it is a mistake.
+    # bool is an int in Python; here it is a mistake.
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise PolicyError(f"{where} is {value!r}: give a finite number")
     try:
@@ -409,7 +411,7 @@ def _number(value: Any, where: str) -> float:
 
 
 class _Keys:
-    """The keys of one JSON object, each taken once with its type checked."""
+    """The keys of one JSON object; each is taken once, with its type checked."""
 
     def __init__(self, raw: Any, where: str) -> None:
         if not isinstance(raw, dict):

@@ -1,4 +1,4 @@
-"""A line for every request that failed, or for all, that programs can read."""
+"""A JSON line in the server's log for each request that fails, or for each request."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from collections.abc import Callable
 from .job import Job
 from .metrics import kind_of_error
 
-# What is logged: nothing, errors, or every request.
+# Levels: no request is logged, those that fail, or all.
 NONE = "none"
 ERRORS = "errors"
 ALL = "all"
 LEVELS = (NONE, ERRORS, ALL)
 
-# Errors come in floods; of each kind so many lines a second say enough.
+# Under overload most requests fail, so only this many lines of each kind are written a second.
 _LINES_PER_S = 10
-_LONGEST_ID = 200  # characters of a request's id, which is the caller's to choose
+_LONGEST_ID = 200  # characters of a request's id, which the caller chooses
 
 
 class RequestLog:
-    """Writes one JSON object a line: ids, counts and reasons, and the text only where told to."""
+    """Writes one JSON object a line: ids, counts and reasons, and texts only if told to."""
 
     def __init__(
         self,
@@ -34,18 +34,18 @@ class RequestLog:
         write: Callable[[str], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Prepare.
+        """Check the level.
 
         Args:
-            model: name of the cascade.
-            version: of the cascade.
-            level: one of `LEVELS`.
-            with_text: whether lines hold the texts of the request.
-            write: takes one line.
-            clock: seconds that never run backwards.
+            model: The cascade's name.
+            version: The cascade's version.
+            level: One of `LEVELS`.
+            with_text: Whether lines hold the texts of the request.
+            write: Writes one line.
+            clock: Returns seconds and never runs backwards.
 
         Raises:
-            ValueError: an unknown level.
+            ValueError: The level is unknown.
         """
         if level not in LEVELS:
             raise ValueError(f"log_requests is {level!r}: give one of {', '.join(LEVELS)}")
@@ -60,7 +60,7 @@ class RequestLog:
         self._held_back: dict[str, int] = {}
 
     def ended(self, job: Job) -> None:
-        """A request has its answer, or its error; a listener of jobs."""
+        """Log a job that has ended; this is a listener of jobs."""
         if self._level == NONE or (job.error is None and self._level == ERRORS):
             return
         event = "request_answered" if job.error is None else "request_failed"
@@ -76,7 +76,7 @@ class RequestLog:
             line["exit_stages"] = job.exit_stage.tolist()
             line["degraded_rows"] = int(job.degraded.sum())
         else:
-            # The messages of errors name rows and values of parameters, never what stands in a row.
+            # Error messages name rows and values of parameters, never the text of a row.
             line |= {"kind": kind, "reason": str(job.error)}
         if held_back:
             line["held_back"] = held_back
@@ -85,7 +85,7 @@ class RequestLog:
         self._write(json.dumps(line, ensure_ascii=False))
 
     def _held_back_before(self, kind: str) -> int | None:
-        """Lines of this kind held back before this one; None: hold this one back too."""
+        """Return how many lines of this kind were held back; None to hold this one back too."""
         with self._lock:
             second = int(self._clock())
             if second != self._second:

@@ -1,4 +1,4 @@
-"""The way of one request through the stages, chosen by the policy and the caller."""
+"""Request parameters to a route: which stages see the rows, and at which thresholds."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .errors import InvalidArgument
 from .gate import ALWAYS_EXIT
 from .policy import Policy, Threshold
 
-# Keys that Triton and its clients put among the parameters for themselves.
+# Prefixes of parameters that Triton and its clients set for themselves.
 _FOREIGN = ("sequence_", "triton_", "binary_data_output", "priority", "timeout", "headers")
 
 _LONGEST_SHOWN = 60
@@ -22,14 +22,14 @@ _LONGEST_SHOWN = 60
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """From which stage on a request runs, and when its rows exit.
+    """The stages that may see a request's rows, and the thresholds at which the rows exit.
 
     Attributes:
-        first: the stage that sees the rows first.
-        thresholds: one for every stage of the policy, a number or one for every label, shape
-            (n_labels,); the last stage of the route, which must answer, has `gate.ALWAYS_EXIT`.
-        last: the stage that must answer.
-        operating_point: the policy's name for these thresholds; None where the caller chose.
+        first: The stage that sees the rows first.
+        thresholds: One for each stage of the policy, a number or float32 of shape (n_labels,). The
+            last stage of the route has `gate.ALWAYS_EXIT`.
+        last: The stage that must answer.
+        operating_point: The policy's name for these thresholds; None if the caller chose them.
     """
 
     first: int
@@ -41,7 +41,7 @@ class Route:
 def route_from_thresholds(
     thresholds: Sequence[Threshold], operating_point: str | None = None
 ) -> Route:
-    """A route through all stages with these thresholds, one for every stage but the last."""
+    """Return a route through all stages; `thresholds` has one for each stage but the last."""
     values = (*(_as_float32(threshold) for threshold in thresholds), ALWAYS_EXIT)
     return Route(first=0, thresholds=values, last=len(thresholds), operating_point=operating_point)
 
@@ -53,7 +53,7 @@ def _as_float32(threshold: Threshold) -> np.float32 | NDArray[np.float32]:
 
 
 class Router:
-    """Turns request parameters into routes; those of the operating points are made once."""
+    """Turns request parameters into routes; the routes of operating points are made once."""
 
     def __init__(self, policy: Policy) -> None:
         self._n_stages = len(policy.stages)
@@ -64,11 +64,11 @@ class Router:
         self.default = self._points[policy.default_operating_point]
 
     def route_from_parameters(self, parameters: Mapping[str, object]) -> Route:
-        """The route that a request's parameters ask for; the default one where they say nothing.
+        """Return the route that a request's parameters choose, or the default route.
 
         Raises:
-            InvalidArgument: an unknown parameter, more than one of the three, or a value that
-                this policy cannot serve.
+            InvalidArgument: A parameter is unknown, there is more than one of
+                `contract.ROUTE_PARAMETERS`, or this policy cannot serve the value.
         """
         own = {k: v for k, v in parameters.items() if not k.startswith(_FOREIGN)}
         if not own:
@@ -111,7 +111,7 @@ class Router:
         return route_from_thresholds((threshold,) * (self._n_stages - 1))
 
     def _at_stage(self, value: object) -> Route:
-        # Triton's HTTP endpoint may hand an integer on as a string or as a double.
+        # Triton's HTTP endpoint may pass an integer as a string or a double.
         text = str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
         allowed = [str(stage) for stage in range(self._n_stages)]
         if isinstance(value, bool) or text not in allowed:
@@ -128,6 +128,6 @@ def _no_threshold(value: object) -> InvalidArgument:
 
 
 def _shown(value: object) -> str:
-    """A value for a message; the status of a response has room for little."""
+    """Return a value for a message, shortened, since a response's status has little room."""
     text = repr(value)
     return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"

@@ -1,7 +1,7 @@
-"""Confidence signals: what a stage's logits say about how sure it is.
+"""Confidence signals: functions from a stage's logits to its confidence.
 
-Every signal is a float32 from 0 to 1 that is higher for surer rows, so that one kind of threshold
-serves them all. For two labels the first three order rows alike.
+Each signal is a float32 from 0 to 1 and higher for more confident rows, so that all use the same
+kind of threshold. For two labels the first three order rows in the same way.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def _max_probability(
 def _margin(
     probabilities: NDArray[np.float32], _: NDArray[np.float32], __: float
 ) -> NDArray[np.float32]:
-    """The largest probability minus the second largest."""
+    """Return the largest probability minus the second largest."""
     ordered = np.sort(probabilities, axis=1)
     return ordered[:, -1] - ordered[:, -2]
 
@@ -34,32 +34,33 @@ def _margin(
 def _entropy(
     probabilities: NDArray[np.float32], _: NDArray[np.float32], __: float
 ) -> NDArray[np.float32]:
-    """1 - H / log(n_labels): 1 for a certain row, 0 for a uniform one."""
+    """Return 1 - H / log(n_labels): 1 for a certain row, 0 for a uniform one."""
     # 0 log 0 is 0.
     logs = np.log(np.maximum(probabilities, np.finfo(np.float32).tiny))
     entropy = -(probabilities * logs).sum(axis=1)
     share = entropy / np.float32(np.log(probabilities.shape[1]))
-    # Rounding may leave a share just outside; NaN stays NaN.
+    # Rounding may leave a value just outside [0, 1]. NaN stays NaN.
     return np.clip(np.float32(1) - share, np.float32(0), np.float32(1))
 
 
 def _energy(
     _: NDArray[np.float32], scaled: NDArray[np.float32], temperature: float
 ) -> NDArray[np.float32]:
-    """(1 + e / (1 + |e|)) / 2 of e = T logsumexp(logits / T), minus the energy of the row.
+    """Return (1 + e / (1 + |e|)) / 2 for the negative energy e = T logsumexp(logits / T).
 
-    The energy score is Liu et al.'s (NeurIPS 2020); the softsign brings it between 0 and 1 in the
-    same order, and saturates later than a sigmoid.
+    The energy score is from Liu et al. (NeurIPS 2020). The softsign maps it to [0, 1] in the same
+    order and saturates later than a sigmoid.
     """
     largest = scaled.max(axis=1)
-    with np.errstate(invalid="ignore", over="ignore"):  # infinities are the gate's to mask
+    with np.errstate(invalid="ignore", over="ignore"):  # the gate masks infinities
         e = np.float32(temperature) * (
             largest + np.log(np.exp(scaled - largest[:, None]).sum(axis=1))
         )
         return (np.float32(1) + e / (np.float32(1) + np.abs(e))) / np.float32(2)
 
 
-# Of probabilities and temperature-scaled logits, both (n, n_labels), and the temperature: (n,).
+# Each takes probabilities and temperature-scaled logits, both (n, n_labels), and the temperature,
+# and returns confidences, (n,).
 SIGNALS: dict[
     str, Callable[[NDArray[np.float32], NDArray[np.float32], float], NDArray[np.float32]]
 ] = {

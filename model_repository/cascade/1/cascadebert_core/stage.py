@@ -1,4 +1,4 @@
-"""One stage of a cascade: its tokens, its calls, and what the gate makes of them."""
+"""One stage of a cascade: its tokens, its calls, and the gate's decisions on them."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ from .latency import LatencyEstimator
 from .policy import Policy, StagePolicy
 from .tokenization import EncodedRow, Encoder, Text
 
-# Runs stage number `stage` on a padded batch and returns its logits, float32 (rows, n_labels) in
-# the checkpoint's own order. Threads call it at the same time.
+# Takes a stage's index and a padded batch, and returns the logits, float32 (rows, n_labels) in the
+# checkpoint's own order. Several threads call it at the same time.
 RunStage = Callable[[int, StageBatch], NDArray[np.float32]]
 
 
 class Stage:
-    """A stage of the policy with everything that it takes to ask it.
+    """A stage of the policy, with its tokenizer and the function that calls it.
 
     Attributes:
-        index: 0-based.
-        settings: of the policy.
-        pace: how long its calls take.
+        index: The stage's position, 0-based.
+        settings: The stage in the policy.
+        latency: An estimate of how long its calls take.
     """
 
     def __init__(
@@ -51,8 +51,8 @@ class Stage:
         self.settings = settings
         self._limits = CallLimits.of_stage(settings)
         self.latency = LatencyEstimator(self._limits.rows(settings.buckets[0]), calls_in_flight)
-        # Of two calls that wait for an instance and have different lengths, the second makes the
-        # batcher of 2.51 spin until the first one begins: what waits, waits here.
+        # Calls wait for an instance here, not in Triton: if two calls of different lengths wait
+        # there, the second makes the batcher of 2.51 spin until the first one begins.
         self._instances = threading.BoundedSemaphore(max(1, calls_in_flight))
         self._encoder = encoder
         self._run_stage = run_stage
@@ -62,10 +62,10 @@ class Stage:
         return f"stage {self.index} ({self.settings.model})"
 
     def encode(self, rows: Sequence[Row]) -> int:
-        """Give rows this stage's tokens, keeping those of an earlier one where they serve.
+        """Tokenise rows for this stage; tokens of an earlier stage are kept if they are the same.
 
         Returns:
-            How many rows were truncated by their first stage.
+            How many rows their first stage has truncated.
         """
         stale = [row for row in rows if not self._has_tokens_of(row)]
         if not stale:
@@ -79,22 +79,25 @@ class Stage:
             row.max_length = self.settings.max_length
         return n_truncated
 
-    def chunks(self, lengths: Sequence[int], parallel: int = 1) -> list[list[int]]:
-        """The calls that take rows of these lengths most cheaply, as lists of indices.
+    def plan_calls(self, lengths: Sequence[int], parallel: int = 1) -> list[list[int]]:
+        """Split rows into calls, as `batching.plan_calls` and `split_across_instances` do.
 
         Args:
-            lengths: tokens of each row.
-            parallel: calls that may run at a time; large ones are halved where some would idle.
+            lengths: Tokens of each row.
+            parallel: Calls that may run at the same time.
+
+        Returns:
+            Lists of indices into `lengths`, one for each call.
         """
-        chunks = plan_calls(lengths, self._limits)
-        return split_across_instances(chunks, lengths, self._limits, parallel)
+        calls = plan_calls(lengths, self._limits)
+        return split_across_instances(calls, lengths, self._limits, parallel)
 
     def next_call(self, lengths: Sequence[int]) -> list[int]:
-        """Which rows of these lengths are called next; see `batching.next_call`."""
+        """Choose the rows of the next call by their lengths; see `batching.next_call`."""
         return next_call(lengths, self._limits)
 
     def oldest(self, lengths: Sequence[int]) -> Sequence[int]:
-        """The oldest rows of these lengths, to be cut into calls that run at the same time."""
+        """Choose the oldest rows, to be split into calls that run at the same time."""
         return range(min(len(lengths), self.settings.max_batch_size))
 
     def decide(
@@ -103,12 +106,15 @@ class Stage:
         thresholds: NDArray[np.float32] | np.float32,
         trace: object | None = None,
     ) -> Decision:
-        """One call of the stage, and what the gate makes of it.
+        """Call the stage and gate its logits.
 
         Args:
             encoded: 1 to max_batch_size rows.
-            thresholds: as for `gate.decide`.
-            trace: for the call to be part of.
+            thresholds: The thresholds for `gate.decide`.
+            trace: The trace that the call joins.
+
+        Raises:
+            InternalError: The logits have another shape than the policy's labels.
         """
         batch = self._batch(encoded, trace)
         with self.latency.call(len(encoded), self._instances):
@@ -129,7 +135,7 @@ class Stage:
         expected = (batch.shape[0], len(self._label_indices))
         if logits.shape != expected:
             raise InternalError(
-                f"logits of shape {logits.shape} where {expected} belongs: "
+                f"logits have shape {logits.shape} and must have {expected}: "
                 "the stage is not the one that the policy was made for"
             )
         # (rows, labels) in the policy's order
@@ -137,19 +143,18 @@ class Stage:
         return decide(logits, settings.temperature, thresholds, settings.signal)
 
     def labels(self, texts: Sequence[Text]) -> NDArray[np.intp]:
-        """What the stage answers by itself, for audits; see `audit.LastLabels`."""
+        """Return the stage's own labels of texts, for audits; see `audit.LastLabels`."""
         encoded = self._encoder.encode(texts)
         labels = np.full(len(texts), -1, dtype=np.intp)
-        for chunk in self.chunks([len(row) for row in encoded]):
-            # Not measured, and no request waits for it: an audit's few rows say little of the calls
-            # that requests wait for.
-            batch = self._batch([encoded[i] for i in chunk])
+        for indices in self.plan_calls([len(row) for row in encoded]):
+            # Not measured: an audit's few rows say little about the calls that requests wait for.
+            batch = self._batch([encoded[i] for i in indices])
             decision = self._gated(self._run_stage(self.index, batch), batch, ALWAYS_EXIT)
-            labels[chunk] = np.where(decision.exits, decision.probabilities.argmax(axis=1), -1)
+            labels[indices] = np.where(decision.exits, decision.probabilities.argmax(axis=1), -1)
         return labels
 
     def _has_tokens_of(self, row: Row) -> bool:
-        """Whether the row's tokens are those that the stage's own encoder would make."""
+        """Return whether the stage's own encoder would make the row's tokens."""
         if row.encoded is None or row.tokenizer != self.settings.tokenizer:
             return False
         if row.max_length == self.settings.max_length:
@@ -164,17 +169,17 @@ def stages_of_policy(
     calls_in_flight: int,
     first_calls: int = 1,
 ) -> list[Stage]:
-    """The stages of a policy, with one encoder for every distinct pair of tokenizer and length.
+    """Make the stages of a policy; stages of one tokenizer and length share an encoder.
 
     Args:
-        policy: validated.
-        version_folder: holds `tokenizers/`.
-        run_stage: see `RunStage`.
-        calls_in_flight: calls of one stage at a time, of all but the first.
-        first_calls: likewise, of the first.
+        policy: A validated policy.
+        version_folder: The folder that holds `tokenizers/`.
+        run_stage: Calls a stage; see `RunStage`.
+        calls_in_flight: Concurrent calls of each stage but the first.
+        first_calls: Concurrent calls of the first stage.
 
     Raises:
-        PolicyError: a tokenizer of the policy is missing or damaged.
+        PolicyError: A tokenizer of the policy is missing or damaged.
     """
     wanted = {(stage.tokenizer, stage.max_length) for stage in policy.stages}
     encoders = {

@@ -1,7 +1,7 @@
-"""Text to token ids, with the Rust tokenizers' own truncation.
+"""Texts to tokens, with the truncation of the Rust tokenizers.
 
-The tokenizer file carries all of a tokenizer: vocabulary, normalisation, the special tokens,
-on which side long texts are cut, and the padding id. Only the length is the stage's.
+The tokenizer file defines vocabulary, normalisation, special tokens, the side on which long texts
+are truncated and the padding id. Only the maximum length comes from the stage.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ class EncodedRow:
     """The tokens of one row, unpadded.
 
     Attributes:
-        ids: int32 of shape (length,), special tokens included.
+        ids: int32 of shape (length,), with special tokens.
         type_ids: int32 of shape (length,): 0 for the text, 1 for its pair.
-        truncated: whether tokens were cut off to meet the encoder's `max_length`.
+        truncated: Whether tokens were removed to keep the encoder's `max_length`.
     """
 
     ids: NDArray[np.int32]
@@ -45,15 +45,19 @@ class Encoder:
     """One tokenizer at one maximum length; threads may share it."""
 
     def __init__(self, path: Path, max_length: int) -> None:
-        """Load `path`, a tokenizer.json.
+        """Load a tokenizer.
+
+        Args:
+            path: The tokenizer.json.
+            max_length: Tokens, with special tokens, that longer rows are truncated to.
 
         Raises:
-            PolicyError: the file is missing or is no tokenizer.
+            PolicyError: The file is missing or not a tokenizer.
         """
         tokenizer = _tokenizer_from_file(path)
         padding = cast("dict[str, Any] | None", tokenizer.padding) or {}
         truncation = cast("dict[str, Any] | None", tokenizer.truncation) or {}
-        tokenizer.no_padding()  # rows are padded to a bucket only once they form a batch
+        tokenizer.no_padding()  # `pad_rows` pads a batch to its bucket
         tokenizer.enable_truncation(
             max_length,
             strategy=truncation.get("strategy", "longest_first"),
@@ -67,15 +71,15 @@ class Encoder:
         """Tokenise rows; the GIL is released meanwhile.
 
         Raises:
-            InternalError: the tokenizer cannot take one of them.
+            InternalError: The tokenizer fails on a row.
         """
         try:
-            # Without offsets, which nobody reads here, it is markedly faster.
+            # Without offsets, which are not needed here, it is markedly faster.
             encodings = self._tokenizer.encode_batch_fast(list(texts))
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as exc:
-            # A panic of the Rust library is no Exception, and would end the thread unheard.
+            # A panic of the Rust library is not an Exception, and would end the thread silently.
             raise InternalError(f"the tokenizer failed: {type(exc).__name__}") from exc
         return [
             EncodedRow(
@@ -88,7 +92,7 @@ class Encoder:
 
 
 def _tokenizer_from_file(path: Path) -> Tokenizer:
-    # Imported here: the core itself must import where only numpy is installed.
+    # Imported here, because the core must import if only numpy is installed.
     from tokenizers import Tokenizer
 
     if not path.is_file():

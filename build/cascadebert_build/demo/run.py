@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from tabulate import tabulate
 
 from cascadebert_core.policy import Threshold
 from cascadebert_engine.files import write_json, write_text
@@ -36,12 +37,12 @@ class DemoResult:
     """What the demo measured.
 
     Attributes:
-        data: what was classified, for people.
-        rows: how many.
-        thresholds: for every stage but the last.
-        measured: every stage alone, small to large, and the cascade last.
-        agreement: share of rows on which the cascade's label is the last stage's.
-        picture: the PNG.
+        data: The name of the data, to print.
+        rows: The number of rows.
+        thresholds: One for each stage but the last.
+        measured: Each stage alone, small to large, and the cascade last.
+        agreement: Share of rows on which the cascade gives the last stage's label.
+        picture: The PNG.
     """
 
     data: str
@@ -52,18 +53,23 @@ class DemoResult:
     picture: Path
 
     def __str__(self) -> str:
-        header = ("", "accuracy", "deferred", "answers/s", "median ms", "exits by stage")
-        lines = [f"{self.rows} rows, {self.data}", ""]
-        width = max(len(m.name) for m in self.measured) + 2
-        lines.append(f"{header[0]:{width}}" + "".join(f"{name:>12}" for name in header[1:5])
-                     + f"   {header[5]}")  # fmt: skip
-        for m in self.measured:
-            deferred = f"{m.deferral_rate:.1%}" if m is self.measured[-1] else ""
-            exits = " + ".join(map(str, m.exits))
-            lines.append(
-                f"{m.name:{width}}{m.accuracy:>12.2%}{deferred:>12}{m.rows_per_s:>12.0f}"
-                f"{m.median_ms:>12.1f}   {exits}"
-            )
+        table = tabulate(
+            [
+                (
+                    m.name,
+                    f"{m.accuracy:.2%}",
+                    f"{m.deferral_rate:.1%}" if m is self.measured[-1] else "",
+                    f"{m.rows_per_s:.0f}",
+                    f"{m.median_ms:.1f}",
+                    " + ".join(map(str, m.exits)),
+                )
+                for m in self.measured
+            ],
+            headers=("", "accuracy", "deferred", "answers/s", "median ms", "exits by stage"),
+            colalign=("left", "right", "right", "right", "right", "left"),
+            tablefmt="plain",
+        )
+        lines = [f"{self.rows} rows, {self.data}", "", table]
         large, cascade = self.measured[-2], self.measured[-1]
         lines += [
             "",
@@ -77,7 +83,7 @@ class DemoResult:
 
 
 def run_synthetic_demo(folder: Path, *, seconds: float, seed: int = 0) -> DemoResult:
-    """Make a corpus and members in `folder`, build, serve and measure. The data is synthetic."""
+    """Make a synthetic corpus and members in `folder`, then build, serve and measure."""
     config_path = folder / "cascade.toml"
     _prepare(folder, config_path, seed)
     config = config_from_file(config_path)
@@ -96,11 +102,11 @@ def run_demo(
     """Build and serve a cascade, classify `rows` over gRPC, and compare it with its members.
 
     Args:
-        config: cascade.toml.
-        rows: with labels; None: the rows that the thresholds were chosen on.
-        folder: of the model repository and the results.
-        seconds: of measuring, for each way of answering.
-        data: what the rows are, for people.
+        config: The cascade.
+        rows: Labelled rows; None: the rows that the thresholds were chosen on.
+        folder: The folder of the model repository and the results.
+        seconds: Time to measure each way of answering.
+        data: The name of the rows, to print.
     """
     steps = Steps(config, workspace_of(config, None))
     repository = folder / "model_repository"
@@ -139,7 +145,7 @@ def run_demo(
 def _accuracy_curve(
     steps: Steps, rows: Rows, logits: Sequence[NDArray[np.float32]]
 ) -> list[tuple[float, float]]:
-    """(deferral rate, accuracy) at deferral rates from 0 to 1, all stages alike."""
+    """Return (deferral rate, accuracy) at rates from 0 to 1, the same for all stages."""
     policy = steps.policy()
     truth = rows.label_indices(policy.labels)
     points: list[tuple[float, float]] = []
@@ -152,7 +158,7 @@ def _accuracy_curve(
 
 
 def _prepare(folder: Path, config_path: Path, seed: int) -> None:
-    """Corpus, base checkpoints and fine-tuned members; what is there already is kept."""
+    """Make corpus, base checkpoints and fine-tuned members, unless they exist."""
     import torch
 
     from ..training.config import TrainConfig
@@ -182,7 +188,7 @@ def _prepare(folder: Path, config_path: Path, seed: int) -> None:
         if (checkpoint / "training.json").is_file():
             continue
         start = time.monotonic()
-        torch.set_num_threads(1)  # members this small have nothing to share out
+        torch.set_num_threads(1)  # members this small gain nothing from more
         base = folder / "bases" / recipe.name
         save_base_checkpoint(base, recipe, corpus.train)
         config = TrainConfig(
@@ -212,7 +218,7 @@ def _columns(path: Path) -> DataConfig:
 
 
 def _short(source: str) -> str:
-    """The end of a path, which tells data sets apart."""
+    """Return the last two parts of a path, which tell data sets apart."""
     return "/".join(Path(source).parts[-2:])
 
 

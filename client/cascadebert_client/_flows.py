@@ -5,7 +5,7 @@ blocking and the asyncio client each have a small driver that performs the steps
 written once and only the await differs. (httpx drives its authentication this way.)
 """
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeAlias, TypeVar, cast
 
@@ -20,7 +20,6 @@ from ._types import Classification, ModelStatistics, ModelStatus, ServerStatus
 from .errors import (
     FOREIGN_ERRORS,
     AccessRestricted,
-    CascadeClientError,
     ServerUnavailable,
     Target,
     translated,
@@ -166,12 +165,12 @@ class CascadeFlows:
         parameters: Parameters,
         deadline: Deadline,
     ) -> Flow[list[Classification]]:
-        def call() -> Call:
-            remaining_s = deadline.require_time(target)
-            arguments = infer_arguments(rows, parameters, target, remaining_s)
-            return self._call("infer", remaining_s, **arguments)
-
-        response = yield from self._with_retries(call, deadline, target)
+        response = yield from self._with_retries(
+            "infer",
+            deadline,
+            target,
+            lambda remaining_s: infer_arguments(rows, parameters, target, remaining_s),
+        )
         return parse_response(cast("Tensors", response), len(rows), target)
 
     def rows_per_request(self, wanted: int, deadline: Deadline) -> Flow[int]:
@@ -198,11 +197,10 @@ class CascadeFlows:
         return _strings((yield from self._model_config(deadline)))
 
     def _model_config(self, deadline: Deadline) -> Flow[_ModelConfigResponse]:
-        def call() -> Call:
-            remaining_s = deadline.require_time(self.target)
-            return self._call("get_model_config", remaining_s, **self._model())
-
-        return cast("_ModelConfigResponse", (yield from self._with_retries(call, deadline)))
+        response = yield from self._with_retries(
+            "get_model_config", deadline, self.target, lambda _: self._model()
+        )
+        return cast("_ModelConfigResponse", response)
 
     def status(self, deadline: Deadline) -> Flow[ServerStatus]:
         """Return the status of the server and the cascade, without retries."""
@@ -291,46 +289,45 @@ class CascadeFlows:
             return None
 
     def _with_retries(
-        self, make_call: "MakeCall", deadline: Deadline, target: Target | None = None
+        self,
+        method: str,
+        deadline: Deadline,
+        target: Target,
+        make_arguments: Callable[[float | None], Mapping[str, Any]],
     ) -> Flow[Any]:
-        target = target or self.target
+        """Call until there is a reply or no time for another attempt.
+
+        Args:
+            method: The method of tritonclient's client.
+            deadline: The deadline of all attempts together.
+            target: The model, for messages.
+            make_arguments: Makes an attempt's arguments from the seconds that remain.
+        """
         attempts = 0
         while True:
-            call = make_call()
+            remaining_s = deadline.require_time(target)
+            call = self._call(method, remaining_s, **make_arguments(remaining_s))
             attempts += 1
             try:
                 return (yield call)
             except FOREIGN_ERRORS as exc:
                 error = translated(exc, target, timeout_s=deadline.timeout_s, attempts=attempts)
-                if error is None:
+                if error is None or error is exc:
                     raise
-                delay_s = self._delay_s(error, attempts, deadline)
-                if error is exc:
-                    raise
+                delay_s = (
+                    self._retry.delay_s(attempts, deadline.remaining_s())
+                    if isinstance(error, ServerUnavailable)
+                    else None
+                )
                 if delay_s is None:
                     raise error from exc
             yield Pause(delay_s)
-
-    def _delay_s(
-        self, error: CascadeClientError, attempts: int, deadline: Deadline
-    ) -> float | None:
-        if not isinstance(error, ServerUnavailable):
-            return None
-        return self._retry.delay_s(attempts, deadline.remaining_s())
 
     def _call(self, method: str, timeout_s: float | None, **arguments: Any) -> Call:
         return Call(method, {**arguments, "headers": self._headers}, timeout_s)
 
     def _model(self) -> dict[str, str]:
         return {"model_name": self.target.model, "model_version": self.target.model_version}
-
-
-class MakeCall(Protocol):
-    """Makes the call of the next attempt, with the time that is left."""
-
-    def __call__(self) -> Call:
-        """Return the call."""
-        ...
 
 
 def _strings(response: _ModelConfigResponse) -> dict[str, str]:

@@ -4,7 +4,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from types import TracebackType
 from typing import Any, TypeVar, overload
 
 import tritonclient.grpc
@@ -42,12 +41,7 @@ class CascadeClient(BaseClient[tritonclient.grpc.InferenceServerClient]):
     def __enter__(self) -> "CascadeClient":
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc_info: object) -> None:
         self.close()
 
     def close(self) -> None:

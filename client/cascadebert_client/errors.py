@@ -19,6 +19,7 @@
 
 import re
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import grpc
 from tritonclient.utils import InferenceServerException
@@ -98,6 +99,9 @@ class UnexpectedResponse(ServerError):
     """The response is not a cascade's: an output is missing or has another shape or type."""
 
 
+_Found: TypeAlias = tuple[type[CascadeClientError], str]
+"""The class and the message of the exception to raise."""
+
 FOREIGN_ERRORS = (
     CascadeClientError,
     InferenceServerException,
@@ -152,12 +156,14 @@ def translated(
     if found is None:
         return None
     code, message = found
+    within = f" within {timeout_s:g} s" if timeout_s is not None else ""
     tried = f" (tried {attempts} times)" if attempts > 1 else ""
-    return (
+    kind, text = (
         _from_model_state(code, message, target, tried)
-        or _from_special_message(message, target, timeout_s)
-        or _from_code(code, message, target, tried, timeout_s)
+        or _from_special_message(message, target, within)
+        or _from_code(code, message, target, within, tried)
     )
+    return kind(text, target=target)
 
 
 def _code_and_message(error: Exception) -> tuple[str, str] | None:
@@ -183,58 +189,46 @@ def _code_and_message(error: Exception) -> tuple[str, str] | None:
     return None
 
 
-def _from_model_state(
-    code: str, message: str, target: Target, tried: str
-) -> CascadeClientError | None:
+def _from_model_state(code: str, message: str, target: Target, tried: str) -> _Found | None:
     if code not in _MODEL_STATE_CODES:
         return None
     if _NOT_READY.search(message):
-        return ServerUnavailable(
+        return ServerUnavailable, (
             f"{target} is not ready: {message}{tried}: wait until it has loaded, or load it; "
-            "the server's log says why a model failed to load",
-            target=target,
+            "the server's log says why a model failed to load"
         )
     if _UNKNOWN_MODEL.search(message):
-        return ModelNotFound(
+        return ModelNotFound, (
             f"{target} does not exist: {message}: check the name and the version, and that the "
-            "server was started with this model",
-            target=target,
+            "server was started with this model"
         )
     return None
 
 
-def _from_special_message(
-    message: str, target: Target, timeout_s: float | None
-) -> CascadeClientError | None:
+def _from_special_message(message: str, target: Target, within: str) -> _Found | None:
     if _TIMED_OUT_IN_QUEUE.search(message):
-        return DeadlineExceeded(
-            f"the request expired in the queue of {target}{_within(timeout_s)}: raise timeout_s, "
-            "or send less at once",
-            target=target,
+        return DeadlineExceeded, (
+            f"the request expired in the queue of {target}{within}: raise timeout_s, or send less "
+            "at once"
         )
     if found := _REFUSED_BY_PROXY.search(message):
         if found[1] == "413":
-            return InvalidRequest(
+            return InvalidRequest, (
                 f"a proxy in front of {target} refuses a request of this size (HTTP 413): send "
-                "fewer rows at once, or shorter texts",
-                target=target,
+                "fewer rows at once, or shorter texts"
             )
-        return AccessRestricted(
+        return AccessRestricted, (
             f"a proxy in front of {target} refuses this caller (HTTP {found[1]}): give the client "
-            "credentials=… that it accepts, and make only calls that it allows",
-            target=target,
+            "credentials=… that it accepts, and make only calls that it allows"
         )
     if _RESTRICTED.search(message):
-        return AccessRestricted(
-            f"{target}: {message}: give the client that header (headers={{name: value}})",
-            target=target,
+        return AccessRestricted, (
+            f"{target}: {message}: give the client that header (headers={{name: value}})"
         )
     return None
 
 
-def _from_code(
-    code: str, message: str, target: Target, tried: str, timeout_s: float | None
-) -> CascadeClientError:
+def _from_code(code: str, message: str, target: Target, within: str, tried: str) -> _Found:
     kind: type[CascadeClientError] = ServerError
     match code:
         case "INVALID_ARGUMENT" | "OUT_OF_RANGE":
@@ -246,8 +240,8 @@ def _from_code(
         case "DEADLINE_EXCEEDED":
             kind = DeadlineExceeded
             text = (
-                f"no answer from {target}{_within(timeout_s)}{tried}: raise timeout_s, "
-                "or see with `cascadebert status` whether the server is up and overloaded"
+                f"no answer from {target}{within}{tried}: raise timeout_s, or see with "
+                "`cascadebert status` whether the server is up and overloaded"
             )
         case "UNAVAILABLE":
             kind = ServerUnavailable
@@ -273,8 +267,4 @@ def _from_code(
             text = f"{target}: {code}: {message}: is this the gRPC port of a Triton server?"
         case _:
             text = f"{target} failed: {code}: {message}{tried}: the server's log says more"
-    return kind(text, target=target)
-
-
-def _within(timeout_s: float | None) -> str:
-    return f" within {timeout_s:g} s" if timeout_s is not None else ""
+    return kind, text

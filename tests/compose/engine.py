@@ -9,7 +9,7 @@ from typing import Any
 
 
 def image_exists(tag: str) -> bool:
-    """Whether the engine has the image."""
+    """Return whether the engine has the image."""
     return docker("image", "inspect", tag, check=False).returncode == 0
 
 
@@ -22,19 +22,19 @@ def docker(*arguments: str, check: bool = True) -> subprocess.CompletedProcess[s
 
 
 def inspect(container: str) -> dict[str, Any]:
-    """What the engine knows of a container."""
+    """Return what the engine knows about a container."""
     return json.loads(docker("container", "inspect", container).stdout)[0]
 
 
 def compose_command() -> list[str] | None:
-    """Compose v2 where it is installed, else docker-compose 1.x; None without either."""
+    """Return the command of Compose v2, else of docker-compose 1.x; None without either."""
     if shutil.which("docker") and docker("compose", "version", check=False).returncode == 0:
         return ["docker", "compose"]
     return ["docker-compose"] if shutil.which("docker-compose") else None
 
 
 def missing_engine() -> str | None:
-    """Why containers cannot be run here; None where they can."""
+    """Return why containers cannot run here; None if they can."""
     if not shutil.which("docker"):
         return "there is no docker command"
     if docker("version", check=False).returncode:

@@ -20,25 +20,25 @@ _PROFILES = ("--profile", "monitoring", "--profile", "tools")
 _PORTS = ("HTTP", "GRPC", "METRICS", "PROMETHEUS")
 _PROBES = {
     "CASCADEBERT_KEY": KEY,
-    # Sooner than by default, and with Docker's check ahead of the entrypoint's verdict.
+    # Shorter than the defaults, and Docker's check fails before the entrypoint ends.
     "CASCADEBERT_PROBE_INTERVAL_S": "2",
     "CASCADEBERT_PROBE_TIMEOUT_S": "20",
     "CASCADEBERT_PROBE_FAILURES": "6",
     "CASCADEBERT_HEALTH_INTERVAL": "1s",
     "CASCADEBERT_STOP_TIMEOUT_S": "15",
 }
-_PATIENCE_S = 240.0  # a bound against hanging, far from what it takes
+_PATIENCE_S = 240.0  # far longer than needed
 
 
 class Service:
-    """docker-compose with the CPU override, under a project name and ports of its own."""
+    """docker-compose with the CPU override, under its own project name and ports."""
 
     def __init__(self, root: Path, variables: dict[str, str]) -> None:
         """Prepare; nothing runs yet.
 
         Args:
-            root: folder of the compose files.
-            variables: for them, beside those that all tests need.
+            root: The folder of the compose files.
+            variables: Variables for them, beside those that all tests need.
         """
         self._root = root
         self.project = f"cascadebert-test-{secrets.token_hex(4)}"
@@ -47,7 +47,7 @@ class Service:
     def compose(
         self, *arguments: str, check: bool = True, **variables: str
     ) -> subprocess.CompletedProcess[str]:
-        """Run docker-compose on the project; further variables for this call alone."""
+        """Run docker-compose on the project, with further variables for this call."""
         command = compose_command()
         assert command is not None
         files = [part for name in _FILES for part in ("-f", name)]
@@ -64,11 +64,11 @@ class Service:
         return ended
 
     def run(self, *flags: str, **variables: str) -> subprocess.CompletedProcess[str]:
-        """`triton` in the foreground, until it ends by itself."""
+        """Run `triton` in the foreground until it ends."""
         return self.compose("run", "--rm", "-T", "triton", *flags, check=False, **variables)
 
     def port(self, name: str) -> int:
-        """Port of this machine: HTTP, GRPC, METRICS or PROMETHEUS."""
+        """Return a port of this machine: HTTP, GRPC, METRICS or PROMETHEUS."""
         return int(self._variables[f"CASCADEBERT_{name}_PORT"])
 
     @property
@@ -77,29 +77,29 @@ class Service:
         return f"{HOST}:{self.port('GRPC')}"
 
     def url(self, name: str, path: str) -> str:
-        """An address over HTTP."""
+        """Return an address over HTTP."""
         return f"http://{HOST}:{self.port(name)}{path}"
 
     @property
     def container(self) -> str:
-        """Id of the container of `triton`."""
+        """The id of the container of `triton`."""
         return self.compose("ps", "-a", "-q", "triton").stdout.strip()
 
     def state(self) -> dict[str, Any]:
-        """What the engine says of the container's state."""
+        """Return the container's state."""
         return inspect(self.container)["State"]
 
     def logs(self) -> str:
-        """All that the container has said."""
+        """Return the container's log."""
         ended = docker("logs", self.container)
         return ended.stdout + ended.stderr
 
     def sh(self, script: str, *, check: bool = True) -> subprocess.CompletedProcess[str]:
-        """Run a shell script inside, as the container's user."""
+        """Run a shell script in the container as its user."""
         return docker("exec", self.container, "sh", "-c", script, check=check)
 
     def await_health(self, wanted: str, *, restarts: int = 0) -> None:
-        """Wait for a state of health, after this many restarts."""
+        """Wait for a state of health after at least this many restarts."""
         deadline_s = time.monotonic() + _PATIENCE_S
         seen = ""
         while time.monotonic() < deadline_s:
@@ -111,12 +111,12 @@ class Service:
         raise AssertionError(f"health is {seen!r}, not {wanted!r}\n{self.logs()}")
 
     def down(self) -> None:
-        """Take everything of the project away."""
+        """Remove everything that the project created."""
         self.compose("down", "--volumes", "--remove-orphans", "--timeout", "30", check=False)
 
 
 def free_ports() -> dict[str, str]:
-    """Variables with ports of this machine that are free now."""
+    """Return variables with free ports of this machine."""
     with_sockets = {name: socket.socket() for name in _PORTS}
     try:
         for listener in with_sockets.values():
@@ -131,6 +131,6 @@ def free_ports() -> dict[str, str]:
 
 
 def _memlock() -> str:
-    """No limit where the engine may give that, else as much as this machine allows."""
+    """No limit if the engine may grant that, otherwise as much as this machine allows."""
     _, hard = resource.getrlimit(resource.RLIMIT_MEMLOCK)
     return "-1" if hard == resource.RLIM_INFINITY else str(hard)

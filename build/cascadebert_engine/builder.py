@@ -59,12 +59,7 @@ def build_plan(
         raise NoGpu(f"an engine must be built on the GPU that runs it, and {machine.gpu_problem}")
     trt = import_tensorrt()
     strongly_typed = is_strongly_typed(trt.__version__)
-    graph = ("fp16" if strongly_typed else "fp32") if graph == "auto" else graph
-    if strongly_typed and graph == "fp32":
-        raise BuildFailed(
-            f"TensorRT {trt.__version__} computes what the graph says, and the FP32 graph says "
-            "FP32: leave --graph out"
-        )
+    graph = _chosen_graph(graph, trt.__version__, strongly_typed=strongly_typed)
     source = request.fp16 if graph == "fp16" else request.fp32
     # Files of an earlier, interrupted build must not look like results.
     for name in (PLAN, ENGINE_MANIFEST):
@@ -75,13 +70,7 @@ def build_plan(
     engine = _load(trt, plan, request.options)
     evidence = _evidence(trt, engine)
     # With the flag TensorRT may choose, but most of the products must be in FP16.
-    expected = source.half_share if graph == "fp16" else 0.75
-    if evidence.verdict(expected) == "fp32":
-        raise BuildFailed(
-            f"the engine of {request.member!r} fell back to FP32 ({evidence}; {expected:.0%} of "
-            f"the matrix products should be in FP16): see {folder / LOG}; compile the graph "
-            "again, and report it if that does not help"
-        )
+    _require_fp16(request, evidence, source.half_share if graph == "fp16" else 0.75, folder / LOG)
     (folder / PLAN).write_bytes(plan)
     gpu = machine.gpus[0]
     manifest = EngineManifest(
@@ -139,6 +128,17 @@ def is_strongly_typed(version: str) -> bool:
     raise BuildFailed(
         f"TensorRT {version} is not supported: use 10.12 to {_NEWEST}, or 8.6 to try things out"
     )
+
+
+def _chosen_graph(graph: str, version: str, *, strongly_typed: bool) -> str:
+    if graph == "auto":
+        return "fp16" if strongly_typed else "fp32"
+    if strongly_typed and graph == "fp32":
+        raise BuildFailed(
+            f"TensorRT {version} computes what the graph says, and the FP32 graph says FP32: leave "
+            "--graph out"
+        )
+    return graph
 
 
 def _build(
@@ -229,6 +229,17 @@ def _evidence(trt: Any, engine: Any) -> PrecisionEvidence:
     except ValueError:
         # Output that cannot be read proves nothing; the check of the logits decides.
         return PrecisionEvidence(half=0, single=0, opaque=1, layers=0)
+
+
+def _require_fp16(
+    request: EngineRequest, evidence: PrecisionEvidence, expected: float, log: Path
+) -> None:
+    if evidence.verdict(expected) == "fp32":
+        raise BuildFailed(
+            f"the engine of {request.member!r} fell back to FP32 ({evidence}; {expected:.0%} of "
+            f"the matrix products should be in FP16): see {log}; compile the graph again, and "
+            "report it if that does not help"
+        )
 
 
 def _device_memory(engine: Any) -> int:

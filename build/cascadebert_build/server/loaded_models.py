@@ -1,4 +1,4 @@
-"""What a running server has loaded, in its own words."""
+"""The models that a running server has loaded."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from .model_control import READY, ModelControlClient
 
 
 def loaded_configs(server: ModelControlClient) -> list[ModelConfig]:
-    """The configurations of all models that are ready: stages first, cascades last.
+    """Return the configurations of all models that are ready: stages first, cascades last.
 
     Raises:
-        CheckFailed: the server does not say.
+        CheckFailed: The server does not answer.
     """
     ready = [model for model, states in server.states().items() if READY in states.values()]
     return sorted((server.config(model) for model in ready), key=is_cascade)
 
 
 def is_cascade(config: ModelConfig) -> bool:
-    """Whether a model takes texts; the others are stages."""
+    """Return whether a model takes texts; the others are stages."""
     return any(tensor.name == TEXT for tensor in config.input)

@@ -1,4 +1,4 @@
-"""A tritonserver that runs already, by its model control protocol."""
+"""Loads and unloads models on a running tritonserver."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _ANOTHER_REPOSITORY = (
 
 
 class ModelControlClient:
-    """Loads and unloads models on a server that was started with --model-control-mode=explicit."""
+    """A connection to a server that was started with --model-control-mode=explicit."""
 
     def __init__(
         self,
@@ -45,8 +45,8 @@ class ModelControlClient:
         Args:
             url: host:port of the gRPC endpoint.
             headers: gRPC metadata of every call, such as the key of a restricted protocol.
-            credentials: of TLS; None speaks in clear.
-            timeout_s: seconds that one load, or the end of requests in flight, may take.
+            credentials: The TLS credentials; None sends unencrypted.
+            timeout_s: Seconds that one load, or the end of requests in flight, may take.
         """
         self.url = url
         self.timeout_s = timeout_s
@@ -65,10 +65,10 @@ class ModelControlClient:
         self._client.close()
 
     def states(self) -> dict[str, dict[int, str]]:
-        """The state of every version that the server has heard of, by model and version.
+        """Return the state of every version that the server knows, by model and version.
 
         Raises:
-            CheckFailed: the server does not say.
+            CheckFailed: The server does not answer.
         """
         index: Any = self._ask("", lambda client: client.get_model_repository_index(
             headers=self._headers, client_timeout=_ASK_TIMEOUT_S
@@ -80,14 +80,14 @@ class ModelControlClient:
         return states
 
     def versions(self, model: str) -> set[int]:
-        """The versions of a model that have, or may get, requests."""
+        """Return the versions of a model that have, or may get, requests."""
         return {v for v, state in self.states().get(model, {}).items() if state in _IN_USE}
 
     def config(self, model: str) -> ModelConfig:
-        """The configuration that a model runs with.
+        """Return the configuration that a model runs with.
 
         Raises:
-            CheckFailed: the server does not say.
+            CheckFailed: The server does not answer.
         """
         response: Any = self._ask(model, lambda client: client.get_model_config(
             model, headers=self._headers, client_timeout=_ASK_TIMEOUT_S
@@ -95,20 +95,20 @@ class ModelControlClient:
         return response.config
 
     def load(self, model: str, config_json: str, versions: Collection[int]) -> None:
-        """Load a model, or load it anew, and see that these versions are ready.
+        """Load a model, or load it again, and check that these versions are ready.
 
-        Versions whose files and configuration are as they were go on without a break. Others that
-        are asked for are loaded beside the ones that serve, and take their place once they are
-        ready. Versions that are not asked for are unloaded after that, when their requests are
-        answered. If one does not load, all stays as it was.
+        Versions whose files and configuration did not change go on without interruption. The others
+        of `versions` load beside the running ones and replace them once they are ready. Then all
+        other versions are unloaded, after their requests are answered. If a version does not load,
+        nothing changes.
 
         Raises:
-            CheckFailed: a version does not load; the message is the server's reason.
+            CheckFailed: A version does not load; the message is the server's reason.
         """
         self._ask(model, lambda client: client.load_model(
             model, config=config_json, headers=self._headers, client_timeout=self.timeout_s
         ))  # fmt: skip
-        # A version that the server does not find in its repository is only a line in its log.
+        # If the server does not find a version in its repository, it only logs that.
         states = self.states().get(model, {})
         missing = sorted(v for v in versions if states.get(v) != READY)
         if missing:
@@ -121,17 +121,17 @@ class ModelControlClient:
         """Unload all versions of a model; their requests are answered first.
 
         Raises:
-            CheckFailed: the server refuses.
+            CheckFailed: The server refuses.
         """
         self._ask(model, lambda client: client.unload_model(
             model, headers=self._headers, client_timeout=self.timeout_s
         ))  # fmt: skip
 
     def settle(self, models: Collection[str]) -> None:
-        """Wait until no version of these models is on its way in or out.
+        """Wait until no version of these models is loading or unloading.
 
         Raises:
-            CheckFailed: one still is after the timeout.
+            CheckFailed: A version still is after the timeout.
         """
         deadline_s = time.monotonic() + self.timeout_s
         while True:
@@ -147,8 +147,7 @@ class ModelControlClient:
             if time.monotonic() > deadline_s:
                 raise CheckFailed(
                     f"after {self.timeout_s:g} s {moving[0]} on the server at {self.url}: it still "
-                    "has requests in flight, or does not end; run the command again, it goes on "
-                    "where it stopped"
+                    "has requests in flight, or does not end; run the command again to continue"
                 )
             time.sleep(_POLL_S)
 

@@ -2,9 +2,14 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+INSTALL := $(BIN)/pip install --quiet --constraint constraints.txt
 INSTALLED := $(VENV)/.installed
-WITH_FP16 := $(VENV)/.installed-fp16
 WITH_PEERS := $(VENV)/.installed-bench
+FOR_TESTS := $(VENV)/.installed-tests
+PYTEST := $(BIN)/pytest
+# One process for each core, and at most four. The tests of a file stay in one process, and the fast
+# unit tests come last, so that all processes end at about the same time.
+IN_PARALLEL := -n logical --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
 # The shared data and checkpoints of the congruence tests, where they are.
 CONFIG ?=
 # Of the bench: folders of GLUE and of checkpoints, further options.
@@ -12,13 +17,16 @@ GLUE ?=
 CHECKPOINTS ?=
 BENCH ?=
 
-.PHONY: demo demo-real test soak test-compose lint bench clean help
+.PHONY: help demo demo-real check test soak test-compose lint coverage bench clean \
+	ruff package-types unit-tests parallel-tests serial-tests
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo                          the main job from nothing: train, build, serve, compare"
 	@echo "make demo-real CONFIG=cascade.toml the same with your checkpoints and data"
+	@echo "make check                         lint, types and the unit tests: about a minute"
 	@echo "make test                          lint, types and all tests"
+	@echo "make coverage                      all tests, and the lines that they reach"
 	@echo "make test-compose                  the containers: needs root, a Docker engine, Compose"
 	@echo "make soak                          the long reliability tests, for a machine that does nothing else"
 	@echo "make lint                          ruff and basedpyright"
@@ -27,10 +35,18 @@ help:
 	@echo "make bench BENCH=--quick           minutes, on small stand-ins: that everything works"
 	@echo "make clean                         remove what the targets above made"
 
-$(INSTALLED): pyproject.toml
+$(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --editable '.[build,serve,dev]'
+	$(INSTALL) --editable '.[build,serve,dev]'
 	@touch $@
+
+# All extras, in one go. ModelOpt brings onnxruntime-gpu into the folder of onnxruntime: the latter
+# goes in last, so that it is whole.
+$(FOR_TESTS): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(INSTALL) --editable '.[build,serve,fp16,bench,dev]'
+	$(INSTALL) --force-reinstall --no-deps onnxruntime
+	@touch $(INSTALLED) $(WITH_PEERS) $@
 
 demo: $(INSTALLED)
 	$(BIN)/cascadebert demo
@@ -39,20 +55,43 @@ demo-real: $(INSTALLED)
 	@test -n "$(CONFIG)" || { echo "name a cascade.toml: make demo-real CONFIG=path/cascade.toml"; exit 2; }
 	$(BIN)/cascadebert demo $(CONFIG) --folder demo-real
 
-lint: $(WITH_PEERS)
+check: $(INSTALLED)
+	@$(MAKE) --no-print-directory --jobs 3 --output-sync ruff package-types unit-tests
+
+ruff: $(INSTALLED)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+# The types of the benchmarks and of the other tests, which need more packages, are up to `lint`.
+package-types: $(INSTALLED)
+	$(BIN)/basedpyright --pythonpath $(BIN)/python client build model_repository/cascade tests/unit
+
+unit-tests: $(INSTALLED)
+	$(PYTEST) $(IN_PARALLEL) tests/unit
+
+lint: $(FOR_TESTS)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/basedpyright --pythonpath $(BIN)/python
 
-# The FP16 graphs of TensorRT stages. ModelOpt brings onnxruntime-gpu into the folder of onnxruntime:
-# the latter goes in last, so that it is whole.
-$(WITH_FP16): $(INSTALLED)
-	$(BIN)/pip install --quiet --editable '.[build,serve,fp16,dev]'
-	$(BIN)/pip install --quiet --force-reinstall --no-deps onnxruntime
-	@touch $@
+# The exports that tests share serve both runs of pytest.
+test coverage: export CASCADEBERT_TEST_EXPORTS = $(CURDIR)/$(VENV)/test-exports
+test: $(FOR_TESTS)
+	@rm -rf $(VENV)/test-exports
+	$(MAKE) --no-print-directory --jobs 2 lint parallel-tests
+	$(MAKE) --no-print-directory serial-tests
 
-test: $(WITH_FP16) lint
-	$(BIN)/pytest
+parallel-tests: $(FOR_TESTS)
+	$(PYTEST) $(IN_PARALLEL) -m "not serial" $(COVERAGE)
+
+serial-tests: $(FOR_TESTS)
+	$(PYTEST) -m serial $(COVERAGE)
+
+coverage: COVERAGE = --cov --cov-append --cov-report=
+coverage: $(FOR_TESTS)
+	@rm -rf .coverage $(VENV)/test-exports
+	$(MAKE) --no-print-directory parallel-tests serial-tests COVERAGE="$(COVERAGE)"
+	$(BIN)/coverage report
 
 soak: $(INSTALLED)
 	CASCADEBERT_LONG=1 $(BIN)/pytest tests/reliability tests/unit/test_fuzz_*.py -s
@@ -62,7 +101,7 @@ test-compose: $(INSTALLED)
 
 # The peers among the contenders: LitServe, mosec.
 $(WITH_PEERS): $(INSTALLED)
-	$(BIN)/pip install --quiet --editable '.[build,serve,bench,dev]'
+	$(INSTALL) --editable '.[build,serve,bench,dev]'
 	@touch $@
 
 bench: $(WITH_PEERS)

@@ -1,20 +1,50 @@
-"""Fixtures that several test folders share."""
+"""Shared by all tests: one torch thread, exports made once, a cascade that is built and served."""
 
 from __future__ import annotations
 
-import time
-import urllib.request
-from collections.abc import Callable, Iterator
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+# The members of the tests are tiny, so more threads cost more than they save, and a run may have
+# several processes. numpy and torch read this when they are imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from cascadebert_build.server.tritonserver import TritonServer
+from tests.support.counters import MetricsPage
 from tests.support.serving import Built, build, serving
+
+EXPORTS = "CASCADEBERT_TEST_EXPORTS"
+TESTS = Path(__file__).parent
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Make the folder of the exports that all processes of this run share, unless one is given."""
+    if EXPORTS not in os.environ:
+        folder = os.environ[EXPORTS] = tempfile.mkdtemp(prefix="cascadebert-exports-")
+        config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep the tests of a file in one process, and all of tests/gpu, which share a machine."""
+    for item in items:
+        folder = item.path.relative_to(TESTS).parts[0]
+        if item.get_closest_marker("xdist_group") is None:
+            group = folder if folder == "gpu" else f"{folder}-{item.path.stem}"
+            item.add_marker(pytest.mark.xdist_group(group))
+        if folder == "reliability":
+            item.add_marker(pytest.mark.serial)
 
 
 @pytest.fixture(scope="session")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
-    """A two-stage cascade of tiny random members, published."""
-    from tests.support.checkpoints import save_checkpoint, write_config  # torch, where there is one
+    """A published two-stage cascade of tiny random members."""
+    from tests.support.checkpoints import save_checkpoint, write_config  # imports torch
 
     folder = tmp_path_factory.mktemp("built")
     members = {
@@ -25,33 +55,19 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
 
 
 @pytest.fixture(scope="session")
-def served(built: Built) -> Iterator[str]:
-    """host:port of a server with the cascade `built`."""
+def running(built: Built) -> Iterator[TritonServer]:
+    """A server with the cascade `built`, for tests that leave it as it is."""
     with serving(built.repository) as server:
-        _metrics_ports[server.url] = server.ports.metrics
-        yield server.url
+        yield server
 
 
-_metrics_ports: dict[str, int] = {}
+@pytest.fixture(scope="session")
+def served(running: TritonServer) -> str:
+    """The host:port of that server."""
+    return running.url
 
 
 @pytest.fixture
-def metrics(served: str) -> Callable[..., float]:
-    """The sum of a metric over all its labels, read from the server's own endpoint.
-
-    Counts arrive there a moment after the answer: with `at_least`, they are waited for.
-    """
-
-    def total(name: str, at_least: float = 0.0) -> float:
-        url = f"http://127.0.0.1:{_metrics_ports[served]}/metrics"
-        deadline_s = time.monotonic() + 10
-        while True:
-            with urllib.request.urlopen(url, timeout=10) as response:
-                lines = response.read().decode().splitlines()
-            own = [line for line in lines if line.startswith(f"{name}{{")]
-            found = sum(float(line.rpartition(" ")[2]) for line in own)
-            if found >= at_least or time.monotonic() > deadline_s:
-                return found
-            time.sleep(0.05)
-
-    return total
+def metrics(running: TritonServer) -> MetricsPage:
+    """The metrics of that server."""
+    return MetricsPage(running.ports.metrics)

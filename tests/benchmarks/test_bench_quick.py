@@ -14,6 +14,7 @@ from cascadebert_build.config.placement import cores
 _LATE = 0.1
 
 
+@pytest.mark.serial
 @pytest.mark.timeout(600)
 def test_the_quick_bench_measures_once_and_reports(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -18,6 +18,7 @@ from cascadebert_build.errors import CheckFailed, UsageError
 from cascadebert_build.pipeline.build import Steps
 from cascadebert_build.pipeline.workspace import workspace_of
 from tests.support.checkpoints import FAMILIES, save_checkpoint, write_config
+from tests.support.exports import export_members
 
 
 def steps_of(folder: Path, checkpoint: Path, **keys: Any) -> Steps:
@@ -70,10 +71,9 @@ def test_a_half_precision_checkpoint_is_exported_in_float32(tmp_path: Path) -> N
 
 
 def test_a_graph_that_is_not_its_checkpoint_fails_verification(tmp_path: Path) -> None:
-    folder = save_checkpoint(tmp_path / "a")
-    steps = steps_of(tmp_path, folder)
+    steps = steps_of(tmp_path, save_checkpoint(tmp_path / "a"))
+    export_members(steps)
     (member,) = steps.config.members
-    steps.export(member)
     path = steps.workspace.onnx(member)
     model = onnx.load(str(path))
     bias = next(t for t in model.graph.initializer if list(t.dims) == [2] and t.data_type == 1)
@@ -95,8 +95,8 @@ def test_a_graph_that_is_not_its_checkpoint_fails_verification(tmp_path: Path) -
 
 def test_a_damaged_onnx_file_is_named(tmp_path: Path) -> None:
     steps = steps_of(tmp_path, save_checkpoint(tmp_path / "a"))
+    export_members(steps)
     (member,) = steps.config.members
-    steps.export(member)
     steps.workspace.onnx(member).write_bytes(b"not onnx")
     with pytest.raises(UsageError, match=r"model\.onnx is missing or damaged"):
         steps.verify(member)
@@ -109,7 +109,9 @@ def test_a_second_build_does_nothing_and_a_changed_checkpoint_is_noticed(
 ) -> None:
     folder = save_checkpoint(tmp_path / "a")
     repository = tmp_path / "repository"
-    assert steps_of(tmp_path, folder).build(repository) == ["cascade_only", "cascade"]
+    steps = steps_of(tmp_path, folder)
+    export_members(steps)
+    assert steps.build(repository) == ["cascade_only", "cascade"]
     capsys.readouterr()
     assert steps_of(tmp_path, folder).build(repository) == []
     assert capsys.readouterr().err.count("up to date") == 2
@@ -165,6 +167,6 @@ def test_missing_and_damaged_checkpoints_are_refused(tmp_path: Path) -> None:
 
 def test_a_length_past_the_positions_is_refused_with_both_numbers(tmp_path: Path) -> None:
     steps = steps_of(tmp_path, save_checkpoint(tmp_path / "a"), max_length=67)
-    steps.export(steps.config.members[0])
+    export_members(steps)
     with pytest.raises(UsageError, match=r"max_length is 67 .* positions for 66"):
         steps.verify(steps.config.members[0])

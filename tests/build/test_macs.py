@@ -95,11 +95,11 @@ def test_what_is_no_graph_is_an_error_with_a_remedy(tmp_path: Path) -> None:
 @pytest.mark.parametrize("family", ["bert", "distilbert", "deberta-v2"])
 def test_an_exported_checkpoint_costs_what_its_layers_say(tmp_path: Path, family: str) -> None:
     from cascadebert_build.checkpoints.checkpoint import checkpoint_from_source
-    from cascadebert_build.graphs.export import onnx_from_checkpoint
     from tests.support.checkpoints import save_checkpoint
+    from tests.support.exports import exported_onnx
 
     folder = save_checkpoint(tmp_path / family, family)
-    onnx_from_checkpoint(checkpoint_from_source(str(folder)), tmp_path / "model.onnx")
+    exported_onnx(checkpoint_from_source(str(folder)), tmp_path / "model.onnx")
     # Two layers: queries, keys, values and output of 32 x 32, and 32 x 48 up and down.
     assert macs_per_token(tmp_path / "model.onnx") == 2 * (4 * 32 * 32 + 2 * 32 * 48)
 

@@ -13,15 +13,15 @@ import torch
 from onnx import TensorProto, helper
 
 from cascadebert_build.checkpoints.checkpoint import checkpoint_from_source
-from cascadebert_build.graphs.export import onnx_from_checkpoint
 from cascadebert_build.graphs.mask import MASKED_SCORE, plain_mask
 from tests.support.checkpoints import FAMILIES, save_checkpoint
+from tests.support.exports import exported_onnx
 
 
 @pytest.mark.parametrize("family", list(FAMILIES))
 def test_exported_families_have_no_composed_mask(family: str, tmp_path: Path) -> None:
     checkpoint = checkpoint_from_source(str(save_checkpoint(tmp_path / "c", family)))
-    onnx_from_checkpoint(checkpoint, tmp_path / "m.onnx")
+    exported_onnx(checkpoint, tmp_path / "m.onnx")
     graph = onnx.load(str(tmp_path / "m.onnx")).graph
     if family == "deberta-v2":  # it masks inside its own attention
         return

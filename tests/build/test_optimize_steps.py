@@ -22,6 +22,7 @@ from cascadebert_build.pipeline.optimize_steps import OptimizeSteps
 from cascadebert_build.pipeline.workspace import workspace_of
 from cascadebert_build.verification.decisions import MAX_FLIPPED_INT8, compare_decisions
 from tests.support.checkpoints import save_checkpoint, write_config
+from tests.support.exports import export_members
 
 
 @pytest.fixture(scope="module")
@@ -34,8 +35,8 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     config = config_from_file(write_config(folder, members))
     steps = Steps(config, workspace_of(config, folder / "work"))
+    export_members(steps)
     for member in config.members:
-        steps.export(member)
         steps.verify(member)
     return folder / "cascade.toml"
 

@@ -15,7 +15,6 @@ from onnx import helper
 
 from cascadebert_build.checkpoints.checkpoint import checkpoint_from_source, tokenizer_to_json
 from cascadebert_build.errors import CheckFailed
-from cascadebert_build.graphs.export import onnx_from_checkpoint
 from cascadebert_build.graphs.fused import failing_as, fused_graph
 from cascadebert_build.graphs.int8 import int8_graph
 from cascadebert_build.graphs.int8_probe import PROBE, has_exact_products, write_probe
@@ -28,6 +27,7 @@ from cascadebert_build.verification.reference import Reference, reference_of_tex
 from cascadebert_core.batching import StageBatch
 from cascadebert_core.tokenization import Encoder
 from tests.support.checkpoints import TEXTS, save_checkpoint
+from tests.support.exports import exported_onnx
 
 BUCKETS = (8, 16, 32)
 
@@ -40,7 +40,7 @@ class Exported:
             str(save_checkpoint(folder / family, family, seed=seed))
         )
         self.onnx = folder / f"{family}.onnx"
-        onnx_from_checkpoint(checkpoint, self.onnx)
+        exported_onnx(checkpoint, self.onnx)
         tokenizer = folder / f"{family}.json"
         tokenizer.write_text(tokenizer_to_json(checkpoint.tokenizer), encoding="utf-8")
         self.stage = StageInput(Encoder(tokenizer, 32), tuple(checkpoint.inputs), BUCKETS)

@@ -10,6 +10,7 @@ import pytest
 
 from cascadebert_build.cli import main
 from tests.support.checkpoints import TEXTS, save_checkpoint
+from tests.support.exports import export_config
 
 LINES = [f"{text} {i}" for i, text in enumerate(text for text in TEXTS for _ in range(4))]
 
@@ -43,8 +44,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tune")
     save_checkpoint(folder / "large", num_hidden_layers=2)
     shutil.copytree(folder / "large", folder / "small")
-    config = write_cascade(folder)
-    assert main(["export", str(config)]) == 0
+    export_config(write_cascade(folder))
     return folder
 
 

@@ -98,6 +98,7 @@ def project(
 
 def _tiny_cascade(folder: Path) -> Path:
     from tests.support.checkpoints import save_checkpoint, write_config
+    from tests.support.exports import export_config
 
     members = {
         "small": save_checkpoint(folder / "small", num_hidden_layers=1),
@@ -106,6 +107,7 @@ def _tiny_cascade(folder: Path) -> Path:
     config = write_config(folder, members, name="tiny", rate=0.4)
     with config.open("a") as file:
         file.write('[runtime]\nengine = "tensorrt"\nbuckets = [16, 32]\n')
+    export_config(config)
     for arguments in (("export",), ("verify",), ("compile", "--step", "graph")):
         done = subprocess.run(
             [sys.executable, "-m", "cascadebert_build.cli", arguments[0], str(config),

@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,10 +20,13 @@ import tritonclient.grpc as triton
 from cascadebert_build.evaluation.evaluate import evaluate
 from cascadebert_build.pipeline.build import Steps
 from cascadebert_build.repository.publish import StageFiles, publish_cascade
-from cascadebert_build.server.ports import HOST
 from cascadebert_build.server.tritonserver import TritonServer
 from cascadebert_client import CascadeClient
+from cascadebert_client._metrics_text import samples_from_text
+from cascadebert_core.metric_names import AUDIT_FAMILIES
+from tests.support.counters import MetricsPage
 from tests.support.serving import Built, serving
+from tests.support.waiting import wait_until
 
 LIMIT = 0.05
 
@@ -43,31 +46,36 @@ class Audited:
     changed: list[str]
 
     @property
-    def metrics_url(self) -> str:
-        return f"http://{HOST}:{self.server.ports.metrics}/metrics"
+    def metrics(self) -> MetricsPage:
+        return MetricsPage(self.server.ports.metrics)
 
     def audit(self, model: str, *arguments: str, rows: int | None = None) -> tuple[int, Any]:
         """The exit code of `cascadebert audit`, and what it says; once it has all of `rows`.
 
         The promise is the one of the model's configuration, unless `arguments` give one.
         """
-        deadline_s = time.monotonic() + 30
-        while True:
-            ended = subprocess.run(
-                [
-                    *(sys.executable, "-m", "cascadebert_client.cli", "audit", "--json"),
-                    *("--url", self.server.url, "--metrics-url", self.metrics_url),
-                    *("--model", model, *arguments),
-                ],
-                capture_output=True, text=True, check=False, timeout=60,
-            )  # fmt: skip
-            if ended.returncode == 2:
-                return 2, ended.stderr
-            (point,) = json.loads(ended.stdout)["operating_points"]
-            if rows is None or sum(point["counts"].values()) >= rows:
-                return ended.returncode, point
-            assert time.monotonic() < deadline_s, point
-            time.sleep(0.2)
+        if rows is not None:
+            wait_until(lambda: sum(self.counts(model)) >= rows, f"audits of {rows} rows")
+        ended = subprocess.run(
+            [
+                *(sys.executable, "-m", "cascadebert_client.cli", "audit", "--json"),
+                *("--url", self.server.url, "--metrics-url", self.metrics.url),
+                *("--model", model, *arguments),
+            ],
+            capture_output=True, text=True, check=False, timeout=60,
+        )  # fmt: skip
+        if ended.returncode == 2:
+            return 2, ended.stderr
+        (point,) = json.loads(ended.stdout)["operating_points"]
+        return ended.returncode, point
+
+    def counts(self, model: str) -> list[float]:
+        """The numbers of rows that were audited, by result; empty if the model is not audited."""
+        return [
+            sample.value
+            for sample in samples_from_text(self.metrics.text())
+            if sample.name in AUDIT_FAMILIES and sample.labels["model"] == model
+        ]
 
 
 @pytest.fixture(scope="module")
@@ -158,7 +166,8 @@ def test_a_reload_during_audits_ends_soon_and_begins_new_counts(audited: Audited
     with triton.InferenceServerClient(audited.server.url) as raw:
         ask(audited.server, "calm", audited.changed, 200)
         raw.unload_model("calm")
-        wait_until(lambda: audited.audit("calm", *limit)[0] == 2)
+        wait_until(lambda: not audited.counts("calm"))
+        assert audited.audit("calm", *limit)[0] == 2
         raw.load_model("calm")
         code, point = audited.audit("calm", *limit)
         assert (code, point["counts"]["agreed"], point["counts"]["disagreed"]) == (0, 0, 0)
@@ -167,21 +176,12 @@ def test_a_reload_during_audits_ends_soon_and_begins_new_counts(audited: Audited
         os.utime(audited.repository / "calm" / "1" / "policy.json")
         raw.load_model("calm")
 
-    def counted() -> int:
-        return sum(audited.audit("calm", *limit)[1]["counts"].values())
-
-    wait_until(lambda: counted() == 0)
+    wait_until(lambda: sum(audited.counts("calm")) == 0)
     ask(audited.server, "calm", audited.faithful, 10)
-    wait_until(lambda: counted() == 10)
+    wait_until(lambda: sum(audited.counts("calm")) == 10)
+    assert sum(audited.audit("calm", *limit)[1]["counts"].values()) == 10
     # What another cascade has counted stays.
     assert audited.audit("drifted", *limit)[1] == other
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline_s = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline_s
-        time.sleep(0.1)
 
 
 def test_the_build_passes_the_rate_on_without_tuning_again(built: Built) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,7 +15,9 @@ import cascadebert_client as client
 from cascadebert_build.pipeline.workspace import stage_input
 from cascadebert_client import CascadeClient
 from tests.support.checkpoints import TEXTS
+from tests.support.counters import MetricsPage
 from tests.support.serving import Built
+from tests.support.waiting import wait_until
 
 
 @pytest.fixture
@@ -132,10 +133,9 @@ def test_rows_beyond_the_batch_limit_are_split_by_the_client(served: str) -> Non
 
 
 def test_a_long_text_is_truncated_as_its_tokenizer_would_and_counted(
-    served: str, built: Built, metrics: Any
+    served: str, built: Built, metrics: MetricsPage
 ) -> None:
-    time.sleep(1)  # for the counts of the tests before
-    before = metrics("cascadebert_truncated_rows_total")
+    before = metrics.settled("cascadebert_truncated_rows_total")
     long = "the plot was good , " * 40
     with CascadeClient(served, "tiny") as good:
         answer = good.classify(long, stage=1)
@@ -149,14 +149,13 @@ def test_a_long_text_is_truncated_as_its_tokenizer_would_and_counted(
     assert (len(row), row.truncated) == (32, True)
     expected = softmax(session.logits(stage.batch([row])))[0]
     np.testing.assert_allclose(answer.probabilities, expected, atol=1e-5)
-    assert metrics("cascadebert_truncated_rows_total", before + 1) == before + 1
+    wait_until(lambda: metrics.total("cascadebert_truncated_rows_total") == before + 1)
 
 
-def test_exits_are_counted_by_stage(served: str, metrics: Any) -> None:
-    time.sleep(1)  # for the counts of the tests before
-    before = metrics("cascadebert_exited_rows_total")
+def test_exits_are_counted_by_stage(served: str, metrics: MetricsPage) -> None:
+    before = metrics.settled("cascadebert_exited_rows_total")
     with CascadeClient(served, "tiny") as good:
         answers = good.classify(TEXTS)
     assert {answer.exit_stage for answer in answers} == {0, 1}
     wanted = before + len(TEXTS)
-    assert metrics("cascadebert_exited_rows_total", wanted) == wanted
+    wait_until(lambda: metrics.total("cascadebert_exited_rows_total") == wanted)

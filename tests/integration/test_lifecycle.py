@@ -10,19 +10,23 @@ import socket
 import subprocess
 import sys
 import threading
-import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 import cascadebert_client as client
 from cascadebert_build.errors import CheckFailed, UsageError
+from cascadebert_build.repository.publish import StageFiles, publish_cascade
 from cascadebert_build.server.ports import HOST, Ports
 from cascadebert_build.server.serve import serve_cascades
+from cascadebert_build.server.tritonserver import TritonServer
 from cascadebert_client import CascadeClient
 from cascadebert_core.policy import policy_to_json
 from tests.support.checkpoints import TEXTS
 from tests.support.serving import FREE_PORTS, Built, serving
+from tests.support.waiting import wait_until
 
 CLI = [sys.executable, "-m", "cascadebert_build.cli"]
 
@@ -96,14 +100,37 @@ def test_a_taken_port_is_named_with_its_flag(built: Built) -> None:
             pass
 
 
-def test_given_ports_are_used(built: Built) -> None:
+@dataclass(frozen=True)
+class Pair:
+    """A server of the cascades `tiny` and `careful`, of which the latter always defers."""
+
+    server: TritonServer
+    port: int
+    log: Path
+
+
+@pytest.fixture(scope="module")
+def pair(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
+    folder = tmp_path_factory.mktemp("pair")
+    repository, log = copy_of(built, folder / "repository"), folder / "server.log"
+    members = built.steps.config.members
+    policy = built.policy.with_thresholds((1.0,))
+    files = [
+        StageFiles(stage, built.steps.workspace.onnx(m), built.steps.workspace.tokenizer(m))
+        for stage, m in zip(policy.stages, members, strict=True)
+    ]
+    publish_cascade(repository, "careful", policy, files, built.steps.config.runtime)
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         port = probe.getsockname()[1]
-    with serve_cascades(built.repository, ports=Ports(0, port, 0)) as server:
-        assert server.url == f"{HOST}:{port}"
-        with CascadeClient(server.url, "tiny") as asking:
-            assert asking.status().ready
+    with serve_cascades(repository, ports=Ports(0, port, 0), log_path=log) as server:
+        yield Pair(server, port, log)
+
+
+def test_given_ports_are_used(pair: Pair) -> None:
+    assert pair.server.url == f"{HOST}:{pair.port}"
+    with CascadeClient(pair.server.url, "tiny") as asking:
+        assert asking.status().ready
 
 
 def copy_of(built: Built, folder: Path) -> Path:
@@ -111,28 +138,19 @@ def copy_of(built: Built, folder: Path) -> Path:
     return folder
 
 
-def test_a_policy_that_names_a_missing_stage_fails_the_load(built: Built, tmp_path: Path) -> None:
+def test_a_policy_that_cannot_be_served_fails_the_load(built: Built, tmp_path: Path) -> None:
     repository = copy_of(built, tmp_path / "repository")
     (repository / "tiny_large").rename(repository / "tiny_huge")
     with pytest.raises(UsageError, match="tiny_large"), serving(repository):
         pass
-    # Where nobody looked before, the cascade itself does.
-    from cascadebert_build.server.tritonserver import TritonServer
-
+    # Without that look beforehand, the cascade itself refuses to load.
     with TritonServer(repository, ports=FREE_PORTS) as server:
         with pytest.raises(CheckFailed, match="names the stage 'tiny_large'"):
             server.load("tiny")
-
-
-def test_an_invalid_policy_fails_the_load_in_one_sentence(built: Built, tmp_path: Path) -> None:
-    repository = copy_of(built, tmp_path / "repository")
-    path = repository / "tiny" / "1" / "policy.json"
-    path.write_text(
-        policy_to_json(built.policy).replace('"schema_version": 5', '"schema_version": 9')
-    )
-    from cascadebert_build.server.tritonserver import TritonServer
-
-    with TritonServer(repository, ports=FREE_PORTS) as server:
+        path = repository / "tiny" / "1" / "policy.json"
+        path.write_text(
+            policy_to_json(built.policy).replace('"schema_version": 5', '"schema_version": 9')
+        )
         with pytest.raises(CheckFailed, match="schema_version is 9 and this reader knows 5"):
             server.load("tiny")
 
@@ -190,20 +208,22 @@ def test_wrong_use_of_the_command_line_ends_with_2(served: str, tmp_path: Path) 
 
 def test_a_server_that_dies_half_way_fails_the_calls_in_flight(built: Built) -> None:
     errors: list[BaseException] = []
+    answered = [0] * 4
     with serving(built.repository) as server, CascadeClient(server.url, "tiny") as asking:
         asking.classify("before")
 
-        def ask() -> None:
+        def ask(caller: int) -> None:
             try:
                 for _ in range(100_000):
                     asking.classify(TEXTS[:20], timeout_s=3)
+                    answered[caller] += 1
             except client.CascadeClientError as exc:
                 errors.append(exc)
 
-        threads = [threading.Thread(target=ask) for _ in range(4)]
+        threads = [threading.Thread(target=ask, args=(caller,)) for caller in range(4)]
         for thread in threads:
             thread.start()
-        time.sleep(0.5)
+        wait_until(lambda: all(answered), "an answer to every thread")
         assert server.pid is not None
         os.killpg(server.pid, signal.SIGKILL)
         for thread in threads:
@@ -232,7 +252,7 @@ def test_stopping_under_load_answers_what_was_accepted(built: Built) -> None:
         threads = [threading.Thread(target=ask) for _ in range(4)]
         for thread in threads:
             thread.start()
-        time.sleep(0.5)
+        wait_until(lambda: len(outcomes) >= 20, "answers to all threads")
         server.stop()
         for thread in threads:
             thread.join(60)
@@ -246,34 +266,23 @@ def test_stopping_under_load_answers_what_was_accepted(built: Built) -> None:
     }
 
 
-def test_two_cascades_share_a_server(built: Built, tmp_path: Path) -> None:
-    repository = copy_of(built, tmp_path / "repository")
-    from cascadebert_build.repository.publish import StageFiles, publish_cascade
-
-    members = built.steps.config.members
-    policy = built.policy.with_thresholds((1.0,))
-    files = [
-        StageFiles(stage, built.steps.workspace.onnx(m), built.steps.workspace.tokenizer(m))
-        for stage, m in zip(policy.stages, members, strict=True)
-    ]
-    publish_cascade(repository, "careful", policy, files, built.steps.config.runtime)
-    with serving(repository) as server:
-        with (
-            CascadeClient(server.url, "tiny") as tiny,
-            CascadeClient(server.url, "careful") as other,
-        ):
-            assert {answer.exit_stage for answer in tiny.classify(TEXTS)} == {0, 1}
-            assert {answer.exit_stage for answer in other.classify(TEXTS)} == {1}
+def test_two_cascades_share_a_server(pair: Pair) -> None:
+    with (
+        CascadeClient(pair.server.url, "tiny") as tiny,
+        CascadeClient(pair.server.url, "careful") as other,
+    ):
+        assert {answer.exit_stage for answer in tiny.classify(TEXTS)} == {0, 1}
+        assert {answer.exit_stage for answer in other.classify(TEXTS)} == {1}
 
 
-def test_the_text_of_requests_is_never_logged(built: Built, tmp_path: Path) -> None:
-    log = tmp_path / "server.log"
-    with serve_cascades(built.repository, ports=FREE_PORTS, log_path=log) as server:
-        with CascadeClient(server.url, "tiny") as asking:
-            asking.classify("zebra crossing")
-            with pytest.raises(client.InvalidRequest):
-                asking.classify("zebra crossing", operating_point="nope")
-    assert "zebra" not in log.read_text()
+def test_the_text_of_requests_is_never_logged(pair: Pair) -> None:
+    with CascadeClient(pair.server.url, "tiny") as asking:
+        asking.classify("zebra crossing")
+        with pytest.raises(client.InvalidRequest):
+            asking.classify("zebra crossing", operating_point="nope")
+    # The failed request is logged, and so is everything before it.
+    wait_until(lambda: "request_failed" in pair.log.read_text())
+    assert "zebra" not in pair.log.read_text()
 
 
 @pytest.mark.parametrize("instances", [1, 2])

@@ -7,10 +7,8 @@ import json
 import os
 import re
 import shutil
-import time
-import urllib.request
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,7 +19,6 @@ import tritonclient.grpc as triton
 import cascadebert_client as client
 from cascadebert_build.config.schema import NICENESS
 from cascadebert_build.repository.publish import StageFiles, publish_cascade
-from cascadebert_build.server.ports import HOST
 from cascadebert_build.server.serve import serve_cascades
 from cascadebert_build.server.tritonserver import TritonServer
 from cascadebert_client import AsyncCascadeClient, CascadeClient, RetryPolicy
@@ -29,7 +26,9 @@ from cascadebert_core.contract import POLICY_FILE
 from cascadebert_core.metric_names import FAMILIES
 from cascadebert_core.policy import policy_to_json
 from tests.support.checkpoints import TEXTS, save_checkpoint, write_config
+from tests.support.counters import MetricsPage
 from tests.support.serving import FREE_PORTS, Built, build
+from tests.support.waiting import settled, wait_until
 
 # Rows that may wait for the second stage: one request of a flood.
 LIMIT = 64
@@ -43,16 +42,12 @@ class Served:
     server: TritonServer
     log_path: Path
 
-    def metrics(self) -> str:
-        url = f"http://{HOST}:{self.server.ports.metrics}/metrics"
-        with urllib.request.urlopen(url, timeout=10) as response:
-            return response.read().decode()
+    @property
+    def metrics(self) -> MetricsPage:
+        return MetricsPage(self.server.ports.metrics)
 
-    def value(self, name: str, **labels: str) -> float:
-        """The sum over the series with these labels."""
-        wanted = {f'{key}="{value}"' for key, value in labels.items()}
-        lines = re.findall(rf"^{name}\{{([^}}]*)\}} (\S+)$", self.metrics(), re.MULTILINE)
-        return sum(float(value) for found, value in lines if wanted <= set(found.split(",")))
+    def total(self, name: str, **labels: str) -> float:
+        return self.metrics.total(name, **labels)
 
 
 @pytest.fixture(scope="module")
@@ -83,13 +78,6 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         yield Served(server, log_path)
 
 
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline_s = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline_s
-        time.sleep(0.1)
-
-
 async def flood(
     url: str, model: str, *, requests: int = 40
 ) -> list[list[client.Classification] | BaseException]:
@@ -113,7 +101,7 @@ def test_the_system_runs_later_stages_after_the_first(service: Served) -> None:
 
 
 def test_beyond_the_limit_requests_are_turned_away_and_told_why(service: Served) -> None:
-    before = service.value("cascadebert_errors_total", model="strict", kind="unavailable")
+    before = service.total("cascadebert_errors_total", model="strict", kind="unavailable")
     outcomes: list[list[client.Classification] | BaseException] = []
     refused: list[BaseException] = []
     for _ in range(20):  # a machine may be quick enough for one flood
@@ -129,11 +117,11 @@ def test_beyond_the_limit_requests_are_turned_away_and_told_why(service: Served)
             assert {(answer.exit_stage, answer.degraded) for answer in answers} == {(1, False)}
     wait_until(
         lambda: (
-            service.value("cascadebert_errors_total", model="strict", kind="unavailable")
+            service.total("cascadebert_errors_total", model="strict", kind="unavailable")
             == before + len(refused)
         )
     )
-    wait_until(lambda: service.value("cascadebert_rows_in_flight", model="strict") == 0)
+    wait_until(lambda: service.total("cascadebert_rows_in_flight", model="strict") == 0)
     with CascadeClient(service.server.url, "strict") as asking:
         assert asking.classify(TEXTS[0], threshold=1.0).exit_stage == 1
 
@@ -154,7 +142,7 @@ def test_a_policy_that_allows_it_answers_below_the_threshold_and_says_so(service
     degraded = stages[0, True]
     wait_until(
         lambda: (
-            service.value("cascadebert_degraded_rows_total", model="lenient", reason="overload")
+            service.total("cascadebert_degraded_rows_total", model="lenient", reason="overload")
             == degraded
         )
     )
@@ -165,7 +153,7 @@ def test_a_policy_that_allows_it_answers_below_the_threshold_and_says_so(service
 
 def test_a_cancelled_request_ends_and_is_counted(service: Served) -> None:
     def cancelled() -> float:
-        return service.value("cascadebert_errors_total", model="strict", kind="cancelled")
+        return service.total("cascadebert_errors_total", model="strict", kind="cancelled")
 
     async def cancel_some() -> None:
         rows = [TEXTS[i % len(TEXTS)] for i in range(64)]
@@ -179,22 +167,21 @@ def test_a_cancelled_request_ends_and_is_counted(service: Served) -> None:
                 call.cancel()
             await asyncio.gather(*calls, return_exceptions=True)
 
-    for _ in range(100):  # until one was cancelled while it waited for the second stage
+    def try_again() -> bool:
+        """Whether one was cancelled while it waited for the second stage."""
         asyncio.run(cancel_some())
-        time.sleep(0.3)
-        if cancelled():
-            break
-    assert cancelled()
-    wait_until(lambda: service.value("cascadebert_rows_in_flight", model="strict") == 0)
+        return cancelled() > 0
+
+    wait_until(try_again, "a cancelled request that is counted", timeout_s=100)
+    wait_until(lambda: service.total("cascadebert_rows_in_flight", model="strict") == 0)
 
 
 def test_requests_in_are_answers_and_errors(service: Served) -> None:
     def counted(outcome: str) -> float:
-        return service.value("cascadebert_requests_total", model="strict", outcome=outcome)
+        return service.total("cascadebert_requests_total", model="strict", outcome=outcome)
 
-    wait_until(lambda: service.value("cascadebert_rows_in_flight", model="strict") == 0)
-    time.sleep(1)
-    answered, errors = counted("answered"), counted("error")
+    wait_until(lambda: service.total("cascadebert_rows_in_flight", model="strict") == 0)
+    answered, errors = settled(lambda: (counted("answered"), counted("error")), unchanged_s=1.2)
     with CascadeClient(service.server.url, "strict", retry=NO_RETRY) as asking:
         for text in TEXTS[:20]:
             asking.classify(text)
@@ -202,29 +189,29 @@ def test_requests_in_are_answers_and_errors(service: Served) -> None:
             with pytest.raises(client.InvalidRequest):
                 asking.classify("x", operating_point="nope")
     wait_until(lambda: counted("answered") == answered + 20 and counted("error") == errors + 3)
-    assert service.value("cascadebert_errors_total", model="strict", kind="invalid_argument") >= 3
+    assert service.total("cascadebert_errors_total", model="strict", kind="invalid_argument") >= 3
 
 
 def test_every_family_is_on_the_endpoint_and_adds_up(service: Served) -> None:
     with CascadeClient(service.server.url, "strict") as asking:
         answers = asking.classify(TEXTS[:20])
         policy = answers[0].policy
-    wait_until(lambda: service.value("cascadebert_rows_in_flight", model="strict") == 0)
-    time.sleep(1)
-    text = service.metrics()
+    wait_until(lambda: service.total("cascadebert_rows_in_flight", model="strict") == 0)
+    service.metrics.settled("cascadebert_exited_rows_total", model="strict")
+    text = service.metrics.text()
     for family in FAMILIES:
         if "audit" not in family:  # nothing is audited here
             assert re.search(rf'^{family}{{[^}}]*model="strict"', text, re.MULTILINE), family
-    assert service.value("cascadebert_policy_info", model="strict", policy=policy) == 1
+    assert service.total("cascadebert_policy_info", model="strict", policy=policy) == 1
     for stage in ("0", "1"):
         labels = {"model": "strict", "stage": stage}
-        seen = service.value("cascadebert_confidence_count", **labels)
-        buckets = service.value("cascadebert_confidence_bucket", **labels, le="+Inf")
+        seen = service.total("cascadebert_confidence_count", **labels)
+        buckets = service.total("cascadebert_confidence_bucket", **labels, le="+Inf")
         assert seen == buckets > 0
-        exits = service.value("cascadebert_exited_rows_total", **labels)
-        assert exits == service.value("cascadebert_latency_seconds_count", **labels) > 0
-        assert exits <= service.value("cascadebert_latency_seconds_bucket", **labels, le="+Inf")
-        deferred = service.value("cascadebert_deferred_rows_total", **labels)
+        exits = service.total("cascadebert_exited_rows_total", **labels)
+        assert exits == service.total("cascadebert_latency_seconds_count", **labels) > 0
+        assert exits <= service.total("cascadebert_latency_seconds_bucket", **labels, le="+Inf")
+        deferred = service.total("cascadebert_deferred_rows_total", **labels)
         if stage == "0":
             assert deferred > 0
             assert seen >= exits + deferred - 1e-9

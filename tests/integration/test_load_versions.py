@@ -6,7 +6,8 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -62,15 +63,42 @@ def repository(built: Built, tmp_path: Path) -> Repository:
     return Repository(path, built)
 
 
-@pytest.fixture
-def restricted(repository: Repository) -> Iterator[TritonServer]:
-    """A server of the first version that loads only for those who have the key."""
+@contextmanager
+def restricted_server(repository: Repository) -> Generator[TritonServer, None, None]:
+    """A server of the first of three versions that loads only for callers with the key."""
     with TritonServer(repository.path, ports=FREE_PORTS, options=RESTRICTED) as server:
         with ModelControlClient(server.url, HEADERS) as running:
             load_cascade(repository.path, "tiny", running)
         repository.publish(0.97)
         repository.publish(1.0)
         yield server
+
+
+@pytest.fixture
+def restricted(repository: Repository) -> Iterator[TritonServer]:
+    """A server whose repository the test may damage."""
+    with restricted_server(repository) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def shared_server(
+    built: Built, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Repository, TritonServer]]:
+    path = tmp_path_factory.mktemp("shared") / "repository"
+    shutil.copytree(built.repository, path)
+    repository = Repository(path, built)
+    with restricted_server(repository) as server:
+        yield repository, server
+
+
+@pytest.fixture
+def shared(shared_server: tuple[Repository, TritonServer]) -> tuple[Repository, TritonServer]:
+    """A repository with three versions and its server, which serves the first one."""
+    repository, server = shared_server
+    with ModelControlClient(server.url, HEADERS) as running:
+        load_cascade(repository.path, "tiny", running, versions=(1,))
+    return shared_server
 
 
 def load(
@@ -121,8 +149,9 @@ def test_versions_are_loaded_and_the_next_start_serves_them(
 
 
 def test_a_load_without_the_key_is_refused_with_the_remedy(
-    repository: Repository, restricted: TritonServer, monkeypatch: pytest.MonkeyPatch
+    shared: tuple[Repository, TritonServer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    repository, restricted = shared
     refused = load(repository, restricted, key=False)
     assert refused.returncode == 1
     assert "restricted" in refused.stderr
@@ -134,8 +163,9 @@ def test_a_load_without_the_key_is_refused_with_the_remedy(
 
 
 def test_wrong_use_of_load_is_told_in_one_sentence(
-    repository: Repository, restricted: TritonServer
+    shared: tuple[Repository, TritonServer],
 ) -> None:
+    repository, restricted = shared
     for arguments, code, message in (
         (["--versions", "9"], 2, "has no version 9: published and kept are 1, 2, 3"),
         (["--versions", "new"], 2, "--versions 'new': give a version"),
@@ -179,8 +209,9 @@ def test_what_was_deleted_while_it_served(repository: Repository, restricted: Tr
 
 
 def test_a_repository_that_is_not_the_servers_is_noticed(
-    repository: Repository, restricted: TritonServer, tmp_path: Path
+    shared: tuple[Repository, TritonServer], tmp_path: Path
 ) -> None:
+    repository, restricted = shared
     elsewhere = replace(repository, path=tmp_path / "elsewhere")
     shutil.copytree(repository.path, elsewhere.path)
     elsewhere.publish(0.5)
@@ -191,8 +222,9 @@ def test_a_repository_that_is_not_the_servers_is_noticed(
 
 
 def test_the_configuration_is_the_one_that_serve_gives(
-    repository: Repository, restricted: TritonServer
+    shared: tuple[Repository, TritonServer],
 ) -> None:
+    repository, restricted = shared
     with ModelControlClient(restricted.url, HEADERS) as running:
         before = {model: running.config(model) for model in ("tiny_small", "tiny_large")}
         assert load(repository, restricted, "--instances", "tiny_large=2").returncode == 0

@@ -28,6 +28,7 @@ from tests.support.checkpoints import TEXTS
 from tests.support.figures import record, rounded
 from tests.support.serving import Built, build, serving
 from tests.support.sizes import sized
+from tests.support.waiting import wait_until
 
 SWAPS = sized(6, 20)
 ONCE = RetryPolicy(attempts_without_deadline=1)
@@ -90,14 +91,14 @@ class Load:
 
     def wait_for(self, policy: str, count: int = 20) -> None:
         """Wait until requests that are sent from now on are answered by a policy."""
-        now_s, deadline_s = time.monotonic(), time.monotonic() + WAIT_S
-        while True:
-            fresh = [a for a in self.answered[:] if a.began_s >= now_s]
-            if sum(policy in answer.policies for answer in fresh) >= count:
-                return
+        now_s = time.monotonic()
+
+        def has_answered() -> bool:
             assert not self.failed, self.failed[0]
-            assert time.monotonic() < deadline_s, f"no {count} answers of {policy[:12]}"
-            time.sleep(0.02)
+            fresh = [a for a in self.answered[:] if a.began_s >= now_s]
+            return sum(policy in answer.policies for answer in fresh) >= count
+
+        wait_until(has_answered, f"{count} answers of {policy[:12]}", timeout_s=WAIT_S)
 
     def stop(self) -> None:
         self._stop.set()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Generator, Iterator
@@ -20,6 +19,7 @@ from cascadebert_build.server.tritonserver import TritonServer
 from cascadebert_client import CascadeClient, RetryPolicy, ServerUnavailable
 from tests.support.checkpoints import TEXTS
 from tests.support.serving import FREE_PORTS, Built
+from tests.support.waiting import wait_until
 
 READY_TIMEOUT_S = 60.0
 ONCE = RetryPolicy(attempts_without_deadline=1)
@@ -103,10 +103,7 @@ def tls_server(
     )
     server = TlsServer(built.repository, ports=FREE_PORTS, options=flags)
     with server:
-        deadline = time.monotonic() + READY_TIMEOUT_S
-        while not server._is_ready():
-            assert time.monotonic() < deadline, server.log_excerpt()
-            time.sleep(0.1)
+        wait_until(server._is_ready, server.log_excerpt, timeout_s=READY_TIMEOUT_S)
         yield server
 
 

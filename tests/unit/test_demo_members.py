@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cascadebert_build.checkpoints.checkpoint import checkpoint_from_source
-from cascadebert_build.demo.corpus import LABELS, corpus_from_seed
+from cascadebert_build.demo.corpus import corpus_from_seed
 from cascadebert_build.demo.measurement import Measured
-from cascadebert_build.demo.members import RECIPES, save_base_checkpoint, vocabulary_of_rows
+from cascadebert_build.demo.members import vocabulary_of_rows
 from cascadebert_build.demo.picture import save_picture
 from cascadebert_build.demo.run import DemoResult
 
@@ -20,19 +19,6 @@ def test_the_vocabulary_names_no_topic_of_any_split() -> None:
     for row in (*CORPUS.train, *CORPUS.test):
         for topic in row.topics:
             assert topic.lower() not in words
-
-
-def test_base_checkpoints_load_with_their_tokenizer(tmp_path: Path) -> None:
-    for recipe in RECIPES:
-        save_base_checkpoint(tmp_path / recipe.name, recipe, CORPUS.train)
-        checkpoint = checkpoint_from_source(str(tmp_path / recipe.name))
-        assert checkpoint.labels == LABELS
-        assert checkpoint.max_positions() == recipe.max_length
-    small, large = (
-        sum(p.numel() for p in checkpoint_from_source(str(tmp_path / r.name)).model.parameters())
-        for r in RECIPES
-    )
-    assert large > 4 * small
 
 
 def test_the_result_reads_as_a_table_and_a_picture(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cascadebert_client._metrics_text import fetch_metrics, samples_from_text
+from cascadebert_core import metric_names
 
 from .waiting import settled
 
@@ -60,12 +61,14 @@ def settled_counters(metrics_port: int) -> dict[str, float]:
 
 def counters(metrics_port: int) -> dict[str, float]:
     """Return the counts of all cascades and stages together."""
-    samples = samples_from_text(MetricsPage(metrics_port).text(), "cascadebert_")
+    samples = samples_from_text(MetricsPage(metrics_port).text(), metric_names.PREFIX)
     return {
-        ANSWERED_REQUESTS: _total(samples, "cascadebert_requests_total", {"outcome": "answered"}),
-        EXITED_ROWS: _total(samples, "cascadebert_exited_rows_total", {}),
-        IN_FLIGHT_ROWS: _total(samples, "cascadebert_rows_in_flight", {}),
-        QUEUED_ROWS: _total(samples, "cascadebert_queued_rows", {}),
+        ANSWERED_REQUESTS: _total(
+            samples, metric_names.REQUESTS, {"outcome": metric_names.ANSWERED}
+        ),
+        EXITED_ROWS: _total(samples, metric_names.EXITED, {}),
+        IN_FLIGHT_ROWS: _total(samples, metric_names.IN_FLIGHT, {}),
+        QUEUED_ROWS: _total(samples, metric_names.QUEUED, {}),
     }
 
 

@@ -27,8 +27,9 @@ from cascadebert_core.policy import Policy
 from cascadebert_core.route import route_from_thresholds
 from cascadebert_core.stage import RunStage
 from cascadebert_core.tokenization import Text
+from tests.support.plain_cascade import Bench, Recorder, by_words
 from tests.support.policies import make_policy, write_tokenizer
-from tests.unit.test_cascade import Bench, Recorder, by_words
+from tests.support.waiting import wait_until
 
 # Ids of tests.support.policies.
 NOT, VERY = 8, 9
@@ -58,15 +59,15 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[.
 
 
 def wait_for(recorder: Recorder, rows: int, point: str = "default") -> dict[str, int]:
-    """The counts of an operating point, once there are `rows` rows among them."""
-    deadline_s = time.monotonic() + 10
-    while True:
-        found = {result: n for (name, result), n in recorder.audits.items() if name == point and n}
-        if sum(found.values()) >= rows:
-            assert sum(found.values()) == rows
-            return found
-        assert time.monotonic() < deadline_s, f"{found} of {rows} rows"
-        time.sleep(0.002)
+    """Return the counts of an operating point, once they are of `rows` rows."""
+
+    def found() -> dict[str, int]:
+        audits = dict(recorder.audits)
+        return {result: n for (name, result), n in audits.items() if name == point and n}
+
+    wait_until(lambda: sum(found().values()) >= rows)
+    assert sum(found().values()) == rows
+    return found()
 
 
 def test_every_row_is_compared_with_the_last_stage(make: Callable[..., Bench]) -> None:
@@ -165,6 +166,15 @@ def test_audits_leave_the_stage_to_rows_that_wait_for_it(make: Callable[..., Ben
         return contrary(stage, batch)
 
     bench = make(run=held)
+    checks = 0
+    queued_rows = bench.cascade.queued_rows
+
+    def counted() -> list[int]:
+        nonlocal checks
+        checks += 1
+        return queued_rows()
+
+    bench.cascade.queued_rows = counted
     ended: list[Job] = []
     unsure = [bench.job("not good") for _ in range(9)]
     bench.cascade.begin([unsure[0]], lambda job: ended.append)
@@ -172,7 +182,8 @@ def test_audits_leave_the_stage_to_rows_that_wait_for_it(make: Callable[..., Ben
     # Drawn, decided, and behind rows that wait for the only thread of the last stage.
     bench.cascade.begin(unsure[1:], lambda job: ended.append)
     bench.begin(bench.job("good", "good"))
-    time.sleep(0.05)
+    before = checks
+    wait_until(lambda: checks > before + 5)
     assert [rows for stage, rows, _ in bench.calls if stage == 1] == [1]
     release.set()
     assert wait_for(bench.recorder, 11) == {"agreed": 11}
@@ -277,16 +288,17 @@ def test_rows_without_an_answer_are_unknown_and_not_lost(make: Callable[..., Ben
 def test_an_observer_that_fails_ends_nothing(make: Callable[..., Bench]) -> None:
     bench = make()
     counted = bench.recorder.audited
-    failures = iter([RuntimeError("shared memory is used up")])
+    failed = threading.Event()
 
     def flaky(operating_point: str, agreed: int, disagreed: int) -> None:
-        for failure in failures:
-            raise failure
+        if not failed.is_set():
+            failed.set()
+            raise RuntimeError("shared memory is used up")
         counted(operating_point, agreed, disagreed)
 
     bench.recorder.audited = flaky
     bench.begin(bench.job("good"))
-    time.sleep(0.05)
+    assert failed.wait(10)
     bench.begin(bench.job("good"))
     assert wait_for(bench.recorder, 1) == {"agreed": 1}
 
@@ -312,7 +324,7 @@ def test_closing_waits_for_the_call_that_runs_and_for_no_other(make: Callable[..
 
 
 def test_a_drift_is_seen_and_its_absence_too(make: Callable[..., Bench]) -> None:
-    """Traffic that disagrees once in 500 rows, then once in ten; the promise is once in 100."""
+    """Traffic that disagrees once in 500 rows, then once in ten; the guarantee is once in 100."""
     bench = make()
     delta, limit = 0.05, 0.01
 
@@ -344,7 +356,6 @@ def test_what_is_audited_is_a_fair_sample_also_where_much_is_dropped() -> None:
         for exits in early[start : start + 10]:
             draw_rows(auditor, 1, exit_stage=0 if exits else 1)
         time.sleep(0.0005)
-    time.sleep(0.2)
     auditor.stop()
     auditor.join()
     counts = {result: n for (_, result), n in recorder.audits.items()}
@@ -356,7 +367,7 @@ def test_what_is_audited_is_a_fair_sample_also_where_much_is_dropped() -> None:
 
 
 def test_a_long_time_without_drift_raises_no_alarm(make: Callable[..., Bench]) -> None:
-    """The rate is just what was promised; one looks after every 60 of 6,000 rows."""
+    """The rate is exactly the guaranteed one; a test looks after each 60 of 6,000 rows."""
     bench = make(make_policy(0.9, audit_rate=0.5))
     disagrees = np.random.default_rng(4).random(6000) < 0.05
     alarms = 0

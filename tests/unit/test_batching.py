@@ -141,15 +141,24 @@ def test_halves_hold_every_row_once_and_cost_a_twelfth_more_at_most(
         assert calls == chunks
 
 
-def test_a_call_is_halved_for_those_who_would_wait_where_it_is_large() -> None:
+def test_the_examples_of_the_docstrings() -> None:
+    lengths, buckets = [90, 10, 12], (16, 96)
+    assert plan_calls(lengths, limits_of(call_tokens=20, buckets=buckets)) == [[1, 2], [0]]
+    assert plan_calls(lengths, limits_of(call_tokens=1000, buckets=buckets)) == [[1, 2, 0]]
+    lengths, limits = [96] * 8 + [16] * 4, limits_of(call_tokens=20, buckets=buckets)
+    b, a = plan_calls(lengths, limits)
+    assert split_across_instances([b, a], lengths, limits, 3) == [a[:4], a[4:], b]
+
+
+def test_a_large_call_is_halved_for_idle_instances() -> None:
     lengths, limits = [90] * 8 + [10] * 4, limits_of(call_tokens=20)
     chunks = plan_calls(lengths, limits)
     assert [len(chunk) for chunk in chunks] == [4, 8]
     assert split_across_instances(chunks, lengths, limits, 2) == [chunks[1], chunks[0]]
     three = split_across_instances(chunks, lengths, limits, 3)
     assert three == [chunks[1][:4], chunks[1][4:], chunks[0]]
-    dear = limits_of(call_tokens=ONE_CALL)
-    assert split_across_instances(chunks, lengths, dear, 3) == [chunks[1], chunks[0]]
+    costly = limits_of(call_tokens=ONE_CALL)
+    assert split_across_instances(chunks, lengths, costly, 3) == [chunks[1], chunks[0]]
     assert split_across_instances([[0]], lengths, limits_of(), 3) == [[0]]
 
 

@@ -1,4 +1,4 @@
-"""Nobody asks about a request while it is answered, or after: the sender is played here."""
+"""Cancellation is not checked while a request is answered, or afterwards."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_an_answer_waits_for_the_question_before_it() -> None:
     assert sender.did == ["asked", "said", f"sent response {FINAL}"]
 
 
-def test_nobody_asks_after_the_answer() -> None:
+def test_cancellation_is_not_checked_after_the_answer() -> None:
     sender = PlayedSender()
     sender.may_say.set()
     caller = Caller(sender)

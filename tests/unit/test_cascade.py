@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,103 +17,10 @@ from cascadebert_core.cascade import Cascade
 from cascadebert_core.errors import DeadlineExceeded, InternalError, PolicyError, Unavailable
 from cascadebert_core.job import Job
 from cascadebert_core.policy import Policy
-from cascadebert_core.route import Router
 from cascadebert_core.stage import RunStage
+from tests.support.plain_cascade import BAD, Bench, by_words
 from tests.support.policies import make_policy, write_tokenizer
-
-# Ids of tests.support.policies: 4 good, 5 bad, 8 not.
-GOOD, BAD, NOT = 4, 5, 8
-
-
-def by_words(stage: int, batch: StageBatch) -> np.ndarray:
-    """Counts good and bad; the first stage is unsure where it sees a "not", later ones obey it."""
-    ids = batch.tensors["input_ids"]
-    score = (ids == GOOD).sum(axis=1) - (ids == BAD).sum(axis=1)
-    negated = (ids == NOT).any(axis=1)
-    score = np.where(negated, 0.1 if stage == 0 else -score, score).astype(np.float32) * 4
-    return np.stack([-score, score], axis=1)
-
-
-class Recorder:
-    """Counts what happened to rows."""
-
-    def __init__(self) -> None:
-        self.exits: dict[int, int] = {}
-        self.n_truncated = 0
-        self.n_began = 0
-        self.n_ended = 0
-        self.degraded_by: Counter[str] = Counter()
-        self.confidence: dict[int, list[float]] = {}
-        self.audits: Counter[tuple[str, str]] = Counter()  # operating point, result
-
-    def began(self, job: Job) -> None:
-        self.n_began += 1
-
-    def ended(self, job: Job) -> None:
-        self.n_ended += 1
-
-    def decided(self, stage: int, confidence: np.ndarray, exits: np.ndarray) -> None:
-        assert confidence.shape == exits.shape
-        self.confidence.setdefault(stage, []).extend(confidence.tolist())
-
-    def answered(self, stage: int, seconds: Sequence[float], rows: Sequence[int]) -> None:
-        assert len(seconds) == len(rows)
-        assert all(0 <= value < 60 for value in seconds)
-        self.exits[stage] = self.exits.get(stage, 0) + sum(rows)
-
-    def degraded(self, reason: str, rows: int) -> None:
-        self.degraded_by[reason] += rows
-
-    def truncated(self, rows: int) -> None:
-        self.n_truncated += rows
-
-    def audited(self, operating_point: str, agreed: int, disagreed: int) -> None:
-        self.audits[operating_point, "agreed"] += agreed
-        self.audits[operating_point, "disagreed"] += disagreed
-
-    def audit_dropped(self, operating_point: str, rows: int) -> None:
-        self.audits[operating_point, "dropped"] += rows
-
-    def audit_failed(self, operating_point: str, rows: int) -> None:
-        self.audits[operating_point, "failed"] += rows
-
-
-class Bench:
-    """A cascade with the calls of its stages recorded, and jobs that can be waited for."""
-
-    def __init__(
-        self, folder: Path, policy: Policy, run: RunStage, *, first_calls: int = 1
-    ) -> None:
-        self.calls: list[tuple[int, int, int]] = []
-        self.recorder = Recorder()
-        self.router = Router(policy)
-        self._run = run
-        self.n_labels = len(policy.labels)
-        self.cascade = Cascade(
-            policy, folder, self._recorded, observer=self.recorder, first_calls=first_calls
-        )
-
-    def job(self, *texts: str, deadline_s: float | None = None, **parameters: object) -> Job:
-        return Job(
-            list(texts), self.router.route_from_parameters(parameters), self.n_labels, deadline_s
-        )
-
-    def begin(self, *jobs: Job) -> list[bool]:
-        """Whether each job was answered at once; waits for the others."""
-        ends: dict[int, threading.Event] = {}
-
-        def on_end(job: Job) -> Callable[[Job], None]:
-            event = ends[id(job)] = threading.Event()
-            return lambda _: event.set()
-
-        self.cascade.begin(jobs, on_end)
-        at_once = [id(job) not in ends for job in jobs]
-        assert all(event.wait(10) for event in ends.values()), "a job never ended"
-        return at_once
-
-    def _recorded(self, stage: int, batch: StageBatch) -> np.ndarray:
-        self.calls.append((stage, *batch.shape))
-        return self._run(stage, batch)
+from tests.support.waiting import wait_until
 
 
 @pytest.fixture
@@ -205,7 +112,7 @@ def test_a_call_that_leaves_an_instance_idle_does_not_hold_up_the_next_batch(
 
 
 def test_no_more_calls_of_a_stage_run_than_it_has_instances(make: Callable[..., Bench]) -> None:
-    """Those that waited for an instance in Triton would keep its batcher busy."""
+    """Calls that wait for an instance in Triton would keep its batcher busy."""
     lock = threading.Lock()
     running: Counter[int] = Counter()
     most: Counter[int] = Counter()
@@ -233,8 +140,10 @@ def test_no_more_calls_of_a_stage_run_than_it_has_instances(make: Callable[..., 
     assert most == {0: 2, 1: 1}
 
 
-def test_a_slow_call_of_the_first_stage_keeps_nobody_from_it(make: Callable[..., Bench]) -> None:
-    """Refused requests make no calls, from which it would be learned that calls are quick again."""
+def test_a_slow_call_of_the_first_stage_rejects_no_request(
+    make: Callable[..., Bench],
+) -> None:
+    """Rejected requests make no calls, so the estimate would stay slow."""
     pauses = iter([0.5])
 
     def slow_once(stage: int, batch: StageBatch) -> np.ndarray:
@@ -296,26 +205,24 @@ def test_a_request_is_answered_when_its_last_row_is_decided(make: Callable[..., 
 
 
 def test_rows_deferred_by_different_requests_share_a_call(make: Callable[..., Bench]) -> None:
-    gate = threading.Event()
+    entered, gate = threading.Event(), threading.Event()
 
     def slow(stage: int, batch: StageBatch) -> np.ndarray:
         if stage == 1:
+            entered.set()
             assert gate.wait(10)
         return by_words(stage, batch)
 
     bench = make(run=slow)
-    threads = [
-        threading.Thread(target=bench.begin, args=(bench.job("not good"),)) for _ in range(6)
-    ]
-    for thread in threads:
-        thread.start()
-        time.sleep(0.05)
+    jobs = [bench.job("not good") for _ in range(6)]
+    for job in jobs:
+        bench.cascade.begin([job], lambda _: lambda _: None)
+        assert entered.wait(10)
     gate.set()
-    for thread in threads:
-        thread.join()
+    wait_until(lambda: all(job.ended for job in jobs))
     rows_of_calls = [rows for stage, rows, _ in bench.calls if stage == 1]
     assert sum(rows_of_calls) == 6
-    assert len(rows_of_calls) == 2  # the first alone, the five that came meanwhile together
+    assert len(rows_of_calls) == 2  # the first alone, the five that were queued meanwhile together
 
 
 def test_three_stages_hand_rows_on(make: Callable[..., Bench]) -> None:

@@ -22,7 +22,7 @@ together = partial(next_call, limits=LIMITS)
 
 
 def make_rows(*lengths: int) -> list[Row]:
-    """Rows of one job with so many tokens each."""
+    """Make rows of one job with these numbers of tokens."""
     job = Job(["x"] * len(lengths), route_from_thresholds((0.5,)), n_labels=2)
     rows = job.rows()
     for row, length in zip(rows, lengths, strict=True):
@@ -103,7 +103,7 @@ def test_a_closed_queue_refuses_rows_and_gives_out_those_it_has() -> None:
     assert queue.take(together) == []
 
 
-def test_closing_wakes_whoever_waits_for_rows() -> None:
+def test_closing_wakes_a_thread_that_waits_for_rows() -> None:
     queue = DeferralQueue(1)
     taken: list[list[Row]] = []
     thread = threading.Thread(target=lambda: taken.append(queue.take(together)))
@@ -113,7 +113,7 @@ def test_closing_wakes_whoever_waits_for_rows() -> None:
     assert taken == [[]]
 
 
-def test_a_worker_lives_on_when_a_call_of_its_raises() -> None:
+def test_a_worker_continues_when_a_call_raises() -> None:
     queue = DeferralQueue(10)
     failed: list[tuple[list[Row], Exception]] = []
     passed: list[Row] = []

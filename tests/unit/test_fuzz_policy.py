@@ -1,4 +1,4 @@
-"""policy.json, changed in every way that JSON allows: a policy, or one PolicyError."""
+"""policy.json, changed in every way that JSON allows: it is read, or a PolicyError."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ POLICIES = [
 
 
 def parse(text: str) -> None:
-    """Whatever the text is: a policy that says the same when it is written and read, or a no."""
+    """Read a text: the policy survives writing and reading, or the text is refused."""
     try:
         policy = policy_from_json(text)
     except PolicyError as exc:
@@ -43,7 +43,7 @@ def parse(text: str) -> None:
 
 
 def check(raw: dict[str, Any]) -> None:
-    """What the server relies on without looking again."""
+    """Check what the server relies on without checking."""
     assert raw["default_operating_point"] in raw["operating_points"]
     for index, stage in enumerate(raw["stages"]):
         last = index == len(raw["stages"]) - 1
@@ -59,7 +59,7 @@ def check(raw: dict[str, Any]) -> None:
 
 
 def signed(raw: Any) -> str:
-    """The text with the id that fits it, so that the id is not what is complained of."""
+    """Return the text with the id of its content, so that the error is about another key."""
     if isinstance(raw, dict) and "id" in raw:
         rest = {key: value for key, value in raw.items() if key != "id"}
         text = json.dumps(rest, sort_keys=True, separators=(",", ":"), ensure_ascii=False)

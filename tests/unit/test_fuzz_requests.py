@@ -1,4 +1,4 @@
-"""Request parameters and text tensors of any kind: an answer to each, and one that can be sent."""
+"""Any request parameters and text tensors are decoded, or refused with a message that fits."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support.sizes import sized
 
 EXAMPLES = settings(max_examples=sized(200, 20_000), deadline=None, derandomize=True)
 
-# A status travels as a header of gRPC, whose receivers take 8 KiB of them unless told otherwise.
+# gRPC sends a status as a header, and by default a receiver takes 8 KiB of headers.
 LONGEST_MESSAGE = 4096
 
 POLICY = make_policy(0.9, 0.5)
@@ -40,7 +40,7 @@ NAMES = st.one_of(
 
 
 def refused(exc: InvalidArgument) -> str:
-    """The message, which must fit into a status."""
+    """Return the message, which must fit into a status."""
     message = str(exc)
     assert 0 < len(message) < LONGEST_MESSAGE
     return message
@@ -127,7 +127,7 @@ def test_a_refusal_does_not_quote_the_text() -> None:
 
 @pytest.mark.parametrize("pairs", [False, True])
 def test_texts_beyond_the_limit_are_refused_before_anybody_reads_them(pairs: bool) -> None:
-    """All texts of a request count, since all are tokenised before they are truncated."""
+    """All texts of a request count, since they are tokenised before they are truncated."""
     half = contract.MAX_TEXT_BYTES // 2
     rows, pair = [b"w" * half, b"w" * half], None
     if pairs:
@@ -147,7 +147,7 @@ def test_texts_beyond_the_limit_are_refused_before_anybody_reads_them(pairs: boo
 def test_tensors_of_another_type_or_shape_are_refused(kind: Any, shape: tuple[int, ...]) -> None:
     tensor = np.zeros(shape, dtype=kind)
     with pytest.raises(InvalidArgument) as caught:
-        # Zeros of a type of strings are empty ones, so of a right shape, too, they are refused.
+        # Zeros of a string type are empty strings, so they are refused even in the right shape.
         if kind is np.object_:
             tensor[...] = b""
         texts_from_tensors(tensor, None, None)

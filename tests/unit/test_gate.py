@@ -1,4 +1,4 @@
-"""The gate: strict, float32, and never fooled by numbers that are not finite."""
+"""The gate: strict, float32, and safe with numbers that are not finite."""
 
 from __future__ import annotations
 

@@ -81,7 +81,7 @@ def test_the_newest_calls_count_most_and_one_that_raises_not_at_all() -> None:
     assert latency.expected_s(0) == pytest.approx(1.5, rel=0.01)
 
 
-def test_one_slow_call_refuses_nobody_for_long() -> None:
+def test_one_slow_call_rejects_requests_only_for_a_while() -> None:
     clock = Clock()
     latency = LatencyEstimator(8, 1, clock)
     measured(clock, latency, seconds=30.0, rows=1)
@@ -96,7 +96,7 @@ def test_one_slow_call_refuses_nobody_for_long() -> None:
 def test_a_call_that_never_returns_blocks_only_where_no_other_can_run() -> None:
     clock = Clock()
     one, two = LatencyEstimator(8, 1, clock), LatencyEstimator(8, 2, clock)
-    hanging: list[AbstractContextManager[None]] = []  # what nobody holds on to would end
+    hanging: list[AbstractContextManager[None]] = []  # without a reference they would end
     for latency in (one, two):
         measured(clock, latency, seconds=5.0, rows=1)
         hanging.append(latency.call(1))

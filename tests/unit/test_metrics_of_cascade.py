@@ -110,7 +110,7 @@ class Metric:
 
 
 class Family:
-    """As Triton's `MetricFamily`; all that were made."""
+    """Like Triton's `MetricFamily`; it keeps all that were made."""
 
     COUNTER, GAUGE = "counter", "gauge"
     made: dict[str, Family]
@@ -160,7 +160,7 @@ def test_counts_reach_the_endpoint_with_the_labels_of_their_load() -> None:
     audited = Family.made["cascadebert_audited_rows_total"].metrics
     assert {m.labels["result"]: m.value for m in audited} == {"agreed": 3, "disagreed": 1}
     assert {m.labels["policy"] for m in audited} == {policy.id}
-    # Two loads of one version, as in a reload, share no series.
+    # Two loads of one version share no series.
     again = Family.made
     Family.made = {}
     MetricsExporter(

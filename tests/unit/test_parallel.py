@@ -1,4 +1,4 @@
-"""Calls at the same time: all are run, as many at a time as may be, and the caller waits."""
+"""Concurrent calls: all run, no more than the limit at a time, and the caller waits."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from cascadebert_core.parallel import ParallelCalls
 
 
 class Counted:
-    """Calls that know how many of them run."""
+    """Calls that count how many of them run."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
@@ -43,11 +43,11 @@ def test_all_calls_are_run_and_waited_for() -> None:
     parallel.close()
 
 
-def test_calls_meet() -> None:
-    """Each waits for the other: one after the other, they would wait for ever."""
+def test_calls_run_at_the_same_time() -> None:
+    """Each waits for the other, so they must run at the same time."""
     parallel = ParallelCalls(2, "call")
     met = threading.Barrier(2, timeout=10)
-    parallel.run([met.wait, met.wait])  # pyright: ignore[reportArgumentType]
+    parallel.run([met.wait, met.wait])  # pyright: ignore[reportArgumentType] - wait returns an int
     assert not met.broken
     parallel.close()
 

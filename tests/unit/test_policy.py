@@ -16,7 +16,7 @@ from tests.support.policies import make_policy
 
 
 def written(**changes: Any) -> str:
-    """The text of a two-stage policy with top-level keys changed, its id made to fit."""
+    """Return the text of a two-stage policy with changed top-level keys and a matching id."""
     raw = json.loads(policy_to_json(make_policy(0.9)))
     raw.update(changes)
     return with_id(raw)

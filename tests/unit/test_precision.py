@@ -29,11 +29,11 @@ def test_types_of_every_generation(key: str, half: str, single: str) -> None:
         layer("MatrixMultiply", key, half),
         layer("kgen", key, half, name="__mye_fmha_1"),
         layer("gemm", key, single),
-        layer("Reformat", key, single),  # not one that multiplies
+        layer("Reformat", key, single),  # multiplies nothing
     ]
     evidence = evidence_from_inspector(json.dumps({"Layers": layers}))
     assert (evidence.half, evidence.single, evidence.opaque, evidence.layers) == (3, 1, 0, 5)
-    # Three of four: as much as was asked for, and too little where nearly all were to be.
+    # Three of four layers: enough for one limit, too little for the other.
     assert evidence.verdict(0.75) == "fp16"
     assert evidence.verdict(1.0) == "fp32"
     single_only = json.dumps({"Layers": [layer("gemm", key, single)] * 3})
@@ -41,7 +41,7 @@ def test_types_of_every_generation(key: str, half: str, single: str) -> None:
 
 
 def test_a_fused_transformer_tells_nothing() -> None:
-    """TensorRT 8.6 makes one node of it, with the engine's own INT32 inputs and FP32 output."""
+    """TensorRT 8.6 makes one node of the graph, with INT32 inputs and an FP32 output."""
     node = {
         "Name": "{ForeignNode[bert.embeddings...Gemm_12]}",
         "LayerType": "Myelin",
@@ -51,7 +51,7 @@ def test_a_fused_transformer_tells_nothing() -> None:
     evidence = evidence_from_inspector(json.dumps({"Layers": [node]}))
     assert (evidence.half, evidence.single, evidence.opaque) == (0, 0, 1)
     assert evidence.verdict(0.75) == "opaque"
-    # A classifier in FP32 beside it says nothing of the transformer.
+    # An FP32 classifier beside it says nothing about the transformer.
     both = json.dumps({"Layers": [node, layer("MatrixMultiply", "Format/Datatype", "FP32")]})
     assert evidence_from_inspector(both).verdict(0.75) == "opaque"
 

@@ -52,7 +52,7 @@ def test_errors_are_logged_with_the_requests_id_and_without_its_text() -> None:
     }
 
 
-def test_all_requests_and_their_texts_where_somebody_asks_for_them() -> None:
+def test_all_requests_and_their_texts_are_logged_if_asked_for() -> None:
     log = Log(level=ALL, with_text=True)
     log.ended()
     (line,) = log.lines

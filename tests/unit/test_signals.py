@@ -21,7 +21,7 @@ LOGITS = hnp.arrays(
 
 
 def expected(logits: np.ndarray, temperature: float, signal: str) -> np.ndarray:
-    """From SciPy, in double precision."""
+    """Return the same signals from SciPy, in double precision."""
     scaled = logits.astype(np.float64) / temperature
     p = np.sort(special.softmax(scaled, axis=1), axis=1)
     if signal == "max_probability":
@@ -56,7 +56,7 @@ def test_the_metrics_order_rows_as_the_gate_does(
         score = confidence_score(logits / np.float32(temperature), signal) * temperature
     gaps = at_the_gate[:, None].astype(np.float64) - at_the_gate[None, :]
     ordered = score[:, None] - score[None, :]
-    # Where the gate sees a difference that is more than rounding, the score sees the same one.
+    # If two confidences differ by more than rounding, the score orders them in the same way.
     assert (ordered[gaps > 1e-5] > 0).all()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
@@ -13,6 +13,15 @@ from numpy.typing import NDArray
 
 from cascadebert_core.guarantee import COST, DEFERRAL_RATE, DISAGREEMENT, Guarantee
 from cascadebert_core.policy import Threshold
+from cascadebert_core.published_points import (
+    BOUND,
+    BUDGET,
+    EXITS,
+    GUARANTEE,
+    OBSERVED,
+    ROWS,
+    SPEEDUP,
+)
 
 from ..config.goals import Goal
 from ..errors import UsageError
@@ -96,15 +105,11 @@ def choose_operating_point(
     if goal.guarantee is not None:
         kept, rows = _keep(goal.guarantee, population, per_label=per_label)
         certificate: dict[str, Any] = {
-            "promise": {
-                "kind": goal.kind,
-                "limit": goal.guarantee.limit,
-                "confidence": goal.guarantee.confidence,
-            },
+            GUARANTEE: asdict(goal.guarantee),
             "method": kept.method,
-            "n": kept.n,
-            "observed": kept.observed,
-            "bound": kept.bound,
+            ROWS: kept.n,
+            OBSERVED: kept.observed,
+            BOUND: kept.bound,
             "tried": kept.tried,
         }
         thresholds = _as_thresholds(kept.thresholds)
@@ -112,9 +117,9 @@ def choose_operating_point(
         rows = population.split.thresholds
         thresholds = _within_budget(goal, population, rows)
         certificate = {
-            "budget": {"kind": goal.kind, "limit": goal.limit},
+            BUDGET: {"kind": goal.kind, "limit": goal.limit},
             "method": "chosen on these rows; guarantees nothing about the answers",
-            "n": len(rows),
+            ROWS: len(rows),
         }
     return OperatingPoint(thresholds, certificate | _description(population, thresholds, rows))
 
@@ -220,10 +225,10 @@ def _description(
     cost, alone = population.mean_cost(rows, exits), population.mean_cost_alone(rows)
     differing = int(predictions.losses(DISAGREEMENT)[np.arange(len(rows)), exits].sum())
     return {
-        "exits": [round(float((exits == stage).mean()), 6) for stage in range(n_stages)],
+        EXITS: [round(float((exits == stage).mean()), 6) for stage in range(n_stages)],
         "disagreement": round(differing / len(rows), 6),
         "ms_per_row": round(cost, 4),
-        "speedup": round(alone / cost, 3) if cost > 0 else None,
+        SPEEDUP: round(alone / cost, 3) if cost > 0 else None,
     }
 
 

@@ -1,6 +1,6 @@
-"""Triton's hooks of the cascade: gather, stage, gate, answer or defer.
+"""The BLS model: Triton's hooks around the cascade.
 
-Everything that decides lies in cascadebert_core; this file only speaks Triton.
+cascadebert_core makes all decisions; this file translates between it and Triton.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-# The server runs as many instances as it needs; threads inside a tokenizer would compete with
-# the stages for the same cores. Whoever sets the variable knows better.
+# Threads inside the tokenizer would compete with the stages for the same cores. If the user has set
+# the variable, its value is kept.
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import numpy as np
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from .cascadebert_core.policy import Policy
 
 _MICROSECONDS = 1e-6
-# Over gRPC a message is a header: a long one breaks the call instead of explaining it.
+# gRPC sends an error message as a header. If it is too long, the call breaks without a message.
 _LONGEST_MESSAGE = 2000
 
 
@@ -53,7 +53,11 @@ class TritonPythonModel:
     """The cascade as Triton sees it."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Load the policy, the tokenizers and the threads; a clear sentence if that cannot be."""
+        """Load the policy and the tokenizers, and start the threads.
+
+        Raises:
+            PolicyError: The policy, a tokenizer or a stage is missing or damaged.
+        """
         version_folder = Path(__file__).resolve().parent
         model, version = args["model_name"], args["model_version"]
         policy = policy_from_file(version_folder / contract.POLICY_FILE)
@@ -91,25 +95,25 @@ class TritonPythonModel:
         )
 
     def execute(self, requests: list[Any]) -> list[Any]:
-        """Answer the requests whose rows are all sure; the others are answered later."""
+        """Answer the requests whose rows all exit at once; threads answer the others later."""
         jobs = [self._job(request) for request in requests]
         request_of = {id(job): request for job, request in zip(jobs, requests, strict=True)}
         self._cascade.begin(jobs, lambda job: self._later(job, request_of[id(job)]))
         return [
-            # A job with a callback answers through its sender, and Triton must not hear of it here.
+            # A job with a callback answers through its response sender, so Triton gets None here.
             None if job.on_end else self._response(job, request.requested_output_names())
             for job, request in zip(jobs, requests, strict=True)
         ]
 
     def finalize(self) -> None:
-        """Answer what is in flight and stop the threads."""
+        """Answer the requests in flight and stop the threads."""
         try:
             self._cascade.close()
         finally:
             self._metrics_exporter.close()
 
     def _job(self, request: Any) -> Job:
-        """The request as a job of its own memory; a request in error as a job that has ended."""
+        """Return the request as a job that owns its texts, or a failed job if it is invalid."""
         try:
             texts = texts_from_tensors(
                 _array(request, contract.TEXT),
@@ -117,7 +121,7 @@ class TritonPythonModel:
                 self._takes_pairs,
             )
             route = self._router.route_from_parameters(_parameters(request))
-        except Exception as exc:  # noqa: BLE001 - one request must not fail the others of its batch
+        except Exception as exc:  # noqa: BLE001 - one request must not fail its batch
             refused = Job([""], self._router.default, self._n_labels)
             refused.request_id = _request_id(request)
             refused.listeners.append(self._log.ended)
@@ -131,11 +135,11 @@ class TritonPythonModel:
         return job
 
     def _later(self, job: Job, request: Any) -> Callable[[Job], None]:
-        """A callback that answers the request once `execute` is over."""
+        """Return a callback that answers the request after `execute`."""
         caller = Caller(request.get_response_sender())
         requested = request.requested_output_names()
         job.cancelled = caller.has_cancelled
-        # The trace ends with `execute`: 2.51 crashes when a later call is made part of it.
+        # The trace ends with `execute`: 2.51 crashes if a later call joins it.
         job.trace = None
 
         def send(job: Job) -> None:
@@ -146,7 +150,7 @@ class TritonPythonModel:
         return send
 
     def _response(self, job: Job, requested: list[str]) -> Any:
-        """The answer, or the error; whatever goes wrong in making the one becomes the other."""
+        """Return the answer or the error of a job; if the answer cannot be made, that error."""
         error = job.error
         if error is None:
             try:
@@ -167,7 +171,7 @@ class TritonPythonModel:
             model_version=settings.version,
             requested_output_names=[contract.LOGITS],
             inputs=[pb_utils.Tensor(name, batch.tensors[name]) for name in settings.inputs],
-            # A GPU stage would leave them where numpy cannot read them.
+            # A GPU stage would otherwise leave the logits in memory that numpy cannot read.
             preferred_memory=pb_utils.PreferredMemory(pb_utils.TRITONSERVER_MEMORY_CPU, 0),
         )
         try:
@@ -175,8 +179,8 @@ class TritonPythonModel:
         except pb_utils.TritonModelException as exc:  # the model is not loaded
             raise Unavailable(str(exc)) from exc
         if response.has_error():
-            # A server that is stopping, or a stage that is, answers a BLS call with its reason and
-            # the code INTERNAL; nothing here tells it from a failure that would come back.
+            # If the server or the stage is stopping, the error has the code INTERNAL, as a real
+            # failure has. Nothing here can distinguish them, so the caller may retry.
             raise Unavailable(response.error().message())
         return pb_utils.get_output_tensor_by_name(response, contract.LOGITS).as_numpy()
 
@@ -185,14 +189,14 @@ def _parameters(request: Any) -> dict[str, Any]:
     try:
         text = request.parameters()
         return json.loads(text) if text else {}
-    except ValueError as exc:  # the HTTP endpoint hands on bytes that are not UTF-8
-        raise InvalidArgument("the request parameters are not UTF-8: encode them so") from exc
+    except ValueError as exc:  # the HTTP endpoint passes bytes on that are not UTF-8
+        raise InvalidArgument("the request parameters are not UTF-8: encode them as UTF-8") from exc
 
 
 def _request_id(request: Any) -> str:
     try:
         return request.request_id()
-    except UnicodeDecodeError:  # likewise; the request can be answered all the same
+    except UnicodeDecodeError:  # likewise, but the request can be answered
         return ""
 
 
@@ -208,15 +212,15 @@ def _triton_error(error: Exception) -> Any:
         return codes(message, codes.INVALID_ARG)
     if isinstance(error, Cancelled):
         return codes(message, codes.CANCELLED)
-    # Triton has no code for a deadline; it answers its own queue timeouts with UNAVAILABLE.
+    # Triton has no code for a missed deadline. It ends its own queue's timeouts with UNAVAILABLE.
     if isinstance(error, (Unavailable, DeadlineExceeded)):
         return codes(message, codes.UNAVAILABLE)
     return codes(message, codes.INTERNAL)
 
 
 def _require_stages(model_folder: Path, model_name: str, policy: Policy) -> None:
-    """Refuse to load beside stages that are not there, rather than fail every request later."""
-    # A repository in a bucket is copied model by model, to folders of other names.
+    """Fail the load if a stage is missing, since every request would fail later."""
+    # Triton copies models from a bucket one by one, into folders with other names.
     if model_folder.name != model_name:
         return
     for stage in policy.stages:

@@ -42,7 +42,7 @@ def bucket_of(length: int, buckets: Sequence[int]) -> int:
     """Return the smallest bucket that holds `length` tokens.
 
     Raises:
-        ValueError: No bucket holds so many.
+        ValueError: No bucket is long enough.
     """
     index = bisect_left(buckets, length)
     if index == len(buckets):

@@ -17,5 +17,5 @@ The container alone:
     preflight   the check of the TensorRT plans
     process     the server as a child of process 1
     served      what the health check reads
-    supervisor  all of it in order, and the exit code
+    supervisor  runs these steps, and returns the exit code
 """

@@ -99,6 +99,7 @@ def _loop(settings: Settings, server: ServerProcess, watch: Watch) -> int:
         if problem is not None:
             hint = "" if watch.ready else "; give it longer with CASCADEBERT_START_TIMEOUT_S"
             log.error(f"{problem}{hint}: the container ends, for Docker to restart it")
+            watch.stop()
             server.stop(min(_BROKEN_STOP_S, settings.stop_timeout_s))
             return UNHEALTHY
 

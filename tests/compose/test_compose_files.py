@@ -1,4 +1,4 @@
-"""What the compose files say, read by docker-compose itself where it is installed."""
+"""The compose files, read by docker-compose if it is installed."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_the_gpu_is_reserved_by_default_and_not_in_the_cpu_override(config: Conf
     without = config(BASE, CPU)["triton"]
     assert "deploy" not in without
     assert without["build"]["target"] == "cpu"
-    # What docker-compose reads without -f are the base and the override.
+    # Without -f docker-compose reads the base and the override.
     assert config() == config(BASE, GPU)
 
 
@@ -75,7 +75,7 @@ def test_services_are_hardened_and_listen_on_loopback(config: Config) -> None:
         assert service["cap_drop"] == ["ALL"], name
         assert service["security_opt"] == ["no-new-privileges:true"], name
         assert service["user"].partition(":")[0] not in ("", "0", "root"), name
-        # The builder installs nothing, but pip and compilers of a user's own do write.
+        # The builder installs nothing, but a user's own pip or compiler writes.
         assert service.get("read_only") or name == "builder", name
         assert not service.get("privileged"), name
         for port in service.get("ports", []):

@@ -21,7 +21,7 @@ from tests.compose.service import Service
 
 PROMETHEUS = ROOT / "deploy" / "prometheus"
 DASHBOARDS = ROOT / "deploy" / "grafana" / "dashboards"
-# Triton has these where it finds a GPU.
+# Triton has these only on a machine with a GPU.
 GPU_METRICS = {"nv_gpu_utilization", "nv_gpu_memory_used_bytes", "nv_gpu_memory_total_bytes"}
 _METRIC = re.compile(r"\b(?:nv|cascadebert)_[a-z_]*[a-z]\b")
 

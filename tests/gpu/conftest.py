@@ -1,9 +1,9 @@
-"""Engines on a real GPU where there is one; else the same tests on a pretended one.
+"""Engines on a real GPU if there is one, otherwise the same tests on a pretended one.
 
-The tests run the commands as users do, in processes of their own. A machine with a GPU but without
-PyTorch, ONNX and ModelOpt gets its exported members from a work folder that another machine made
-(`cascadebert export`, `verify` and `compile --step graph`): CASCADEBERT_GPU_CONFIG names its
-cascade.toml, and the work folder lies beside it.
+The tests run the commands as users do, in separate processes. A machine with a GPU but without
+PyTorch, ONNX and ModelOpt takes the exported members from a work folder of another machine
+(`cascadebert export`, `verify` and `compile --step graph`). CASCADEBERT_GPU_CONFIG names the
+cascade.toml beside that work folder.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tests.support.pretend_gpu import NEWEST, OLDEST, CannotPretend, PretendedMa
 
 @pytest.fixture(scope="session", params=["oldest TensorRT", "newest TensorRT"])
 def machine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Machine:
-    """The real machine; else one that pretends to have the oldest or the newest TensorRT."""
+    """The real machine, otherwise one that pretends to have the oldest or newest TensorRT."""
     oldest = request.param.startswith("oldest")
     if real_gpu():
         if not oldest:
@@ -37,7 +37,7 @@ def machine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 def pretended_machine(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> PretendedMachine:
-    """A machine whose GPU and TensorRT do what a test tells them to."""
+    """A machine whose GPU and TensorRT behave as a test tells them to."""
     return pretended(request.config, tmp_path_factory, NEWEST)
 
 
@@ -57,7 +57,7 @@ def pretended(
 
 @pytest.fixture(scope="session")
 def graphs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cascade.toml whose work folder holds what a GPU machine needs."""
+    """A cascade.toml whose work folder has everything that a GPU machine needs."""
     named = os.environ.get("CASCADEBERT_GPU_CONFIG")
     if named:
         return Path(named)
@@ -74,7 +74,7 @@ def graphs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def project(
     machine: Machine, graphs: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Project]:
-    """The cascade, built to the end on the machine."""
+    """The cascade, built completely on the machine."""
     folder = tmp_path_factory.mktemp("project") / "cascade"
     shutil.copytree(graphs.parent, folder)
     built = Project(

@@ -1,4 +1,4 @@
-"""What does not fit is said in one sentence, before a server starts: on a machine that pretends."""
+"""Plans that do not fit are refused with one sentence, before a server starts."""
 
 from __future__ import annotations
 
@@ -173,7 +173,7 @@ def test_limits_that_a_profile_does_not_hold(
     assert "run `cascadebert compile --step graph` first" in done.stderr
 
 
-def test_other_build_options_build_anew_and_keep_the_graphs(
+def test_other_build_options_build_again_from_the_same_graphs(
     pretended_machine: PretendedMachine, copy: Path
 ) -> None:
     config = next(copy.glob("*.toml"))
@@ -204,7 +204,7 @@ def test_a_stage_for_tritons_own_backend_is_refused_by_the_embedded_server(
     [
         ({"BUILD": "fp32"}, "fell back to FP32"),
         ({"BUILD": "out of memory"}, "the GPU has too little memory"),
-        # Warnings of memory are in every log, and are not what went wrong.
+        # Every log has warnings about memory; they are not the cause.
         ({"BUILD": "no implementation"}, "Could not find any implementation for node X (see"),
         ({"MIB": "0"}, "of GPU memory and 0 MiB are free"),
         ({"GPUS": "0"}, "built on the GPU that runs it"),
@@ -217,7 +217,7 @@ def test_an_engine_that_cannot_be_built(
     done = pretended_machine.run("-m", "cascadebert_engine", "build", str(request), pretend=pretend)
     assert done.returncode == 1
     assert sentence in done.stderr, done.stderr
-    if "BUILD" in pretend:  # nothing that could pass for an engine is left
+    if "BUILD" in pretend:  # nothing is left that looks like an engine
         assert not request.with_name(PLAN).exists()
         assert not request.with_name(ENGINE_MANIFEST).exists()
 

@@ -1,4 +1,4 @@
-"""This machine as it is, without a driver: the commands say what is missing."""
+"""On a machine without a driver the commands say what is missing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The container's supervisor in a process of its own, over any tritonserver."""
+"""The container's supervisor as a process, over any tritonserver."""
 
 from __future__ import annotations
 

@@ -106,7 +106,8 @@ def test_failed_probes_in_a_row_end_the_container(supervise: Supervise) -> None:
 def test_a_dead_stub_ends_the_container(supervise: Supervise) -> None:
     running = supervise("serve-and-lose-a-stub", probe_interval_s=60.0)
     assert running.end() == 1
-    assert re.search("ERROR a stub of .* ended with code 7: the container ends", running.log())
+    last = running.log().splitlines()[-1]
+    assert re.search("ERROR a stub of .* ended with code 7: the container ends", last)
 
 
 def test_a_slow_start_is_waited_for(supervise: Supervise) -> None:

@@ -43,8 +43,7 @@ from cascadebert_build.graphs.fused import fused_graph
 from cascadebert_build.graphs.int8 import int8_graph
 from cascadebert_build.graphs.int8_probe import PROBE, has_exact_products, write_probe
 from cascadebert_build.pipeline.workspace import Workspace, stage_input, workspace_of
-from cascadebert_build.verification.onnx import sample_of_texts
-from cascadebert_build.verification.reference import reference_from_file
+from cascadebert_build.verification.reference import reference_from_file, sample_of_texts
 from cascadebert_core.batching import pad_rows
 from cascadebert_engine.errors import EngineError
 from cascadebert_engine.files import read_json, write_json

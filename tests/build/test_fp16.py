@@ -15,7 +15,7 @@ from onnx import TensorProto
 
 from cascadebert_build.checkpoints.checkpoint import checkpoint_from_source
 from cascadebert_build.errors import UsageError
-from cascadebert_build.graphs.fp16 import TENSORRT_OPSET, half_graph, scale_queries, tensorrt_graph
+from cascadebert_build.graphs.fp16 import TENSORRT_OPSET, fp16_graph, scale_queries, tensorrt_graph
 from tests.support.checkpoints import FAMILIES, save_checkpoint
 from tests.support.exports import exported_onnx
 
@@ -62,10 +62,10 @@ def test_the_fp16_graph_keeps_layer_norm_and_its_borders(
     fp32, fp16 = tmp_path / "fp32.onnx", tmp_path / "fp16.onnx"
     tensorrt_graph(path, fp32)
     batch = feeds(path)
-    half = half_graph(fp32, fp16, [batch])
-    assert half.half_nodes > 0.7 * half.nodes
+    graph = fp16_graph(fp32, fp16, [batch])
+    assert graph.fp16_nodes > 0.7 * graph.nodes
     norms = sum(n.op_type == "LayerNormalization" for n in onnx.load(str(fp32)).graph.node)
-    assert half.single_ops.get("LayerNormalization", 0) == norms > 0
+    assert graph.fp32_nodes.get("LayerNormalization", 0) == norms > 0
     logits = run(fp16, batch)
     assert logits.dtype == np.float32
     assert np.isfinite(logits).all()
@@ -85,13 +85,13 @@ def test_more_operators_can_be_kept(tmp_path: Path) -> None:
     checkpoint = checkpoint_from_source(str(save_checkpoint(tmp_path / "c")))
     exported_onnx(checkpoint, tmp_path / "model.onnx")
     tensorrt_graph(tmp_path / "model.onnx", tmp_path / "fp32.onnx")
-    half = half_graph(
+    graph = fp16_graph(
         tmp_path / "fp32.onnx",
         tmp_path / "fp16.onnx",
         [feeds(tmp_path / "model.onnx")],
         ("LayerNormalization", "Softmax"),
     )
-    assert half.single_ops["Softmax"] == 2  # one a layer
+    assert graph.fp32_nodes["Softmax"] == 2  # one a layer
 
 
 def test_scales_move_to_the_queries_and_weights_are_left_alone(tmp_path: Path) -> None:
@@ -111,4 +111,4 @@ def test_an_operator_that_the_graph_does_not_have_is_refused(tmp_path: Path) -> 
     exported_onnx(checkpoint, tmp_path / "model.onnx")
     tensorrt_graph(tmp_path / "model.onnx", tmp_path / "fp32.onnx")
     with pytest.raises(UsageError, match=r"'LayerNorm', .* it has Add, .*LayerNormalization"):
-        half_graph(tmp_path / "fp32.onnx", tmp_path / "fp16.onnx", [], ("LayerNorm",))
+        fp16_graph(tmp_path / "fp32.onnx", tmp_path / "fp16.onnx", [], ("LayerNorm",))

@@ -1,4 +1,4 @@
-"""Checkpoint to ONNX: dynamic batch and length, float32, only the inputs that the model has."""
+"""Exports a checkpoint to ONNX: float32, dynamic batch and length, only the model's inputs."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from .mask import plain_mask_in_file
 if TYPE_CHECKING:
     import torch
 
-# The newest that the exporter writes without a conversion; LayerNormalization is one node.
+# The newest opset that the exporter writes without a conversion. LayerNormalization is one node.
 OPSET = 18
 
-# Counts the changes of what is made of the exporter's graph; a new one exports anew.
+# Increase it when the exported graph changes: members are then exported again.
 GRAPH_VERSION = 2
 
 
@@ -31,7 +31,7 @@ def onnx_from_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
     """Write `path`; inputs are INT32 (batch, length), the output FP32 `logits` (batch, labels).
 
     Raises:
-        CheckFailed: the exporter cannot trace the model, or the graph lacks one of its inputs.
+        CheckFailed: The exporter cannot trace the model, or the graph lacks one of its inputs.
     """
     with needs_extra("build"):
         import onnx
@@ -47,13 +47,13 @@ def onnx_from_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
                 dynamo=True,
                 input_names=list(checkpoint.inputs),
                 output_names=[LOGITS],
-                # Nested once more: the inputs are the one variadic argument of forward.
+                # One more level: the inputs are the single variadic argument of forward.
                 dynamic_shapes=(({0: batch, 1: length},) * len(checkpoint.inputs),),
                 opset_version=OPSET,
                 verbose=False,
             )
-            assert program is not None  # it is for dynamo=True
-            # External data would be a second file; one file is one artefact to verify and hash.
+            assert program is not None  # with dynamo=True
+            # Without external data there is one file to verify and hash.
             program.save(str(path), external_data=False)
             plain_mask_in_file(path)
         except Exception as exc:
@@ -64,11 +64,14 @@ def onnx_from_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
     graph = onnx.load(str(path), load_external_data=False).graph
     inputs = [value.name for value in graph.input]
     if sorted(inputs) != sorted(checkpoint.inputs):
-        raise CheckFailed(f"{path} takes {inputs}: {list(checkpoint.inputs)} was exported")
+        raise CheckFailed(
+            f"{path} takes {inputs}, not the {list(checkpoint.inputs)} of the checkpoint: the "
+            "exporter removed an input; serve another checkpoint"
+        )
 
 
 def _logits_only(checkpoint: Checkpoint) -> torch.nn.Module:
-    """The model with its inputs by position and its logits alone as output."""
+    """The model with positional inputs and the logits as its only output."""
     import torch
 
     names = checkpoint.inputs
@@ -85,7 +88,7 @@ def _logits_only(checkpoint: Checkpoint) -> torch.nn.Module:
 
 
 def _example(checkpoint: Checkpoint) -> tuple[torch.Tensor, ...]:
-    """Two rows, one of them padded, so that the trace keeps the mask."""
+    """Two rows. One is padded, so that the trace keeps the mask."""
     import torch
 
     pad_id = cast("int", checkpoint.tokenizer.pad_token_id)
@@ -101,7 +104,7 @@ def _example(checkpoint: Checkpoint) -> tuple[torch.Tensor, ...]:
 
 @contextlib.contextmanager
 def _quiet() -> Generator[None, None, None]:
-    """Keep the exporter's progress lines and notes on missing packages off the terminal."""
+    """Silence the exporter's progress lines and its notes on missing packages."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

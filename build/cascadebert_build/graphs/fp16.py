@@ -1,14 +1,15 @@
 """The FP16 graph of an exported member, for strongly typed TensorRT networks.
 
-ModelOpt's AutoCast decides node by node, from the ranges that real text reaches, and puts casts
-where the type changes. What it is told here, and why:
+ModelOpt's AutoCast chooses the type of each node by the ranges of its values on real text, and adds
+casts where the type changes. It is called with these settings, for these reasons:
 
-- LayerNormalization stays in FP32: it squares, and its input holds the outliers of a transformer.
-- The scale of the scores moves from the product of queries and keys to the queries, so that the
-  product stays far below 65504; it is also the form in which TensorRT fuses attention.
-- The mask is -10000 already (`mask.py`): FP16 holds it, and exp(-10000) is 0 in every type. Softmax
-  subtracts the largest score first and so reaches no end of FP16's range.
-- Embedding tables go to FP16. AutoCast sees token ids of 30000 at a Gather and would keep them.
+- LayerNormalization stays in FP32: it squares, and its input has the outliers of a transformer.
+- The scale of the scores moves from the product of queries and keys to the queries, so the product
+  stays far below 65504. TensorRT also fuses attention in this form.
+- The mask is already -10000 (`mask.py`), which FP16 can hold, and exp(-10000) is 0 in every type.
+  Softmax subtracts the largest score first, so it stays within FP16's range.
+- Embedding tables become FP16. AutoCast would keep them, since a Gather also reads token ids of
+  30000.
 """
 
 from __future__ import annotations
@@ -29,43 +30,42 @@ from ..config.schema import FP32_OPS
 from ..errors import CheckFailed, UsageError
 from ..extras import needs_extra
 
-# TensorRT 8.6 reads ONNX up to here, and newer versions read it too.
+# The newest opset that TensorRT 8.6 reads; newer versions read it too.
 TENSORRT_OPSET = 17
 
-
-# Largest magnitude seen on real text with which a node still goes to FP16, whose end is 65504: text
-# that was not seen may reach four times as far.
+# A node becomes FP16 if its values on real text stay below this. FP16 ends at 65504, so other text
+# may reach four times as far.
 RANGE_LIMIT = 16384.0
 
 
 @dataclass(frozen=True, slots=True)
-class HalfGraph:
-    """What became of a graph.
+class Fp16Graph:
+    """The types of the nodes in an FP16 graph.
 
     Attributes:
-        opset: of both graphs.
-        nodes: of the FP16 graph, casts not counted.
-        half_nodes: those among them that compute in FP16.
-        single_ops: types of the others that compute in FP32, with how many there are.
-        half_share: share of its matrix products that are in FP16.
+        opset: Of the default domain.
+        nodes: Number of nodes that compute floats, without casts.
+        fp16_nodes: Number of them that compute in FP16.
+        fp32_nodes: Number of them that compute in FP32, by type of node.
+        fp16_share: Share of the matrix products that are in FP16.
     """
 
     opset: int
     nodes: int
-    half_nodes: int
-    single_ops: dict[str, int]
-    half_share: float
+    fp16_nodes: int
+    fp32_nodes: dict[str, int]
+    fp16_share: float
 
     def __str__(self) -> str:
-        kept = ", ".join(f"{n} {op}" for op, n in sorted(self.single_ops.items()))
-        return f"{self.half_nodes} of {self.nodes} nodes in FP16; FP32: {kept or 'none'}"
+        fp32 = ", ".join(f"{n} {op}" for op, n in sorted(self.fp32_nodes.items()))
+        return f"{self.fp16_nodes} of {self.nodes} nodes in FP16; FP32: {fp32 or 'none'}"
 
 
 def tensorrt_graph(exported: Path, target: Path) -> int:
-    """Write the FP32 graph that TensorRT reads, scaled queries and all.
+    """Write the FP32 graph that TensorRT reads, with scaled queries.
 
     Returns:
-        Its opset: 17 where that can express the graph, else that of the exported one.
+        Its opset: 17 if the graph can be converted, else that of the exported graph.
     """
     import onnx
     from onnx import version_converter
@@ -83,19 +83,19 @@ def tensorrt_graph(exported: Path, target: Path) -> int:
     return _opset(model)
 
 
-def half_graph(
+def fp16_graph(
     fp32: Path,
     target: Path,
     calibration: Sequence[Mapping[str, NDArray[np.int32]]],
     fp32_ops: Sequence[str] = FP32_OPS,
-) -> HalfGraph:
+) -> Fp16Graph:
     """Write the FP16 graph of `fp32`; inputs and logits keep their types.
 
     Args:
-        fp32: as `tensorrt_graph` wrote it.
-        target: file to write.
-        calibration: batches of real, padded text, of one shape.
-        fp32_ops: types of nodes that stay in FP32.
+        fp32: The result of `tensorrt_graph`.
+        target: The file to write.
+        calibration: Batches of real, padded text, of one shape.
+        fp32_ops: Types of nodes that stay in FP32.
 
     Raises:
         MissingExtra: ModelOpt is not installed.
@@ -104,12 +104,12 @@ def half_graph(
     """
     import onnx
 
-    there = sorted({node.op_type for node in onnx.load(str(fp32)).graph.node})
-    unknown = [op for op in fp32_ops if op not in there]
+    present = sorted({node.op_type for node in onnx.load(str(fp32)).graph.node})
+    unknown = [op for op in fp32_ops if op not in present]
     if unknown:
         raise UsageError(
             f"[compile] fp32_ops names {unknown[0]!r}, and the graph has no such node: it has "
-            f"{', '.join(there)}"
+            f"{', '.join(present)}"
         )
     with needs_extra("fp16"):
         from modelopt.onnx.autocast import (  # pyright: ignore[reportMissingImports]
@@ -134,8 +134,8 @@ def half_graph(
                 f"AutoCast cannot convert {fp32}: {type(exc).__name__}: {exc}; serve this member "
                 "with engine = 'onnxruntime'"
             ) from exc
-    # The shapes that AutoCast noted between the nodes are not always right (DeBERTa's are not), and
-    # whoever reads the graph infers its own.
+    # Shapes that AutoCast writes between nodes can be wrong (they are for DeBERTa). Readers of the
+    # graph infer their own.
     del model.graph.value_info[:]
     onnx.save(model, str(target))
     return _summary(model)
@@ -143,7 +143,7 @@ def half_graph(
 
 @contextmanager
 def _quiet() -> Generator[None, None, None]:
-    """Keep a line for every node off the terminal; AutoCast sets its logger up at every call."""
+    """Silence AutoCast, which logs a line per node and configures its logger in every call."""
     logging.disable(logging.WARNING)
     try:
         yield
@@ -152,12 +152,12 @@ def _quiet() -> Generator[None, None, None]:
 
 
 def scale_queries(model: Any) -> int:
-    """Move constant scales of attention scores onto the queries, in place.
+    """Apply constant scales of attention scores to the queries instead, in place.
 
-    softmax((Q K^T) s + mask) equals softmax((s Q) K^T + mask), and its product is smaller by 1/s.
+    softmax((Q K^T) s + mask) equals softmax((s Q) K^T + mask), and its product is s times as large.
 
     Returns:
-        How many were moved.
+        The number of scales that were moved.
     """
     from onnx import numpy_helper
 
@@ -179,14 +179,13 @@ def scale_queries(model: Any) -> int:
             or product.op_type != "MatMul"
             or uses[product.output[0]] != 1
             or factor.size != 1
-            # A product with weights is no product of queries and keys.
+            # Queries and keys are no weights.
             or any(name in constants for name in product.input)
         ):
             continue
         scaled = f"{product.output[0]}_scaled_queries"
         queries, keys = product.input
-        # The scale takes the queries' place before the product, and the product gives what the
-        # scale gave.
+        # The scale now reads the queries, and the product writes the former output of the scale.
         result = scale.output[0]
         index = list(graph.node).index(product)
         graph.node.remove(scale)
@@ -198,7 +197,7 @@ def scale_queries(model: Any) -> int:
 
 
 def _float_gathers(path: Path) -> list[str]:
-    """Names of the nodes that look up rows of a float table."""
+    """Names of the Gather nodes that look up rows of a float table."""
     import onnx
 
     graph = onnx.load(str(path)).graph
@@ -206,18 +205,18 @@ def _float_gathers(path: Path) -> list[str]:
     return [n.name for n in graph.node if n.op_type == "Gather" and n.input[0] in tables]
 
 
-def _summary(model: Any) -> HalfGraph:
+def _summary(model: Any) -> Fp16Graph:
     """Count the nodes by the type of their first float output."""
     import onnx
 
     inferred = onnx.shape_inference.infer_shapes(model)
     types = {v.name: v.type.tensor_type.elem_type for v in inferred.graph.value_info}
     types.update({v.name: v.type.tensor_type.elem_type for v in inferred.graph.output})
-    half = nodes = products = half_products = 0
-    single: dict[str, int] = {}
+    fp16_nodes = nodes = products = fp16_products = 0
+    fp32_nodes: dict[str, int] = {}
     for node in inferred.graph.node:
-        kind = types.get(node.output[0])
-        if node.op_type == "Cast" or kind not in {
+        elem_type = types.get(node.output[0])
+        if node.op_type == "Cast" or elem_type not in {
             onnx.TensorProto.FLOAT,
             onnx.TensorProto.FLOAT16,
         }:
@@ -225,14 +224,15 @@ def _summary(model: Any) -> HalfGraph:
         nodes += 1
         multiplies = node.op_type in {"MatMul", "Gemm"}
         products += multiplies
-        if kind == onnx.TensorProto.FLOAT16:
-            half += 1
-            half_products += multiplies
+        if elem_type == onnx.TensorProto.FLOAT16:
+            fp16_nodes += 1
+            fp16_products += multiplies
         else:
-            single[node.op_type] = single.get(node.op_type, 0) + 1
-    return HalfGraph(_opset(model), nodes, half, single, half_products / max(1, products))
+            fp32_nodes[node.op_type] = fp32_nodes.get(node.op_type, 0) + 1
+    share = fp16_products / max(1, products)
+    return Fp16Graph(_opset(model), nodes, fp16_nodes, fp32_nodes, share)
 
 
 def _opset(model: Any) -> int:
-    """Version of the default domain."""
+    """The opset version of the default domain."""
     return next(int(o.version) for o in model.opset_import if o.domain in {"", "ai.onnx"})

@@ -1,8 +1,8 @@
 """An exported graph with ONNX Runtime's fused transformer operators, in FP32, for the CPU.
 
-A session of ONNX Runtime fuses what it recognises by itself; in our exports that is neither the
-attention nor the gelu. `onnxruntime.transformers.optimizer` knows both, once the mask and the
-scale of the attention have the form that it looks for.
+A session of ONNX Runtime fuses neither the attention nor the gelu of our exports.
+`onnxruntime.transformers.optimizer` fuses both, once the mask and the scale of the attention have
+the form that it expects.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from cascadebert_core.contract import ATTENTION_MASK
 from ..errors import BuildError, CheckFailed, first_cause
 from ..extras import needs_extra
 
-# Counts the changes of what is made of a graph; a new one makes the graphs anew.
+# Increase it when the fused graph changes: graphs are then made again.
 FUSED_VERSION = 1
 
 _CONTRIB = "com.microsoft"  # the domain of ONNX Runtime's own operators
@@ -31,19 +31,19 @@ _COUNTED = (_ATTENTION, "BiasGelu", "Gelu", "LayerNormalization")
 
 
 def fused_graph(source: Path, target: Path) -> dict[str, int]:
-    """Write `target`, which computes what `source` does in fewer passes over memory.
+    """Write `target`, which computes the same as `source` in fewer passes over memory.
 
     Args:
-        source: an exported graph.
-        target: written whole or not at all.
+        source: An exported graph.
+        target: The file to write, atomically.
 
     Returns:
-        How many nodes of the operators it looks for the fused graph has, by their types. A family
-        whose attention is of another form keeps it as it is.
+        The number of fused nodes by their types. Attention of a form that the optimiser does not
+        recognise stays as it is.
 
     Raises:
         MissingExtra: ONNX or ONNX Runtime is not installed.
-        CheckFailed: the optimiser fails on the graph.
+        CheckFailed: The optimiser fails on the graph.
     """
     with needs_extra("build"):
         import onnx
@@ -66,21 +66,21 @@ def fused_graph(source: Path, target: Path) -> dict[str, int]:
 
 @contextmanager
 def failing_as(what: str, remedy: str) -> Generator[None, None, None]:
-    """Say in one sentence what failed, why, and what to do, whatever a library raises.
+    """Turn any exception of a library into one message: what failed, why, and the remedy.
 
     Raises:
-        CheckFailed: something was raised that is not ours.
+        CheckFailed: The block raised an exception that is not a `BuildError`.
     """
     try:
         yield
-    except BuildError:  # a package that is not installed, for one
+    except BuildError:  # a missing package, for example
         raise
     except Exception as exc:
         raise CheckFailed(f"{what} ({first_cause(exc)}): {remedy}") from exc
 
 
 def save_graph(model: Any, target: Path) -> None:
-    """Check a graph and write it, whole or not at all."""
+    """Check a graph and write it atomically."""
     import onnx
 
     onnx.checker.check_model(model)
@@ -101,9 +101,9 @@ def _fuse(model: Any, heads: int, width: int) -> Any:
         from onnxruntime.transformers.fusion_options import FusionOptions
         from onnxruntime.transformers.optimizer import optimize_by_fusion
     options = FusionOptions("bert")
-    # Unlike the operator Attention it leaves the projections to their own multiplications.
+    # Unlike Attention, MultiHeadAttention keeps the projections as separate multiplications.
     options.use_multi_head_attention = True
-    # The mask as it is, not the count of its ones: a caller of a stage may mask what he likes.
+    # The mask itself and not the number of its ones: callers of a stage may mask any token.
     options.use_raw_attention_mask(True)
     options.enable_embed_layer_norm = False
     with _quiet():
@@ -118,7 +118,7 @@ def _fuse(model: Any, heads: int, width: int) -> Any:
 
 
 def _scales(model: Any, constants: dict[str, Any]) -> list[Any]:
-    """The node that scales the scores of every attention: MatMul, Mul, Add, Softmax."""
+    """The Mul node of every attention, from its pattern MatMul, Mul, Add, Softmax."""
     made_by = {name: node for node in model.graph.node for name in node.output}
     found: list[Any] = []
     for node in model.graph.node:
@@ -136,7 +136,7 @@ def _scales(model: Any, constants: dict[str, Any]) -> list[Any]:
 
 
 def _attention_shape(model: Any, constants: dict[str, Any]) -> tuple[int, int]:
-    """Heads and width of the attention, told by its scale and its output; zeros: not told."""
+    """Heads and width of the attention, derived from scale and query; zeros if unknown."""
     made_by = {name: node for node in model.graph.node for name in node.output}
     for scale in _scales(model, constants):
         value = constants[scale.input[1]]
@@ -152,7 +152,7 @@ def _attention_shape(model: Any, constants: dict[str, Any]) -> tuple[int, int]:
 
 
 def _known_mask(model: Any) -> None:
-    """The plain mask of our exports, with its axes added one by one before it is cast."""
+    """Rewrite the plain mask of our exports: add its axes one by one, then cast it."""
     from onnx import TensorProto, helper
 
     graph = model.graph
@@ -176,12 +176,11 @@ def _known_mask(model: Any) -> None:
 
 
 def _known_scale(model: Any, constants: dict[str, Any], head: int) -> None:
-    """Divisions by the square root of the head's width in place of multiplications.
+    """Replace multiplications by 1 / sqrt(width of a head) with divisions.
 
-    The fused operator has that scale by itself. A multiplication by another one stays, and the
-    optimiser, which cannot tell it from the mask's, does not fuse it. Where all scales are those of
-    heads of another width they become divisions too, and the optimiser finds no number of such
-    heads that fits its reshapes.
+    The fused operator applies this scale itself. A multiplication by another scale stays, and the
+    optimiser does not fuse it. If all scales are those of another head width, they become divisions
+    too, but then the optimiser finds no number of heads that fits its reshapes.
     """
     from onnx import numpy_helper
 
@@ -194,10 +193,10 @@ def _known_scale(model: Any, constants: dict[str, Any], head: int) -> None:
 
 
 def _plain_norms(model: Any) -> None:
-    """A sum and a LayerNormalization in place of every SkipLayerNormalization.
+    """Replace every SkipLayerNormalization with a sum and a LayerNormalization.
 
-    The fused operator's CPU kernel takes twelve times as long as the other one (ONNX Runtime
-    1.32). A Sum of three is what a session does not fuse again when it loads the graph.
+    The CPU kernel of SkipLayerNormalization takes twelve times as long (ONNX Runtime 1.32). A
+    session would fuse additions again when it loads the graph, but not a Sum of three.
     """
     from onnx import helper
 
@@ -222,7 +221,7 @@ def _plain_norms(model: Any) -> None:
 
 @contextmanager
 def _quiet() -> Generator[None, None, None]:
-    """Keep the optimiser's notes off the terminal; it speaks through the root logger too."""
+    """Silence the optimiser, which also writes to the root logger."""
     disabled = logging.root.manager.disable
     logging.disable(max(disabled, logging.ERROR))
     try:

@@ -1,4 +1,4 @@
-"""Logits of a member over a whole data set, from the artefact that will serve."""
+"""Logits of a member for a whole data set, from the artefact that will serve."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from tqdm import tqdm
 from cascadebert_core.batching import StageBatch, pad_rows
 from cascadebert_core.tokenization import EncodedRow, Encoder, Text
 
-# Rows in one call while a data set is run through: larger gains nothing on a CPU.
+# Rows in one call; larger calls are no faster on a CPU.
 BATCH_SIZE = 32
 
-# What turns a batch into logits of shape (rows, n_labels): an artefact, loaded.
+# A loaded artefact: a batch to logits of shape (rows, n_labels).
 Run = Callable[[StageBatch], NDArray[np.float32]]
 
 
@@ -27,9 +27,9 @@ class StageInput:
     """How texts become the batches of one stage.
 
     Attributes:
-        encoder: tokenizer and maximum length.
-        inputs: tensors that the stage takes.
-        buckets: padded lengths in tokens, ascending.
+        encoder: Tokenizer and maximum length.
+        inputs: Tensors that the stage takes.
+        buckets: Padded lengths in tokens, ascending.
     """
 
     encoder: Encoder
@@ -37,7 +37,7 @@ class StageInput:
     buckets: tuple[int, ...]
 
     def batch(self, rows: Sequence[EncodedRow], length: int | None = None) -> StageBatch:
-        """Pad rows to `length` tokens; None: to the bucket of the longest."""
+        """Pad rows to `length` tokens; None: to the bucket of the longest row."""
         buckets = self.buckets if length is None else (length,)
         return pad_rows(rows, self.inputs, buckets, self.encoder.pad_id)
 
@@ -53,22 +53,21 @@ def logits_of_rows(
 ) -> NDArray[np.float32]:
     """Logits of shape (n, n_labels) in the checkpoint's order, row i for text i.
 
-    Rows of like length share a batch of at most `max_batch_size`; a progress bar shows on
-    terminals.
+    Rows of similar length share a batch. Terminals show a progress bar.
 
     Args:
-        run: the artefact.
-        stage: how texts become batches.
-        texts: in the order of the rows.
-        description: for the progress bar.
-        max_batch_size: rows in a call.
-        regrouped: let rows of all lengths share batches instead, of another size.
+        run: The artefact.
+        stage: How texts become batches.
+        texts: In the order of the rows.
+        description: For the progress bar.
+        max_batch_size: The most rows in a call.
+        regrouped: Use other batches instead: smaller ones, of rows of all lengths.
     """
     batch_size = min(BATCH_SIZE, max_batch_size)
     encoded = stage.encoder.encode(texts)
     order = sorted(range(len(encoded)), key=lambda i: len(encoded[i]))
     if regrouped:
-        # Not a divisor of the usual size, so that the last call is small as well.
+        # A third does not divide the usual size, so that the last call is a small one.
         batch_size = max(1, batch_size // 3)
         random.Random(0).shuffle(order)
     results: list[NDArray[np.float32]] = []
@@ -84,7 +83,7 @@ def logits_of_rows(
 
 
 def save_logits(path: Path, key: str, logits: NDArray[np.float32]) -> None:
-    """Keep logits under the hash of everything that made them."""
+    """Store logits with a key: a hash of everything that they depend on."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
     with temporary.open("wb") as file:
@@ -93,7 +92,7 @@ def save_logits(path: Path, key: str, logits: NDArray[np.float32]) -> None:
 
 
 def load_logits(path: Path, key: str) -> NDArray[np.float32] | None:
-    """The logits kept under `key`; None where there are none, or others."""
+    """The stored logits, or None if there are none with this key."""
     try:
         with np.load(path) as stored:
             return stored["logits"] if str(stored["key"]) == key else None

@@ -1,4 +1,4 @@
-"""What a token costs in an exported graph: multiply-accumulates by the weights it meets."""
+"""Multiply-accumulates of one token in an exported graph."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from ..extras import needs_extra
 if TYPE_CHECKING:
     import onnx
 
-# They hand a weight on with as many numbers as it has.
+# Operators whose output has all the numbers of their input.
 _CARRIERS = ("Cast", "DequantizeLinear", "Identity", "Reshape", "Transpose")
 
 
 def attention_layers(path: Path) -> int:
-    """Layers of an exported encoder: its Softmax nodes, since each layer attends once.
+    """Number of layers of an exported encoder, counted by its Softmax nodes.
 
     Raises:
-        UsageError: the file is not a graph.
+        UsageError: The file is not a graph.
     """
     return sum(node.op_type == "Softmax" for node in _graph(path).node)
 
@@ -39,18 +39,18 @@ def _graph(path: Path) -> onnx.GraphProto:
 
 
 def macs_per_token(path: Path) -> int:
-    """Multiply-accumulates of one token, in the MatMul and Gemm nodes that have a weight.
+    """Multiply-accumulates of one token in the MatMul and Gemm nodes that have a weight.
 
-    A product by a weight of shape (k, n) costs k * n for each token, wherever the exporter put
-    the weight's transpose. Three things do not count: embeddings, which are looked up; products
-    of two activations (the attention's scores), which depend on the length; and products that no
-    token, or only one a row, comes to: relative positions, and the pooler and the classifier.
+    A product with a weight of shape (k, n) costs k * n for each token, transposed or not. Three
+    things are not counted: embeddings, which are looked up; products of two activations (attention
+    scores), which depend on the length; and products with none or one vector per row (relative
+    positions, the pooler and the classifier).
 
     Args:
-        path: of an ONNX file.
+        path: An ONNX file.
 
     Raises:
-        UsageError: the file is not a graph, or none of its nodes multiplies tokens by a weight.
+        UsageError: The file is not a graph, or none of its nodes multiplies tokens by a weight.
     """
     graph = _graph(path)
     sizes = _weight_sizes(graph)
@@ -66,24 +66,24 @@ def macs_per_token(path: Path) -> int:
         activations = [name for name in operands if name not in constants]
         if len(weights) != 1 or len(activations) != 1:
             continue
-        if not _is_one_a_row(shapes.get(activations[0]), batch):
+        if not _has_one_vector_per_row(shapes.get(activations[0]), batch):
             macs += sizes[weights[0]]
     if not macs:
         raise UsageError(
-            f"{path} multiplies no token by a constant weight in a MatMul or Gemm node, so its "
-            "cost per token is unknown: run `cascadebert export --force`, and evaluate without "
-            "--report if the graph is meant to be so"
+            f"{path} has no MatMul or Gemm node that multiplies tokens by a constant weight, so "
+            "its cost per token is unknown: run `cascadebert export --force`, or evaluate without "
+            "--report if the graph is correct"
         )
     return macs
 
 
 def relative_costs(macs: Sequence[int]) -> tuple[float, ...]:
-    """Each member's cost of a row over the last member's, at equal tokens."""
+    """Each member's cost of a row relative to the last member's, at equal tokens."""
     return tuple(value / macs[-1] for value in macs)
 
 
 def _weight_sizes(graph: onnx.GraphProto) -> dict[str, int]:
-    """How many numbers every constant of two dimensions or more has, under all its names."""
+    """The size of every constant of two or more dimensions, under all its names."""
     shapes: dict[str, Sequence[int]] = {value.name: value.dims for value in graph.initializer}
     for node in graph.node:
         if node.op_type == "Constant":
@@ -91,15 +91,15 @@ def _weight_sizes(graph: onnx.GraphProto) -> dict[str, int]:
                 if attribute.name == "value":
                     shapes[node.output[0]] = attribute.t.dims
     sizes = {name: prod(dims) for name, dims in shapes.items() if len(dims) > 1}
-    for node in graph.node:  # in the order of their execution, so one pass will do
+    for node in graph.node:  # in order of execution, so one pass is enough
         if node.op_type in _CARRIERS and node.input[0] in sizes:
             sizes[node.output[0]] = sizes[node.input[0]]
     return sizes
 
 
 def _constants(graph: onnx.GraphProto) -> set[str]:
-    """Names of the values that no input of the graph can change."""
-    constants = {value.name for value in graph.initializer} | {""}  # "": an input left out
+    """Names of the values that do not depend on the graph's inputs."""
+    constants = {value.name for value in graph.initializer} | {""}  # "": an omitted input
     for node in graph.node:
         if all(name in constants for name in node.input):
             constants |= set(node.output)
@@ -107,7 +107,7 @@ def _constants(graph: onnx.GraphProto) -> set[str]:
 
 
 def _shapes(values: Iterable[onnx.ValueInfoProto]) -> dict[str, tuple[Any, ...]]:
-    """Dimensions by name of a value: integers, or the names of dynamic ones."""
+    """The shape of each value by its name: integers, or names of dynamic dimensions."""
     return {
         value.name: tuple(
             d.dim_param or d.dim_value if d.WhichOneof("value") else None
@@ -117,6 +117,6 @@ def _shapes(values: Iterable[onnx.ValueInfoProto]) -> dict[str, tuple[Any, ...]]
     }
 
 
-def _is_one_a_row(shape: tuple[Any, ...] | None, batch: tuple[Any, ...]) -> bool:
-    """Whether a value has one vector a row: (batch, width). Unknown ones count as tokens."""
+def _has_one_vector_per_row(shape: tuple[Any, ...] | None, batch: tuple[Any, ...]) -> bool:
+    """Whether a shape is (batch, width). Unknown shapes count as tokens."""
     return shape is not None and len(shape) == 2 and shape[:1] == batch != (None,)

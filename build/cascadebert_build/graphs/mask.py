@@ -1,9 +1,9 @@
-"""The attention mask of an exported graph, in the plain form that runtimes know.
+"""Rewrites the attention mask of an exported graph in the plain form that runtimes recognise.
 
-transformers composes a mask from ranges, comparisons and a GatherND, and writes float32's lowest
-number where attention may not look. TensorRT and the fusions of ONNX Runtime look for
-(1 - mask) * c instead, and c must be a number that FP16 can hold: its lowest is -65504, and an
-infinite one turns a row of nothing but padding into NaN.
+transformers computes the mask with ranges, comparisons and a GatherND, and gives masked positions
+the lowest float32. TensorRT and the fusions of ONNX Runtime expect (1 - mask) * c instead. FP16
+must be able to hold c: its lowest number is -65504, and an infinite c turns a row of padding into
+NaN.
 """
 
 from __future__ import annotations
@@ -16,26 +16,26 @@ import numpy as np
 
 from cascadebert_core.contract import ATTENTION_MASK, INPUT_IDS
 
-# What BERT itself was trained with: exp(-10000) is 0 in float32 and in float16, and a score added
-# to it stays far from the end of float16's range.
+# BERT itself was trained with it. exp(-10000) is 0 in float32 and in float16, and adding a score to
+# it stays far from the end of float16's range.
 MASKED_SCORE = -1e4
 
-# Shapes on which the plain form must equal the composed one before it takes its place; the long
-# one is wider than the windows of local attention.
+# Shapes on which the plain mask must equal the computed one before it replaces it. The long one is
+# wider than the windows of local attention.
 _PROBES = ((1, 2), (3, 7), (2, 600))
 
 
 def plain_mask(model: Any) -> int:
-    """Replace composed padding masks in an ONNX model, in place.
+    """Replace computed padding masks in an ONNX model, in place.
 
-    A mask is replaced only where it equals the plain one on probing inputs: causal masks and
-    local windows stay as they are.
+    A mask is replaced only if it equals the plain one on probing inputs. Causal masks and local
+    windows stay as they are.
 
     Args:
-        model: an onnx.ModelProto, as exported.
+        model: An onnx.ModelProto, as exported.
 
     Returns:
-        How many masks were replaced.
+        The number of masks that were replaced.
     """
     from onnx import TensorProto, helper
 
@@ -71,7 +71,7 @@ def plain_mask(model: Any) -> int:
 
 
 def plain_mask_in_file(path: Path) -> int:
-    """`plain_mask` on a saved model; the file is written again where something changed."""
+    """`plain_mask` on a saved model; the file is written again if a mask was replaced."""
     import onnx
 
     model = onnx.load(str(path))
@@ -83,7 +83,7 @@ def plain_mask_in_file(path: Path) -> int:
 
 
 def _lowest(model: Any, node: Any) -> bool:
-    """Whether a Where chooses between 0 and a score that rules a token out."""
+    """Whether a Where node chooses between 0 and a score that masks a token."""
     from onnx import numpy_helper
 
     constants = {t.name: t for t in model.graph.initializer}
@@ -97,7 +97,7 @@ def _lowest(model: Any, node: Any) -> bool:
 
 
 def _is_padding_mask(model: Any, output: str) -> bool:
-    """Whether a tensor of the graph is the plain mask, up to the score, for all inputs tried."""
+    """Whether a tensor of the graph equals the plain mask, up to the score, on all probes."""
     import onnxruntime
     from onnx import ModelProto, helper
 
@@ -128,16 +128,16 @@ def _probing_inputs(names: list[str]) -> Iterator[dict[str, np.ndarray[Any, Any]
         yield {**ones, ATTENTION_MASK: mask, INPUT_IDS: ones[INPUT_IDS]}
 
 
-def _equals_plain(composed: Any, mask: Any) -> bool:
-    """Whether scores are 0 where `mask` is 1 and ruled out elsewhere, for every query alike."""
-    if composed.ndim != 4:
+def _equals_plain(computed: Any, mask: Any) -> bool:
+    """Whether scores are 0 where `mask` is 1 and masked elsewhere, for every query."""
+    if computed.ndim != 4:
         return False
-    wanted = np.broadcast_to(mask[:, None, None, :] == 1, composed.shape)
-    return bool(((composed == 0) == wanted).all() and (composed[~wanted] < MASKED_SCORE).all())
+    wanted = np.broadcast_to(mask[:, None, None, :] == 1, computed.shape)
+    return bool(((computed == 0) == wanted).all() and (computed[~wanted] < MASKED_SCORE).all())
 
 
 def _remove_unused(graph: Any) -> None:
-    """Drop nodes and constants that no output needs."""
+    """Remove nodes and constants that no output needs."""
     needed = {value.name for value in graph.output}
     kept: list[Any] = []
     for node in reversed(graph.node):

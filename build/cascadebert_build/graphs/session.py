@@ -1,4 +1,4 @@
-"""ONNX Runtime sessions over exported members, as the stages of a cascade run offline."""
+"""Runs an ONNX file offline with ONNX Runtime, as a stage does."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from ..extras import needs_extra
 class OnnxSession:
     """One ONNX file, loaded for the CPU.
 
-    The settings are those of the stage models (stages/onnxruntime_session.py), so that offline
-    logits are the served ones up to the last digits.
+    The settings are those of the stage models (stages/onnxruntime_session.py), so offline logits
+    equal the served ones up to the last digits.
     """
 
     def __init__(self, path: Path, threads: int = 1) -> None:
         """Load `path`.
 
         Raises:
-            CheckFailed: the file is missing or damaged.
+            CheckFailed: The file is missing or damaged.
         """
         with needs_extra("build"):
             import onnxruntime

@@ -32,7 +32,7 @@ from ..config.rows import Rows
 from ..config.schema import CascadeConfig, MemberConfig
 from ..errors import CheckFailed, UsageError
 from ..extras import require
-from ..graphs.fp16 import half_graph, tensorrt_graph
+from ..graphs.fp16 import fp16_graph, tensorrt_graph
 from ..graphs.logits import Run, StageInput
 from ..graphs.session import OnnxSession
 from ..progress import say, timed
@@ -150,7 +150,7 @@ class EngineSteps:
             exported = OnnxSession(self.workspace.onnx(member)).logits
             reference = reference_of_texts(exported, stage, self.rows().texts)
             calibration = stage.batch(reference.rows[:_CALIBRATION_ROWS]).tensors
-            half = half_graph(
+            mixed = fp16_graph(
                 fp32,
                 fp16,
                 [{name: calibration[name] for name in stage.inputs}],
@@ -166,7 +166,7 @@ class EngineSteps:
                 )
             graphs = (
                 Graph(fp32.name, sha256_of_file(fp32), opset, 0.0),
-                Graph(fp16.name, sha256_of_file(fp16), half.opset, half.half_share),
+                Graph(fp16.name, sha256_of_file(fp16), mixed.opset, mixed.fp16_share),
             )
             write_json(
                 folder / "graph.json",
@@ -174,12 +174,12 @@ class EngineSteps:
                     "key": self._graph_key(member),
                     "modelopt": _modelopt_version(),
                     "difference": difference,
-                    **asdict(half),
+                    **asdict(mixed),
                     "graphs": [asdict(graph) for graph in graphs],
                     "reference_sha256": sha256_of_file(folder / "reference.npz"),
                 },
             )
-            note(f"{half}; largest logit difference {difference:.1e} on the CPU")
+            note(f"{mixed}; largest logit difference {difference:.1e} on the CPU")
         return graphs
 
     def _kept_graphs(self, member: MemberConfig) -> tuple[Graph, Graph] | None:

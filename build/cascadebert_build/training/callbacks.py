@@ -1,46 +1,24 @@
-"""Callbacks of a training: when it validates and stops, its clock and its progress."""
+"""Callbacks of a training: its last validation, its clock and its progress."""
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 from tqdm import tqdm
 
-from .config import TrainConfig
 
-
-def schedule_callback(config: TrainConfig) -> Any:
-    """Stops after `patience` validations without a better metric, and validates the last step.
-
-    EarlyStoppingCallback is not used: it counts in memory, and restoring its count after a resume
-    also restores the Trainer's control flags. transformers 4 validates the last step only if the
-    interval of validations divides it.
-    """
+def last_validation_callback() -> Any:
+    """Validates after the last step: transformers 4 does so only if the interval divides it."""
     import transformers
 
-    class Schedule(transformers.TrainerCallback):
+    class LastValidation(transformers.TrainerCallback):
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             if args.eval_strategy == "steps" and state.global_step >= state.max_steps:
                 control.should_evaluate = True
 
-        def on_evaluate(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            if patience_ended(state.log_history, config):
-                control.should_training_stop = True
-
-    return Schedule()
-
-
-def patience_ended(history: Sequence[Mapping[str, Any]], config: TrainConfig) -> bool:
-    """Whether the last `patience` validations of a log history were no better than one before."""
-    name = f"eval_{config.metric}"
-    metrics = [entry[name] for entry in history if name in entry]
-    if not config.patience or not metrics:
-        return False
-    return len(metrics) - 1 - int(np.argmax(metrics)) >= config.patience
+    return LastValidation()
 
 
 def clock_callback() -> Any:

@@ -13,7 +13,7 @@ from cascadebert_engine.files import read_json
 
 from ..errors import UsageError
 from . import processes
-from .callbacks import clock_callback, patience_ended, progress_callback, schedule_callback
+from .callbacks import clock_callback, last_validation_callback, progress_callback
 from .config import TrainConfig, precision_of
 from .glue import METRICS
 from .items import HARD, LABELS, ROW, TEACHER_LOGITS, Item
@@ -54,7 +54,7 @@ def make_trainer(
         eval_dataset=cast("Any", validation),
         data_collator=transformers.DataCollatorWithPadding(tokenizer),
         compute_metrics=_metrics_of(config.metric),
-        callbacks=[schedule_callback(config)],
+        callbacks=[last_validation_callback()],
     )
     # The objective computes the loss, with the labels taken out of the model's inputs.
     trainer.can_return_loss = False
@@ -63,6 +63,8 @@ def make_trainer(
     trainer.remove_callback(transformers.PrinterCallback)
     trainer.remove_callback(transformers.ProgressCallback)
     trainer.add_callback(progress_callback(config.metric))
+    if config.patience:
+        trainer.add_callback(transformers.EarlyStoppingCallback(config.patience))
     clock = clock_callback()
     trainer.add_callback(clock)
     return MemberTraining(trainer, clock, config)
@@ -88,12 +90,17 @@ class MemberTraining:
         Raises:
             UsageError: The loss or the validation's logits are not finite.
         """
-        if checkpoint is not None:
-            state = read_json(checkpoint / "trainer_state.json") or {}
-            if patience_ended(state.get("log_history", []), self.config):
-                cast("Any", self.trainer).finish(checkpoint)
-                return
+        if checkpoint is not None and _had_ended(checkpoint):
+            cast("Any", self.trainer).finish(checkpoint)
+            return
         self.trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+
+
+def _had_ended(checkpoint: Path) -> bool:
+    """Whether the training stopped at this checkpoint; the Trainer alone would run another step."""
+    state = read_json(checkpoint / "trainer_state.json") or {}
+    control = state.get("stateful_callbacks", {}).get("TrainerControl", {})
+    return bool(control.get("args", {}).get("should_training_stop"))
 
 
 def _trainer_class(objective: Objective, train: Sequence[Item], config: TrainConfig) -> Any:
@@ -197,6 +204,7 @@ def _arguments(config: TrainConfig, scratch: str, n_rows: int) -> Any:
         save_total_limit=2,  # the best and the last
         load_best_model_at_end=True,
         metric_for_best_model=config.metric,
+        restore_callback_states_from_checkpoint=True,  # the count of EarlyStoppingCallback
         logging_strategy="epoch",
         logging_nan_inf_filter=False,  # compute_loss checks; this would wait for the GPU
         remove_unused_columns=False,  # the objective uses columns that the model does not

@@ -1,4 +1,4 @@
-"""Calls of a reloaded artefact on rows whose FP32 logits are known, and how far its logits lie."""
+"""Compares the logits of a reloaded artefact with FP32 logits of the same rows."""
 
 from __future__ import annotations
 
@@ -14,23 +14,27 @@ from cascadebert_core.tokenization import EncodedRow
 from ..errors import UsageError
 from .reference import Reference
 
-# Calls that are compared for one size of a call: with real text on every one of their rows.
-_CALLS = {1: 12}
-_MORE_ROWS_CALLS = 2
+# The number of calls to compare, for calls of one row and for larger ones.
+_SINGLE_CALLS, _BATCH_CALLS = 12, 2
 
 
 @dataclass(frozen=True, slots=True)
 class ComparedCalls:
-    """Calls of one length and one number of rows.
+    """The result for calls of one padded length and one batch size.
+
+    Differences are absolute differences of a logit.
 
     Attributes:
-        length: padded, in tokens; None: each row's own bucket.
-        batch: rows in a call.
-        rows: compared in all.
-        truncated_rows: those among them that were cut to the maximum length.
-        max_difference, p50_difference, p99_difference, mean_difference: of a logit, absolute.
-        label_agreement: share of rows with the FP32 graph's label.
-        non_finite: NaN and infinite logits.
+        length: Padded length in tokens; None: each row's own bucket.
+        batch: Rows in a call.
+        rows: Number of rows in all calls.
+        truncated_rows: Number of rows that were truncated to the maximum length.
+        max_difference: The largest difference.
+        p50_difference: The median difference.
+        p99_difference: The 99th percentile of the differences.
+        mean_difference: The mean difference.
+        label_agreement: Share of rows with the FP32 graph's label.
+        non_finite: Number of NaN and infinite logits.
     """
 
     length: int | None
@@ -46,13 +50,13 @@ class ComparedCalls:
 
     @property
     def where(self) -> str:
-        """The calls, in words."""
+        """The calls in words, for messages."""
         rows = "1 row" if self.batch == 1 else f"{self.batch} rows"
         length = "its own bucket" if self.length is None else f"{self.length} tokens"
         return f"{rows} of {length}"
 
     def failures(self, max_difference: float, p99_difference: float) -> list[str]:
-        """A sentence for everything that is out of these tolerances of a logit's difference."""
+        """A sentence for every difference that is out of tolerance."""
         found: list[str] = []
         if self.non_finite:
             found.append(f"{self.where}: {self.non_finite} logits are NaN or infinite")
@@ -71,13 +75,13 @@ def compare_calls(
     calls: Sequence[Sequence[int]],
     length: int | None,
 ) -> ComparedCalls:
-    """The figures of calls of one size.
+    """Compare calls of one size.
 
     Args:
-        logits: of the artefact, of shape (n, n_labels), the calls' rows end to end.
-        reference: the rows with the FP32 graph's logits.
-        calls: indices of the rows of each call.
-        length: padded; None: each row's own bucket.
+        logits: Of the artefact, shape (n, n_labels): the rows of all calls in order.
+        reference: The rows with the FP32 graph's logits.
+        calls: Indices of the rows of each call.
+        length: Padded length in tokens; None: each row's own bucket.
     """
     indices = [i for call in calls for i in call]
     return ComparedCalls(
@@ -90,22 +94,22 @@ def compare_calls(
 
 
 def calls_of_rows(rows: Sequence[EncodedRow], length: int, batch: int) -> list[list[int]]:
-    """Indices of the rows of a few calls with `batch` rows of `length` tokens or less.
+    """Choose the rows of a few calls, each with `batch` rows of at most `length` tokens.
 
-    The longest and the shortest come first; the list starts again where there are too few rows.
+    The longest and the shortest row are the first. Rows are repeated if there are too few.
 
     Raises:
-        UsageError: no row fits the length.
+        UsageError: No row fits the length.
     """
     fitting = _fitting(rows, length)
-    calls = _CALLS.get(batch, _MORE_ROWS_CALLS)
+    calls = _SINGLE_CALLS if batch == 1 else _BATCH_CALLS
     return [
         [fitting[(call * batch + i) % len(fitting)] for i in range(batch)] for call in range(calls)
     ]
 
 
 def _fitting(rows: Sequence[EncodedRow], length: int) -> list[int]:
-    """Rows that fit a length, the longest and the shortest first and the rest as they come."""
+    """Rows that fit a length: the longest, the shortest, and the rest in their order."""
     fitting = [i for i, row in enumerate(rows) if len(row) <= length]
     if not fitting:
         raise UsageError(
@@ -119,7 +123,7 @@ def _fitting(rows: Sequence[EncodedRow], length: int) -> list[int]:
 def difference_of_logits(
     logits: NDArray[np.float32], wanted: NDArray[np.float32]
 ) -> dict[str, Any]:
-    """The figures of a case, for logits of shape (n, n_labels)."""
+    """The differences, as fields of `ComparedCalls`, of logits of shape (n, n_labels)."""
     differences = np.abs(logits - wanted)
     finite = differences[np.isfinite(differences)]
     others = logits.argmax(axis=1) != wanted.argmax(axis=1)
@@ -135,5 +139,43 @@ def difference_of_logits(
 
 
 def mean_over_rows(cases: Sequence[ComparedCalls], values: Sequence[float]) -> float:
-    """The mean of a value of each case, weighted by its rows."""
+    """The mean of one value per case, weighted by the rows."""
     return float(np.average(values, weights=[case.rows for case in cases]))
+
+
+class CallsReport:
+    """Base of the reports on several cases; true if everything is within tolerance."""
+
+    __slots__ = ()
+    cases: tuple[ComparedCalls, ...]
+
+    def __bool__(self) -> bool:
+        return not self.failures()
+
+    def failures(self) -> list[str]:
+        """A sentence for everything that is out of tolerance."""
+        raise NotImplementedError
+
+    @property
+    def rows(self) -> int:
+        """The number of rows in all cases."""
+        return sum(case.rows for case in self.cases)
+
+    @property
+    def max_difference(self) -> float:
+        """The largest difference of a logit in all cases."""
+        return max(case.max_difference for case in self.cases)
+
+    @property
+    def label_agreement(self) -> float:
+        """Share of the rows of all cases with the FP32 graph's label."""
+        return mean_over_rows(self.cases, [case.label_agreement for case in self.cases])
+
+    def agreement_failures(self, minimum: float) -> list[str]:
+        """A sentence if the label agreement is below `minimum`."""
+        if self.label_agreement >= minimum:
+            return []
+        return [
+            f"{1 - self.label_agreement:.1%} of the rows get another label than in FP32 "
+            f"(tolerance {100 * (1 - minimum):.3g}%)"
+        ]

@@ -1,4 +1,4 @@
-"""Gate decisions that an artefact takes otherwise than the FP32 graph."""
+"""Compares the gate's decisions on an artefact's logits with those in FP32."""
 
 from __future__ import annotations
 
@@ -12,33 +12,31 @@ from cascadebert_core.policy import Policy
 
 from ..evaluation.simulate import simulate
 
-# A promise about how often answers may differ is seldom tighter than 1%; the artefacts may not
-# take more than half of that.
+# A guarantee of disagreement is seldom below 1%; artefacts may use up at most half of that.
 MAX_FLIPPED = 5e-3
 
-# 8-bit integers move a confidence by 2e-3 to 5e-3 on average, and rows within that of a threshold
-# leave elsewhere: 0.5 to 1.5% of them in members of 2 to 6 layers. Thresholds and certificate are
-# chosen on the integers' own logits, so the promise is kept either way; a cascade beyond this is
-# another one than the one in FP32.
+# 8-bit integers change a confidence by 2e-3 to 5e-3 on average, and rows this close to a threshold
+# exit at another stage: 0.5 to 1.5% of them in members of 2 to 6 layers. Guarantees hold in any
+# case, since thresholds and certificate come from the INT8 logits. Beyond this tolerance the
+# cascade is no longer the same as in FP32.
 MAX_FLIPPED_INT8 = 2e-2
 
-# Rows that are decided otherwise because other rows share their batch: a promise was tested with
-# the batches of the offline run, and is kept with those of a server only where these are rare.
+# Rows whose decision changes with the other rows in their batch. A guarantee was tested with the
+# batches of the offline run; it holds for the server's batches only if such rows are rare.
 MAX_REGROUPED = 1e-3
 
 
 @dataclass(frozen=True, slots=True)
 class DecisionReport:
-    """The cascade of the artefacts that serve against that of the FP32 graphs.
+    """How the decisions of the serving artefacts differ from those of the FP32 graphs.
 
     Attributes:
-        rows: compared.
-        flipped_exits: rows that leave at another stage.
-        flipped_labels: rows with another label.
-        max_confidence_difference: of a stage's confidence in the same row, absolute.
-        tolerance: largest share of the rows with either flipped.
-        regrouped: rows with another exit or label when other rows share their batches; None:
-            not counted.
+        rows: Number of rows.
+        flipped_exits: Number of rows that exit at another stage.
+        flipped_labels: Number of rows with another label.
+        max_confidence_difference: The largest absolute difference of a stage's confidence.
+        tolerance: The largest share of rows with another exit or label.
+        regrouped: Number of rows whose exit or label changes in other batches; None: not counted.
     """
 
     rows: int
@@ -68,7 +66,7 @@ class DecisionReport:
         return found
 
     def _allowed(self, share: float) -> int:
-        # One row of a small set is no evidence of a share.
+        # In a small data set, one row says little about the share.
         return max(1, int(share * self.rows))
 
     def __str__(self) -> str:
@@ -92,14 +90,14 @@ def compare_decisions(
     tolerance: float = MAX_FLIPPED,
     regrouped: Sequence[NDArray[np.float32]] | None = None,
 ) -> DecisionReport:
-    """Run the policy over both sets of logits.
+    """Run the policy on both sets of logits.
 
     Args:
-        policy: with the thresholds that will serve.
-        served: logits of every stage's artefact, each of shape (n, n_labels).
-        reference: those of the FP32 graphs, of the same rows.
-        tolerance: largest share of rows that may be decided otherwise.
-        regrouped: logits of every stage's artefact once more, from other batches.
+        policy: With the thresholds that will serve.
+        served: Logits of every stage's artefact, each of shape (n, n_labels).
+        reference: Logits of the FP32 graphs for the same rows.
+        tolerance: The largest share of rows that may be decided differently.
+        regrouped: Logits of every stage's artefact from other batches, if they are to be compared.
     """
     ours, theirs = simulate(policy, served), simulate(policy, reference)
     both = np.isfinite(ours.stage_confidence) & np.isfinite(theirs.stage_confidence)

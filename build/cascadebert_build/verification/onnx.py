@@ -1,9 +1,8 @@
-"""The saved ONNX file, reloaded, against its checkpoint, on real padded text."""
+"""Compares a reloaded ONNX file with its checkpoint on real, padded text."""
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -17,31 +16,30 @@ from cascadebert_core.tokenization import EncodedRow, Text
 from ..checkpoints.checkpoint import Checkpoint
 from ..config.placement import cores
 from ..errors import CheckFailed
-from ..graphs.logits import StageInput
+from ..graphs.logits import Run, StageInput
+from .comparison import difference_of_logits
+from .reference import sample_of_texts
 
 if TYPE_CHECKING:
     import torch
 
-# Float32 kernels that sum in another order differ by 1e-6 to 1e-5 in a logit; a wrong mask, a
-# lost token or a half-precision weight shows from 1e-2 on. Between them lies this.
+# Float32 kernels with another order of summation differ by 1e-6 to 1e-5 in a logit. A wrong mask, a
+# lost token or a half-precision weight gives differences of 1e-2 or more.
 TOLERANCE = 1e-3
-
-# Rows that are compared: enough for every length that the data has, and seconds of work.
-SAMPLE_SIZE = 192
 
 
 @dataclass(frozen=True, slots=True)
 class VerifyCase:
-    """One way of calling the artefact.
+    """The result for one kind of calls.
 
     Attributes:
         name: "one row" or "full batches".
-        rows: how many rows were compared.
-        shapes: the distinct (rows, padded length) of the calls.
-        max_difference: largest absolute difference of a logit.
-        mean_difference: mean absolute difference.
-        label_agreement: share of rows with the checkpoint's label.
-        non_finite: NaN and infinite logits of the artefact.
+        rows: Number of rows.
+        shapes: The distinct (rows, padded length) of the calls.
+        max_difference: The largest absolute difference of a logit.
+        mean_difference: The mean absolute difference.
+        label_agreement: Share of rows with the checkpoint's label.
+        non_finite: Number of NaN and infinite logits.
     """
 
     name: str
@@ -55,7 +53,13 @@ class VerifyCase:
 
 @dataclass(frozen=True, slots=True)
 class VerifyReport:
-    """How far an artefact is from its checkpoint; true when it is within tolerance."""
+    """How an artefact differs from its checkpoint; true if it is within tolerance.
+
+    Attributes:
+        member: The name of the member.
+        tolerance: Of the difference of every logit.
+        cases: Single rows, and full batches.
+    """
 
     member: str
     tolerance: float
@@ -79,7 +83,7 @@ class VerifyReport:
 
     @property
     def max_difference(self) -> float:
-        """The largest absolute difference of a logit in any case."""
+        """The largest absolute difference of a logit in all cases."""
         return max(case.max_difference for case in self.cases)
 
     def __str__(self) -> str:
@@ -92,7 +96,7 @@ class VerifyReport:
 
 
 def verify_onnx(
-    run: Callable[[StageBatch], NDArray[np.float32]],
+    run: Run,
     checkpoint: Checkpoint,
     stage: StageInput,
     texts: Sequence[Text],
@@ -101,19 +105,19 @@ def verify_onnx(
     max_batch_size: int,
     tolerance: float = TOLERANCE,
 ) -> VerifyReport:
-    """Compare logits on a sample of `texts`: rows alone, and full batches of mixed lengths.
+    """Compare logits on a sample of `texts`: single rows, and full batches of mixed lengths.
 
-    The reference is the checkpoint in PyTorch with the checkpoint's own tokenizer, each row
-    alone and unpadded, so that errors of tokenising, truncating and padding show as well.
+    The reference is the checkpoint in PyTorch with its own tokenizer, each row alone and unpadded.
+    So the check also finds errors of tokenisation, truncation and padding.
 
     Raises:
-        CheckFailed: the served tokenizer makes other tokens than the checkpoint's.
+        CheckFailed: The served tokenizer gives other tokens than the checkpoint's.
     """
     sample = sample_of_texts(texts, stage)
     rows = stage.encoder.encode(sample)
     reference = _reference_logits(checkpoint, sample, rows, stage.encoder.max_length, member)
     alone = [[i] for i in range(0, len(sample), max(1, len(sample) // 64))]
-    # Mixed lengths in one batch: the order of the sample is random.
+    # The sample is in random order, so each batch has rows of mixed lengths.
     full = [
         [j % len(sample) for j in range(i, i + max_batch_size)]
         for i in range(0, len(sample), max_batch_size)
@@ -124,54 +128,27 @@ def verify_onnx(
         tuple(
             _compare(
                 name,
-                [(stage.batch([rows[i] for i in call]), call) for call in calls],
+                [stage.batch([rows[i] for i in call]) for call in calls],
                 run,
-                reference,
+                reference[[i for call in calls for i in call]],
             )
             for name, calls in (("one row", alone), ("full batches", full))
         ),
     )
 
 
-def sample_of_texts(texts: Sequence[Text], stage: StageInput) -> list[Text]:
-    """A seeded sample in random order, with the shortest and the longest rows in it."""
-    chosen = random.Random(0).sample(range(len(texts)), min(len(texts), SAMPLE_SIZE))
-    by_length = sorted(range(len(texts)), key=lambda i: len("".join(texts[i])))
-    chosen = list(dict.fromkeys([by_length[0], by_length[-1], *chosen]))
-    random.Random(1).shuffle(chosen)
-    longest = texts[by_length[-1]]
-    # Real rows seldom reach the maximum length; this one is truncated for certain.
-    repeats = stage.encoder.max_length // 2 + 1
-    truncated: Text = (
-        " ".join([longest] * repeats)
-        if isinstance(longest, str)
-        else (" ".join([longest[0]] * repeats), longest[1])
-    )
-    return [texts[i] for i in chosen] + [truncated]
-
-
 def _compare(
-    name: str,
-    calls: Sequence[tuple[StageBatch, list[int]]],
-    run: Callable[[StageBatch], NDArray[np.float32]],
-    reference: NDArray[np.float32],
+    name: str, batches: Sequence[StageBatch], run: Run, reference: NDArray[np.float32]
 ) -> VerifyCase:
-    differences: list[NDArray[np.float32]] = []
-    agreed = non_finite = 0
-    for batch, indices in calls:
-        logits = run(batch)
-        non_finite += int((~np.isfinite(logits)).sum())
-        differences.append(np.abs(logits - reference[indices]))
-        agreed += int((logits.argmax(axis=1) == reference[indices].argmax(axis=1)).sum())
-    all_differences = np.concatenate(differences)
+    difference = difference_of_logits(np.concatenate([run(b) for b in batches]), reference)
     return VerifyCase(
         name=name,
-        rows=len(all_differences),
-        shapes=tuple(sorted({batch.shape for batch, _ in calls})),
-        max_difference=float(all_differences.max()),
-        mean_difference=float(all_differences.mean()),
-        label_agreement=agreed / len(all_differences),
-        non_finite=non_finite,
+        rows=len(reference),
+        shapes=tuple(sorted({batch.shape for batch in batches})),
+        max_difference=difference["max_difference"],
+        mean_difference=difference["mean_difference"],
+        label_agreement=difference["label_agreement"],
+        non_finite=difference["non_finite"],
     )
 
 
@@ -186,7 +163,7 @@ def _reference_logits(
     import torch
 
     logits: list[torch.Tensor] = []
-    # One row has little to share out, and threads that spin on a busy machine cost tenfold.
+    # One row has little to share, and threads that spin on a busy machine make it ten times slower.
     torch.set_num_threads(max(1, cores() // 2))
     with torch.inference_mode():
         progress = tqdm(texts, desc=f"verify {member}", unit="row", leave=False, disable=None)
@@ -197,7 +174,7 @@ def _reference_logits(
             )
             if tokens["input_ids"][0].tolist() != rows[i].ids.tolist():
                 raise CheckFailed(
-                    f"{member}: the served tokenizer and that of {checkpoint.source} disagree on "
+                    f"{member}: the served tokenizer and that of {checkpoint.source} differ on "
                     f"row {i} of the sample: save the checkpoint's tokenizer again with a "
                     "current transformers"
                 )

@@ -1,7 +1,8 @@
-"""Rows and their FP32 logits, kept for a machine that has a GPU and no ONNX Runtime."""
+"""Rows with their FP32 logits, stored for a machine with a GPU and without ONNX Runtime."""
 
 from __future__ import annotations
 
+import random
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,23 +15,25 @@ from cascadebert_core.tokenization import EncodedRow, Text
 
 from ..errors import UsageError
 from ..graphs.logits import Run, StageInput
-from .onnx import sample_of_texts
+
+# Number of rows to compare: enough for all lengths in the data, and a few seconds of work.
+_SAMPLE_SIZE = 192
 
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """What an engine is compared with.
+    """What an artefact is compared with.
 
     Attributes:
-        rows: real text, tokenised and truncated.
-        logits: float32 of shape (n, n_labels), of the FP32 graph, row i for rows[i].
+        rows: Real text, tokenised and truncated.
+        logits: Float32 of shape (n, n_labels), of the FP32 graph, row i for rows[i].
     """
 
     rows: tuple[EncodedRow, ...]
     logits: NDArray[np.float32]
 
     def save(self, path: Path) -> None:
-        """Write the rows end to end, with their lengths."""
+        """Write the concatenated rows, with their lengths, and the logits."""
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.tmp")
         with temporary.open("wb") as file:
@@ -46,12 +49,12 @@ class Reference:
 
 
 def reference_of_texts(run: Run, stage: StageInput, texts: Sequence[Text]) -> Reference:
-    """The sample of the ONNX check and a row so short that every bucket holds it, with logits.
+    """The sample of the ONNX check, and one row that is short enough for every bucket.
 
     Args:
-        run: the FP32 graph.
-        stage: how texts become batches.
-        texts: the held-out rows.
+        run: The FP32 graph.
+        stage: How texts become batches.
+        texts: The held-out rows.
     """
     sample = sample_of_texts(texts, stage)
     shortest = min(sample, key=lambda text: len("".join(text)))
@@ -62,11 +65,28 @@ def reference_of_texts(run: Run, stage: StageInput, texts: Sequence[Text]) -> Re
     return Reference(tuple(rows), np.concatenate([run(stage.batch([row])) for row in rows]))
 
 
+def sample_of_texts(texts: Sequence[Text], stage: StageInput) -> list[Text]:
+    """A seeded sample in random order that contains the shortest and the longest row."""
+    chosen = random.Random(0).sample(range(len(texts)), min(len(texts), _SAMPLE_SIZE))
+    by_length = sorted(range(len(texts)), key=lambda i: len("".join(texts[i])))
+    chosen = list(dict.fromkeys([by_length[0], by_length[-1], *chosen]))
+    random.Random(1).shuffle(chosen)
+    longest = texts[by_length[-1]]
+    # Real rows seldom reach the maximum length; this row is always truncated.
+    repeats = stage.encoder.max_length // 2 + 1
+    truncated: Text = (
+        " ".join([longest] * repeats)
+        if isinstance(longest, str)
+        else (" ".join([longest[0]] * repeats), longest[1])
+    )
+    return [texts[i] for i in chosen] + [truncated]
+
+
 def reference_from_file(path: Path) -> Reference:
-    """Read what `Reference.save` wrote.
+    """Read a file of `Reference.save`.
 
     Raises:
-        UsageError: it is missing or damaged.
+        UsageError: It is missing or damaged.
     """
     try:
         with np.load(path) as stored:

@@ -1,8 +1,7 @@
-"""Times of stages: what is measured, and what a row is taken to cost."""
+"""Stage times: what is measured, and the cost of a row."""
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import numpy as np
 import pytest
 
 from cascadebert_build.graphs.logits import StageInput
+from cascadebert_build.tuning import stage_cost
 from cascadebert_build.tuning.stage_cost import (
     BATCH_SIZES,
     StageTimes,
@@ -21,7 +21,25 @@ from cascadebert_core.tokenization import Encoder
 from tests.support.policies import write_tokenizer
 
 
-def test_every_length_that_is_there_is_timed_at_several_batch_sizes(tmp_path: Path) -> None:
+class Clock:
+    """Stands still until a call moves it on."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now_s = 0.0
+        monkeypatch.setattr(stage_cost, "time", self)
+
+    def perf_counter(self) -> float:
+        return self.now_s
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    return Clock(monkeypatch)
+
+
+def test_every_length_in_the_data_is_timed_at_several_batch_sizes(
+    tmp_path: Path, clock: Clock
+) -> None:
     encoder = Encoder(write_tokenizer(tmp_path), 16)
     stage = StageInput(encoder, ("input_ids", "attention_mask"), (4, 8, 16))
     shapes: list[tuple[int, int]] = []
@@ -29,7 +47,7 @@ def test_every_length_that_is_there_is_timed_at_several_batch_sizes(tmp_path: Pa
     def load(ms_per_token: float) -> Any:
         def run(batch: Any) -> np.ndarray:
             shapes.append(batch.shape)
-            time.sleep(ms_per_token * batch.shape[0] * batch.shape[1] / 1e3)
+            clock.now_s += ms_per_token * batch.shape[0] * batch.shape[1] / 1e3
             return np.zeros((batch.shape[0], 2), np.float32)
 
         return lambda: run
@@ -44,17 +62,20 @@ def test_every_length_that_is_there_is_timed_at_several_batch_sizes(tmp_path: Pa
     assert set(found["small"].ms[4]) == set(BATCH_SIZES)
     assert set(found["large"].ms[16]) == {1, 4, 8}  # no more than its batch limit
     assert {(1, 4), (32, 16)} <= set(shapes)
-    assert found["large"].per_row(16) > 2 * found["small"].per_row(16)
+    assert found["small"].per_row(16) == pytest.approx(0.16)
+    assert found["large"].per_row(16) == pytest.approx(0.8)
 
 
-def test_what_takes_long_is_timed_in_no_larger_calls_and_less_often(tmp_path: Path) -> None:
+def test_slow_calls_are_repeated_less_and_larger_ones_left_out(
+    tmp_path: Path, clock: Clock
+) -> None:
     encoder = Encoder(write_tokenizer(tmp_path), 16)
     stage = StageInput(encoder, ("input_ids", "attention_mask"), (4, 8, 16))
     rows: list[int] = []
 
     def run(batch: Any) -> np.ndarray:
         rows.append(batch.shape[0])
-        time.sleep(0.6 if batch.shape[0] >= 4 else 0.001)
+        clock.now_s += 0.6 if batch.shape[0] >= 4 else 0.001
         return np.zeros((batch.shape[0], 2), np.float32)
 
     found = measure_stages({"slow": (stage, lambda: run)}, ["good film"], {"slow": 64})
@@ -63,7 +84,7 @@ def test_what_takes_long_is_timed_in_no_larger_calls_and_less_often(tmp_path: Pa
     assert rows.count(1) == 1 + 5
 
 
-def test_a_length_without_a_measurement_goes_by_its_tokens() -> None:
+def test_a_length_without_a_measurement_is_scaled_by_its_tokens() -> None:
     times = StageTimes({16: {1: 3.0, 8: 16.0}, 64: {1: 9.0, 8: 40.0}})
     assert times.per_row(16) == 2.0
     assert times.per_row(64) == 5.0
@@ -75,11 +96,11 @@ def test_a_length_without_a_measurement_goes_by_its_tokens() -> None:
     assert cost[0, 1] == pytest.approx(5.0)
 
 
-def test_what_a_call_costs_by_itself_is_told_by_calls_of_several_sizes() -> None:
+def test_the_fixed_cost_of_a_call_is_fitted_on_calls_of_several_sizes() -> None:
     # 2 ms a call and 0.05 ms a token; the server adds half a millisecond to every call.
     line = {n: {rows: 2.0 + 0.05 * n * rows for rows in (1, 8, 32)} for n in (16, 32, 64)}
     assert StageTimes(line).call_tokens() == pytest.approx(2.5 / 0.05, abs=1)
-    # Long rows cost more than their tokens: that is no price of a call.
+    # Long rows cost more per token: that is no fixed cost of a call.
     steep = {n: {rows: 0.05 * n * rows * (1 + n / 500) for rows in (1, 8, 32)} for n in (16, 64)}
     assert 0 <= StageTimes(steep).call_tokens() <= 15
     # A GPU takes as long for one row as for 32.
@@ -88,26 +109,26 @@ def test_what_a_call_costs_by_itself_is_told_by_calls_of_several_sizes() -> None
     assert StageTimes({16: {1: 0.8}}).call_tokens() == ONE_CALL  # nothing to compare with
 
 
-def test_a_gpu_whose_time_hardly_grows_puts_everything_into_one_call() -> None:
+def test_if_tokens_cost_almost_nothing_everything_goes_into_one_call() -> None:
     times = {n: {rows: 1.5 + 1e-5 * n * rows for rows in (1, 8, 32)} for n in (32, 64, 128)}
     assert StageTimes(times).call_tokens() > 10_000
 
 
 def in_calls(per_token_ms: dict[int, float]) -> StageTimes:
-    """Calls of rows of 32 tokens, by what a token of them costs."""
+    """Calls of rows of 32 tokens, from the milliseconds of a token by rows."""
     return StageTimes({32: {rows: ms * 32 * rows for rows, ms in per_token_ms.items()}})
 
 
-def test_calls_are_no_larger_than_pays() -> None:
-    # A token is dearer in a call of 2,048 of them; 16 and 32 rows are as good as each other.
-    dearer = {1: 0.25, 4: 0.22, 8: 0.21, 16: 0.2, 32: 0.201, 64: 0.3}
-    assert in_calls(dearer).max_call_tokens() == 32 * 32
-    assert in_calls(dearer).per_row(32) == pytest.approx(32 * 0.201)
-    assert in_calls(dearer | {32: 0.25}).max_call_tokens() == 16 * 32
-    # What is never made says nothing of what a call costs.
-    assert in_calls(dearer).call_tokens() == in_calls(dearer | {64: 0.9}).call_tokens()
-    assert in_calls(dearer | {64: 0.2}).max_call_tokens() == ONE_CALL
+def test_calls_stay_below_the_size_at_which_a_row_costs_more() -> None:
+    # Tokens cost more in a call of 2,048 of them; 16 and 32 rows are equally good.
+    costs = {1: 0.25, 4: 0.22, 8: 0.21, 16: 0.2, 32: 0.201, 64: 0.3}
+    assert in_calls(costs).max_call_tokens() == 32 * 32
+    assert in_calls(costs).per_row(32) == pytest.approx(32 * 0.201)
+    assert in_calls(costs | {32: 0.25}).max_call_tokens() == 16 * 32
+    # Calls beyond the limit do not affect the fixed cost.
+    assert in_calls(costs).call_tokens() == in_calls(costs | {64: 0.9}).call_tokens()
+    assert in_calls(costs | {64: 0.2}).max_call_tokens() == ONE_CALL
     assert StageTimes({16: {1: 0.8}}).max_call_tokens() == ONE_CALL  # nothing to compare with
-    # Lengths count alike: what is lost at one may be gained at another.
+    # Lengths have equal weight: a loss at one can be a gain at another.
     both = StageTimes({32: {1: 9.0, 64: 500.0}, 64: {1: 30.0, 64: 1200.0}})
     assert both.max_call_tokens() == ONE_CALL

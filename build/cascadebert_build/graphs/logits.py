@@ -7,6 +7,7 @@ import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -84,10 +85,15 @@ def logits_of_rows(
 
 def save_logits(path: Path, key: str, logits: NDArray[np.float32]) -> None:
     """Store logits with a key: a hash of everything that they depend on."""
+    save_arrays(path, key=np.array(key), logits=logits)
+
+
+def save_arrays(path: Path, **arrays: NDArray[Any]) -> None:
+    """Write an npz file atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
     with temporary.open("wb") as file:
-        np.savez(file, key=np.array(key), logits=logits)
+        np.savez(file, **arrays)
     temporary.replace(path)
 
 

@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cascadebert_core.tokenization import Text
 from cascadebert_engine.files import read_json, sha256_of, write_json
 
 from ..checkpoints.checkpoint import sha256_of_checkpoint
@@ -135,24 +134,22 @@ def label_difficulty(
         fold_of = folds_of_rows(rows, targets, folds, seed)
         for fold in range(folds):
             held_out = np.flatnonzero(fold_of == fold)
-            key = sha256_of(rows.sha256(), protocol, seed, fold)
             path = parts / f"seed-{seed}-fold-{fold}.npz"
+            key = sha256_of(rows.sha256(), protocol, seed, fold)
+            step = f"{seed}, {fold + 1}/{folds}"
             logits = load_logits(path, key)
-            name = f"{seed}, {fold + 1}/{folds}"
             if logits is None:
-                with timed("seed", name) as note:
-                    train = rows.subset(np.flatnonzero(fold_of != fold).tolist())
-                    texts = [rows.texts[i] for i in held_out]
+                with timed("seed", step) as note:
                     logits = _out_of_fold(
-                        train, texts, base, replace(config, seed=seed), names,
+                        rows, held_out, base, replace(config, seed=seed), names,
                         layers=layers, folder=path.with_suffix(""),
                     )  # fmt: skip
                     if processes.is_first():
                         save_logits(path, key, logits)
-                    right = float((logits.argmax(axis=1) == targets[held_out]).mean())
-                    note(f"{len(held_out)} rows, {right:.2%} right")
+                    correct = float((logits.argmax(axis=1) == targets[held_out]).mean())
+                    note(f"{len(held_out)} rows, {correct:.2%} correct")
             else:
-                say("seed", name, "kept")
+                say("seed", step, "kept")
             wrong[held_out] += logits.argmax(axis=1) != targets[held_out]
     return Difficulty(rows.sha256(), protocol, wrong, len(seeds))
 
@@ -198,8 +195,8 @@ def _texts(n: int) -> str:
 
 
 def _out_of_fold(
-    train: Rows,
-    texts: Sequence[Text],
+    rows: Rows,
+    held_out: NDArray[np.intp],
     base: str,
     config: TrainConfig,
     names: tuple[str, ...],
@@ -207,14 +204,16 @@ def _out_of_fold(
     layers: Sequence[int] | None,
     folder: Path,
 ) -> NDArray[np.float32]:
-    """Logits of the held-out texts from a model that was trained on the other rows.
+    """Logits of the held-out rows from a model that was trained on the other rows.
 
     The model stays in `folder` until its predictions are done, so an interrupted run continues.
     """
     if not (folder / "training.json").is_file():
         if processes.is_first():
             shutil.rmtree(folder, ignore_errors=True)
+        train = rows.subset(np.setdiff1d(np.arange(len(rows.texts)), held_out).tolist())
         train_member(train, base, folder, config, labels=names, layers=layers)
+    texts = [rows.texts[i] for i in held_out]
     logits = logits_of_checkpoint(str(folder), texts, names, config.max_length, "predict")
     processes.wait_for_all()
     if processes.is_first():

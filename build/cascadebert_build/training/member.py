@@ -101,8 +101,7 @@ def train_member(
         raise UsageError(
             "the objective 'dar' needs to know which rows are hard: run `cascadebert difficulty`"
         )
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise UsageError(f"{output} exists and is not an empty folder: give another one")
+    _check_output(output)
     recipe = _Recipe(base, label_names(rows, base, labels), config, teacher, layers)
     parts = training_rows(rows, recipe.names, config.seed, validation, hard)
     tokenizer = tokenizer_from_source(base)
@@ -130,6 +129,11 @@ def train_member(
         shutil.rmtree(scratch, ignore_errors=True)
     processes.wait_for_all()
     return result
+
+
+def _check_output(output: Path) -> None:
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise UsageError(f"{output} exists and is not an empty folder: give another one")
 
 
 @dataclass(frozen=True, slots=True)

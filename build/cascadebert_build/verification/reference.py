@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from cascadebert_core.tokenization import EncodedRow, Text
 
 from ..errors import UsageError
-from ..graphs.logits import Run, StageInput
+from ..graphs.logits import Run, StageInput, save_arrays
 
 # Number of rows to compare: enough for all lengths in the data, and a few seconds of work.
 _SAMPLE_SIZE = 192
@@ -34,18 +34,14 @@ class Reference:
 
     def save(self, path: Path) -> None:
         """Write the concatenated rows, with their lengths, and the logits."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.tmp")
-        with temporary.open("wb") as file:
-            np.savez(
-                file,
-                lengths=np.array([len(row) for row in self.rows]),
-                truncated=np.array([row.truncated for row in self.rows]),
-                ids=np.concatenate([row.ids for row in self.rows]),
-                type_ids=np.concatenate([row.type_ids for row in self.rows]),
-                logits=self.logits,
-            )
-        temporary.replace(path)
+        save_arrays(
+            path,
+            lengths=np.array([len(row) for row in self.rows]),
+            truncated=np.array([row.truncated for row in self.rows]),
+            ids=np.concatenate([row.ids for row in self.rows]),
+            type_ids=np.concatenate([row.type_ids for row in self.rows]),
+            logits=self.logits,
+        )
 
 
 def reference_of_texts(run: Run, stage: StageInput, texts: Sequence[Text]) -> Reference:

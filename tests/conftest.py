@@ -16,6 +16,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from cascadebert_build.server.tritonserver import TritonServer
 from tests.support.counters import MetricsPage
+from tests.support.cpu import this_cpu
 from tests.support.serving import Built, build, serving
 
 EXPORTS = "CASCADEBERT_TEST_EXPORTS"
@@ -39,6 +40,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.xdist_group(group))
         if folder == "reliability":
             item.add_marker(pytest.mark.serial)
+
+
+def pytest_report_header() -> str:
+    """Say which CPU the results below are of: integer products and last digits depend on it."""
+    return f"cpu: {this_cpu()}"
 
 
 @pytest.fixture(scope="session")

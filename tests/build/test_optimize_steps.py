@@ -22,6 +22,7 @@ from cascadebert_build.pipeline.optimize_steps import OptimizeSteps
 from cascadebert_build.pipeline.workspace import workspace_of
 from cascadebert_build.verification.decisions import MAX_FLIPPED_INT8, compare_decisions
 from tests.support.checkpoints import save_checkpoint, write_config
+from tests.support.cpu import this_cpu
 from tests.support.exports import export_members
 
 
@@ -167,7 +168,13 @@ def test_a_cpu_that_cuts_sums_off_gets_weights_of_7_bits(
     assert optimised(steps).make(member) == made
     assert folder / "probe.onnx" in optimised(steps).artefact(member).others
 
+    if this_cpu().is_exact:
+        assert optimised(steps).verify(member)
+    else:
+        with pytest.raises(CheckFailed, match="is not its checkpoint"):
+            optimised(steps).verify(member)
     set_cpu(monkeypatch, exact=False)
+    # A check that has passed on another CPU says nothing about this one.
     for use in (optimised(steps).verify, steps.logits):
         with pytest.raises(
             CheckFailed, match=r"has weights of 8 bits, .*run `cascadebert compile`"

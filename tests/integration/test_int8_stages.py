@@ -10,20 +10,40 @@ import pytest
 
 from cascadebert_build.errors import BuildError
 from cascadebert_build.evaluation.simulate import simulate
+from cascadebert_build.graphs.int8_probe import write_probe
+from cascadebert_build.pipeline import optimize_steps
+from cascadebert_build.pipeline.optimize_steps import OptimizeSteps
 from tests.support.checkpoints import save_checkpoint, write_config
+from tests.support.cpu import this_cpu
 from tests.support.serving import build, check_congruence, check_tie, serving
 
 
-async def test_an_int8_cascade_answers_as_evaluated(tmp_path: Path) -> None:
-    """Alone, in requests of mixed sizes and in others' batches, with the same labels and exits."""
+@pytest.mark.parametrize("wanted", ["of this CPU", "of 7 bits"])
+async def test_an_int8_cascade_answers_as_evaluated(
+    wanted: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Alone, in requests of mixed sizes and in others' batches, with the same labels and exits.
+
+    The weights have the bits that `build` chooses on this CPU. If these are 8, it also has to
+    serve the 7 bits of other CPUs. Members of these seeds pass the check of the gate's decisions
+    with both.
+    """
+    if wanted == "of 7 bits":
+        if not this_cpu().is_exact:
+            pytest.skip("weights take 7 bits on this CPU: the other test has served them")
+        monkeypatch.setattr(optimize_steps, "has_exact_products", lambda _: False)
     members = {
         "small": save_checkpoint(tmp_path / "a", seed=0, num_hidden_layers=1),
-        "large": save_checkpoint(tmp_path / "b", seed=1),
+        "large": save_checkpoint(tmp_path / "b", seed=2),
     }
     config = write_config(
         tmp_path, members, rate=0.4, extra='[runtime]\nprecision = "int8"\ninstances = 1'
     )
     built = build(config, tmp_path / "repository")
+    compiled = built.steps.compiled
+    assert isinstance(compiled, OptimizeSteps)
+    bits = {compiled.manifest(member).weight_bits for member in built.steps.config.members}
+    assert bits == {7 if wanted == "of 7 bits" else this_cpu().weight_bits}, str(this_cpu())
     confidences = simulate(built.policy, built.logits()).stage_confidence[:, 0]
     with serving(built.repository) as server:
         await check_congruence(server.url, built, [None, float(np.quantile(confidences, 0.7))])
@@ -31,7 +51,7 @@ async def test_an_int8_cascade_answers_as_evaluated(tmp_path: Path) -> None:
 
 
 def test_a_cpu_that_fails_the_probe_does_not_serve(tmp_path: Path) -> None:
-    """A probe whose sums come out wrong stands for such a CPU."""
+    """If this CPU passes it, a probe whose sums come out wrong stands for one that does not."""
     config = write_config(
         tmp_path,
         {"only": save_checkpoint(tmp_path / "a", num_hidden_layers=1)},
@@ -39,13 +59,15 @@ def test_a_cpu_that_fails_the_probe_does_not_serve(tmp_path: Path) -> None:
     )
     built = build(config, tmp_path / "repository")
     probe = built.repository / "cascade_only" / "1" / "probe.onnx"
-    if not probe.is_file():
-        pytest.skip("this CPU has no exact products: the weights have 7 bits, and no probe")
-    model = onnx.load(str(probe))
-    scale = next(t for t in model.graph.initializer if t.name == "scale")
-    half = np.full(scale.dims, 0.5, np.float32)
-    scale.CopyFrom(onnx.numpy_helper.from_array(half, "scale"))
-    onnx.save(model, str(probe))
+    assert probe.is_file() == this_cpu().is_exact, str(this_cpu())
+    if this_cpu().is_exact:
+        model = onnx.load(str(probe))
+        scale = next(t for t in model.graph.initializer if t.name == "scale")
+        half = np.full(scale.dims, 0.5, np.float32)
+        scale.CopyFrom(onnx.numpy_helper.from_array(half, "scale"))
+        onnx.save(model, str(probe))
+    else:  # as if the graph had been published on a CPU that passes
+        write_probe(probe)
     with (
         pytest.raises(BuildError, match="INT8 weights of 8 bits, and this CPU has no instructions"),
         serving(built.repository),

@@ -70,7 +70,7 @@ def _instructions() -> str:
 
 
 def _is_exact() -> bool | None:
-    from cascadebert_build.exact_products import has_exact_products, write_probe
+    from cascadebert_build.graphs.int8_probe import has_exact_products, write_probe
 
     with tempfile.TemporaryDirectory() as folder:
         probe = Path(folder) / "probe.onnx"

@@ -20,7 +20,7 @@ from ..graphs.logits import Run
 from ..graphs.session import OnnxSession
 from ..progress import say, timed
 from ..verification.decisions import MAX_FLIPPED, MAX_FLIPPED_INT8
-from ..verification.optimized import CHECK_VERSION, FP32, INT8, GraphReport, verify_graph
+from ..verification.optimized import CHECK_VERSION, GraphReport, tolerance_of, verify_graph
 from ..verification.reference import reference_of_texts
 from .artefact import Artefact
 from .check_record import has_passed, write_check
@@ -239,7 +239,9 @@ class OptimizeSteps:
             CheckFailed: it is out of tolerance, or cannot run on this CPU.
             UsageError: there is none, or it is damaged.
         """
-        self.manifest(member)
+        # Before the kept report: it may come from a CPU whose sums are exact.
+        self._check_this_cpu(member)
+        weight_bits = self.manifest(member).weight_bits
         if not self.force and self.is_verified(member):
             say("verify", f"{member.name} {self.name}", "up to date")
             return None
@@ -255,6 +257,7 @@ class OptimizeSteps:
                     member=member.name,
                     precision=self._precision,
                     max_batch_size=member.max_batch_size,
+                    weight_bits=weight_bits,
                 )
             path = self._folder(member) / _REPORT
             write_check(path, self._verify_key(member), report)
@@ -278,11 +281,7 @@ class OptimizeSteps:
             CheckFailed: its answers would be wrong on this CPU.
             UsageError: there is none, or it is damaged.
         """
-        if not self._fits_this_cpu(member, self.manifest(member)):
-            raise CheckFailed(
-                f"the INT8 graph of {member.name!r} has weights of 8 bits, and this CPU cuts off "
-                "sums of their products: run `cascadebert compile`, which gives them 7 here"
-            )
+        self._check_this_cpu(member)
         yield OnnxSession(self._folder(member) / _GRAPH, threads).logits
 
     def _folder(self, member: MemberConfig) -> Path:
@@ -301,6 +300,19 @@ class OptimizeSteps:
             return None
         return manifest if self._fits_this_cpu(member, manifest) else None
 
+    def _check_this_cpu(self, member: MemberConfig) -> None:
+        """Refuse a graph whose answers would be wrong here.
+
+        Raises:
+            CheckFailed: this CPU cuts off the sums of its products.
+            UsageError: there is no graph, or it is damaged.
+        """
+        if not self._fits_this_cpu(member, self.manifest(member)):
+            raise CheckFailed(
+                f"the INT8 graph of {member.name!r} has weights of 8 bits, and this CPU cuts off "
+                "sums of their products: run `cascadebert compile`, which gives them 7 here"
+            )
+
     def _fits_this_cpu(self, member: MemberConfig, manifest: OptimizedManifest) -> bool:
         """Whether this CPU adds the graph's products up exactly; 7 bits fit every one."""
         return not manifest.probe_sha256 or has_exact_products(self._folder(member) / PROBE)
@@ -313,7 +325,9 @@ class OptimizeSteps:
             sha256_of_file(graph) if graph.is_file() else None, manifest.onnx_sha256,
             manifest.tokenizer_sha256, self.rows().sha256(), self.config.buckets(member),
             member.max_length, member.max_batch_size,
-            asdict(INT8 if self._precision == "int8" else FP32), CHECK_VERSION, _runtime_version(),
+            # The graph's hash stands for the bits of its weights.
+            [asdict(tolerance_of(self._precision, bits)) for bits in (8, 7)],
+            CHECK_VERSION, _runtime_version(),
         )  # fmt: skip
 
 

@@ -46,6 +46,17 @@ FP32 = Tolerance(TOLERANCE, TOLERANCE, 1.0 - 1e-3, TOLERANCE)
 # differ in their last digit and another integer is the nearest: 1/254 of one element of many.
 INT8 = Tolerance(0.5, 0.25, 0.95, 1e-2)
 
+# Weights of 7 bits are rounded to steps twice as large. Of the fine-tuned members the worst one has
+# 0.45 of the spread in its worst row and 0.27 in 1% of the logits, where 8 bits give 0.21 and 0.15.
+INT8_OF_7_BITS = Tolerance(0.75, 0.4, 0.95, 1e-2)
+
+
+def tolerance_of(precision: str, weight_bits: int) -> Tolerance:
+    """How far a graph of this precision may be from the FP32 graph."""
+    if precision != "int8":
+        return FP32
+    return INT8_OF_7_BITS if weight_bits == 7 else INT8
+
 
 @dataclass(frozen=True, slots=True)
 class GraphCase(ComparedCalls):
@@ -123,6 +134,7 @@ def verify_graph(
     member: str,
     precision: str,
     max_batch_size: int,
+    weight_bits: int = 8,
 ) -> GraphReport:
     """Call the graph with every row alone, and at several lengths with 1, 8 and most rows.
 
@@ -135,6 +147,7 @@ def verify_graph(
         member: its name.
         precision: "fp32" or "int8".
         max_batch_size: rows of a full batch.
+        weight_bits: of "int8", 8 or 7.
     """
     alone = np.concatenate([run(stage.batch([row])) for row in reference.rows])
     each = [[i] for i in range(len(reference.rows))]
@@ -151,7 +164,7 @@ def verify_graph(
         member=member,
         precision=precision,
         spread=spread,
-        tolerance=INT8 if precision == "int8" else FP32,
+        tolerance=tolerance_of(precision, weight_bits),
         cases=tuple(cases),
     )
 

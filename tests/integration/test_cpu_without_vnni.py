@@ -18,7 +18,7 @@ from cascadebert_build.workspace import workspace_of
 from tests.support.checkpoints import save_checkpoint, write_config
 from tests.support.emulated import run_emulated, why_not
 
-pytestmark = pytest.mark.emulated
+pytestmark = [pytest.mark.emulated, pytest.mark.timeout(600)]
 
 MEMBERS = {"bert": 2, "electra": 2}  # and their seeds
 
@@ -45,7 +45,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         for member in config.members:
             steps.export(member)
             compiled.make(member)
-    done = run_emulated("tests.support.int8_here", str(path), str(work), timeout_s=240)
+    done = run_emulated("tests.support.int8_here", str(path), str(work), timeout_s=500)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 

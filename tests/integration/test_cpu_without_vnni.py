@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from cascadebert_build import optimize_steps
-from cascadebert_build.config import config_from_file
-from cascadebert_build.steps import Steps
-from cascadebert_build.workspace import workspace_of
+from cascadebert_build.config.cascade_toml import config_from_file
+from cascadebert_build.pipeline import optimize_steps
+from cascadebert_build.pipeline.build import Steps
+from cascadebert_build.pipeline.workspace import workspace_of
 from tests.support.checkpoints import save_checkpoint, write_config
 from tests.support.emulated import run_emulated, why_not
 

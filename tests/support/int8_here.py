@@ -13,12 +13,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from cascadebert_build.config import config_from_file
+from cascadebert_build.config.cascade_toml import config_from_file
 from cascadebert_build.errors import CheckFailed
-from cascadebert_build.optimize_steps import OptimizeSteps
+from cascadebert_build.pipeline.build import Steps
+from cascadebert_build.pipeline.optimize_steps import OptimizeSteps
+from cascadebert_build.pipeline.workspace import workspace_of
 from cascadebert_build.stages import onnxruntime_session
-from cascadebert_build.steps import Steps
-from cascadebert_build.workspace import workspace_of
 from tests.support.cpu import this_cpu
 
 

@@ -68,6 +68,7 @@ class DemoResult:
             headers=("", "accuracy", "deferred", "answers/s", "median ms", "exits by stage"),
             colalign=("left", "right", "right", "right", "right", "left"),
             tablefmt="plain",
+            disable_numparse=True,
         )
         lines = [f"{self.rows} rows, {self.data}", "", table]
         large, cascade = self.measured[-2], self.measured[-1]

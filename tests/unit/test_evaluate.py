@@ -1,4 +1,4 @@
-"""The evaluation: figures with intervals, and rows that no member can answer."""
+"""The evaluation: figures with intervals, and rows without finite logits."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def rows_of(labels: np.ndarray) -> Rows:
     return Rows(tuple(f"row {i}" for i in range(len(labels))), tuple(labels.tolist()), "test")
 
 
-def test_logits_that_are_not_finite_are_never_right() -> None:
+def test_logits_that_are_not_finite_are_never_correct() -> None:
     # argmax of NaN is 0, which is the label here.
     bad = np.full((4, 2), np.nan, np.float32)
     good = np.tile(np.array([[9.0, 0.0]], np.float32), (4, 1))

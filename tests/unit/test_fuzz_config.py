@@ -43,7 +43,7 @@ CONFIGS: list[dict[str, Any]] = [
         "operating_points": {
             "fast": {"max_disagreement": 0.05},
             "cheap": {"min_speedup": 2.5},
-            "dear": {"max_accuracy_drop": 0.01, "confidence": 0.99},
+            "careful": {"max_accuracy_drop": 0.01, "confidence": 0.99},
         },
     },
 ]

@@ -1,4 +1,4 @@
-"""Promises: what is chosen keeps them as often as is said, and no more is deferred than needed."""
+"""Guarantees: they hold at their confidence, and no more rows are deferred than needed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DELTA = 0.1
 
 
 def population(n: int, rng: np.random.Generator, stages: int = 2) -> Predictions:
-    """Rows whose stages are the surer the more often they agree with the last.
+    """Rows whose stages agree with the last stage more often at a higher confidence.
 
     A stage with confidence c disagrees with probability (1 - c) / 2, c uniform on [0.5, 1].
     """
@@ -48,7 +48,7 @@ def mean_stage(exits: np.ndarray) -> float:
     return float(exits.mean())
 
 
-def test_the_loss_and_the_exits_are_what_they_say() -> None:
+def test_losses_and_exits() -> None:
     answers = Predictions(
         np.array([[0, 1, 1], [1, 1, 1], [0, 0, 1]]),
         np.array([[0.9, 0.9], [0.5, 0.7], [np.nan, 0.99]], np.float32),
@@ -67,7 +67,7 @@ def test_the_loss_and_the_exits_are_what_they_say() -> None:
         unlabelled.losses(ACCURACY_DROP)
 
 
-def test_the_scan_is_the_definition() -> None:
+def test_the_scan_equals_its_definition() -> None:
     from scipy import stats
 
     rng = np.random.default_rng(0)
@@ -89,7 +89,7 @@ def test_the_scan_is_the_definition() -> None:
 
 
 @pytest.mark.parametrize("n", [300, 1500])
-def test_the_guarantee_is_broken_at_most_as_often_as_said(n: int) -> None:
+def test_the_guarantee_fails_at_most_at_its_level(n: int) -> None:
     rng = np.random.default_rng(n)
     guarantee = Guarantee(DISAGREEMENT, 0.02, 1 - DELTA)
     trials = 400
@@ -98,13 +98,13 @@ def test_the_guarantee_is_broken_at_most_as_often_as_said(n: int) -> None:
     ]
     broken = np.mean([true_disagreement(t) > 0.02 for t in chosen])
     assert broken <= DELTA + 3 * np.sqrt(DELTA * (1 - DELTA) / trials)
-    # The oracle's threshold is 0.8; it is come near from above.
+    # The oracle's threshold is 0.8; chosen thresholds approach it from above.
     assert 0.8 < np.median(chosen) < (0.9 if n == 1500 else 0.96)
 
 
 @pytest.mark.parametrize("kind", [DISAGREEMENT, ACCURACY_DROP])
 @pytest.mark.parametrize("stages", [2, 3])
-def test_settings_from_other_rows_keep_it_too(kind: str, stages: int) -> None:
+def test_settings_from_other_rows_keep_the_guarantee(kind: str, stages: int) -> None:
     rng = np.random.default_rng(7)
     guarantee = Guarantee(kind, 0.03, 1 - DELTA)
     grid = [np.float32(x) for x in np.linspace(0.5, 1, 12)]
@@ -125,7 +125,7 @@ def test_settings_from_other_rows_keep_it_too(kind: str, stages: int) -> None:
     assert np.median(deferred) < 0.8  # it is of use
 
 
-def test_what_nothing_can_keep_defers_everything() -> None:
+def test_a_guarantee_that_no_setting_keeps_defers_everything() -> None:
     rng = np.random.default_rng(1)
     labels = rng.integers(0, 2, (800, 2))  # the first stage guesses
     answers = Predictions(labels, rng.uniform(0.5, 1, (800, 1)).astype(np.float32))
@@ -137,7 +137,7 @@ def test_what_nothing_can_keep_defers_everything() -> None:
     assert kept.observed <= 0.01
 
 
-def test_too_few_rows_are_refused_with_the_number_that_it_takes() -> None:
+def test_too_few_rows_are_refused_with_the_number_that_is_needed() -> None:
     rng = np.random.default_rng(2)
     with pytest.raises(UsageError, match=r"298 rows are left .* at least 299"):
         certify_by_scan(Guarantee(DISAGREEMENT, 0.01, 0.95), population(298, rng))
@@ -148,7 +148,7 @@ def test_too_few_rows_are_refused_with_the_number_that_it_takes() -> None:
     assert 299 <= rows_needed(guarantee) < 400
 
 
-def test_ties_and_nan_rows_do_not_slip_through() -> None:
+def test_ties_and_nan_rows() -> None:
     labels = np.zeros((400, 2), int)
     labels[:200, 0] = 1  # half of the rows with confidence 0.9 disagree
     confidence = np.full((400, 1), 0.9, np.float32)

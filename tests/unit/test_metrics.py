@@ -1,4 +1,4 @@
-"""Metrics against their definitions, spelt out pair by pair, and on cases with known answers."""
+"""Metrics against their definitions, pair by pair, and on cases with known values."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_the_curve_is_what_thresholds_give(rows: list[tuple[int, bool, bool]]) -
 
 
 @given(ROWS, st.floats(0, 1))
-def test_coverage_is_the_largest_that_holds_the_risk(
+def test_coverage_is_the_largest_share_within_the_risk(
     rows: list[tuple[int, bool, bool]], risk: float
 ) -> None:
     signal, wrong, _ = columns(rows)
@@ -85,14 +85,14 @@ def test_a_calibrated_confidence_has_no_error_and_an_overconfident_one_has() -> 
     assert expected_calibration_error(sure, correct) == pytest.approx(0.24, abs=0.005)
 
 
-def test_brier_of_a_sure_a_wrong_and_an_even_guess() -> None:
+def test_brier_of_a_correct_a_wrong_and_an_even_guess() -> None:
     labels = np.array([0, 1])
     assert brier_score(np.array([[1, 0], [0, 1]]), labels) == 0
     assert brier_score(np.array([[0, 1], [1, 0]]), labels) == 2
     assert brier_score(np.full((2, 2), 0.5), labels) == 0.5
 
 
-def test_the_interval_covers_the_truth_as_often_as_it_says() -> None:
+def test_the_interval_covers_the_truth_at_its_level() -> None:
     rng = np.random.default_rng(0)
     hits = 0
     for trial in range(200):
@@ -111,7 +111,7 @@ def test_paired_draws_see_a_small_difference() -> None:
     assert apart.low > 0
 
 
-def test_surety_tells_rows_apart_where_probabilities_are_one() -> None:
+def test_scores_differ_even_if_probabilities_are_one() -> None:
     logits = np.array([[0.0, 40.0], [0.0, 60.0], [0.0, 2.0], [5.0, 5.0]])
     sure = confidence_score(logits)
     assert list(np.argsort(sure)) == [3, 2, 0, 1]
@@ -121,7 +121,7 @@ def test_surety_tells_rows_apart_where_probabilities_are_one() -> None:
     assert np.exp(confidence_score(three)[0]) == pytest.approx(np.exp(3) / np.exp(three).sum())
 
 
-def test_an_interval_is_written_as_wide_and_as_exact_as_asked() -> None:
+def test_an_interval_is_formatted_to_width_and_places() -> None:
     interval = bootstrap(lambda x: float(x.mean()), np.array([1.0, 1.0]))
     assert f"{interval:>25.2f}" == "        1.00 [1.00, 1.00]"
     assert str(interval) == "1 [1, 1]"

@@ -1,4 +1,4 @@
-"""Operating points: goals met on the rows that choose, promises kept on all others."""
+"""Operating points: goals are met on the rows that choose, guarantees hold on others."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from tests.support.policies import make_policy
 
 
 def answers_of(n: int, rng: np.random.Generator, stages: int = 2) -> Predictions:
-    """Confidence c; another answer than the last stage's with probability (1 - c) / 2.
+    """Confidence c; the label differs from the last stage's with probability (1 - c) / 2.
 
-    A first stage that says label 1 is wrong four times as often as one that says 0.
+    A first stage that predicts label 1 is wrong four times as often as one that predicts 0.
     """
     last = rng.integers(0, 2, n)
     labels, confidence = [], []
@@ -75,7 +75,7 @@ def test_a_threshold_for_each_label_defers_less_where_labels_differ() -> None:
     assert two.certificate["exits"][0] > one.certificate["exits"][0]
     assert isinstance(two.thresholds[0], tuple)
     of_0, of_1 = two.thresholds[0]
-    assert of_1 > of_0  # the label that is more often wrong must be surer
+    assert of_1 > of_0  # the label that is more often wrong has the higher threshold
 
 
 def test_an_accuracy_drop_needs_labels_and_holds() -> None:
@@ -94,7 +94,7 @@ def test_an_accuracy_drop_needs_labels_and_holds() -> None:
         choose_operating_point(Goal("max_accuracy_drop", 0.02, 0.95), unlabelled)
 
 
-def test_budgets_are_used_and_kept() -> None:
+def test_budgets_are_used_and_not_exceeded() -> None:
     population = population_of(2000)  # 3 and 10 ms
     point = choose_operating_point(Goal("min_speedup", 2.0), population)
     assert 2.0 <= point.certificate["speedup"] < 2.1  # 3 + 10 d <= 5
@@ -112,7 +112,7 @@ def test_budgets_are_used_and_kept() -> None:
         choose_operating_point(Goal("max_cost", 2.0), population)
 
 
-def test_what_no_threshold_keeps_is_deferred() -> None:
+def test_a_goal_that_no_threshold_keeps_defers_everything() -> None:
     population = population_of(3000)
     guessing = Predictions(
         np.stack([1 - population.predictions.labels[:, 1], population.predictions.labels[:, 1]], 1),
@@ -155,7 +155,7 @@ def test_rows_that_exit_nowhere_leave_a_budget_its_errors() -> None:
         choose_operating_point(Goal("max_cost", 3.05), broken)
 
 
-def test_a_budget_is_not_spent_for_nothing() -> None:
+def test_a_budget_is_not_spent_without_need() -> None:
     population = population_of(400)
     last = population.predictions.labels[:, -1:]
     alike = Predictions(np.repeat(last, 2, axis=1), population.predictions.confidence)

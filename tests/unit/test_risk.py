@@ -1,4 +1,4 @@
-"""Tests and bounds of a risk: their values, and that they err as seldom as they say."""
+"""Tests and bounds of a risk: their values, and how often they err."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_the_exact_p_value_is_the_binomial_test() -> None:
     assert (np.diff(several) > 0).all()
 
 
-def test_the_upper_bound_is_where_the_p_value_is_delta() -> None:
+def test_the_upper_bound_has_the_p_value_delta() -> None:
     for k, n in ((0, 299), (7, 400), (399, 400)):
         bound = binomial_upper_bound(k, n, 0.05)
         assert binomial_p_value(k, n, bound) == pytest.approx(0.05, rel=1e-6)
@@ -45,8 +45,8 @@ def test_the_smallest_n(limit: float, delta: float, n: int) -> None:
     assert binomial_p_value(0, n, limit) <= delta < binomial_p_value(0, n - 1, limit)
 
 
-def test_the_bet_is_seldom_won_at_the_limit() -> None:
-    """A signed loss with a mean right at the limit: no more than delta of the bets reach it."""
+def test_the_bet_is_rarely_won_at_the_limit() -> None:
+    """With a mean loss at the limit, at most a share delta of the bets is won."""
     rng = np.random.default_rng(0)
     trials, n, limit = 600, 800, 0.01
     p_plus, p_minus = 0.03, 0.02
@@ -59,18 +59,18 @@ def test_the_bet_is_seldom_won_at_the_limit() -> None:
     assert won > 0  # it is not merely deaf
 
 
-def test_the_bet_is_won_where_the_risk_is_low() -> None:
+def test_the_bet_is_won_if_the_risk_is_low() -> None:
     rng = np.random.default_rng(1)
     losses = rng.choice([1.0, -1.0, 0.0], 3000, p=[0.01, 0.012, 0.978])
     assert betting_p_value(losses, 0.01, signed_stakes(DELTA)) < 0.01
-    # Without any loss it takes about as many rows as the exact test of a 0/1 loss.
+    # Without any loss it needs about as many rows as the exact test of a 0/1 loss.
     assert betting_p_value(np.zeros(640), 0.005, signed_stakes(0.05)) <= 0.05
     assert betting_p_value(np.zeros(500), 0.005, signed_stakes(0.05)) > 0.05
 
 
 @pytest.mark.parametrize("rate", [0.05, 0.3])
 def test_wealth_is_a_fair_game(rate: float) -> None:
-    """Over all sequences of ten rows, each with its probability, the mean wealth is 1: exactly."""
+    """The expected wealth over all sequences of ten rows is exactly 1."""
     sequences = np.array(list(itertools.product([0.0, 1.0], repeat=10)))
     p = np.prod(np.where(sequences == 1, rate, 1 - rate), axis=1)
     wealth = np.array([wealth_below(s, rate, Stakes(0, 1, 0.05, DELTA)) for s in sequences])

@@ -1,4 +1,4 @@
-"""Held-out rows are cut into parts that share nothing, the same way every time."""
+"""Held-out rows are split into disjoint parts, always in the same way."""
 
 from __future__ import annotations
 
@@ -44,17 +44,17 @@ def test_shares() -> None:
     assert len(split_rows_for_tuning(rows_of(240)).temperature) == 0  # 48 would be too few
 
 
-def test_copies_count_once_where_somebody_says_that_they_are_copies() -> None:
+def test_duplicates_count_once_if_they_are_to_be_dropped() -> None:
     pairs = (("a", "bc"), ("ab", "c"), ("a", "bc"), ("a", "bc"), ("ab", "c"))
     rows = Rows(pairs, None, "test")
-    assert len(split_rows_for_tuning(rows).duplicates) == 0  # inputs may come again
+    assert len(split_rows_for_tuning(rows).duplicates) == 0  # real inputs may repeat
     split = split_rows_for_tuning(rows, drop_duplicates=True)
     assert split.duplicates.tolist() == [2, 3, 4]
     rest = np.concatenate([split.design, split.test, split.report])
     assert sorted(rest.tolist()) == [0, 1]
 
 
-def test_the_report_does_not_hang_on_what_else_is_cut() -> None:
+def test_the_report_does_not_depend_on_the_other_parts() -> None:
     with_temperatures = split_rows_for_tuning(rows_of(872))
     without = split_rows_for_tuning(rows_of(872), temperatures=False)
     np.testing.assert_array_equal(with_temperatures.report, without.report)

@@ -1,4 +1,4 @@
-"""Every row once an epoch, little padding, and hard rows where DAR needs them."""
+"""Every row once an epoch, little padding, and hard rows in every batch."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from cascadebert_build.training.sampling import epoch_order
     share=st.floats(0, 1),
     seed=st.integers(0, 5),
 )
-def test_every_row_comes_once_and_batches_are_full(
+def test_every_row_is_drawn_once_and_batches_are_full(
     n: int, batch_size: int, share: float, seed: int
 ) -> None:
     rng = np.random.default_rng(seed)
@@ -39,7 +39,7 @@ def test_every_batch_has_its_share_of_hard_rows() -> None:
     assert counts.max() <= 6
 
 
-def test_batches_hold_rows_of_like_length() -> None:
+def test_batches_have_rows_of_similar_length() -> None:
     rng = np.random.default_rng(0)
     lengths = rng.integers(3, 128, 20_000)
     for hard in (None, rng.random(len(lengths)) < 0.2):

@@ -1,4 +1,4 @@
-"""Thresholds for a deferral rate, and the cascade over known logits."""
+"""Thresholds for a deferral rate, and the cascade on stored logits."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_simulation_follows_rows_through_the_stages() -> None:
     swapped = replace(policy.stages[1], label_indices=(1, 0))
     policy = replace(policy, stages=(policy.stages[0], swapped))
     small = np.array([logits_of(0.95, 1), logits_of(0.6, 1), [np.nan, 0]], np.float32)
-    # The large member's own order is the reverse.
+    # The large member has the reverse order of labels.
     large = np.array([logits_of(0.9, 0), logits_of(0.9, 1), [np.inf, 0]], np.float32)
     rows = Rows(("a", "b", "c"), (1, 0, 1), "test")
     evaluation, outcome = evaluate(policy, rows, [small, large])

@@ -1,4 +1,4 @@
-"""The check of a plan finds what it is for: overflow, drift, lost masks, a fallback to FP32."""
+"""The check of a plan finds overflow, drift, lost masks, and a fallback to FP32."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def logits_of(token: int) -> NDArray[np.float32]:
 
 
 class Engine:
-    """Answers as the reference, with an error; keeps the shapes that it was called with."""
+    """Gives the reference's logits with an error, and records the shapes of its calls."""
 
     def __init__(self, error: float = 5e-4) -> None:
         self.error = error
@@ -65,7 +65,7 @@ def test_every_profile_is_called_at_min_opt_and_max() -> None:
     assert sorted(set(engine.shapes)) == sorted(shapes)
     assert [(case.batch, case.length) for case in report.cases] == shapes
     assert report.max_difference == pytest.approx(5e-4, rel=1e-2)
-    # The truncated row is of the longest profile alone, in all of its calls.
+    # The truncated row fits only the longest profile, and is in all calls of it.
     assert [case.truncated_rows > 0 for case in report.cases] == [False] * 3 + [True] * 3
     json.dumps(asdict(report))
     assert "| 128 | 64 |" in report.to_markdown()
@@ -80,7 +80,7 @@ def test_every_profile_is_called_at_min_opt_and_max() -> None:
         (float("inf"), "logits are NaN or infinite"),
     ],
 )
-def test_what_is_out_of_tolerance(error: float, sentence: str) -> None:
+def test_differences_out_of_tolerance_are_reported(error: float, sentence: str) -> None:
     report = verify(Engine(error))
     assert not report
     assert any(sentence in failure for failure in report.failures()), report.failures()
@@ -89,7 +89,7 @@ def test_what_is_out_of_tolerance(error: float, sentence: str) -> None:
 
 
 def test_labels_that_change_fail_even_within_the_tolerances() -> None:
-    """Logits that nearly tie, and an engine that moves all of them the other way."""
+    """Logits nearly tie, and the engine swaps the order of all of them."""
     logits = np.tile(np.array([[0.505, 0.5]], dtype=np.float32), (40, 1))
 
     def other_way(batch: StageBatch) -> NDArray[np.float32]:

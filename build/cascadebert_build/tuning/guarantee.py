@@ -127,11 +127,6 @@ class CertifiedThresholds:
     method: str
     tried: int
 
-    @property
-    def defers_everything(self) -> bool:
-        """Whether only the last member predictions: no setting passed the test."""
-        return bool((self.thresholds >= 1).all())
-
 
 def check_enough_rows(guarantee: Guarantee, n: int) -> None:
     """Refuse a guarantee that n rows cannot show.
@@ -143,9 +138,9 @@ def check_enough_rows(guarantee: Guarantee, n: int) -> None:
     if n < needed:
         loss = "loss" if guarantee.kind == DISAGREEMENT else "answer won or lost"
         raise UsageError(
-            f"{n} rows are left to test thresholds on, and the guarantee of {guarantee} needs at "
-            f"least {needed}, without a single {loss} among them: give more held-out rows, a "
-            "higher limit or a lower confidence"
+            f"{n} rows are left to test thresholds on, too few to guarantee {guarantee}: that "
+            f"needs at least {needed}, without a single {loss} among them; give more held-out "
+            "rows, a higher limit or a lower confidence"
         )
 
 

@@ -89,13 +89,13 @@ class OperatingPoint:
 
 
 def choose_operating_point(
-    goal: Goal, population: TuningRows, *, per_label: bool = False
+    goal: Goal, held_out: TuningRows, *, per_label: bool = False
 ) -> OperatingPoint:
     """Choose the cheapest thresholds that meet a goal.
 
     Args:
         goal: A guarantee or a budget.
-        population: The held-out rows.
+        held_out: The held-out rows.
         per_label: Let a threshold differ by the label that a stage predicts; guarantees only.
 
     Raises:
@@ -103,31 +103,31 @@ def choose_operating_point(
             meets a budget.
     """
     if goal.guarantee is not None:
-        kept, rows = _keep(goal.guarantee, population, per_label=per_label)
+        certified, rows = _certified(goal.guarantee, held_out, per_label=per_label)
         certificate: dict[str, Any] = {
             GUARANTEE: asdict(goal.guarantee),
-            "method": kept.method,
-            ROWS: kept.n,
-            OBSERVED: kept.observed,
-            BOUND: kept.bound,
-            "tried": kept.tried,
+            "method": certified.method,
+            ROWS: certified.n,
+            OBSERVED: certified.observed,
+            BOUND: certified.bound,
+            "tried": certified.tried,
         }
-        thresholds = _as_thresholds(kept.thresholds)
+        thresholds = _as_thresholds(certified.thresholds)
     else:
-        rows = population.split.thresholds
-        thresholds = _within_budget(goal, population, rows)
+        rows = held_out.split.thresholds
+        thresholds = _within_budget(goal, held_out, rows)
         certificate = {
             BUDGET: {"kind": goal.kind, "limit": goal.limit},
             "method": "chosen on these rows; guarantees nothing about the answers",
             ROWS: len(rows),
         }
-    return OperatingPoint(thresholds, certificate | _description(population, thresholds, rows))
+    return OperatingPoint(thresholds, certificate | _description(held_out, thresholds, rows))
 
 
-def _keep(
-    guarantee: Guarantee, population: TuningRows, *, per_label: bool
+def _certified(
+    guarantee: Guarantee, held_out: TuningRows, *, per_label: bool
 ) -> tuple[CertifiedThresholds, NDArray[np.intp]]:
-    predictions, split = population.predictions, population.split
+    predictions, split = held_out.predictions, held_out.split
     n_thresholds = predictions.confidence.shape[1]
     if guarantee.kind == DISAGREEMENT and n_thresholds == 1 and not per_label:
         return certify_by_scan(guarantee, predictions.take(split.thresholds)), split.thresholds
@@ -137,16 +137,16 @@ def _keep(
     settings = pareto_frontier(
         guarantee,
         predictions.take(design),
-        _candidates(predictions.take(design), population.n_labels if per_label else 1),
-        lambda exits: population.mean_cost(design, exits),
+        _candidates(predictions.take(design), held_out.n_labels if per_label else 1),
+        lambda exits: held_out.mean_cost(design, exits),
     )
-    kept = certify_in_order(
+    certified = certify_in_order(
         guarantee,
         predictions.take(test),
         settings,
-        lambda exits: population.mean_cost(test, exits),
+        lambda exits: held_out.mean_cost(test, exits),
     )
-    return kept, test
+    return certified, test
 
 
 def _candidates(predictions: Predictions, n_labels: int) -> list[NDArray[np.float32]]:
@@ -178,19 +178,19 @@ def _candidates(predictions: Predictions, n_labels: int) -> list[NDArray[np.floa
 
 
 def _within_budget(
-    goal: Goal, population: TuningRows, rows: NDArray[np.intp]
+    goal: Goal, held_out: TuningRows, rows: NDArray[np.intp]
 ) -> tuple[Threshold, ...]:
-    predictions = population.predictions.take(rows)
+    predictions = held_out.predictions.take(rows)
     if goal.kind == DEFERRAL_RATE:
         rates = goal.rates(predictions.confidence.shape[1])
         return thresholds_for_deferral_rates(predictions.confidence, rates)
-    alone = population.mean_cost_alone(rows)
+    alone = held_out.mean_cost_alone(rows)
     (limit,) = goal.rates(1)
     most = limit if goal.kind == COST else alone / limit
     n_thresholds = predictions.confidence.shape[1]
     # Rows with a NaN or infinite logit still exit only at the last stage.
     loosest = np.zeros(n_thresholds, dtype=np.float32)
-    cheapest = population.mean_cost(rows, predictions.exits(loosest))
+    cheapest = held_out.mean_cost(rows, predictions.exits(loosest))
     if cheapest > most:
         raise UsageError(
             f"{goal} cannot be met: the cascade takes at least {cheapest:.3g} ms a row and the "
@@ -200,7 +200,7 @@ def _within_budget(
     settings = [
         s
         for s in _candidates(predictions, 1)
-        if population.mean_cost(rows, predictions.exits(s)) <= most
+        if held_out.mean_cost(rows, predictions.exits(s)) <= most
     ]
     losses = predictions.losses(DISAGREEMENT)
     index = np.arange(len(rows))
@@ -209,20 +209,20 @@ def _within_budget(
         settings,
         key=lambda s: (
             losses[index, predictions.exits(s)].mean(),
-            population.mean_cost(rows, predictions.exits(s)),
+            held_out.mean_cost(rows, predictions.exits(s)),
         ),
     )
     return _as_thresholds(best)
 
 
 def _description(
-    population: TuningRows, thresholds: Sequence[Threshold], rows: NDArray[np.intp]
+    held_out: TuningRows, thresholds: Sequence[Threshold], rows: NDArray[np.intp]
 ) -> dict[str, Any]:
     """What the thresholds do on the rows that chose them; none of it is guaranteed."""
-    predictions = population.predictions.take(rows)
+    predictions = held_out.predictions.take(rows)
     exits = predictions.exits(_as_array(thresholds))
     n_stages = predictions.labels.shape[1]
-    cost, alone = population.mean_cost(rows, exits), population.mean_cost_alone(rows)
+    cost, alone = held_out.mean_cost(rows, exits), held_out.mean_cost_alone(rows)
     differing = int(predictions.losses(DISAGREEMENT)[np.arange(len(rows)), exits].sum())
     return {
         EXITS: [round(float((exits == stage).mean()), 6) for stage in range(n_stages)],

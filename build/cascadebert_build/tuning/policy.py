@@ -64,11 +64,11 @@ def tune_policy(
         UsageError: A goal cannot be met, or there are too few rows to show it.
     """
     fitted = with_fitted_temperatures(policy, rows, logits, split.temperature)
-    population = TuningRows(
+    held_out = TuningRows(
         predictions_of_stages(fitted, logits, rows), cost, split, len(policy.labels)
     )
     points = {
-        name: choose_operating_point(goal, population, per_label=per_label)
+        name: choose_operating_point(goal, held_out, per_label=per_label)
         for name, goal in goals.items()
     }
     return TunedPolicy(

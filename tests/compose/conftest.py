@@ -1,4 +1,4 @@
-"""Fixtures of the container tests: images, a repository, and services that go away again."""
+"""Fixtures of the container tests: images, a repository, and services that are removed again."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     elif problem := missing_engine():
         reason = f"{problem}: install Docker and Compose (Debian: docker.io, docker-compose)"
     elif missing := missing_tools():
-        reason = f"{', '.join(missing)} is missing, which the stand-in images are made with"
+        reason = f"{', '.join(missing)} is missing, and is needed to make the stand-in images"
     elif os.geteuid() != 0:
-        reason = "making the stand-in images needs root (debootstrap, chroot)"
+        reason = "the stand-in images need root (debootstrap, chroot)"
     if reason:
         for item in wanted:
             item.add_marker(pytest.mark.skip(reason=reason))
@@ -42,7 +42,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def repository(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A repository with the cascade `built`, readable for the user of the container."""
+    """A repository with the cascade `built`, which the container's user can read."""
     target = tmp_path_factory.mktemp("mounted") / "repository"
     shutil.copytree(built.repository, target)
     for path in (target, *target.rglob("*")):
@@ -52,7 +52,7 @@ def repository(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def images() -> dict[str, str]:
-    """Variables that name the stand-ins."""
+    """Variables with the names of the stand-ins."""
     return {
         "CASCADEBERT_TRITON_IMAGE": stand_in_for_triton(),
         "CASCADEBERT_PROMETHEUS_IMAGE": stand_in_for_prometheus(),
@@ -63,7 +63,7 @@ def images() -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def built_image(images: dict[str, str]) -> dict[str, str]:
-    """The variables, once our Dockerfile is built on the stand-in."""
+    """The variables, after our Dockerfile is built on the stand-in."""
     Service(ROOT, images).compose("build", "triton")
     return images
 
@@ -84,7 +84,7 @@ def service(built_image: dict[str, str], repository: Path) -> Iterator[Service]:
 
 @pytest.fixture
 def own_service(built_image: dict[str, str], repository: Path) -> Iterator[Service]:
-    """A service of the test's own, not yet up."""
+    """A service for one test, not started yet."""
     service = Service(
         ROOT, {**built_image, **free_ports(), "CASCADEBERT_REPOSITORY": str(repository)}
     )

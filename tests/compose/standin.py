@@ -1,8 +1,8 @@
-"""A stand-in for NVIDIA's Triton image, where that cannot be pulled.
+"""A stand-in for NVIDIA's Triton image, for machines that cannot pull it.
 
-A Debian root file system with Python and the tritonserver of the nvidia-pytriton wheel, everything
-at the places where NVIDIA's image has it. It shows that our Dockerfile, compose files and
-entrypoint work; it shows nothing of NVIDIA's image itself.
+A Debian root file system with Python and the tritonserver of the nvidia-pytriton wheel, in the
+places where NVIDIA's image has them. It tests our Dockerfile, compose files and entrypoint, and
+nothing of NVIDIA's image.
 """
 
 from __future__ import annotations
@@ -25,28 +25,28 @@ Fill: TypeAlias = Callable[[Path, Path], None]
 _RELEASE = "bookworm"
 _PYTHON = "3.11"  # of that release
 _PACKAGES = ("python3", "python3-pip", f"libpython{_PYTHON}", "ca-certificates")
-# The python backend of the bundled 2.51 hands out empty tensors under NumPy 2.
+# Under NumPy 2 the python backend of 2.51 gives empty tensors.
 _WHEELS = ("nvidia-pytriton>=0.7,<0.8", "numpy>=1.26,<2")
 _ENVIRONMENT = {
     "PATH": "/opt/tritonserver/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     "LD_LIBRARY_PATH": "/opt/tritonserver/lib",
 }
-# As NVIDIA's does, it says something and then becomes the command.
+# Like NVIDIA's it prints something and then becomes the command.
 _NVIDIA_ENTRYPOINT = '#!/bin/sh\necho "stand-in for the NVIDIA entrypoint"\nexec "$@"\n'
 
 
 def stand_in_for_triton() -> str:
-    """The tag of the image; it is made where this machine does not have it yet."""
+    """Return the tag of the image, and make it if this machine does not have it."""
     return _image("cascadebert-standin-triton", _fill_triton)
 
 
 def stand_in_for_prometheus() -> str:
-    """Debian's Prometheus where prom/prometheus has it."""
+    """Return an image with Debian's Prometheus in the place of prom/prometheus."""
     return _image("cascadebert-standin-prometheus", _fill_prometheus, entrypoint="/bin/prometheus")
 
 
 def stand_in_for_tensorrt() -> str:
-    """The same root with a module of TensorRT's name, for what needs nothing of TensorRT."""
+    """Return the same image with an empty module `tensorrt`, for tests that do not use TensorRT."""
     base = stand_in_for_triton()
     tag = base.replace("-triton:", "-tensorrt:")
     if not image_exists(tag):
@@ -63,7 +63,7 @@ def stand_in_for_tensorrt() -> str:
 
 
 def missing_tools() -> list[str]:
-    """Programs that making the images needs and this machine lacks."""
+    """Return the programs that are needed to make the images and are missing."""
     return [name for name in ("debootstrap", "chroot", "tar", "prometheus") if not _which(name)]
 
 
@@ -131,7 +131,7 @@ def _fill_prometheus(root: Path, _scratch: Path) -> None:
     shutil.copy(_which("prometheus") or "", root / "bin" / "prometheus")
     storage = root / "prometheus"
     storage.mkdir()
-    os.chown(storage, 65534, 65534)  # as in prom/prometheus, which runs as nobody
+    os.chown(storage, 65534, 65534)  # the user `nobody`, as in prom/prometheus
 
 
 def _debootstrap(root: Path, packages: tuple[str, ...]) -> None:
@@ -147,7 +147,7 @@ def _debootstrap(root: Path, packages: tuple[str, ...]) -> None:
 
 
 def _reach_package_index_as_the_host_does(root: Path) -> None:
-    """pip inside the image asks where pip on this machine asks, and trusts whom it trusts."""
+    """Give pip in the image the package index and certificates of this machine's pip."""
     bundle = Path("/etc/ssl/certs/ca-certificates.crt")
     if bundle.is_file():
         shutil.copy(bundle, root / bundle.relative_to("/"))

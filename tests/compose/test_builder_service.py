@@ -1,6 +1,6 @@
 """The builder service: the command line in a container, on files of this machine.
 
-It is built without the extras, which are gigabytes; what they do is tested without a container.
+It is built without the extras, which are gigabytes; other tests cover them without a container.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.compose, pytest.mark.timeout(900)]
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of the user who runs the builder, with a cascade.toml that names no checkpoint."""
+    """The folder of the builder's user, with a cascade.toml that names no checkpoint."""
     folder = tmp_path_factory.mktemp("workspace")
     (folder / "cascade.toml").write_text(
         'name = "tiny"\n[[members]]\nname = "small"\ncheckpoint = "nowhere"\n'
@@ -37,7 +37,7 @@ def builder(images: dict[str, str], workspace: Path) -> Iterator[Service]:
         **images,
         "CASCADEBERT_TENSORRT_IMAGE": stand_in_for_tensorrt(),
         "CASCADEBERT_BUILDER_IMAGE": "cascadebert-compose-test-builder",
-        "CASCADEBERT_EXTRAS": "standin",  # pip warns of an extra that there is not, and goes on
+        "CASCADEBERT_EXTRAS": "standin",  # pip only warns about an unknown extra
         "CASCADEBERT_WORKSPACE": str(workspace),
         "CASCADEBERT_USER": "1234:1234",
     }

@@ -9,7 +9,7 @@ FOR_TESTS := $(VENV)/.installed-tests
 PYTEST := $(BIN)/pytest
 # One process for each core, and at most four. The tests of a file stay in one process, and the fast
 # unit tests come last, so that all processes end at about the same time.
-IN_PARALLEL := -n logical --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
+IN_PARALLEL := -n logical --maxprocesses 4 --dist loadscope --no-loadscope-reorder
 # The shared data and checkpoints of the congruence tests, where they are.
 CONFIG ?=
 # Of the bench: folders of GLUE and of checkpoints, further options.

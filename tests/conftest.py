@@ -7,8 +7,10 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 # The members of the tests are tiny, so more threads cost more than they save, and a run may have
 # several processes. numpy and torch read this when they are imported.
@@ -30,15 +32,28 @@ def pytest_configure(config: pytest.Config) -> None:
         config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
 
 
-@pytest.hookimpl(tryfirst=True)
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    """Choose what one process runs as a whole: files, and all of tests/gpu, whose tests share much.
+
+    Each GLUE task is large enough to stand alone.
+    """
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            if file.startswith("tests/gpu/"):
+                return "tests/gpu"
+            return nodeid if file.endswith("/test_glue.py") else file
+
+    return ByFile(config, log)
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m takes tests away
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests of a file in one process, and all of tests/gpu, which share a machine."""
+    """The tests of reliability measure time or load the machine."""
     for item in items:
-        folder = item.path.relative_to(TESTS).parts[0]
-        if item.get_closest_marker("xdist_group") is None:
-            group = folder if folder == "gpu" else f"{folder}-{item.path.stem}"
-            item.add_marker(pytest.mark.xdist_group(group))
-        if folder == "reliability":
+        if TESTS / "reliability" in item.path.parents:
             item.add_marker(pytest.mark.serial)
 
 

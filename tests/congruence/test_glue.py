@@ -27,9 +27,7 @@ TASKS = {
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize(
-    "task", [pytest.param(task, marks=pytest.mark.xdist_group(task)) for task in TASKS]
-)
+@pytest.mark.parametrize("task", list(TASKS))
 async def test_every_dev_row(task: str, tmp_path: Path) -> None:
     folder, columns, thresholds = TASKS[task]
     data = SHARED / "glue" / folder / "dev.tsv"

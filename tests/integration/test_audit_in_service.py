@@ -29,11 +29,13 @@ from tests.support.serving import Built, serving
 from tests.support.waiting import wait_until
 
 LIMIT = 0.05
+# One for each test, since audits are counted from the start of the server.
+CASCADES = ("calm", "drifted", "compared", "reloaded")
 
 
 @dataclass
 class Audited:
-    """A server whose cascades `calm` and `drifted` are audited, and `tiny` is not.
+    """A server whose CASCADES are audited, and `tiny` is not.
 
     Attributes:
         faithful: texts on which the cascade answers as its last member would.
@@ -90,7 +92,7 @@ def audited(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     guarantee = {"kind": "max_disagreement", "limit": LIMIT, "confidence": 0.95}
     points = {point: {"promise": guarantee} for point in built.policy.operating_points}
     policy = replace(built.policy, audit_rate=1.0, certificate={"operating_points": points})
-    for name in ("calm", "drifted"):
+    for name in CASCADES:
         publish_cascade(repository, name, policy, files, built.steps.config.runtime)
     logits = built.logits()
     _, outcome = evaluate(policy, built.steps.rows, logits, policy.thresholds)
@@ -139,21 +141,21 @@ def test_drifted_inputs_raise_the_alarm(audited: Audited) -> None:
 
 def test_answers_are_those_of_a_cascade_that_is_not_audited(audited: Audited) -> None:
     texts = [*audited.faithful, *audited.changed]
-    took_s: dict[str, list[float]] = {"tiny": [], "calm": []}
-    answers: dict[str, list[Any]] = {"tiny": [], "calm": []}
+    took_s: dict[str, list[float]] = {"tiny": [], "compared": []}
+    answers: dict[str, list[Any]] = {"tiny": [], "compared": []}
     with (
         CascadeClient(audited.server.url, "tiny") as tiny,
-        CascadeClient(audited.server.url, "calm") as calm,
+        CascadeClient(audited.server.url, "compared") as compared,
     ):
         for text in texts:  # in turn, so that a busy machine slows both
-            for name, client in (("tiny", tiny), ("calm", calm)):
+            for name, client in (("tiny", tiny), ("compared", compared)):
                 started_s = time.perf_counter()
                 answers[name].append(client.classify(text, timeout_s=30))
                 took_s[name].append(time.perf_counter() - started_s)
-    for plain, watched in zip(answers["tiny"], answers["calm"], strict=True):
+    for plain, watched in zip(answers["tiny"], answers["compared"], strict=True):
         assert (watched.label, watched.exit_stage) == (plain.label, plain.exit_stage)
         assert watched.probabilities == pytest.approx(plain.probabilities, abs=1e-5)
-    plain_s, watched_s = (float(np.median(took_s[name])) for name in ("tiny", "calm"))
+    plain_s, watched_s = (float(np.median(took_s[name])) for name in ("tiny", "compared"))
     assert watched_s < 3 * plain_s + 0.02, (plain_s, watched_s)
     code, said = audited.audit("tiny", "--max-disagreement", "0.5")
     assert code == 2
@@ -164,22 +166,22 @@ def test_a_reload_during_audits_ends_soon_and_begins_new_counts(audited: Audited
     limit = ["--max-disagreement", "0.5"]
     _, other = audited.audit("drifted", *limit)
     with triton.InferenceServerClient(audited.server.url) as raw:
-        ask(audited.server, "calm", audited.changed, 200)
-        raw.unload_model("calm")
-        wait_until(lambda: not audited.counts("calm"))
-        assert audited.audit("calm", *limit)[0] == 2
-        raw.load_model("calm")
-        code, point = audited.audit("calm", *limit)
+        ask(audited.server, "reloaded", audited.changed, 200)
+        raw.unload_model("reloaded")
+        wait_until(lambda: not audited.counts("reloaded"))
+        assert audited.audit("reloaded", *limit)[0] == 2
+        raw.load_model("reloaded")
+        code, point = audited.audit("reloaded", *limit)
         assert (code, point["counts"]["agreed"], point["counts"]["disagreed"]) == (0, 0, 0)
         # In place: the new one is loaded before the old one, with the same policy, is gone.
-        ask(audited.server, "calm", audited.changed, 100)
-        os.utime(audited.repository / "calm" / "1" / "policy.json")
-        raw.load_model("calm")
+        ask(audited.server, "reloaded", audited.changed, 100)
+        os.utime(audited.repository / "reloaded" / "1" / "policy.json")
+        raw.load_model("reloaded")
 
-    wait_until(lambda: sum(audited.counts("calm")) == 0)
-    ask(audited.server, "calm", audited.faithful, 10)
-    wait_until(lambda: sum(audited.counts("calm")) == 10)
-    assert sum(audited.audit("calm", *limit)[1]["counts"].values()) == 10
+    wait_until(lambda: sum(audited.counts("reloaded")) == 0)
+    ask(audited.server, "reloaded", audited.faithful, 10)
+    wait_until(lambda: sum(audited.counts("reloaded")) == 10)
+    assert sum(audited.audit("reloaded", *limit)[1]["counts"].values()) == 10
     # What another cascade has counted stays.
     assert audited.audit("drifted", *limit)[1] == other
 

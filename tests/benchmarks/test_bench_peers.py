@@ -50,7 +50,9 @@ def three(tmp_path_factory: pytest.TempPathFactory) -> tuple[Built, list[str]]:
     members = {
         "m0": save_checkpoint(folder / "m0", labels=THREE, num_hidden_layers=1),
         "m1": save_checkpoint(folder / "m1", "roberta", labels=THREE[::-1], seed=1),
-        "m2": save_checkpoint(folder / "m2", labels=(THREE[1], THREE[0], THREE[2]), seed=2),
+        "m2": save_checkpoint(
+            folder / "m2", labels=(THREE[1], THREE[0], THREE[2]), seed=2, num_hidden_layers=3
+        ),
     }
     config = write_config(folder, members, name="three", rate=0.4)
     return build(config, folder / "repository"), [str(path) for path in members.values()]

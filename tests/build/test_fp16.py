@@ -13,11 +13,10 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto
 
-from cascadebert_build.checkpoints.checkpoint import checkpoint_from_source
 from cascadebert_build.errors import UsageError
 from cascadebert_build.graphs.fp16 import TENSORRT_OPSET, fp16_graph, scale_queries, tensorrt_graph
 from tests.support.checkpoints import FAMILIES, save_checkpoint
-from tests.support.exports import exported_onnx
+from tests.support.exports import export_graph
 
 
 @pytest.fixture(scope="module", params=list(FAMILIES))
@@ -25,8 +24,7 @@ def exported(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[str, Path]]:
     folder = tmp_path_factory.mktemp(request.param)
-    checkpoint = checkpoint_from_source(str(save_checkpoint(folder / "c", request.param)))
-    exported_onnx(checkpoint, folder / "model.onnx")
+    export_graph(save_checkpoint(folder / "c", request.param), folder / "model.onnx")
     yield request.param, folder / "model.onnx"
 
 
@@ -82,8 +80,7 @@ def test_the_fp16_graph_keeps_layer_norm_and_its_borders(
 
 def test_more_operators_can_be_kept(tmp_path: Path) -> None:
     pytest.importorskip("modelopt")
-    checkpoint = checkpoint_from_source(str(save_checkpoint(tmp_path / "c")))
-    exported_onnx(checkpoint, tmp_path / "model.onnx")
+    export_graph(save_checkpoint(tmp_path / "c"), tmp_path / "model.onnx")
     tensorrt_graph(tmp_path / "model.onnx", tmp_path / "fp32.onnx")
     graph = fp16_graph(
         tmp_path / "fp32.onnx",
@@ -95,8 +92,7 @@ def test_more_operators_can_be_kept(tmp_path: Path) -> None:
 
 
 def test_scales_move_to_the_queries_and_weights_are_left_alone(tmp_path: Path) -> None:
-    checkpoint = checkpoint_from_source(str(save_checkpoint(tmp_path / "c")))
-    exported_onnx(checkpoint, tmp_path / "model.onnx")
+    export_graph(save_checkpoint(tmp_path / "c"), tmp_path / "model.onnx")
     model: Any = onnx.load(str(tmp_path / "model.onnx"))
     products = sum(node.op_type == "MatMul" for node in model.graph.node)
     assert scale_queries(model) == 2  # one a layer
@@ -107,8 +103,7 @@ def test_scales_move_to_the_queries_and_weights_are_left_alone(tmp_path: Path) -
 
 def test_an_operator_that_the_graph_does_not_have_is_refused(tmp_path: Path) -> None:
     """A typo would otherwise take the protection of the default away without a word."""
-    checkpoint = checkpoint_from_source(str(save_checkpoint(tmp_path / "c")))
-    exported_onnx(checkpoint, tmp_path / "model.onnx")
+    export_graph(save_checkpoint(tmp_path / "c"), tmp_path / "model.onnx")
     tensorrt_graph(tmp_path / "model.onnx", tmp_path / "fp32.onnx")
     with pytest.raises(UsageError, match=r"'LayerNorm', .* it has Add, .*LayerNormalization"):
         fp16_graph(tmp_path / "fp32.onnx", tmp_path / "fp16.onnx", [], ("LayerNorm",))

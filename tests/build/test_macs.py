@@ -94,12 +94,10 @@ def test_what_is_no_graph_is_an_error_with_a_remedy(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("family", ["bert", "distilbert", "deberta-v2"])
 def test_an_exported_checkpoint_costs_what_its_layers_say(tmp_path: Path, family: str) -> None:
-    from cascadebert_build.checkpoints.checkpoint import checkpoint_from_source
     from tests.support.checkpoints import save_checkpoint
-    from tests.support.exports import exported_onnx
+    from tests.support.exports import export_graph
 
-    folder = save_checkpoint(tmp_path / family, family)
-    exported_onnx(checkpoint_from_source(str(folder)), tmp_path / "model.onnx")
+    export_graph(save_checkpoint(tmp_path / family, family), tmp_path / "model.onnx")
     # Two layers: queries, keys, values and output of 32 x 32, and 32 x 48 up and down.
     assert macs_per_token(tmp_path / "model.onnx") == 2 * (4 * 32 * 32 + 2 * 32 * 48)
 

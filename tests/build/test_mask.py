@@ -12,16 +12,14 @@ import pytest
 import torch
 from onnx import TensorProto, helper
 
-from cascadebert_build.checkpoints.checkpoint import checkpoint_from_source
 from cascadebert_build.graphs.mask import MASKED_SCORE, plain_mask
 from tests.support.checkpoints import FAMILIES, save_checkpoint
-from tests.support.exports import exported_onnx
+from tests.support.exports import export_graph
 
 
 @pytest.mark.parametrize("family", list(FAMILIES))
 def test_exported_families_have_no_composed_mask(family: str, tmp_path: Path) -> None:
-    checkpoint = checkpoint_from_source(str(save_checkpoint(tmp_path / "c", family)))
-    exported_onnx(checkpoint, tmp_path / "m.onnx")
+    export_graph(save_checkpoint(tmp_path / "c", family), tmp_path / "m.onnx")
     graph = onnx.load(str(tmp_path / "m.onnx")).graph
     if family == "deberta-v2":  # it masks inside its own attention
         return

@@ -32,7 +32,7 @@ from cascadebert_core.batching import StageBatch
 from cascadebert_core.tokenization import Encoder
 from tests.support.checkpoints import TEXTS, save_checkpoint
 from tests.support.cpu import this_cpu
-from tests.support.exports import exported_onnx
+from tests.support.exports import export_graph
 
 BUCKETS = (8, 16, 32)
 
@@ -41,11 +41,10 @@ class Exported:
     """A tiny member as an ONNX file, and how texts become its batches."""
 
     def __init__(self, folder: Path, family: str, seed: int = 0) -> None:
-        checkpoint = checkpoint_from_source(
-            str(save_checkpoint(folder / family, family, seed=seed))
-        )
+        source = save_checkpoint(folder / family, family, seed=seed)
+        checkpoint = checkpoint_from_source(str(source))
         self.onnx = folder / f"{family}.onnx"
-        exported_onnx(checkpoint, self.onnx)
+        export_graph(source, self.onnx)
         tokenizer = folder / f"{family}.json"
         tokenizer.write_text(tokenizer_to_json(checkpoint.tokenizer), encoding="utf-8")
         self.stage = StageInput(Encoder(tokenizer, 32), tuple(checkpoint.inputs), BUCKETS)

@@ -1,7 +1,6 @@
 """ONNX exports that a test run makes once and all its tests and processes share.
 
-An export takes seconds, and most tests need one only to get to what they test. Tests of the export
-itself call the pipeline, and not this module.
+An export takes seconds, and most tests need one only to get to what they test.
 
 The exports live in a folder that a test run makes and removes (`tests/conftest.py`), so they cannot
 outlive a change of the code that made them. Within the run they are keyed by the contents of the
@@ -19,57 +18,51 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from cascadebert_build.checkpoints.checkpoint import Checkpoint, sha256_of_checkpoint
+from cascadebert_build.checkpoints.checkpoint import sha256_of_checkpoint
 from cascadebert_build.config.cascade_toml import config_from_file
-from cascadebert_build.graphs.export import onnx_from_checkpoint
 from cascadebert_build.pipeline.build import Steps
 from cascadebert_build.pipeline.workspace import workspace_of
+
+from .checkpoints import write_config
 
 FOLDER = "CASCADEBERT_TEST_EXPORTS"
 
 
 def export_members(steps: Steps) -> None:
-    """Export the members of a cascade, or copy the exports of equal checkpoints."""
+    """Put the exports of a cascade's members into its work folder, if they are not there."""
     workspace = steps.workspace
     for member in steps.config.members:
-        source = steps.config.checkpoint(member)
-        made = workspace.manifest_path(member).parent
-        with _entry(source) as entry:
-            kept = entry / "member"
-            if kept.is_dir() and not made.exists():
-                shutil.copytree(kept, made)
-                manifest = replace(workspace.manifest(member), checkpoint=member.checkpoint)
-                workspace.write_manifest(member, manifest)
-            elif not kept.is_dir():
-                steps.export(member)
-                files = (workspace.onnx, workspace.tokenizer, workspace.manifest_path)
-                kept.mkdir()
-                for path in (of(member) for of in files):
-                    shutil.copy2(path, kept)
+        folder = workspace.manifest_path(member).parent
+        if folder.exists():
+            continue
+        with _exported(steps.config.checkpoint(member)) as made:
+            shutil.copytree(made, folder)
+        manifest = replace(workspace.manifest(member), checkpoint=member.checkpoint)
+        workspace.write_manifest(member, manifest)
 
 
 def export_config(config_path: Path) -> None:
-    """Export the members of a cascade.toml into the work folder beside it."""
+    """Put the exports of a cascade.toml's members into the work folder beside it."""
     config = config_from_file(config_path)
     export_members(Steps(config, workspace_of(config, None)))
 
 
-def exported_onnx(checkpoint: Checkpoint, path: Path) -> None:
-    """Write what `onnx_from_checkpoint` writes."""
-    with _entry(checkpoint.source) as entry:
-        kept = entry / "model.onnx"
-        if not kept.is_file():
-            onnx_from_checkpoint(checkpoint, kept)
-        shutil.copy2(kept, path)
+def export_graph(checkpoint: Path, path: Path) -> None:
+    """Write the exported graph of a checkpoint to `path`."""
+    with _exported(str(checkpoint)) as made:
+        shutil.copy2(made / "model.onnx", path)
 
 
 @contextmanager
-def _entry(source: str) -> Generator[Path, None, None]:
-    """The folder of a checkpoint's exports; other processes wait until the block ends."""
-    folder = Path(os.environ[FOLDER])
+def _exported(source: str) -> Generator[Path, None, None]:
+    """Yield a member's folder as the export leaves it; other processes wait for the block's end."""
+    folder = Path(os.environ[FOLDER]) / sha256_of_checkpoint(source)
     folder.mkdir(parents=True, exist_ok=True)
-    name = sha256_of_checkpoint(source)
-    with FileLock(folder / f"{name}.lock"):
-        entry = folder / name
-        entry.mkdir(exist_ok=True)
-        yield entry
+    with FileLock(folder / "lock"):
+        config = config_from_file(write_config(folder, {"only": Path(source)}))
+        steps = Steps(config, workspace_of(config, None))
+        (member,) = config.members
+        manifest = steps.workspace.manifest_path(member)
+        if not manifest.is_file():
+            steps.export(member)
+        yield manifest.parent

@@ -79,7 +79,7 @@ def test_a_gemm_over_flattened_tokens_counts(tmp_path: Path) -> None:
 
 def test_no_weight_is_an_error_with_a_remedy(tmp_path: Path) -> None:
     path = save_graph(tmp_path, [helper.make_node("MatMul", ["x", "x"], ["y"])], {}, {})
-    with pytest.raises(UsageError, match=r"model\.onnx multiplies no token .*export --force"):
+    with pytest.raises(UsageError, match=r"model\.onnx has no MatMul or Gemm .*export --force"):
         macs_per_token(path)
 
 

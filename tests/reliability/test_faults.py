@@ -111,7 +111,7 @@ def truth(built: Built) -> Truth:
 def scene(
     built: Built, truth: Truth, folder: Path, *, degrade: bool = False
 ) -> Generator[Scene, None, None]:
-    """A copy of the cascade, served, whose last stage can be told to fail; it must stop cleanly."""
+    """A copy of the cascade, served, whose last stage can be told to fail."""
     repository = shutil.copytree(built.repository, folder / "repository")
     if degrade:
         policy = dataclasses.replace(built.policy, degrade=True)
@@ -119,13 +119,13 @@ def scene(
     stage = FaultyStage(repository, LARGE)
     with serving(repository) as server:
         yield Scene(server, stage, truth, [])
-    assert server.exit_code == 0
 
 
 @pytest.fixture(scope="module")
 def broken(built: Built, truth: Truth, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     with scene(built, truth, tmp_path_factory.mktemp("plain")) as plain:
         yield plain
+    assert plain.server.exit_code == 0
 
 
 @pytest.fixture(scope="module")
@@ -134,6 +134,7 @@ def degrading(
 ) -> Iterator[Scene]:
     with scene(built, truth, tmp_path_factory.mktemp("degrading"), degrade=True) as degrading:
         yield degrading
+    assert degrading.server.exit_code == 0
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cascadebert_core.guarantee import (
-    ACCURACY_DROP,
+    BUDGETS,
     COST,
     DEFAULT_CONFIDENCE,
     DEFERRAL_RATE,
@@ -18,7 +18,7 @@ from cascadebert_core.guarantee import (
 
 from ..errors import UsageError
 
-KINDS = (DISAGREEMENT, ACCURACY_DROP, DEFERRAL_RATE, SPEEDUP, COST)
+KINDS = (*GUARANTEES, *BUDGETS)
 # For guarantees: no realistic number of rows could show a smaller one.
 _LEAST_LIMIT = 1e-6
 

@@ -14,32 +14,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from . import metric_names as names
 from .contract import DEGRADED_BY
 from .errors import Cancelled, DeadlineExceeded, InvalidArgument, Unavailable
 from .histogram import Histogram
 from .job import Job
-from .metric_names import (
-    AGREED,
-    ANSWERED,
-    AUDIT_DROPPED,
-    AUDIT_ERRORS,
-    AUDITED,
-    CONFIDENCE,
-    CONFIDENCE_BOUNDS,
-    DEFERRED,
-    DEGRADED,
-    DISAGREED,
-    ERROR,
-    ERROR_KINDS,
-    ERRORS,
-    EXITED,
-    IN_FLIGHT,
-    LATENCY,
-    LATENCY_BOUNDS,
-    REQUESTS,
-    ROWS,
-    TRUNCATED,
-)
 from .policy import Policy
 
 
@@ -72,9 +51,10 @@ def kind_of_error(error: Exception) -> str:
     return "unavailable" if isinstance(error, Unavailable) else "internal"
 
 
-_REQUESTS = {outcome: series(REQUESTS, outcome=outcome) for outcome in (ANSWERED, ERROR)}
-_ROWS = {outcome: series(ROWS, outcome=outcome) for outcome in (ANSWERED, ERROR)}
-_ERRORS = {kind: series(ERRORS, kind=kind) for kind in ERROR_KINDS}
+_OUTCOMES = (names.ANSWERED, names.ERROR)
+_REQUESTS = {outcome: series(names.REQUESTS, outcome=outcome) for outcome in _OUTCOMES}
+_ROWS = {outcome: series(names.ROWS, outcome=outcome) for outcome in _OUTCOMES}
+_ERRORS = {kind: series(names.ERRORS, kind=kind) for kind in names.ERROR_KINDS}
 
 
 class Metrics:
@@ -85,10 +65,10 @@ class Metrics:
         self._counts: defaultdict[Series, float] = defaultdict(float)
         self._rows_in_flight = 0
         stages = range(len(policy.stages))
-        self._exited = [series(EXITED, stage=stage) for stage in stages]
-        self._deferred = [series(DEFERRED, stage=stage) for stage in stages]
-        self._confidence = [Histogram(CONFIDENCE_BOUNDS) for _ in stages]
-        self._latency = [Histogram(LATENCY_BOUNDS) for _ in stages]
+        self._exited = [series(names.EXITED, stage=stage) for stage in stages]
+        self._deferred = [series(names.DEFERRED, stage=stage) for stage in stages]
+        self._confidence = [Histogram(names.CONFIDENCE_BOUNDS) for _ in stages]
+        self._latency = [Histogram(names.LATENCY_BOUNDS) for _ in stages]
         for line in (*self._exited, *self._deferred, *_lines_from_the_start(policy)):
             self._counts[line] = 0  # shown before its first event
 
@@ -96,10 +76,11 @@ class Metrics:
         """Return what was counted since the last fetch, and the gauges' current values."""
         with self._lock:
             counts, self._counts = self._counts, defaultdict(float)
-            for family, histograms in ((CONFIDENCE, self._confidence), (LATENCY, self._latency)):
-                for stage, histogram in enumerate(histograms):
-                    counts.update(_lines_of_histogram(family, stage, histogram))
-            return {**counts, series(IN_FLIGHT): self._rows_in_flight}
+            for stage, histogram in enumerate(self._confidence):
+                counts.update(_lines_of_histogram(names.CONFIDENCE, stage, histogram))
+            for stage, histogram in enumerate(self._latency):
+                counts.update(_lines_of_histogram(names.LATENCY, stage, histogram))
+            return {**counts, series(names.IN_FLIGHT): self._rows_in_flight}
 
     def began(self, job: Job) -> None:
         """See `observer.Observer`."""
@@ -109,7 +90,7 @@ class Metrics:
     def ended(self, job: Job) -> None:
         """See `observer.Observer`."""
         rows = len(job.texts)
-        outcome = ANSWERED if job.error is None else ERROR
+        outcome = names.ANSWERED if job.error is None else names.ERROR
         with self._lock:
             self._rows_in_flight -= rows
             self._counts[_REQUESTS[outcome]] += 1
@@ -135,28 +116,29 @@ class Metrics:
     def degraded(self, reason: str, rows: int) -> None:
         """See `observer.Observer`."""
         with self._lock:
-            self._counts[series(DEGRADED, reason=reason)] += rows
+            self._counts[series(names.DEGRADED, reason=reason)] += rows
 
     def truncated(self, rows: int) -> None:
         """See `observer.Observer`."""
         with self._lock:
-            self._counts[series(TRUNCATED)] += rows
+            self._counts[series(names.TRUNCATED)] += rows
 
     def audited(self, operating_point: str, agreed: int, disagreed: int) -> None:
         """See `observer.Observer`."""
         with self._lock:
-            for result, rows in ((AGREED, agreed), (DISAGREED, disagreed)):
-                self._counts[_of_audit(AUDITED, operating_point, result=result)] += rows
+            for result, rows in ((names.AGREED, agreed), (names.DISAGREED, disagreed)):
+                line = series(names.AUDITED, operating_point=operating_point, result=result)
+                self._counts[line] += rows
 
     def audit_dropped(self, operating_point: str, rows: int) -> None:
         """See `observer.Observer`."""
         with self._lock:
-            self._counts[_of_audit(AUDIT_DROPPED, operating_point)] += rows
+            self._counts[series(names.AUDIT_DROPPED, operating_point=operating_point)] += rows
 
     def audit_failed(self, operating_point: str, rows: int) -> None:
         """See `observer.Observer`."""
         with self._lock:
-            self._counts[_of_audit(AUDIT_ERRORS, operating_point)] += rows
+            self._counts[series(names.AUDIT_ERRORS, operating_point=operating_point)] += rows
 
 
 def _lines_of_histogram(
@@ -169,17 +151,13 @@ def _lines_of_histogram(
     yield series(f"{family}_count", stage=stage), int(at_most[-1])
 
 
-def _of_audit(family: str, operating_point: str, **labels: object) -> Series:
-    return series(family, operating_point=operating_point, **labels)
-
-
 def _lines_from_the_start(policy: Policy) -> Iterator[Series]:
     yield from (*_REQUESTS.values(), *_ROWS.values(), *_ERRORS.values())
-    yield from (series(DEGRADED, reason=reason) for reason in DEGRADED_BY)
-    yield series(TRUNCATED)
+    yield from (series(names.DEGRADED, reason=reason) for reason in DEGRADED_BY)
+    yield series(names.TRUNCATED)
     if policy.audit_rate > 0:
         for point in policy.operating_points:
-            for result in (AGREED, DISAGREED):
-                yield _of_audit(AUDITED, point, result=result)
-            yield _of_audit(AUDIT_DROPPED, point)
-            yield _of_audit(AUDIT_ERRORS, point)
+            for result in (names.AGREED, names.DISAGREED):
+                yield series(names.AUDITED, operating_point=point, result=result)
+            yield series(names.AUDIT_DROPPED, operating_point=point)
+            yield series(names.AUDIT_ERRORS, operating_point=point)

@@ -442,9 +442,8 @@ class _Keys:
             raise PolicyError(f"{self.where}.{key} is {value!r}: give an integer >= {minimum}")
         return value
 
-    def number(self, key: str, *, null: bool = False) -> Any:
-        value = self.take(key)
-        return None if null and value is None else _number(value, f"{self.where}.{key}")
+    def number(self, key: str) -> float:
+        return _number(self.take(key), f"{self.where}.{key}")
 
     def strings(self, key: str) -> tuple[str, ...]:
         return self._list(key, str, "strings")

@@ -44,8 +44,8 @@ def supervise(tmp_path: Path) -> Iterator[Supervise]:
 
     yield start
     for each in started:
-        each.process.kill()
-        each.process.wait()
+        each.process.terminate()  # if a test failed, its server must end too
+        each.end()
 
 
 def tell(running: Supervised, path: str) -> None:

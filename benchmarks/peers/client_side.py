@@ -1,7 +1,7 @@
-"""A cascade in the client: ask the small member, and where it is not sure, the next one.
+"""A cascade in the client: ask the small member, and the large one if the small one is not sure.
 
 Both ways, several calls by the client or one call to the served cascade, run in the same closed
-loop over the project's own client, so that Python costs them the same.
+loop over the project's own client, so that Python costs both the same.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from cascadebert_client import AsyncCascadeClient, CascadeClientError, Classific
 from cascadebert_core.policy import Policy, Threshold
 from cascadebert_core.tokenization import Text
 
-from ..tools.window import Latency, latency_of, latency_or_none
+from ..tools.latency import Latency, latency_of, latency_or_none
 from .python_cascade import Answer
 
 _TIMEOUT_S = 60.0
 
-# Answers one text: the last answer it got, and how many calls it took.
+# Answers one text: the last answer it got, and the number of its calls.
 Ask = Callable[[Text], Awaitable[tuple[Answer, int]]]
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One member as a client asks for it alone.
+    """One member, as a client asks it alone.
 
     Attributes:
-        model: a cascade of this one member; or any cascade that has it, with `stage`.
-        stage: of `model`; None where it has only this one.
+        model: A cascade of this one member, or any cascade that has it as `stage`.
+        stage: The stage of `model`; None if this member is the only one.
     """
 
     model: str
@@ -43,18 +43,18 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class ClosedLoop:
-    """A loop of clients with one request of one row in flight each.
+    """A loop of clients, each with one request of one row in flight.
 
     Attributes:
-        concurrency: clients.
-        duration_s: time measured, without the ramp.
-        requests: answered in that time, whenever they were sent.
-        total: of the whole run.
-        calls: made for those answered in that time.
-        requests_per_s: of all clients.
-        all: latencies.
-        exited, deferred: latencies of requests that the first member answered, and of the others;
-            None where there were none.
+        concurrency: The clients.
+        duration_s: The time measured, without the ramp.
+        requests: The requests answered in that time, whenever they were sent.
+        total: The requests of the whole run.
+        calls: The calls for the requests answered in that time.
+        requests_per_s: The throughput of all clients.
+        all: The latencies of all requests.
+        exited: The latencies of requests that the first member answered; None if there are none.
+        deferred: The latencies of the other requests; None if there are none.
     """
 
     concurrency: int
@@ -69,7 +69,7 @@ class ClosedLoop:
 
     @property
     def deferred_share(self) -> float:
-        """Of the requests."""
+        """The share of the requests that were deferred."""
         return 0.0 if self.deferred is None else self.deferred.requests / self.requests
 
 
@@ -83,20 +83,20 @@ async def load_client_side(
     seconds: float,
     ramp_s: float = 0.0,
 ) -> ClosedLoop:
-    """The cascade in the client, at the policy's default operating point.
+    """Put a load on the cascade in the client, at the policy's default operating point.
 
     Args:
         url: host:port of the server's gRPC endpoint.
-        members: one for every stage, small to large.
-        policy: for thresholds and labels.
-        texts: sent in turn, round and round.
-        concurrency: tasks, each with one text at a time.
-        seconds: to measure, the ramp included.
-        ramp_s: answers within this time are left out.
+        members: One for every stage, small to large.
+        policy: The policy with thresholds and labels.
+        texts: Sent in turn, again and again.
+        concurrency: The tasks, each with one text at a time.
+        seconds: The time to measure, the ramp included.
+        ramp_s: Answers within this time are left out.
 
     Raises:
-        UsageError: not one member for every stage, or no texts.
-        CheckFailed: a call failed.
+        UsageError: There is not one member for every stage, or there are no texts.
+        CheckFailed: A call failed.
     """
     async with _asking_members(url, members, policy) as ask:
         return await _load(ask, texts, concurrency, seconds, ramp_s)
@@ -111,7 +111,7 @@ async def load_served(
     seconds: float,
     ramp_s: float = 0.0,
 ) -> ClosedLoop:
-    """The served cascade, one call a text; arguments and errors as of `load_client_side`."""
+    """Put a load on the served cascade, one call per text; see `load_client_side`."""
     async with _asking_cascade(url, cascade) as ask:
         return await _load(ask, texts, concurrency, seconds, ramp_s)
 
@@ -119,7 +119,7 @@ async def load_served(
 async def answers_client_side(
     url: str, members: Sequence[Member], policy: Policy, texts: Sequence[Text]
 ) -> list[Answer]:
-    """What the cascade in the client answers, text by text; errors as of `load_client_side`."""
+    """Return the answers of the cascade in the client. For errors see `load_client_side`."""
     async with _asking_members(url, members, policy) as ask:
         return [answer for answer, _ in [await ask(text) for text in texts]]
 
@@ -138,7 +138,7 @@ async def _asking_members(
                 text, stage=member.stage, timeout_s=_TIMEOUT_S
             )
             is_last = i == len(members) - 1
-            if is_last or is_sure(answer, policy.thresholds[i], policy.labels):
+            if is_last or exits(answer, policy.thresholds[i], policy.labels):
                 return Answer(answer.label, answer.confidence, i), i + 1
         raise AssertionError("the last member answers")
 
@@ -160,8 +160,8 @@ async def _asking_cascade(url: str, cascade: str) -> AsyncGenerator[Ask, None]:
         yield ask
 
 
-def is_sure(answer: Classification, threshold: Threshold, labels: Sequence[str]) -> bool:
-    """The gate, in the client: whether a member's answer stands."""
+def exits(answer: Classification, threshold: Threshold, labels: Sequence[str]) -> bool:
+    """Apply the gate in the client: whether a member's answer is final."""
     if isinstance(threshold, tuple):
         threshold = threshold[labels.index(answer.label)]
     return bool(np.float32(answer.confidence) > np.float32(threshold))
@@ -176,38 +176,30 @@ async def _load(
         raise UsageError(f"a ramp of {ramp_s} s: give less than the {seconds} s to measure")
     try:
         await ask(texts[0])  # connects
-        taken = await _loop(ask, texts, concurrency, seconds)
+        taken = np.array(await _loop(ask, texts, concurrency, seconds))
     except CascadeClientError as exc:
         raise CheckFailed(f"a call failed under load: {exc}") from exc
-    measured = [one for one in taken if ramp_s <= one.at_s <= seconds]
-    if not measured:
+    at_s, ms, stage, calls = taken[(ramp_s <= taken[:, 0]) & (taken[:, 0] <= seconds)].T
+    if not len(at_s):
         raise CheckFailed(f"no answer of {concurrency} clients in {seconds} s after the ramp")
     return ClosedLoop(
         concurrency=concurrency,
         duration_s=seconds - ramp_s,
-        requests=len(measured),
+        requests=len(at_s),
         total=len(taken),
-        calls=sum(one.calls for one in measured),
-        requests_per_s=len(measured) / (seconds - ramp_s),
-        all=latency_of(np.array([one.ms for one in measured])),
-        exited=latency_or_none(np.array([one.ms for one in measured if not one.deferred])),
-        deferred=latency_or_none(np.array([one.ms for one in measured if one.deferred])),
+        calls=int(calls.sum()),
+        requests_per_s=len(at_s) / (seconds - ramp_s),
+        all=latency_of(ms),
+        exited=latency_or_none(ms[stage == 0]),
+        deferred=latency_or_none(ms[stage > 0]),
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Taken:
-    """One answer: when it came, from the start of the loop on, and how long it took."""
-
-    at_s: float
-    ms: float
-    deferred: bool
-    calls: int
-
-
-async def _loop(ask: Ask, texts: Sequence[Text], concurrency: int, seconds: float) -> list[_Taken]:
-    """All answers to what the clients send within so many seconds."""
-    taken: list[_Taken] = []
+async def _loop(
+    ask: Ask, texts: Sequence[Text], concurrency: int, seconds: float
+) -> list[tuple[float, float, int, int]]:
+    """Return every answer: its time from the start, its latency in ms, exit stage and calls."""
+    taken: list[tuple[float, float, int, int]] = []
     at = 0
     began_s = time.perf_counter()
 
@@ -218,8 +210,7 @@ async def _loop(ask: Ask, texts: Sequence[Text], concurrency: int, seconds: floa
             at += 1
             answer, calls = await ask(text)
             now_s = time.perf_counter()
-            deferred = answer.exit_stage > 0
-            taken.append(_Taken(now_s - began_s, (now_s - sent_s) * 1000, deferred, calls))
+            taken.append((now_s - began_s, (now_s - sent_s) * 1000, answer.exit_stage, calls))
 
     await asyncio.gather(*(client() for _ in range(concurrency)))
     return taken

@@ -1,26 +1,22 @@
 """The bare-runtime limit: how fast the members are with no server, no gate and no waiting.
 
 The corpus is tokenised and its exits are found beforehand. The rows that reach a stage are grouped
-by the policy's buckets, and every bucket is timed in ONNX Runtime at several batch sizes, with the
-stages' own settings and one thread in as many processes as there are cores, all of them busy at
-the same time; nobody is pinned to a core. The best batch of each bucket is then timed anew, since
-the best of many figures flatters, with all processes busy and with one alone in turn.
+by the policy's buckets. Every bucket is timed in ONNX Runtime at several batch sizes, with the
+stage's own settings and one thread, in one process for each core. All processes run at the same
+time, and none is pinned to a core. The best batch size of each bucket is then timed again, because
+the best of many figures is too good: once with all processes busy and once with one alone.
 
-The limit in rows a second is `processes / sum over stages of (share of the rows that reach it x
-time of such a row on one of the busy cores)`, the mean over the lengths of those very rows. As a
-check that this sum is real, the processes then share the calls of whole passes over the corpus,
-padded beforehand, each in its best batches, and the rows a second that this gives stand beside it.
+The limit in rows per second is `processes / sum over stages of (share of the rows that reach it x
+time of such a row on one busy core)`, the mean over the lengths of those rows. To check this sum,
+the processes then share the calls of whole passes over the corpus, padded beforehand, each call at
+its best batch size. The measured rows per second are reported beside the limit.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
-import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from math import ceil
 from pathlib import Path
 
@@ -28,28 +24,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cascadebert_build.config.placement import cores
-from cascadebert_build.config.rows import rows_from_source
-from cascadebert_build.config.schema import DataConfig
-from cascadebert_build.errors import BuildError, UsageError
+from cascadebert_build.errors import UsageError
 from cascadebert_build.graphs.session import OnnxSession
 from cascadebert_build.repository.model_repository import ModelRepository
 from cascadebert_core.batching import StageBatch, bucket_of, pad_rows
 from cascadebert_core.policy import Policy
 from cascadebert_core.tokenization import EncodedRow, Encoder, Text
 
-from .parallel import Together, run_together
+from .parallel import Worker, run_in_parallel
 from .python_cascade import cascade_from_repository, encoders_of_cascade, onnx_path
 
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)
-# Of the calls that are tried first, unless they have one row; larger ones only where the largest
-# of these is the best, since a call of so many tokens takes seconds in a large member.
+# The tokens of calls that are tried first; a call of one row may have more. Larger calls are tried
+# only if the largest of these is the best, because they take seconds in a large member.
 MOST_TOKENS = 2048
-# Of any call.
+# The most tokens and rows of any call.
 _MOST_TOKENS_EVER, _MOST_CALL_ROWS = 16384, 512
-# What twice the rows must bring for twice as many again to be tried.
+# Doubling the rows must gain this much before they are doubled again.
 _GAIN = 1.01
 _THREADS = 1
-# Of the corpus, evenly spaced: the mix of lengths is known well enough from them.
+# This many rows of the corpus, evenly spaced, are enough to know the mix of lengths.
 _MOST_ROWS = 1000
 _CELL_S = 0.5
 _ROUNDS = 3
@@ -57,17 +51,32 @@ _PASSES_S = 10.0
 _TIMEOUT_S = 1800.0
 
 
-@dataclass(frozen=True, slots=True)
-class Cell:
-    """Rows that take the same time.
+@dataclass(slots=True)
+class Bucket:
+    """Rows of one bucket that reach a stage, and what was measured of them.
 
     Attributes:
-        stage: that they reach, 0-based.
-        length: in tokens, padded: a bucket.
+        stage: The stage, 0-based.
+        length: The padded length in tokens.
+        rows: The rows with that stage's tokens.
+        share: The share of all rows of the corpus.
+        tried: Rows per second of all processes together, by batch size.
+        row_ms: The time of a row on one core at the best batch size, while the others are busy.
+        alone_ms: The same while the others are idle.
     """
 
     stage: int
     length: int
+    rows: Sequence[EncodedRow]
+    share: float
+    tried: dict[int, float] = field(default_factory=dict[int, float])
+    row_ms: float = 0.0
+    alone_ms: float = 0.0
+
+    @property
+    def best_batch(self) -> int:
+        """The best of the batch sizes that were tried."""
+        return max(self.tried, key=self.tried.__getitem__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,21 +88,8 @@ class Call:
 
     @property
     def rows(self) -> int:
-        """How many."""
+        """The number of rows."""
         return self.batch.shape[0]
-
-
-@dataclass(frozen=True, slots=True)
-class Pace:
-    """How long a row takes in a call.
-
-    Attributes:
-        row_ms: of one core, while the others are busy with the same.
-        alone_ms: of one core, while the others are idle.
-    """
-
-    row_ms: float
-    alone_ms: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,12 +97,12 @@ class BucketLimit:
     """The rows of one bucket that reach a stage.
 
     Attributes:
-        length: in tokens.
-        share: of all rows of the corpus.
-        tried: rows a second of all processes together, by batch size.
-        best_batch: of the sizes.
-        row_ms: time of one core for a row at the best batch while the others are busy too.
-        row_alone_ms: the same with one process at work.
+        length: The length in tokens.
+        share: The share of all rows of the corpus.
+        tried: Rows per second of all processes together, by batch size.
+        best_batch: The best batch size.
+        row_ms: The time of a row on one core at the best batch size, while the others are busy.
+        row_alone_ms: The same while the others are idle.
     """
 
     length: int
@@ -122,10 +118,11 @@ class StageLimit:
     """One stage.
 
     Attributes:
-        model: its name.
-        share: of all rows, that reach it.
-        row_ms, row_alone_ms: mean over the rows that reach it, see `BucketLimit`.
-        buckets: ascending.
+        model: The name of its model.
+        share: The share of all rows that reach it.
+        row_ms: The mean over the rows that reach it, see `BucketLimit`.
+        row_alone_ms: The mean over the rows that reach it, see `BucketLimit`.
+        buckets: The buckets, ascending.
     """
 
     model: str
@@ -140,18 +137,18 @@ class Limit:
     """The limit of a cascade on this machine.
 
     Attributes:
-        cascade: its name.
-        policy: its id.
-        rows: of the corpus that were used.
-        processes: one for each core.
-        threads: of ONNX Runtime in each.
-        stages: small to large.
-        rows_per_s: the limit.
-        alone_rows_per_s: the same sum for one process that has the machine to itself.
-        scaling: the first over the second.
-        measured_rows_per_s: of the passes over the corpus.
-        measured_s: how long they took.
-        passes: over the corpus.
+        cascade: The name of the cascade.
+        policy: The id of its policy.
+        rows: The rows of the corpus that were used.
+        processes: The processes, one for each core.
+        threads: The threads of ONNX Runtime in each.
+        stages: The stages, small to large.
+        rows_per_s: The limit.
+        alone_rows_per_s: The same sum for one process that has the machine to itself.
+        scaling: The first over the second.
+        measured_rows_per_s: The throughput of the passes over the corpus.
+        measured_s: The time of these passes.
+        passes: The number of passes.
     """
 
     cascade: str
@@ -167,49 +164,6 @@ class Limit:
     measured_s: float
     passes: int
 
-    def __str__(self) -> str:
-        width = max(len(stage.model) for stage in self.stages) + 2
-        lines = [
-            f"{'':{width}}{'reached by':>11}{'ms a row':>10}{'alone':>8}   "
-            "best batches (tokens: rows)"
-        ]
-        for stage in self.stages:
-            best = ", ".join(f"{b.length}: {b.best_batch}" for b in stage.buckets)
-            lines.append(
-                f"{stage.model:{width}}{stage.share:>11.1%}{stage.row_ms:>10.2f}"
-                f"{stage.row_alone_ms:>8.2f}   {best}"
-            )
-        lines += [
-            "",
-            f"limit of {self.processes} processes: {self.rows_per_s:.1f} rows/s, "
-            f"{self.scaling:.2f} times one alone ({self.alone_rows_per_s:.1f} rows/s)",
-            f"measured: {self.measured_rows_per_s:.1f} rows/s in {self.passes} passes over "
-            f"{self.rows} rows, {self.measured_s:.1f} s",
-        ]
-        return "\n".join(lines)
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Print the limit; 0 done, 1 a check failed, 2 wrong use or bad input."""
-    args = _parser().parse_args(argv)
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # as the served cascade does
-    try:
-        rows = rows_from_source(
-            DataConfig(path=args.data, text=args.text, text_pair=args.text_pair, label=None)
-        )
-        limit = measure_limit(
-            args.model_repository,
-            args.cascade,
-            rows.texts,
-            seconds=args.seconds,
-            cell_s=args.cell_seconds,
-        )
-    except BuildError as exc:
-        sys.stderr.write(f"benchmarks.peers.limit: {exc}\n")
-        return exc.exit_code
-    print(json.dumps(asdict(limit)) if args.json else limit)
-    return 0
-
 
 def measure_limit(
     repository: Path,
@@ -224,17 +178,17 @@ def measure_limit(
     """Measure the limit of a published cascade at its default operating point.
 
     Args:
-        repository: a model repository whose stages are ONNX files.
-        cascade: its name there.
-        texts: the corpus.
-        seconds: for the passes over the corpus; at least one is made.
-        cell_s: to time one bucket at one batch size; at least one call is made.
-        batch_sizes: to try.
-        most_rows: of the corpus, evenly spaced.
+        repository: A model repository whose stages are ONNX files.
+        cascade: The name of the cascade.
+        texts: The corpus.
+        seconds: The time for the passes over the corpus. At least one is made.
+        cell_s: The time for one bucket at one batch size. At least one call is made.
+        batch_sizes: The batch sizes to try.
+        most_rows: At most this many rows of the corpus are used, evenly spaced.
 
     Raises:
-        UsageError: there is no such cascade, no text, or pairs where the task has none.
-        CheckFailed: a member cannot be loaded, or a process failed.
+        UsageError: There is no such cascade, no text, or the texts are pairs and the task has none.
+        CheckFailed: A member cannot be loaded, or a process failed.
     """
     policy = ModelRepository.read(repository).cascade(cascade).policy()
     if not texts or (policy.pair is not None and policy.pair != isinstance(texts[0], tuple)):
@@ -244,36 +198,18 @@ def measure_limit(
     chosen: list[Text] = [texts[i * len(texts) // n_rows] for i in range(n_rows)]
     exits = cascade_from_repository(repository, cascade).exit_stages(chosen)
     encoders = encoders_of_cascade(repository, cascade)
-    cells = cells_of_rows(policy, encoders, chosen, exits)
-    calls = _Calls(policy, [encoder.pad_id for encoder in encoders], cells)
+    buckets = buckets_of_rows(policy, encoders, chosen, exits)
+    calls = _Calls(policy, [encoder.pad_id for encoder in encoders])
     paths = [onnx_path(repository, policy, i) for i in range(len(policy.stages))]
-
-    trials = [(cell, size) for cell in cells for size in sizes_of_length(cell.length, batch_sizes)]
-    rates = _tried(paths, [calls.of_size(*trial) for trial in trials], cell_s)
-    tried = {
-        cell: {size: rate for (of, size), rate in zip(trials, rates, strict=True) if of == cell}
-        for cell in cells
-    }
-    while larger := [
-        (cell, size) for cell, of in tried.items() if (size := next_size(cell.length, of))
-    ]:
-        rates = _tried(paths, [calls.of_size(*trial) for trial in larger], cell_s)
-        for (cell, size), rate in zip(larger, rates, strict=True):
-            tried[cell][size] = rate
-    best = {cell: max(by_size, key=by_size.__getitem__) for cell, by_size in tried.items()}
-    paces = _paces(paths, [calls.of_size(*trial) for trial in best.items()], cell_s)
-    stages = stage_limits(
-        policy,
-        {cell: len(rows) / len(chosen) for cell, rows in cells.items()},
-        tried,
-        dict(zip(cells, paces, strict=True)),
-    )
+    _try_sizes(buckets, calls, paths, cell_s, batch_sizes)
+    _time_rows(buckets, calls, paths, cell_s)
+    stages = stage_limits(policy, buckets)
     limit = rows_per_s(stages, cores())
     alone = 1000 / sum(stage.share * stage.row_alone_ms for stage in stages)
     passes = max(1, round(seconds * limit / len(chosen)))
-    # The dearest calls first, so that no process is left with one when the others have ended.
-    row_ms = {cell: pace.row_ms for cell, pace in zip(cells, paces, strict=True)}
-    corpus = sorted(calls.of_corpus(best), key=lambda c: c[1].rows * row_ms[c[0]], reverse=True)
+    # The most expensive calls come first, so that none is left over at the end.
+    corpus = [(call.rows * of.row_ms, call) for of in buckets for call in calls.of_all_rows(of)]
+    corpus.sort(key=lambda cost_and_call: cost_and_call[0], reverse=True)
     measured_s = _passes_s(paths, [call for _, call in corpus], passes)
     return Limit(
         cascade=cascade,
@@ -291,45 +227,40 @@ def measure_limit(
     )
 
 
-def cells_of_rows(
-    policy: Policy,
-    encoders: Sequence[Encoder],
-    texts: Sequence[Text],
-    exits: NDArray[np.int32],
-) -> dict[Cell, list[EncodedRow]]:
-    """The rows that reach every stage, by bucket, with that stage's tokens.
+def buckets_of_rows(
+    policy: Policy, encoders: Sequence[Encoder], texts: Sequence[Text], exits: NDArray[np.int32]
+) -> list[Bucket]:
+    """Return the rows that reach every stage, by bucket.
 
     Args:
-        policy: for the buckets.
-        encoders: of the stages.
-        texts: n of them.
-        exits: the stage that answers each, shape (n,).
+        policy: The policy with the buckets.
+        encoders: The encoder of every stage.
+        texts: The n rows.
+        exits: The stage that answers each row, shape (n,).
     """
-    cells: dict[Cell, list[EncodedRow]] = {}
+    found: list[Bucket] = []
     for index, stage in enumerate(policy.stages):
-        reaching = [
-            text for text, exit_stage in zip(texts, exits, strict=True) if exit_stage >= index
-        ]
+        reaching = [text for text, at in zip(texts, exits, strict=True) if at >= index]
         encoded = encoders[index].encode(reaching)
         for length in stage.buckets:
             rows = [row for row in encoded if bucket_of(len(row), stage.buckets) == length]
             if rows:
-                cells[Cell(index, length)] = rows
-    return cells
+                found.append(Bucket(index, length, rows, len(rows) / len(texts)))
+    return found
 
 
 def sizes_of_length(length: int, sizes: Sequence[int]) -> list[int]:
-    """The batch sizes to try with rows of so many tokens: the smallest, and those that fit."""
+    """Return the batch sizes to try with rows of this length: the smallest, and those that fit."""
     smallest, *others = sorted(sizes)
     return [smallest, *(size for size in others if size * length <= MOST_TOKENS)]
 
 
 def next_size(length: int, tried: Mapping[int, float]) -> int | None:
-    """A larger batch to try where the largest one was clearly the best; None: none.
+    """Return a larger batch size to try if the largest one was clearly the best, else None.
 
     Args:
-        length: of the rows, in tokens.
-        tried: rows a second, by batch size.
+        length: The length of the rows in tokens.
+        tried: Rows per second, by batch size.
     """
     largest = max(tried)
     others = [rate for size, rate in tried.items() if size != largest]
@@ -339,124 +270,112 @@ def next_size(length: int, tried: Mapping[int, float]) -> int | None:
     return size if all(tried[largest] > _GAIN * rate for rate in others) else None
 
 
-def stage_limits(
-    policy: Policy,
-    shares: Mapping[Cell, float],
-    tried: Mapping[Cell, Mapping[int, float]],
-    paces: Mapping[Cell, Pace],
-) -> tuple[StageLimit, ...]:
-    """The time of a row at every stage that rows reach.
-
-    Args:
-        policy: the cascade's.
-        shares: of the corpus, in every cell.
-        tried: rows a second of all processes together, by batch size.
-        paces: at the best of these sizes.
-    """
+def stage_limits(policy: Policy, buckets: Sequence[Bucket]) -> tuple[StageLimit, ...]:
+    """Return the time of a row at every stage that rows reach."""
     stages: list[StageLimit] = []
     for index, stage in enumerate(policy.stages):
-        own = [cell for cell in shares if cell.stage == index]
-        share = sum(shares[cell] for cell in own)
-        if not own:
-            continue
-        stages.append(
-            StageLimit(
-                model=stage.model,
-                share=share,
-                row_ms=sum(shares[cell] * paces[cell].row_ms for cell in own) / share,
-                row_alone_ms=sum(shares[cell] * paces[cell].alone_ms for cell in own) / share,
-                buckets=tuple(
-                    BucketLimit(
-                        length=cell.length,
-                        share=shares[cell],
-                        tried=dict(tried[cell]),
-                        best_batch=max(tried[cell], key=tried[cell].__getitem__),
-                        row_ms=paces[cell].row_ms,
-                        row_alone_ms=paces[cell].alone_ms,
-                    )
-                    for cell in own
-                ),
+        own = [of for of in buckets if of.stage == index]
+        share = sum(of.share for of in own)
+        if own:
+            stages.append(
+                StageLimit(
+                    model=stage.model,
+                    share=share,
+                    row_ms=sum(of.share * of.row_ms for of in own) / share,
+                    row_alone_ms=sum(of.share * of.alone_ms for of in own) / share,
+                    buckets=tuple(
+                        BucketLimit(
+                            of.length, of.share, of.tried, of.best_batch, of.row_ms, of.alone_ms
+                        )
+                        for of in own
+                    ),
+                )
             )
-        )
     return tuple(stages)
 
 
 def rows_per_s(stages: Sequence[StageLimit], processes: int) -> float:
-    """The limit: each row costs every stage's time, times the share of the rows that reach it."""
+    """Return the limit: a row costs every stage's time, times the share of rows that reach it."""
     return 1000 * processes / sum(stage.share * stage.row_ms for stage in stages)
 
 
 @dataclass(frozen=True, slots=True)
 class _Calls:
-    """Makes calls of the rows of cells."""
+    """Makes calls of the rows of buckets."""
 
     policy: Policy
     pad_ids: Sequence[int]
-    cells: Mapping[Cell, Sequence[EncodedRow]]
 
-    def of_size(self, cell: Cell, size: int) -> Call:
-        """A call of so many rows, taken in turn where the cell has fewer."""
-        rows = self.cells[cell]
-        return self._call(cell, [rows[i % len(rows)] for i in range(size)])
+    def of_size(self, of: Bucket, size: int) -> Call:
+        """Return a call of this many rows, which are repeated if the bucket has fewer."""
+        return self._call(of, [of.rows[i % len(of.rows)] for i in range(size)])
 
-    def of_corpus(self, best: Mapping[Cell, int]) -> list[tuple[Cell, Call]]:
-        """Calls of all rows of all cells, in equal parts of at most the best batch."""
-        return [
-            (cell, self._call(cell, [rows[i] for i in part]))
-            for cell, rows in self.cells.items()
-            for part in np.array_split(np.arange(len(rows)), ceil(len(rows) / best[cell]))
-        ]
+    def of_all_rows(self, of: Bucket) -> list[Call]:
+        """Return calls of all rows, in equal parts up to the best batch size."""
+        n = len(of.rows)
+        parts = np.array_split(np.arange(n), ceil(n / of.best_batch))
+        return [self._call(of, [of.rows[i] for i in part]) for part in parts]
 
-    def _call(self, cell: Cell, rows: Sequence[EncodedRow]) -> Call:
-        inputs = self.policy.stages[cell.stage].inputs
-        # One bucket is given, so that rows are padded to the cell's.
-        return Call(cell.stage, pad_rows(rows, inputs, (cell.length,), self.pad_ids[cell.stage]))
+    def _call(self, of: Bucket, rows: Sequence[EncodedRow]) -> Call:
+        inputs = self.policy.stages[of.stage].inputs
+        # With its length as the only bucket, rows are padded to it.
+        return Call(of.stage, pad_rows(rows, inputs, (of.length,), self.pad_ids[of.stage]))
 
 
-def _tried(paths: Sequence[Path], calls: Sequence[Call], cell_s: float) -> list[float]:
-    """Rows a second of every call, of all cores that repeat it at the same time."""
-    runs = run_together(cores(), _TIMEOUT_S, _try_calls, list(paths), list(calls), cell_s)
-    return [float(sum(rates)) for rates in zip(*runs, strict=True)]
+def _try_sizes(
+    buckets: Sequence[Bucket],
+    calls: _Calls,
+    paths: Sequence[Path],
+    cell_s: float,
+    batch_sizes: Sequence[int],
+) -> None:
+    """Fill `tried` of every bucket, with all cores repeating the same call at the same time."""
+    trials = [(of, size) for of in buckets for size in sizes_of_length(of.length, batch_sizes)]
+    while trials:
+        made = [calls.of_size(*trial) for trial in trials]
+        runs = run_in_parallel(cores(), _TIMEOUT_S, _try_calls, list(paths), made, cell_s)
+        for (of, size), rates in zip(trials, zip(*runs, strict=True), strict=True):
+            of.tried[size] = float(sum(rates))
+        larger = [(of, next_size(of.length, of.tried)) for of in buckets]
+        trials = [(of, size) for of, size in larger if size is not None]
 
 
-def _try_calls(
-    together: Together, paths: list[Path], calls: list[Call], cell_s: float
-) -> list[float]:
+def _try_calls(worker: Worker, paths: list[Path], calls: list[Call], cell_s: float) -> list[float]:
     runner = _Runner(paths)
     rates: list[float] = []
     for call in calls:
         runner.run(call)  # the first call of a shape plans its memory
-        together.wait()
+        worker.wait()
         rates.append(runner.rate(call, cell_s))
     return rates
 
 
-def _paces(paths: Sequence[Path], calls: Sequence[Call], cell_s: float) -> list[Pace]:
-    """The pace of every call, medians over some rounds of all of them."""
-    runs = run_together(cores(), _TIMEOUT_S, _time_calls, list(paths), list(calls), cell_s)
-    # (processes, calls, rounds, busy or alone); only one process was ever alone
-    rates = np.array(runs)
-    busy, alone = np.median(rates.sum(axis=0), axis=1).T
-    return [
-        Pace(float(1000 * cores() / of_all), float(1000 / of_one))
-        for of_all, of_one in zip(busy, alone, strict=True)
-    ]
+def _time_rows(
+    buckets: Sequence[Bucket], calls: _Calls, paths: Sequence[Path], cell_s: float
+) -> None:
+    """Fill the times of a row in every bucket, medians over some rounds of all buckets."""
+    made = [calls.of_size(of, of.best_batch) for of in buckets]
+    runs = run_in_parallel(cores(), _TIMEOUT_S, _time_calls, list(paths), made, cell_s)
+    # (processes, calls, rounds, busy or alone). Only the first process was alone.
+    rates = np.median(np.array(runs).sum(axis=0), axis=1)
+    for of, (busy, alone) in zip(buckets, rates, strict=True):
+        of.row_ms, of.alone_ms = float(1000 * cores() / busy), float(1000 / alone)
 
 
 def _time_calls(
-    together: Together, paths: list[Path], calls: list[Call], cell_s: float
+    worker: Worker, paths: list[Path], calls: list[Call], cell_s: float
 ) -> list[list[tuple[float, float]]]:
-    """Rows a second of this process: of every call, in every round, busy and alone."""
+    """Return this process's rows per second in every call and round, busy and alone."""
     runner = _Runner(paths)
     rates: list[list[tuple[float, float]]] = [[] for _ in calls]
     for _ in range(_ROUNDS):
         for call, of_call in zip(calls, rates, strict=True):
             runner.run(call)
-            together.wait()
+            worker.wait()
             busy = runner.rate(call, cell_s)
-            together.wait()
-            of_call.append((busy, runner.rate(call, cell_s) if together.index == 0 else 0.0))
-            together.wait()
+            worker.wait()
+            of_call.append((busy, runner.rate(call, cell_s) if worker.index == 0 else 0.0))
+            worker.wait()
     return rates
 
 
@@ -470,7 +389,7 @@ class _Runner:
         self._sessions[call.stage].logits(call.batch)
 
     def rate(self, call: Call, at_least_s: float) -> float:
-        """Rows a second of the call, repeated for so long."""
+        """Return the rows per second of the call, repeated for some time."""
         began_s = time.perf_counter()
         rows = 0
         while not rows or time.perf_counter() - began_s < at_least_s:
@@ -480,14 +399,14 @@ class _Runner:
 
 
 def _passes_s(paths: Sequence[Path], calls: Sequence[Call], passes: int) -> float:
-    """How long all cores take for so many passes over the corpus."""
-    runs = run_together(cores(), _TIMEOUT_S, _run_passes, list(paths), list(calls), passes)
-    # The clock is the machine's, so times of different processes compare.
+    """Return the seconds that all cores take for some passes over the corpus."""
+    runs = run_in_parallel(cores(), _TIMEOUT_S, _run_passes, list(paths), list(calls), passes)
+    # The clock is the machine's, so times of different processes can be compared.
     return max(end for _, end in runs) - min(start for start, _ in runs)
 
 
 def _run_passes(
-    together: Together, paths: list[Path], calls: list[Call], passes: int
+    worker: Worker, paths: list[Path], calls: list[Call], passes: int
 ) -> tuple[float, float]:
     runner = _Runner(paths)
     largest: dict[int, Call] = {}
@@ -495,35 +414,8 @@ def _run_passes(
         largest[call.stage] = call
     for call in largest.values():
         runner.run(call)
-    together.wait()
+    worker.wait()
     began_s = time.monotonic()
-    while (number := together.next()) < passes * len(calls):
+    while (number := worker.next()) < passes * len(calls):
         runner.run(calls[number % len(calls)])
     return began_s, time.monotonic()
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.peers.limit",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--model-repository", type=Path, required=True, metavar="DIR")
-    parser.add_argument("--cascade", required=True, metavar="NAME")
-    parser.add_argument("--data", required=True, metavar="FILE", help="a tsv, csv or jsonl")
-    parser.add_argument("--text", required=True, metavar="COLUMN")
-    parser.add_argument("--text-pair", metavar="COLUMN")
-    parser.add_argument(
-        "--seconds", type=float, default=_PASSES_S, metavar="S",
-        help="for the passes over the corpus (default: %(default)s)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--cell-seconds", type=float, default=_CELL_S, metavar="S",
-        help="for one bucket at one batch size (default: %(default)s)",
-    )  # fmt: skip
-    parser.add_argument("--json", action="store_true", help="the figures as JSON")
-    return parser
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,9 +1,9 @@
 """The cascade behind mosec: HTTP in Rust, its own batching, every worker with the whole cascade.
 
-A pipeline of a worker for each stage, which exited rows pass untouched, was tried on two cores,
-which others used too: in two pairs of runs it had 0.85 and 0.84 times the throughput at concurrency
-8, and 0.52 and 1.02 times at 32. Every row takes two hops there, and one of the two workers idles
-where the stages' shares of the cost differ.
+A pipeline with a worker for each stage, which exited rows pass unchanged, was tried on two busy
+cores. In two pairs of runs it had 0.85 and 0.84 times the throughput at concurrency 8, and 0.52 and
+1.02 times at 32. Every row takes two hops there, and one of the two workers is idle if the stages'
+shares of the cost differ.
 """
 
 from __future__ import annotations
@@ -12,29 +12,20 @@ import json
 import os
 import sys
 
-os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # as the served cascade does
-
-from collections.abc import Sequence
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # as in the served cascade
 
 from cascadebert_build.extras import needs_extra
 from cascadebert_core.tokenization import Text
 
-from .payloads import (
-    PATH,
-    READY,
-    REQUEST_TIMEOUT_S,
-    BadPayload,
-    payload_of_answers,
-    texts_of_payload,
-)
+from .payloads import PATH, READY, REQUEST_TIMEOUT_S, Rows, payload_of_answers
 from .python_cascade import Answer, cascade_from_repository
-from .settings import MOSEC, arguments_from_argv
+from .settings import PeerArguments
 
 with needs_extra("bench"):
     import mosec
     from mosec.errors import ValidationError
 
-# mosec makes its workers without arguments, in new processes.
+# mosec creates its workers in new processes, without arguments.
 _VARIABLE = "CASCADEBERT_PEER"
 
 
@@ -44,17 +35,18 @@ class CascadeWorker(mosec.Worker):
     def __init__(self) -> None:
         """Load the cascade."""
         super().__init__()
-        of = arguments_from_argv(MOSEC, None, json.loads(os.environ[_VARIABLE]))
+        of = PeerArguments.from_json(os.environ[_VARIABLE])
         self._cascade = cascade_from_repository(
             of.repository, of.cascade, threads=of.settings.threads
         )
         sys.stderr.write(f"{READY}\n")
 
     def deserialize(self, data: bytes) -> list[Text]:
-        """The rows of one request; mosec fails a whole batch for one that is wrong."""
+        """Return the rows of one request. mosec fails a whole batch if one request is wrong."""
         try:
-            return texts_of_payload(super().deserialize(data), self._cascade.policy.pair)
-        except BadPayload as exc:
+            rows = Rows.model_validate(super().deserialize(data))
+            return rows.texts(self._cascade.policy.pair)
+        except ValueError as exc:
             raise ValidationError(str(exc)) from exc
 
     def forward(self, data: list[list[Text]]) -> list[list[Answer]]:
@@ -63,16 +55,16 @@ class CascadeWorker(mosec.Worker):
         return [[next(answers) for _ in rows] for rows in data]
 
     def serialize(self, data: list[Answer]) -> bytes:
-        """The JSON of one response."""
+        """Return the JSON of one response."""
         return json.dumps(payload_of_answers(data)).encode()
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main() -> None:
     """Serve on 127.0.0.1 until SIGTERM or SIGINT."""
-    arguments = arguments_from_argv(MOSEC, __doc__, argv)
+    os.environ[_VARIABLE] = sys.argv[1]
+    arguments = PeerArguments.from_json(sys.argv[1])
     settings = arguments.settings
-    os.environ[_VARIABLE] = json.dumps(arguments.to_argv())
-    # mosec reads the command line of the process itself.
+    # mosec reads the process's own command line.
     sys.argv[1:] = [
         "--address", "127.0.0.1", "--port", str(arguments.port),
         "--timeout", str(REQUEST_TIMEOUT_S * 1000), "--log-level", "warning",
@@ -86,8 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         route=PATH,
     )
     server.run()
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -1,85 +1,68 @@
-"""The HTTP peers' JSON: texts in, answers out, columns of rows both ways."""
-
-from __future__ import annotations
+"""The JSON of the HTTP peers: texts in, answers out, both as columns of rows."""
 
 from collections.abc import Sequence
-from typing import Any, cast
+from dataclasses import asdict
+from typing import Annotated, Any
 
+from cascadebert_build.extras import needs_extra
 from cascadebert_core.tokenization import Text
 
 from .python_cascade import Answer
 
-# The one path, of both servers.
+with needs_extra("build"):
+    from pydantic import BaseModel, Field
+
+# The one path of both servers.
 PATH = "/inference"
-# What a worker writes to its log once it holds the cascade.
+# A worker writes this to its log once it holds the cascade.
 READY = "peer: worker ready"
-# Long enough for a full queue on a slow machine; the frameworks' own 3 s and 30 s are not.
+# Long enough for a full queue on a slow machine. The frameworks' own 3 s and 30 s are not.
 REQUEST_TIMEOUT_S = 300
 
-
-class BadPayload(ValueError):  # noqa: N818
-    """A request that names no rows; the message says what to send."""
+_Column = Annotated[list[Annotated[str, Field(pattern=r"\S")]], Field(min_length=1)]
 
 
-def payload_of_texts(texts: Sequence[Text]) -> dict[str, list[str]]:
-    """A request's JSON: `{"text": […]}`, and `"text_pair"` of pairs."""
-    pairs = [(text,) if isinstance(text, str) else text for text in texts]
-    return dict(zip(("text", "text_pair"), map(list, zip(*pairs, strict=True)), strict=False))
+class Rows(BaseModel):
+    """A request's JSON: one text or more, none of them blank, and as many `text_pair`s or none."""
 
+    text: _Column
+    text_pair: _Column | None = None
 
-def texts_of_payload(payload: Any, pair: bool | None) -> list[Text]:
-    """The rows of a request's JSON.
+    def texts(self, pair: bool | None) -> list[Text]:
+        """Return the rows.
 
-    Args:
-        payload: anything that came.
-        pair: whether the policy's task takes pairs; None: it does not say.
+        Args:
+            pair: Whether the task takes pairs; None: the policy does not say.
 
-    Raises:
-        BadPayload: it is no object with one or two columns of texts of equal length.
-    """
-    if not isinstance(payload, dict):
-        raise BadPayload(f'the body is a {type(payload).__name__}: send {{"text": ["…"]}}')
-    columns = cast("dict[str, Any]", payload)
-    texts = _column(columns, "text")
-    if "text_pair" not in columns:
-        if pair:
-            raise BadPayload("text_pair is missing: this cascade classifies pairs of texts")
-        return list(texts)
-    if pair is False:
-        raise BadPayload("text_pair was given: this cascade classifies single texts")
-    pairs = _column(columns, "text_pair")
-    if len(pairs) != len(texts):
-        raise BadPayload(f"{len(texts)} of text and {len(pairs)} of text_pair: give as many")
-    return list(zip(texts, pairs, strict=True))
+        Raises:
+            ValueError: The rows are not what the task takes. The message says what to send.
+        """
+        if self.text_pair is None:
+            if pair:
+                raise ValueError("text_pair is missing: this cascade classifies pairs of texts")
+            return list(self.text)
+        if pair is False:
+            raise ValueError("text_pair was given: this cascade classifies single texts")
+        if len(self.text) != len(self.text_pair):
+            n, n_pairs = len(self.text), len(self.text_pair)
+            raise ValueError(f"{n} of text and {n_pairs} of text_pair: give as many")
+        return list(zip(self.text, self.text_pair, strict=True))
 
 
 def payload_of_answers(answers: Sequence[Answer]) -> dict[str, list[Any]]:
-    """A response's JSON."""
-    return {
-        "label": [answer.label for answer in answers],
-        "confidence": [answer.confidence for answer in answers],
-        "exit_stage": [answer.exit_stage for answer in answers],
-    }
+    """Return a response's JSON."""
+    rows = [asdict(answer) for answer in answers]
+    return {name: [row[name] for row in rows] for name in ("label", "confidence", "exit_stage")}
 
 
 def answers_of_payload(payload: Any) -> list[Answer]:
-    """The rows of a response's JSON.
+    """Return the rows of a response's JSON.
 
     Raises:
-        BadPayload: it is none.
+        ValueError: It has other columns.
     """
     try:
         rows = zip(payload["label"], payload["confidence"], payload["exit_stage"], strict=True)
         return [Answer(str(label), float(sure), int(stage)) for label, sure, stage in rows]
     except (KeyError, TypeError, ValueError) as exc:
-        raise BadPayload(f"the answer {str(payload)[:200]!r} has other columns: {exc!r}") from exc
-
-
-def _column(columns: dict[str, Any], name: str) -> list[str]:
-    values = columns.get(name)
-    if not isinstance(values, list) or not values:
-        raise BadPayload(f"{name} is {repr(values)[:60]}: give a list of one or more texts")
-    for i, value in enumerate(cast("list[Any]", values)):
-        if not isinstance(value, str) or not value or value.isspace():
-            raise BadPayload(f"{name}[{i}] is {repr(value)[:60]}: give a text that is not empty")
-    return cast("list[str]", values)
+        raise ValueError(f"the answer {str(payload)[:200]!r} has other columns: {exc!r}") from exc

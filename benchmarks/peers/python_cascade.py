@@ -30,12 +30,12 @@ RUNTIMES = (ONNXRUNTIME, TORCH)
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the cascade says of one row.
+    """The cascade's answer to one row.
 
     Attributes:
-        label: of the policy's.
-        confidence: of the stage that answered, 0 to 1.
-        exit_stage: 0-based.
+        label: One of the policy's labels.
+        confidence: The confidence of the stage that answered, 0 to 1.
+        exit_stage: That stage, 0-based.
     """
 
     label: str
@@ -44,21 +44,21 @@ class Answer:
 
 
 class PythonCascade:
-    """A policy's stages run one after the other, at its default operating point.
+    """A policy's stages, run one after the other at its default operating point.
 
     Tokens, batches and gate are the served ones (`cascadebert_core`), so the decisions are too.
 
     Attributes:
-        policy: validated.
+        policy: The policy of the cascade.
     """
 
     def __init__(self, policy: Policy, version_folder: Path, run_stage: RunStage) -> None:
         """Load the tokenizers.
 
         Args:
-            policy: of the cascade.
-            version_folder: holds `tokenizers/`.
-            run_stage: see `RunStage`.
+            policy: The policy of the cascade.
+            version_folder: The folder with `tokenizers/`.
+            run_stage: See `RunStage`.
         """
         self.policy = policy
         self._route = Router(policy).default
@@ -68,23 +68,18 @@ class PythonCascade:
         """Answer rows, in their order.
 
         Raises:
-            CheckFailed: the last stage's logits for a row are NaN or infinite.
+            CheckFailed: The last stage's logits for a row are NaN or infinite.
         """
-        return self._answers(self._decided(texts)) if texts else []
+        if not texts:
+            return []
+        job = self._decided(texts)
+        labels = [self.policy.labels[i] for i in job.probabilities.argmax(axis=1)]
+        columns = (labels, job.confidence.tolist(), job.exit_stage.tolist())
+        return [Answer(*row) for row in zip(*columns, strict=True)]
 
     def exit_stages(self, texts: Sequence[Text]) -> NDArray[np.int32]:
-        """The stage that answers each row, shape (n,); errors as of `answers`."""
+        """Return the stage that answers each row, shape (n,). For errors see `answers`."""
         return self._decided(texts).exit_stage
-
-    def _answers(self, job: Job) -> list[Answer]:
-        labels = self.policy.labels
-        winners = job.probabilities.argmax(axis=1).tolist()
-        return [
-            Answer(labels[winner], confidence, stage)
-            for winner, confidence, stage in zip(
-                winners, job.confidence.tolist(), job.exit_stage.tolist(), strict=True
-            )
-        ]
 
     def _decided(self, texts: Sequence[Text]) -> Job:
         job = Job(texts, self._route, len(self.policy.labels))
@@ -99,7 +94,7 @@ class PythonCascade:
         return job
 
     def _deferred(self, stage: Stage, rows: list[Row]) -> list[Row]:
-        """Run and gate rows at `stage`; those that it is not sure of are returned."""
+        """Run and gate rows at `stage`, and return the rows that it defers."""
         stage.encode(rows)
         threshold = self._route.thresholds[stage.index]
         limits = threshold[None, :] if isinstance(threshold, np.ndarray) else threshold
@@ -129,15 +124,15 @@ def cascade_from_repository(
     """Load a published cascade's newest version.
 
     Args:
-        repository: a model repository whose stages are ONNX files.
-        cascade: its name there.
-        runtime: one of `RUNTIMES`.
-        threads: of the runtime. PyTorch has one number for the whole process.
-        checkpoints: for PyTorch, the folder of every stage, small to large.
+        repository: A model repository whose stages are ONNX files.
+        cascade: The name of the cascade.
+        runtime: One of `RUNTIMES`.
+        threads: The threads of the runtime. PyTorch has one number for the whole process.
+        checkpoints: For PyTorch, the folder of every stage, small to large.
 
     Raises:
-        UsageError: there is no such cascade or runtime, or not one checkpoint for every stage.
-        CheckFailed: a member cannot be loaded.
+        UsageError: There is no such cascade or runtime, or not one checkpoint for every stage.
+        CheckFailed: A member cannot be loaded.
     """
     published = ModelRepository.read(repository).cascade(cascade)
     policy = published.policy()
@@ -151,13 +146,13 @@ def cascade_from_repository(
 
 
 def onnx_path(repository: Path, policy: Policy, stage: int) -> Path:
-    """The ONNX file that a stage is served from."""
+    """Return the ONNX file that a stage is served from."""
     settings = policy.stages[stage]
     return repository / settings.model / str(settings.version) / "model.onnx"
 
 
 def encoders_of_cascade(repository: Path, cascade: str) -> list[Encoder]:
-    """The encoder of every stage of a published cascade, as it is served."""
+    """Return the encoder of every stage of a published cascade."""
     published = ModelRepository.read(repository).cascade(cascade)
     folder = published.folder / str(published.newest) / TOKENIZERS_FOLDER
     return [

@@ -1,4 +1,4 @@
-"""An HTTP peer as a process of its own: started, asked, and ended with all its children."""
+"""An HTTP peer as a process of its own: start it, ask it, and end it with all its children."""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ from cascadebert_build.repository.model_repository import ModelRepository
 from cascadebert_core.policy import Policy
 from cascadebert_core.tokenization import Text
 
-from .payloads import PATH, READY, BadPayload, answers_of_payload, payload_of_texts
+from ..tools.machine import process_stats
+from ..tools.request_data import payload_of_texts
+from .payloads import PATH, READY, answers_of_payload
 from .python_cascade import Answer
 from .settings import BEST, PEERS, PeerArguments, PeerSettings
 
@@ -41,8 +43,8 @@ class Peer:
     """A peer that answers.
 
     Attributes:
-        url: of the server, without the path (`wire.PATH`).
-        pid: of its first process; the others descend from it.
+        url: The address of the server, without the path (`payloads.PATH`).
+        pid: The id of its first process. The others descend from it.
     """
 
     url: str
@@ -50,12 +52,11 @@ class Peer:
 
     @contextlib.contextmanager
     def at_work(self) -> Generator[None, None, None]:
-        """Let its processes run while the block lasts; afterwards they are stopped, not ended.
+        """Let its processes run during the block. Afterwards they are stopped, not ended.
 
-        One that has nothing to do may poll all the same: LitServe takes 0.2 cores, from whoever is
-        measured beside it.
+        An idle server may still poll: LitServe takes 0.2 cores from the contender that is measured.
         """
-        with contextlib.suppress(ProcessLookupError):  # whoever asks it will hear of it
+        with contextlib.suppress(ProcessLookupError):  # the next request to it fails
             os.killpg(self.pid, signal.SIGCONT)
         try:
             yield
@@ -66,26 +67,21 @@ class Peer:
 
 @contextlib.contextmanager
 def peer_server(
-    kind: str,
-    repository: Path,
-    cascade: str,
-    *,
-    settings: PeerSettings | None = None,
-    log: Path,
+    kind: str, repository: Path, cascade: str, *, settings: PeerSettings | None = None, log: Path
 ) -> Generator[Peer, None, None]:
     """Serve a cascade by LitServe or mosec on a free port of 127.0.0.1.
 
     Args:
-        kind: one of `PEERS`.
-        repository: the model repository.
-        cascade: its name there.
-        settings: of the peer; None: `settings.BEST`.
-        log: for what the processes write.
+        kind: One of `PEERS`.
+        repository: The model repository.
+        cascade: The name of the cascade.
+        settings: The settings of the peer; None: `settings.BEST`.
+        log: The file for the output of its processes.
 
     Raises:
-        UsageError: there is no such peer or cascade.
-        MissingExtra: its package is not installed.
-        CheckFailed: it does not start, or answers wrongly; the end of its log is in the message.
+        UsageError: There is no such peer or cascade.
+        MissingExtra: Its package is not installed.
+        CheckFailed: It does not start, or answers wrongly. The message has the end of its log.
     """
     if kind not in PEERS:
         raise UsageError(f"peer {kind!r}: give one of {', '.join(PEERS)}")
@@ -93,7 +89,7 @@ def peer_server(
     policy = ModelRepository.read(repository).cascade(cascade).policy()
     chosen = BEST[kind] if settings is None else settings
     arguments = PeerArguments(repository.resolve(), cascade, _free_port(), chosen)
-    # Sockets and the like of the frameworks; a process that is killed leaves them behind.
+    # For the frameworks' sockets. A process that is killed leaves them behind.
     with tempfile.TemporaryDirectory(prefix="peer-", ignore_cleanup_errors=True) as scratch:
         process = _start(kind, arguments, log, scratch)
         try:
@@ -107,10 +103,11 @@ def ask(port: int, body: bytes, timeout_s: float) -> tuple[int, str]:
     """POST a body to a peer.
 
     Returns:
-        Status and text of the response.
+        The status and the text of the response.
 
     Raises:
-        OSError, http.client.HTTPException: there is none.
+        OSError: There is no response.
+        http.client.HTTPException: The response is not HTTP.
     """
     connection = http.client.HTTPConnection(_HOST, port, timeout=timeout_s)
     try:
@@ -122,10 +119,10 @@ def ask(port: int, body: bytes, timeout_s: float) -> tuple[int, str]:
 
 
 def ask_for_answers(url: str, texts: Sequence[Text], timeout_s: float = 60.0) -> list[Answer]:
-    """Ask a peer for texts, some in each request.
+    """Ask a peer to classify texts, 16 in each request.
 
     Raises:
-        CheckFailed: it gave no answer.
+        CheckFailed: It gave no answer.
     """
     port = urlsplit(url).port
     assert port is not None
@@ -143,17 +140,12 @@ def ask_for_answers(url: str, texts: Sequence[Text], timeout_s: float = 60.0) ->
 
 
 def processes_of_group(group: int) -> list[int]:
-    """Ids of the processes of a process group that have not ended."""
-    found: list[int] = []
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            # The name in brackets may hold blanks; the fields after it do not.
-            state, _, of_group = path.read_text().rpartition(")")[2].split()[:3]
-        except OSError:
-            continue  # it has ended meanwhile
-        if int(of_group) == group and state != "Z":
-            found.append(int(path.parent.name))
-    return found
+    """Return the ids of the processes of a process group that have not ended."""
+    return [
+        pid
+        for pid, (state, _, of_group, *_) in process_stats().items()
+        if int(of_group) == group and state != "Z"
+    ]
 
 
 def _free_port() -> int:
@@ -167,25 +159,21 @@ def _start(kind: str, arguments: PeerArguments, log: Path, scratch: str) -> subp
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as file:
         return subprocess.Popen(
-            [sys.executable, "-m", f"benchmarks.peers.{kind}_app", *arguments.to_argv()],
+            [sys.executable, "-m", f"benchmarks.peers.{kind}_app", arguments.to_json()],
             cwd=_CHECKOUT,
             env={**os.environ, "TMPDIR": scratch, "PYTHONUNBUFFERED": "1"},
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=subprocess.STDOUT,
-            # A group of its own, by which all of it can be ended.
+            # With a group of its own, all its processes can be ended.
             start_new_session=True,
         )
 
 
 def _await_answer(
-    process: subprocess.Popen[bytes],
-    kind: str,
-    arguments: PeerArguments,
-    policy: Policy,
-    log: Path,
+    process: subprocess.Popen[bytes], kind: str, arguments: PeerArguments, policy: Policy, log: Path
 ) -> None:
-    """Wait until every worker holds the cascade and a request is answered rightly."""
+    """Wait until every worker holds the cascade and a request gets a valid answer."""
     text = "a fine film"
     body = json.dumps(payload_of_texts([(text, text) if policy.pair else text])).encode()
     deadline_s = time.monotonic() + _START_S
@@ -210,14 +198,14 @@ def _await_answer(
 def _check(response: str, policy: Policy, kind: str, log: Path) -> None:
     try:
         (answer,) = answers_of_payload(json.loads(response))
-    except (ValueError, BadPayload) as exc:
-        raise _failed(kind, f"its answer is no answer: {exc}", log) from exc
+    except ValueError as exc:
+        raise _failed(kind, f"its answer is not valid: {exc}", log) from exc
     if (
         answer.label not in policy.labels
         or not 0 <= answer.confidence <= 1
         or not 0 <= answer.exit_stage < len(policy.stages)
     ):
-        raise _failed(kind, f"{answer} is no answer of {', '.join(policy.labels)}", log)
+        raise _failed(kind, f"{answer} is not an answer of {', '.join(policy.labels)}", log)
 
 
 def _failed(kind: str, problem: str, log: Path) -> CheckFailed:
@@ -227,10 +215,10 @@ def _failed(kind: str, problem: str, log: Path) -> CheckFailed:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """End the process and its group: in order, and then for good."""
+    """End the process and its group: first with SIGTERM, then with SIGKILL."""
     if process.poll() is None:
         process.send_signal(signal.SIGTERM)
-        os.killpg(process.pid, signal.SIGCONT)  # one that is stopped hears no other signal
+        os.killpg(process.pid, signal.SIGCONT)  # a stopped process gets no other signal
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(_STOP_S)
     deadline_s = time.monotonic() + _STOP_S

@@ -1,11 +1,11 @@
-"""What every section of the bench needs."""
+"""What every section of the bench needs: the plan, the record, and servers with contenders."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar, cast
 
@@ -21,37 +21,36 @@ from ..peers.server import Peer
 from ..tools.perf_analyzer import JSON, Load, PerfAnalyzer
 from ..tools.perf_analyzer_binary import Binary
 from ..tools.stage_statistics import work_as_row, work_meter
-from ..tools.window import window_of_profile
 from .cascade_settings import CASCADE, cascade_settings
 from .contender import Contender, take_turns
 from .expected_answers import Expected, checked, expected_of_cascade, expected_of_member
 from .plan import USUAL_SHARE, Plan
 from .record import Record
-from .workload import Scene
+from .workload import Workload
 
 ServerT = TypeVar("ServerT")
 
-# What all contenders run with on a CPU: a thread for every instance.
+# Every instance of every contender has one thread on a CPU.
 THREADS = 1
 _ANSWER_S = 60.0
 
 
 class Started(Generic[ServerT]):
-    """A server that starts when it is first asked for, and ends with an exit stack.
+    """A server that starts when it is first needed, and ends with an exit stack.
 
-    A run that goes on has most of its rows: what nobody measures any more is not started.
+    A continued run has most of its rows. A server that is not measured is not started.
     """
 
     def __init__(
         self, stack: ExitStack, start: Callable[[], AbstractContextManager[ServerT]]
     ) -> None:
-        """Remember how it starts."""
+        """Remember how to start it."""
         self._stack = stack
         self._start = start
         self._server: ServerT | None = None
 
     def __call__(self) -> ServerT:
-        """The server."""
+        """Return the server."""
         if self._server is None:
             self._server = self._stack.enter_context(self._start())
         return self._server
@@ -62,12 +61,12 @@ class Bench:
     """A run of the bench.
 
     Attributes:
-        plan: how much.
-        record: where rows go.
-        binary: perf_analyzer.
-        scratch: an empty folder.
-        wait_quiet_s: how long each window may wait for other processes to leave the machine.
-        peers: whether other servers take part.
+        plan: How much is measured.
+        record: The rows.
+        binary: The perf_analyzer.
+        scratch: A folder that was empty at the start.
+        wait_quiet_s: How long each window may wait until other processes are idle.
+        peers: Whether other servers take part.
     """
 
     plan: Plan
@@ -77,43 +76,45 @@ class Bench:
     wait_quiet_s: float = 0.0
     peers: bool = True
 
-    def data(self, scene: str) -> Path:
-        """The folder of a scene's requests: kept, so that a row's command can be repeated."""
-        folder = self.record.folder.resolve() / "data" / scene
+    def data(self, workload: str) -> Path:
+        """Return the folder of a workload's requests, kept so that a command can be repeated."""
+        folder = self.record.folder.resolve() / "data" / workload
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
-    def closed(self, *concurrencies: int) -> list[Load]:
-        """Closed loops of the plan's length."""
+    def closed(self, *concurrencies: int, rows: int = 1) -> list[Load]:
+        """Return closed loops of the plan's length."""
         plan = self.plan
-        return [Load(c, window_s=plan.window_s, ramp_s=plan.ramp_s) for c in concurrencies]
+        return [
+            Load(c, rows=rows, window_s=plan.window_s, ramp_s=plan.ramp_s) for c in concurrencies
+        ]
 
     def open(self, rate_rps: float) -> Load:
-        """An open loop of the plan's length."""
+        """Return an open loop of the plan's length."""
         plan = self.plan
         return Load(1, window_s=plan.open_window_s, ramp_s=plan.ramp_s, rate_rps=rate_rps)
 
     def take_turns(
         self,
         section: str,
-        scene: Scene,
+        workload: Workload,
         contenders: Sequence[Contender],
         loads: Sequence[Load],
         repeats: Sequence[int] | None = None,
     ) -> None:
-        """Measure contenders as the plan has it; see `contender.take_turns`.
+        """Measure contenders as the plan says; see `contender.take_turns`.
 
         Args:
-            section: of the bench.
-            scene: that all of them answer.
-            contenders: in turn.
-            loads: of the plan.
-            repeats: their numbers; None: all of the plan's.
+            section: The section of the bench.
+            workload: The workload of all contenders.
+            contenders: They take turns.
+            loads: The loads of the plan.
+            repeats: The numbers of the repeats; None: all of the plan's.
         """
         take_turns(
             self.record,
             section,
-            scene.name,
+            workload.name,
             contenders=contenders,
             loads=loads,
             repeats=range(self.plan.repeats) if repeats is None else repeats,
@@ -124,32 +125,32 @@ class Bench:
     @contextmanager
     def serve(
         self,
-        scene: Scene,
+        workload: Workload,
         instances: Mapping[str, int] | None = None,
         models: Sequence[str] = (),
         n_cores: int | None = None,
     ) -> Generator[TritonSide, None, None]:
-        """A server with the models of a scene, started when one of them is first measured.
+        """Serve the models of a workload. The server starts when one of them is first measured.
 
         Args:
-            scene: what to serve.
-            instances: of stage models; None: one for every core, and of an engine those that it
-                was published with.
-            models: none: all that callers ask.
-            n_cores: that the server may use; None: all. The load generator may use any.
+            workload: What is served.
+            instances: The instances of stage models; None: one for every core, and for engines
+                those that they were published with.
+            models: The models that clients ask; empty: all of them.
+            n_cores: The cores that the server may use; None: all. The load generator may use any.
         """
         if instances is None:
-            instances = {} if scene.built.steps.uses_plans else {"": cores()}
+            instances = {} if workload.built.steps.uses_plans else {"": cores()}
         wanted = instances
 
         @contextmanager
         def start() -> Generator[TritonServer, None, None]:
             with ExitStack() as stack:
-                with _on_cores(n_cores):  # what is started here stays there
+                with _on_cores(n_cores):  # processes that start here stay there
                     server = stack.enter_context(
                         serve_cascades(
-                            scene.repository,
-                            models or scene.models,
+                            workload.repository,
+                            models or workload.models,
                             ports=Ports(0, 0, 0),
                             instances=wanted,
                             threads={"": THREADS},
@@ -158,22 +159,17 @@ class Bench:
                 yield server
 
         with ExitStack() as stack:
-            yield TritonSide(self, scene, Started(stack, start), _in_words(wanted))
+            yield TritonSide(self, workload, Started(stack, start), _in_words(wanted))
 
-    def serve_other_settings(self, stack: ExitStack, scene: Scene) -> list[Contender]:
-        """The cascade at its other settings, each on a server of its own.
-
-        Args:
-            stack: ends the servers.
-            scene: to serve.
-        """
-        if scene.built.steps.uses_plans:  # engines share a device, not cores
+    def serve_other_settings(self, stack: ExitStack, workload: Workload) -> list[Contender]:
+        """Return the cascade at its other settings, each on a server that `stack` ends."""
+        if workload.built.steps.uses_plans:  # engines share a device and not cores
             return []
-        small, large = (stage.model for stage in scene.policy.stages)
+        small, large = (stage.model for stage in workload.policy.stages)
         settings = cascade_settings(small, large, cores())
         return [
-            stack.enter_context(self.serve(scene, instances, [scene.cascade])).cascade(name)
-            for name, instances in settings.items()
+            stack.enter_context(self.serve(workload, of, [workload.cascade])).cascade(name)
+            for name, of in settings.items()
             if name != CASCADE
         ]
 
@@ -183,24 +179,24 @@ class TritonSide:
     """A server and its contenders.
 
     Attributes:
-        bench: of the run.
-        scene: that is served.
-        server: starts it.
-        settings: of the stages, for people.
+        bench: The run.
+        workload: What is served.
+        server: Starts the server.
+        settings: The settings of the stages, for people.
     """
 
     bench: Bench
-    scene: Scene
+    workload: Workload
     server: Started[TritonServer]
     settings: str
 
     @property
     def url(self) -> str:
-        """Of the server, which is started for it."""
+        """The address of the server. The server is started if it is not running."""
         return self.server().url
 
     def pid(self) -> int:
-        """Of the server, which is started for it."""
+        """Return the process id of the server. The server is started if it is not running."""
         pid = self.server().pid
         assert pid is not None
         return pid
@@ -211,27 +207,25 @@ class TritonSide:
         model: str,
         *,
         expected: Expected | None,
-        settings: str | None = None,
         parameters: Mapping[str, str] | None = None,
         data: Path | None = None,
     ) -> Contender:
-        """A Triton model as a contender.
+        """Return a Triton model as a contender.
 
         Args:
-            name: of the contender.
-            model: that is asked.
-            expected: its answers; None: it gives none.
-            settings: what it runs with; None: what the stages do.
-            parameters: of every request.
-            data: perf_analyzer's; None: the scene's texts.
+            name: The name of the contender.
+            model: The model.
+            expected: Its answers; None: it gives none.
+            parameters: The parameters of every request.
+            data: perf_analyzer's data; None: the workload's texts.
         """
         sent = dict(parameters or {})
 
         def measure(load: Load) -> dict[str, Any]:
             analyzer = PerfAnalyzer(self.bench.binary, self.url, parameters=sent)
-            stages = [stage.model for stage in self.scene.policy.stages]
+            stages = [stage.model for stage in self.workload.policy.stages]
             with work_meter(self.url, stages) as work:
-                figures = _window(analyzer, model, data or self.scene.texts, load)
+                figures = _window(analyzer, model, data or self.workload.texts, load)
             return figures | {"stages": work_as_row(work, figures["run_s"])}
 
         def ask(texts: Sequence[Text]) -> list[Answer]:
@@ -244,7 +238,7 @@ class TritonSide:
 
         return Contender(
             name,
-            settings or self.settings,
+            self.settings,
             measure,
             check=None if expected is None else checked(name, expected, ask),
             pid=self.pid,
@@ -252,35 +246,29 @@ class TritonSide:
         )
 
     def cascade(self, name: str = CASCADE) -> Contender:
-        """The cascade at its default operating point."""
-        expected = expected_of_cascade(self.scene, USUAL_SHARE)
-        return self.contender(name, self.scene.cascade, expected=expected)
+        """Return the cascade at the usual share of deferred rows."""
+        expected = expected_of_cascade(self.workload, USUAL_SHARE)
+        return self.contender(name, self.workload.cascade, expected=expected)
 
     def blocking(self) -> Contender:
-        """The plain blocking cascade."""
-        return self.contender(
-            "blocking",
-            self.scene.blocking,
-            settings=f"{self.settings}; {cores()} instances of the BLS model",
-            expected=expected_of_cascade(self.scene, USUAL_SHARE),
-        )
+        """Return the blocking baseline."""
+        expected = expected_of_cascade(self.workload, USUAL_SHARE)
+        blocking = self.contender("blocking", self.workload.blocking, expected=expected)
+        settings = f"{self.settings}; {cores()} instances of the BLS model"
+        return replace(blocking, settings=settings)
 
     def small(self) -> Contender:
-        """The small member alone, through the same contract."""
+        """Return the small member alone, through the same contract."""
         return self.member("small alone", 0)
 
     def large(self) -> Contender:
-        """The large member alone, through the same contract."""
+        """Return the large member alone, through the same contract."""
         return self.member("large alone", 1)
 
     def member(self, name: str, index: int, data: Path | None = None) -> Contender:
-        """A member alone, 0 or 1, by name."""
-        return self.contender(
-            name,
-            self.scene.members[index],
-            data=data,
-            expected=expected_of_member(self.scene, index),
-        )
+        """Return a member alone, 0 or 1."""
+        expected = expected_of_member(self.workload, index)
+        return self.contender(name, self.workload.members[index], data=data, expected=expected)
 
 
 def json_contender(
@@ -293,7 +281,7 @@ def json_contender(
     expected: Expected,
     ask: Callable[[Sequence[Text]], Sequence[Answer]],
 ) -> Contender:
-    """A server that takes JSON over HTTP as a contender, stopped while others are measured."""
+    """Return a server of JSON over HTTP as a contender. It is stopped while others are measured."""
 
     def measure(load: Load) -> dict[str, Any]:
         analyzer = PerfAnalyzer(bench.binary, peer().url, service=JSON)
@@ -307,9 +295,8 @@ def json_contender(
 
 
 def _window(analyzer: PerfAnalyzer, model: str, data: Path, load: Load) -> dict[str, Any]:
-    profile, command = analyzer.profile(model, data, load)
-    window = asdict(window_of_profile(model, profile, command))
-    # What is under way when its last window ends is answered, but never exported.
+    window = asdict(analyzer.measure(model, data, load))
+    # Requests in flight at the end of the last window are answered but not exported.
     return window | {"unexported": load.concurrency if load.rate_rps is None else 0}
 
 
@@ -322,7 +309,7 @@ def _in_words(instances: Mapping[str, int]) -> str:
 
 @contextmanager
 def _on_cores(n: int | None) -> Generator[None, None, None]:
-    """Processes started within the block get the first `n` of the cores that this one may use."""
+    """Limit processes that start in the block to the first `n` cores of this process."""
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, sorted(before)[:n])
     try:

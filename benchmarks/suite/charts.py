@@ -1,4 +1,4 @@
-"""The plots of a report with their words, in its order; for the page and for the summary."""
+"""The charts of a report in its order: plots with their titles and captions."""
 
 from __future__ import annotations
 
@@ -8,25 +8,26 @@ from dataclasses import dataclass
 from cascadebert_build.report.plots import Plot
 
 from .plots import accuracy_plot, bar_plot, exits_plot, latency_plot, share_plot
-from .results import Figures
-from .sections import accuracy, shares
-from .sections import closed_loop as closed
-from .sections import sweeps as sweep
-from .speedups import speedups_of, where_it_bends
-from .sweeps import Sweep, sweeps_of, texts_of_pairs
+from .results import Results
+from .sections import accuracy, closed_loop, shares, sweeps
+from .speedups import gain_in_words, speedups_of
+from .sweeps import Sweep, sweeps_of, text_sweeps
 
-_SWEPT = (closed.SECTION, shares.SECTION, sweep.CORES, sweep.INSTANCES, sweep.BATCHES, sweep.CALLS)
+_SWEPT = (
+    closed_loop.SECTION, shares.SECTION, sweeps.CORES, sweeps.INSTANCES, sweeps.BATCHES,
+    sweeps.CALLS,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
-class Drawing:
-    """A plot and what to say of it.
+class Chart:
+    """A plot with its words.
 
     Attributes:
-        name: of a file, without its ending; unlike any other of the report.
-        plot: the drawing.
-        title: what it shows.
-        caption: how to read it, or what it says; "" where there is nothing to add.
+        name: The name of its file, without the ending. It is unique in a report.
+        plot: The drawing.
+        title: What it shows.
+        caption: How to read it, or what it says; "" if there is nothing to add.
     """
 
     name: str
@@ -36,84 +37,61 @@ class Drawing:
 
     @property
     def file(self) -> str:
-        """Where the summary has it, from the summary's folder."""
+        """The file in the summary's folder."""
         return f"plots/{self.name}.svg"
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Drawings under a head; there is at least one.
+    """One chart or more under a heading; the heading is "" if they belong to no workload."""
 
-    Attributes:
-        head: of the group; "" for those that belong to no scene.
-        drawings: in order.
-    """
-
-    head: str
-    drawings: tuple[Drawing, ...]
+    heading: str
+    charts: tuple[Chart, ...]
 
 
-def groups_of_scenes(figures: Figures) -> Iterator[Group]:
-    """Latency and accuracy, scene by scene."""
-    for scene in figures.scenes(closed.SECTION, accuracy.SECTION):
+def latency_groups(results: Results) -> Iterator[Group]:
+    """Yield latency and accuracy, workload by workload."""
+    for workload in results.workloads(closed_loop.SECTION, accuracy.SECTION):
         plots = (
-            (
-                "latency",
-                latency_plot(figures, scene),
-                "Latency against throughput",
-                "One point for each number of clients; right and low is good.",
-            ),
-            (
-                "exits",
-                exits_plot(figures, scene),
-                "Latency by exit stage",
-                "An exited request needs the small member alone; blocking, it waits for the large "
-                "one.",
-            ),
-            (
-                "accuracy",
-                accuracy_plot(figures, scene),
-                "Accuracy against cost",
-                "Thresholds chosen on other rows than those counted.",
-            ),
-        )
-        drawn = tuple(
-            Drawing(_name(kind, scene), plot, title, caption)
+            ("latency", latency_plot(results, workload), "Latency against throughput",
+             "A point for each number of clients. Right and low is good."),
+            ("exits", exits_plot(results, workload), "Latency by exit stage",
+             "An exited request needs only the small member. In the blocking cascade it waits for "
+             "the large one, too."),
+            ("accuracy", accuracy_plot(results, workload), "Accuracy against cost",
+             "Thresholds were chosen on other rows than those counted."),
+        )  # fmt: skip
+        charts = tuple(
+            Chart(_name(kind, workload), plot, title, caption)
             for kind, plot, title, caption in plots
             if plot is not None
         )
-        if drawn:
-            yield Group(scene, drawn)
+        if charts:
+            yield Group(workload, charts)
 
 
-def groups_of_load(figures: Figures) -> Iterator[Group]:
-    """Throughput over everything that was swept, and where it bends."""
+def load_groups(results: Results) -> Iterator[Group]:
+    """Yield throughput over everything that was swept."""
     texts = tuple(
-        _swept(of_one, f"{of_one.title}: {of_one.scene}") for of_one in texts_of_pairs(figures)
+        _sweep_chart(sweep, f"{sweep.title}: {sweep.workload}") for sweep in text_sweeps(results)
     )
     if texts:
         yield Group("", texts)
-    for scene in figures.scenes(*_SWEPT):
-        speedups = speedups_of(figures, scene)
-        deferral = share_plot(speedups, scene)
-        drawn = [_swept(of_one, of_one.title) for of_one in sweeps_of(figures, scene)]
-        if deferral is not None:
-            drawn.insert(
-                0,
-                Drawing(
-                    _name("shares", scene),
-                    deferral,
-                    "Throughput against deferral rate",
-                    f"At many clients at a time. {where_it_bends(speedups)}",
-                ),
-            )
-        if drawn:
-            yield Group(scene, tuple(drawn))
+    for workload in results.workloads(*_SWEPT):
+        speedups = speedups_of(results, workload)
+        charts = [_sweep_chart(sweep, sweep.title) for sweep in sweeps_of(results, workload)]
+        plot = share_plot(speedups, workload)
+        if plot is not None:
+            caption = f"With many clients at a time. {gain_in_words(speedups)}"
+            title = "Throughput against deferral rate"
+            charts.insert(0, Chart(_name("shares", workload), plot, title, caption))
+        if charts:
+            yield Group(workload, tuple(charts))
 
 
-def _swept(of: Sweep, title: str) -> Drawing:
-    return Drawing(_name(of.section, of.scene), bar_plot(of), title, of.bend)
+def _sweep_chart(sweep: Sweep, title: str) -> Chart:
+    return Chart(_name(sweep.section, sweep.workload), bar_plot(sweep), title, sweep.caption)
 
 
-def _name(kind: str, scene: str) -> str:
-    return f"{kind}-{scene.replace('/', '-')}"
+def _name(kind: str, workload: str) -> str:
+    return f"{kind}-{workload.replace('/', '-')}"

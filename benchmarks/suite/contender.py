@@ -1,4 +1,4 @@
-"""One way of answering, and how it is put under load."""
+"""A contender: one way to answer requests, and how it is put under load."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from typing import Any
 
 from cascadebert_build.errors import CheckFailed
 
+from ..tools.command import say
 from ..tools.machine import CpuMeter, quiet_meter
 from ..tools.perf_analyzer import Load
-from ..tools.progress import say
 from .record import Key, Record
 
-# A window is this much longer at most than the plan's, where a contender is slow.
+# The window of a slow contender is at most this many times the plan's.
 _LONGEST = 6
-# Answers that a window should have: below it a median wanders.
+# A window should have this many answers. With fewer, the median is unstable.
 _ANSWERS = 300
-# Of the 99th percentile: by then the queue of deferred rows is as long as it will be.
+# The ramp in 99th percentiles. By then the queue of deferred rows has its final length.
 _RAMP = 3
-# Deferred answers that a closed loop's window should have, for each of its clients. As many rows as
-# there are clients may wait at one end of a window and not at the other, and a deferred row costs
-# up to a hundred times an exited one: below it, throughput goes up and down with the queue.
+# A closed loop's window should have this many deferred answers for each client. With fewer,
+# throughput depends on the queue: as many rows as there are clients may wait at one end of a window
+# and not at the other, and a deferred row costs up to a hundred times as much as an exited one.
 _DEFERRED = 16
-# Of the rate that an open loop asks for.
+# An open loop must reach this share of its rate.
 _HELD = 0.97
-# By how much the deferred requests' share may miss that of the rows, and by how many standard
-# deviations of a sample of so many requests.
+# The share of deferred requests may differ from that of the rows by this much, and by this many
+# standard deviations of a sample.
 _SHARE_OFF = 0.02
-_CHANCES = 3
+_DEVIATIONS = 3
 
 
 @dataclass(slots=True)
@@ -38,8 +38,8 @@ class Known:
     """What is known of a contender since it was started.
 
     Attributes:
-        checked: whether it answers as it should.
-        loads: with windows of the length that it needs, by the plan's.
+        checked: Whether its answers were checked.
+        loads: The loads with the windows that it needs, by the plan's loads.
     """
 
     checked: bool = False
@@ -48,18 +48,18 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class Contender:
-    """One way of answering.
+    """One way to answer requests.
 
     Attributes:
-        name: on every plot.
-        settings: what it runs with, for people; `measure` may say it better.
-        measure: puts it under a load; the figures as JSON-able values, `throughput_rps` among them.
-        warm_up: whether a short look goes before the first window of a load, which warms it up
-            and says how long its windows must be.
-        check: raises CheckFailed where it answers otherwise than it should.
-        pid: of its server; None: it has none.
-        deferred_share: of the rows that it answers; None: not known.
-        known: kept here from one turn to the next.
+        name: Its name on every plot.
+        settings: What it runs with, for people. `measure` may return more exact settings.
+        measure: Puts it under a load and returns figures for JSON, `throughput_rps` among them.
+        warm_up: Whether a short look comes before the first window of a load. It warms the
+            contender up and determines the length of its windows.
+        check: Raises CheckFailed if its answers are wrong.
+        pid: Returns the process id of its server; None: it has no server.
+        deferred_share: The share of its rows that it defers; None: not known.
+        known: What is kept from one turn to the next.
     """
 
     name: str
@@ -75,7 +75,7 @@ class Contender:
 def take_turns(
     record: Record,
     section: str,
-    scene: str,
+    workload: str,
     *,
     contenders: Sequence[Contender],
     loads: Sequence[Load],
@@ -83,30 +83,30 @@ def take_turns(
     look_s: float = 2.0,
     wait_quiet_s: float = 0.0,
 ) -> None:
-    """Measure every contender under every load, in turn; who is first changes each time.
+    """Measure every contender under every load, in turn. Another one is first each time.
 
-    So what disturbs the machine for a while disturbs all, and ratios are taken turn by turn.
-    What the record has already is not measured again. A window that fails leaves a row with its
-    `error` and no figures, and the others are measured all the same.
+    So a disturbance of the machine affects all contenders, and ratios are taken turn by turn. What
+    the record has is not measured again. If a window fails, its row has an `error` and no figures,
+    and the other contenders are still measured.
 
     Args:
-        record: for the rows.
-        section: of the bench.
-        scene: pair/corpus.
-        contenders: each checked once, before its first window.
-        loads: of the plan.
-        repeats: their numbers, from 0 on.
-        look_s: of the first look at a contender under a load.
-        wait_quiet_s: how long each window may wait for other processes to leave the machine.
+        record: The rows.
+        section: The section of the bench.
+        workload: pair/text.
+        contenders: Each is checked once, before its first window.
+        loads: The loads of the plan.
+        repeats: The numbers of the repeats, from 0.
+        look_s: The first look at a contender under a load.
+        wait_quiet_s: How long each window may wait until other processes are idle.
 
     Raises:
-        CheckFailed: a contender answers otherwise than it should.
+        CheckFailed: A contender gives wrong answers.
     """
     for repeat in repeats:
         for turn, load in enumerate(loads):
             first = (repeat + turn) % len(contenders)
             for contender in (*contenders[first:], *contenders[:first]):
-                key = Key(section, scene, contender.name, str(load), repeat)
+                key = Key(section, workload, contender.name, str(load), repeat)
                 if key in record:
                     continue
                 if contender.check is not None and not contender.known.checked:
@@ -114,16 +114,16 @@ def take_turns(
                     contender.known.checked = True
                 row = _row(contender, load, look_s, wait_quiet_s)
                 record.add(key, row)
-                say(f"{section:9} {scene:15} {load!s:16} {repeat + 1}  {_line(contender, row)}")
+                say(f"{section:9} {workload:15} {load!s:16} {repeat + 1}  {_line(contender, row)}")
 
 
 def sized(load: Load, look: Mapping[str, Any], *, defers: bool = False) -> Load:
-    """A load with the ramp and the window that a contender needs.
+    """Return a load with the ramp and the window that a contender needs.
 
     Args:
-        load: of the plan.
-        look: the figures of a short window under that load.
-        defers: whether some answers are deferred, though the look may have had none of them yet.
+        load: The load of the plan.
+        look: The figures of a short window under that load.
+        defers: Whether some answers are deferred, even if the look has none.
     """
     longest_s = _LONGEST * load.window_s
     ramp_s = min(max(load.ramp_s, _RAMP * look["all"]["p99_ms"] / 1000), longest_s / 2)
@@ -137,7 +137,7 @@ def sized(load: Load, look: Mapping[str, Any], *, defers: bool = False) -> Load:
 
 
 def _row(contender: Contender, planned: Load, look_s: float, wait_quiet_s: float) -> dict[str, Any]:
-    """One window as a row, or what went wrong."""
+    """Return one window as a row, or its error."""
     row: dict[str, Any] = {"settings": contender.settings, "of_load": asdict(planned)}
     try:
         load = _looked_at(contender, planned, look_s)
@@ -160,11 +160,11 @@ def _row(contender: Contender, planned: Load, look_s: float, wait_quiet_s: float
 
 
 def cpu_of_request(cpu: CpuMeter, figures: Mapping[str, Any]) -> dict[str, float]:
-    """CPU of a request, in ms: of the server and of the load generator.
+    """Return the CPU time of a request in ms: the server's and the load generator's.
 
     Args:
-        cpu: of the whole run.
-        figures: `total` requests of it, and how many more were answered that nobody reported
+        cpu: The CPU time of the whole run.
+        figures: Its requests (`total`), and how many more were answered but not exported
             (`unexported`): with 64 clients and slow answers, a twelfth.
     """
     answered = figures["total"] + figures.get("unexported", 0)
@@ -175,13 +175,13 @@ def cpu_of_request(cpu: CpuMeter, figures: Mapping[str, Any]) -> dict[str, float
 
 
 def _looked_at(contender: Contender, load: Load, look_s: float) -> Load:
-    """The load sized for a contender, by a short look at the first time."""
+    """Return the load sized for a contender, after a short look at the first time."""
     if not contender.warm_up:
         return load
     if load not in contender.known.loads:
         try:
             look = contender.measure(replace(load, window_s=look_s, ramp_s=0.0))
-        except CheckFailed:  # so slow that a part of the look had no answer
+        except CheckFailed:  # it is so slow that a part of the look had no answer
             look = contender.measure(replace(load, window_s=_LONGEST * look_s, ramp_s=0.0))
         contender.known.loads[load] = sized(load, look, defers=bool(contender.deferred_share))
     return contender.known.loads[load]
@@ -191,8 +191,8 @@ def _require_rate(asked_rps: float, figures: Mapping[str, Any]) -> None:
     """Refuse an open loop whose rate was not sent or not answered: its latencies only grow."""
     sent_rps, answered_rps = figures["sent_rps"], figures["throughput_rps"]
     # A Poisson process of n requests has a standard deviation of sqrt(n).
-    chance_rps = 2 * sqrt(asked_rps / figures["duration_s"])
-    if sent_rps < _HELD * asked_rps - chance_rps or answered_rps < _HELD * sent_rps:
+    noise_rps = 2 * sqrt(asked_rps / figures["duration_s"])
+    if sent_rps < _HELD * asked_rps - noise_rps or answered_rps < _HELD * sent_rps:
         raise CheckFailed(
             f"the rate was not held: {asked_rps:g} requests/s asked, {sent_rps:.1f} sent, "
             f"{answered_rps:.1f} answered"
@@ -200,13 +200,13 @@ def _require_rate(asked_rps: float, figures: Mapping[str, Any]) -> None:
 
 
 def _require_share(expected: float, figures: Mapping[str, Any]) -> None:
-    """Refuse a window in which other rows were answered than the contender was given."""
+    """Refuse a window whose share of deferred requests is not that of the rows."""
     found = figures["deferred_share"]
-    chance = _CHANCES * sqrt(expected * (1 - expected) / figures["total"])
-    if abs(found - expected) > _SHARE_OFF + chance:
+    noise = _DEVIATIONS * sqrt(expected * (1 - expected) / figures["total"])
+    if abs(found - expected) > _SHARE_OFF + noise:
         raise CheckFailed(
-            f"{found:.1%} of {figures['total']} requests were deferred, where it is {expected:.1%} "
-            "of the rows: the requests are not like the rows"
+            f"{found:.1%} of {figures['total']} requests were deferred, but {expected:.1%} of the "
+            "rows are: the requests are not like the rows"
         )
 
 

@@ -1,4 +1,4 @@
-"""Real text of several lengths, from GLUE; without it, the demo's made-up reviews."""
+"""Real text of several lengths from GLUE, or the demo's made-up reviews."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from cascadebert_core.tokenization import Text
 
 SHORT, LONG, MIXED = "short", "long", "mixed"
 HELD_OUT = "held-out"
-# As many rows of each corpus as SST-2's dev set has: one round of perf_analyzer's data.
+# The rows of each text, as many as in SST-2's dev set: one round of perf_analyzer's data.
 _ROWS = 872
 
 _GLUE = {
@@ -26,11 +26,9 @@ _GLUE = {
     "MRPC": ("MRPC/dev.tsv", "#1 String", "#2 String", "Quality"),
     "QNLI": ("QNLI/dev.tsv", "question", "sentence", "label"),
 }
-
-
 _SEED = 0
-# Rows in random order: many enough that no stride meets the same kind in each block, few enough
-# that a prefix which ends within a block is like the whole all the same.
+# Rows are in random order within blocks. A block is large enough that no stride meets the same kind
+# of row in each, and small enough that a prefix that ends within a block is like the whole.
 _BLOCK = 40
 
 
@@ -39,10 +37,10 @@ class Corpus:
     """Texts of one mix of lengths.
 
     Attributes:
-        name: `SHORT`, `LONG` or `MIXED`.
-        source: for people.
-        texts: single ones, the two of a GLUE pair being joined; or pairs, in the user's own data.
-        labels: as in the file; None where members of random weights are all that reads them.
+        name: `SHORT`, `LONG`, `MIXED` or `HELD_OUT`.
+        source: Where they come from, for people.
+        texts: The texts. The two of a GLUE pair are joined; the user's own data may have pairs.
+        labels: The labels as in the file; None if only members with random weights read them.
     """
 
     name: str
@@ -51,7 +49,7 @@ class Corpus:
     labels: tuple[int | str, ...] | None = None
 
     def in_order(self, order: Sequence[int]) -> Corpus:
-        """The same rows, row `order[0]` first."""
+        """Return the same rows in another order, row `order[0]` first."""
         labels = None if self.labels is None else tuple(self.labels[i] for i in order)
         return replace(self, texts=tuple(self.texts[i] for i in order), labels=labels)
 
@@ -59,28 +57,28 @@ class Corpus:
 def representative_order(
     buckets: Sequence[int], confidence: NDArray[np.float32], deferred: NDArray[np.bool_]
 ) -> list[int]:
-    """An order in which every prefix has nearly the whole's share of deferred rows and lengths.
+    """Return an order in which every prefix is like the whole in deferred rows and lengths.
 
-    A window covers as many rows as its contender is fast: of rows as they come, a slow one would
-    get others than a fast one. Within blocks the order is random, and the number of rows is odd:
-    each of perf_analyzer's threads sends every c-th row, c being their number (a power of two, in
-    our plans), and one whose rows were all deferred would be slow and count for less than its
-    share.
+    The faster a contender, the more rows are in its window. In the order of the file, a slow
+    contender would get other rows than a fast one. Within blocks the order is random, and the
+    number of rows is odd, because each of perf_analyzer's c threads sends every c-th row (c is a
+    power of two in our plans). A thread with only deferred rows would be slow and count for less
+    than its share.
 
     Args:
-        buckets: padded length of n rows.
-        confidence: of the first stage, shape (n,).
-        deferred: at the usual threshold, shape (n,).
+        buckets: The padded length of n rows.
+        confidence: The confidence of the first stage, shape (n,).
+        deferred: Whether it defers the row at the usual threshold, shape (n,).
 
     Returns:
-        Indices of n rows, or of n - 1 where n is even.
+        The indices of n rows, or of n - 1 if n is even.
     """
     kinds: list[list[int]] = []
     for kind in (True, False):
         strata: list[list[int]] = []
         for number, bucket in enumerate(sorted(set(buckets))):
             rows = np.flatnonzero((deferred == kind) & (np.array(buckets) == bucket))
-            # Each begins at one end; from ends in turn, so that all together lean to neither.
+            # Strata begin at alternate ends, so that together they are balanced.
             strata.append(_scattered(rows, confidence if number % 2 else -confidence))
         kinds.append(_merged(strata))
     order = _merged(kinds)
@@ -91,7 +89,7 @@ def representative_order(
 
 
 def _scattered(rows: NDArray[np.intp], values: NDArray[np.float32]) -> list[int]:
-    """Rows in an order whose prefixes are spread over the values: van der Corput's, of ranks."""
+    """Order rows so that every prefix is spread over the values: van der Corput's order."""
     ranked = rows[np.argsort(values[rows], kind="stable")].tolist()
     bits = max(1, (len(ranked) - 1).bit_length())
     reversed_bits = sorted(range(len(ranked)), key=lambda rank: f"{rank:0{bits}b}"[::-1])
@@ -99,7 +97,7 @@ def _scattered(rows: NDArray[np.intp], values: NDArray[np.float32]) -> list[int]
 
 
 def _merged(groups: Sequence[Sequence[int]]) -> list[int]:
-    """All rows, those of each group in their order and evenly spread."""
+    """Merge groups so that each keeps its order and is evenly spread."""
     placed = [
         ((i + 0.5) / len(group), number, row)
         for number, group in enumerate(groups)
@@ -109,13 +107,13 @@ def _merged(groups: Sequence[Sequence[int]]) -> list[int]:
 
 
 def corpora(glue: Path | None) -> dict[str, Corpus]:
-    """The corpora by name.
+    """Return the texts by name.
 
     Args:
-        glue: folder with SST-2, MRPC and QNLI; None: the demo's corpus.
+        glue: The folder with SST-2, MRPC and QNLI; None: the demo's reviews.
 
     Raises:
-        UsageError: a file is not there.
+        UsageError: A file is missing.
     """
     if glue is None:
         rows = corpus_from_seed(0, train_rows=_ROWS, test_rows=_ROWS).test
@@ -133,17 +131,17 @@ def corpora(glue: Path | None) -> dict[str, Corpus]:
 
 
 def corpora_of_config(path: Path) -> dict[str, Corpus]:
-    """The held-out rows of a cascade.toml as the one corpus.
+    """Return the held-out rows of a cascade.toml as the only text.
 
     Raises:
-        UsageError: there are none, or they cannot be read.
+        UsageError: It has none, or they cannot be read.
     """
     rows = rows_from_source(config_from_file(path).data_source())
     return {HELD_OUT: Corpus(HELD_OUT, rows.source, rows.texts, rows.labels)}
 
 
 def _mixed(source: str, *parts: Sequence[str]) -> Corpus:
-    """As many texts of every part, in turn."""
+    """Take texts of every part in turn, equally many of each."""
     n = min(len(part) for part in parts)
     turns = zip(*(part[:n] for part in parts), strict=True)
     return Corpus(MIXED, source, tuple(text for turn in turns for text in turn))

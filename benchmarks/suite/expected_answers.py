@@ -1,4 +1,4 @@
-"""Whether contenders answer alike: each is asked for some rows before it is measured."""
+"""What contenders must answer: each is asked for some rows before it is measured."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from cascadebert_client import CascadeClientError
 from cascadebert_core.tokenization import Text
 
 from ..peers.python_cascade import Answer
-from .workload import Scene
+from .workload import Workload
 
 _ROWS = 100
 
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """What must be answered to the first rows of a scene.
+    """The expected answers to the first n rows of a workload.
 
     Attributes:
-        texts: n of them.
-        labels: names.
-        exit_stages: of the contender's own stages, shape (n,).
-        near: rows whose exit or label hangs on the last bits of a logit, shape (n,).
-        allowed: how many of the others may differ all the same.
-        deferred_share: of all rows of the scene, by the contender's own stages.
+        texts: The rows.
+        labels: The name of the label of each row.
+        exit_stages: The exit stage of each row, among the contender's own stages, shape (n,).
+        near: Whether the exit or label depends on the last bits of a logit, shape (n,).
+        allowed: How many of the other rows may differ.
+        deferred_share: The share of all rows of the workload that the contender defers.
     """
 
     texts: Sequence[Text]
@@ -42,10 +42,10 @@ class Expected:
     deferred_share: float
 
     def require(self, contender: str, answers: Sequence[Answer]) -> None:
-        """Compare what a contender answered.
+        """Compare the answers of a contender.
 
         Raises:
-            CheckFailed: a row has another label or exit; the message has both answers.
+            CheckFailed: A row has another label or exit. The message has both answers.
         """
         if len(answers) != len(self.texts):
             raise CheckFailed(f"{contender} gave {len(answers)} answers to {len(self.texts)} rows")
@@ -65,21 +65,21 @@ class Expected:
             )
 
 
-def expected_of_cascade(scene: Scene, share: float) -> Expected:
-    """At the operating point of a share of deferred rows."""
-    return _expected(scene, scene.thresholds[share])
+def expected_of_cascade(workload: Workload, share: float) -> Expected:
+    """Return the answers at the operating point of a share of deferred rows."""
+    return _expected(workload, workload.thresholds[share])
 
 
-def expected_of_member(scene: Scene, member: int) -> Expected:
-    """Of one member alone, 0 or 1: its one stage answers everything."""
-    # No confidence is 0, none is above 1: all rows exit at the first stage, or none does.
-    return _expected(scene, float(member), member)
+def expected_of_member(workload: Workload, member: int) -> Expected:
+    """Return the answers of one member alone, 0 or 1."""
+    # No confidence is 0 and none is above 1: all rows exit at the first stage, or none does.
+    return _expected(workload, float(member), member)
 
 
 def checked(
     contender: str, expected: Expected, ask: Callable[[Sequence[Text]], Sequence[Answer]]
 ) -> Callable[[], None]:
-    """A contender's `check`: ask it for the rows, and compare."""
+    """Return a contender's `check`, which asks it for the rows and compares the answers."""
 
     def check() -> None:
         try:
@@ -91,19 +91,19 @@ def checked(
     return check
 
 
-def _expected(scene: Scene, threshold: float, first_stage: int = 0) -> Expected:
-    n = min(_ROWS, len(scene.corpus.texts))
-    policy = scene.policy
-    whole = simulate(policy, scene.logits, [threshold])
-    outcome = simulate(policy, [values[:n] for values in scene.logits], [threshold])
+def _expected(workload: Workload, threshold: float, first_stage: int = 0) -> Expected:
+    n = min(_ROWS, len(workload.corpus.texts))
+    policy = workload.policy
+    whole = simulate(policy, workload.logits, [threshold])
+    outcome = simulate(policy, [values[:n] for values in workload.logits], [threshold])
     highest = np.sort(outcome.probabilities, axis=1)[:, -2:]
     near = highest[:, 1] - highest[:, 0] <= NEAR
     if 0.0 < threshold < 1.0:
         near |= outcome.near_threshold([threshold], NEAR)
-    # Reduced precision answers some rows otherwise when other rows share their call.
-    exact = scene.built.steps.compiled is None
+    # Reduced precision changes some answers with the rows that share the call.
+    exact = workload.built.steps.compiled is None
     return Expected(
-        texts=scene.corpus.texts[:n],
+        texts=workload.corpus.texts[:n],
         labels=[policy.labels[i] for i in outcome.labels],
         exit_stages=outcome.exit_stage - first_stage,
         near=near,

@@ -1,4 +1,4 @@
-"""The pairs of members that the bench runs, and the repository that each is served from."""
+"""The pairs of members that the bench runs, and how they are built."""
 
 from __future__ import annotations
 
@@ -20,8 +20,7 @@ from cascadebert_build.pipeline.workspace import Workspace
 from cascadebert_build.repository.model_repository import ModelRepository
 from cascadebert_core.policy import Policy
 
-from ..tools.random_checkpoints import SHAPES as MEMBER_SHAPES
-from ..tools.random_checkpoints import write_member
+from ..tools.random_checkpoints import SHAPES, write_member
 from .corpora import Corpus
 from .plan import USUAL_SHARE
 
@@ -33,13 +32,13 @@ class Pair:
     """A small and a large member.
 
     Attributes:
-        name: of the Triton model, too.
-        checkpoints: small, large; shapes of `benchmarks.tools.shapes` where the weights are random.
-        labelled: whether the texts' labels are the members', so that accuracy is counted.
-        max_length: in tokens.
-        cost_only: whether only the limit and the shares are measured.
-        swept: whether the sweeps are.
-        peers: whether other servers and processes without one are compared.
+        name: The name of the pair and of its Triton model.
+        checkpoints: The small and the large checkpoint, or shapes of random weights.
+        labelled: Whether the texts' labels are the members', so that accuracy is counted.
+        max_length: The maximum length in tokens.
+        cost_only: Whether only the limit and the shares are measured.
+        swept: Whether the sweeps are measured.
+        peers: Whether other servers, and processes without one, are compared.
     """
 
     name: str
@@ -51,23 +50,23 @@ class Pair:
     peers: bool = True
 
 
-# Fine-tuned; of the others the weights are random.
+# Fine-tuned. The other pairs have random weights.
 MINILM = Pair("minilm", ("sst2-small", "sst2-large"), labelled=True)
-SHAPES = (
+RANDOM_PAIRS = (
     Pair("l2-h128", ("l2-h128", "l12-h768")),
     Pair("l6-h384", ("l6-h384", "l12-h768"), swept=False, peers=False),
-    # A cost ratio of about 20: 18 by the operations of a token, where L4-H256 would be 27.
+    # A cost ratio of about 20: 18 by the operations of a token. L4-H256 would have 27.
     Pair("l4-h312", ("l4-h312", "l12-h768"), cost_only=True),
 )
-# The demo's members. Made-up labels are counted, of weights that were never trained.
+# The demo's members with untrained weights. Their accuracy is counted on made-up labels.
 STAND_IN = Pair("tiny", ("small", "large"), labelled=True, max_length=64)
 
 
 def pairs_of(checkpoints: Path | None) -> tuple[Pair, ...]:
-    """Those that can be made of the checkpoints at hand; without any, the stand-in.
+    """Return the pairs that can be made from a folder of checkpoints; without one, the stand-in.
 
     Raises:
-        UsageError: a checkpoint is not there.
+        UsageError: A checkpoint is missing.
     """
     if checkpoints is None:
         return (STAND_IN,)
@@ -77,7 +76,7 @@ def pairs_of(checkpoints: Path | None) -> tuple[Pair, ...]:
                 f"{checkpoints / name} is not there: --checkpoints names the folder that has "
                 f"{' and '.join(MINILM.checkpoints)}"
             )
-    return (MINILM, *SHAPES)
+    return (MINILM, *RANDOM_PAIRS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +84,9 @@ class BuiltPair:
     """A pair, built and published.
 
     Attributes:
-        pair: what it is.
-        steps: of its build.
-        repository: the model repository.
+        pair: The pair.
+        steps: The steps of its build.
+        repository: The model repository.
     """
 
     pair: Pair
@@ -96,29 +95,29 @@ class BuiltPair:
 
     @property
     def policy(self) -> Policy:
-        """As tuned and published; thresholds are chosen anew for every corpus."""
+        """The published policy. Its thresholds are replaced for every text."""
         return ModelRepository.read(self.repository).cascade(self.pair.name).policy()
 
     @property
     def checkpoints(self) -> list[str]:
-        """Folders of the members."""
+        """The folders of the members."""
         return [self.steps.config.checkpoint(m) for m in self.steps.config.members]
 
     def logits(self, corpus: Corpus) -> list[NDArray[np.float32]]:
-        """Logits of every member, each of shape (n, n_labels), in the checkpoint's order."""
+        """Return the logits of every member, of shape (n, n_labels), in the checkpoint's order."""
         steps = Steps(self.steps.config, self.steps.workspace)
         steps.rows = Rows(corpus.texts, corpus.labels, corpus.source)
         return [steps.logits(member) for member in steps.config.members]
 
 
 def build_pair(pair: Pair, corpus: Corpus, work: Path, checkpoints: Path | None) -> BuiltPair:
-    """Build a pair as far as it is not up to date.
+    """Build a pair, unless it is up to date.
 
     Args:
-        pair: what to build.
-        corpus: the short one: rows to verify and tune on.
-        work: for checkpoints of random weights, artefacts and the repository.
-        checkpoints: folder of the fine-tuned ones, whose tokenizer the random ones take.
+        pair: The pair.
+        corpus: The short text: rows to verify and tune on.
+        work: The folder for random checkpoints, artefacts and the repository.
+        checkpoints: The folder of the fine-tuned checkpoints. Random ones use their tokenizer.
     """
     folder = work / pair.name
     data = folder / "rows.tsv"
@@ -131,7 +130,7 @@ def build_pair(pair: Pair, corpus: Corpus, work: Path, checkpoints: Path | None)
             MemberConfig(name, str(_checkpoint(pair, i, work, checkpoints)), pair.max_length)
             for i, name in enumerate(MEMBERS)
         ),
-        # Temperatures fitted to random answers would press all confidences together.
+        # Without labels: temperatures fitted to random answers would flatten all confidences.
         data=DataConfig(path=str(data), label="label" if pair is MINILM else None),
         tune=TuneConfig(max_deferral_rate=(USUAL_SHARE,)),
     )
@@ -139,10 +138,10 @@ def build_pair(pair: Pair, corpus: Corpus, work: Path, checkpoints: Path | None)
 
 
 def pair_of_config(path: Path, work: Path) -> BuiltPair:
-    """Build the user's own cascade as far as it is not up to date.
+    """Build the user's own cascade, unless it is up to date.
 
     Raises:
-        UsageError: it has not two members.
+        UsageError: It does not have two members.
     """
     config = config_from_file(path)
     if len(config.members) != 2:
@@ -159,12 +158,12 @@ def pair_of_config(path: Path, work: Path) -> BuiltPair:
 def thresholds_of_shares(
     policy: Policy, logits: list[NDArray[np.float32]], shares: tuple[float, ...]
 ) -> dict[float, float]:
-    """The threshold that defers each share of these rows, as near as their confidences allow.
+    """Return the threshold that defers each share of these rows, as nearly as possible.
 
     Args:
-        policy: stages and temperatures.
-        logits: of every member.
-        shares: 0 to 1.
+        policy: The policy with stages and temperatures.
+        logits: The logits of every member.
+        shares: The shares, 0 to 1.
     """
     confidence = np.sort(confidence_of_first(policy, logits))
     found: dict[float, float] = {}
@@ -175,12 +174,12 @@ def thresholds_of_shares(
 
 
 def confidence_of_first(policy: Policy, logits: list[NDArray[np.float32]]) -> NDArray[np.float32]:
-    """The first stage's confidence in every row, shape (n,)."""
+    """Return the first stage's confidence in every row, shape (n,)."""
     return simulate(policy, logits, [1.0]).stage_confidence[:, 0]
 
 
 def _build(config: CascadeConfig, folder: Path) -> tuple[Steps, Path]:
-    """Build as far as it is not up to date, in `folder`: the steps and the model repository."""
+    """Build in `folder`, unless it is up to date; return the steps and the model repository."""
     steps = Steps(config, Workspace(folder / "work"))
     repository = folder / "model_repository"
     steps.build(repository)
@@ -189,7 +188,7 @@ def _build(config: CascadeConfig, folder: Path) -> tuple[Steps, Path]:
 
 def _checkpoint(pair: Pair, index: int, work: Path, checkpoints: Path | None) -> Path:
     name = pair.checkpoints[index]
-    if pair is not STAND_IN and name not in MEMBER_SHAPES:
+    if pair is not STAND_IN and name not in SHAPES:
         assert checkpoints is not None
         return checkpoints.resolve() / name
     folder = work / "checkpoints" / name
@@ -204,11 +203,11 @@ def _checkpoint(pair: Pair, index: int, work: Path, checkpoints: Path | None) ->
 
 
 def _write_rows(path: Path, corpus: Corpus) -> None:
-    """The corpus as the tsv that `build` reads; its texts have neither tabs nor new lines."""
+    """Write the text as the tsv that `build` reads. It has neither tabs nor new lines."""
     labels = corpus.labels or ("",) * len(corpus.texts)
     lines = ["text\tlabel"]
     lines += [f"{text}\t{label}" for text, label in zip(corpus.texts, labels, strict=True)]
     content = "\n".join(lines) + "\n"
-    # The build is up to date only while its rows are the same file.
+    # The build stays up to date only if this file does not change.
     if not path.is_file() or path.read_text(encoding="utf-8") != content:
         path.write_text(content, encoding="utf-8")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-# What is reported first, and what the throughput targets are about.
+# The share that is reported first, and that the throughput targets are about.
 USUAL_SHARE = 0.25
 
 
@@ -13,69 +13,43 @@ class Plan:
     """How much is measured.
 
     Attributes:
-        repeats: of every window, contenders taking turns.
-        window_s: of one measurement, the ramp included; longer where a contender is slow.
-        ramp_s: left out at its start, at least.
-        look_s: of the first look at a contender under a load, by which its window is sized.
-        open_window_s: of one measurement at a rate.
-        concurrencies: of the closed loops, ascending.
-        many: the concurrency at which everything is saturated.
-        shares: of the rows deferred, where operating points are compared.
-        sweep_shares: where throughput over deferral is drawn.
-        call_limits: padded tokens in one call, where throughput over the size of calls is drawn.
-        request_rows: rows a request, where requests have several.
-        gate_rows: rows a request, where the gate's price is taken.
-        limit_s: of the passes over the corpus in the bare runtime.
-        cell_s: of one bucket at one batch size there.
+        repeats: The repeats of every window. Contenders take turns.
+        window_s: One measurement, the ramp included; longer if a contender is slow.
+        ramp_s: The start of a window that is left out, at least.
+        look_s: The first look at a contender under a load, which determines its window.
+        open_window_s: One measurement in an open loop.
+        concurrencies: The concurrencies of the closed loops, ascending.
+        many: A concurrency at which everything is saturated.
+        shares: The shares of deferred rows at which operating points are compared.
+        sweep_shares: The shares at which throughput over deferral is drawn.
+        call_limits: The padded tokens of one call at which throughput is drawn.
+        request_rows: The rows of a request, if requests have several.
+        gate_rows: The rows of a request when the gate's price is measured.
+        limit_s: The time for passes over the corpus in the bare runtime.
+        cell_s: The time for one bucket at one batch size there.
     """
 
-    repeats: int
-    window_s: float
-    ramp_s: float
-    look_s: float
-    open_window_s: float
-    concurrencies: tuple[int, ...]
-    many: int
-    shares: tuple[float, ...]
-    sweep_shares: tuple[float, ...]
-    call_limits: tuple[int, ...]
-    request_rows: tuple[int, ...]
-    gate_rows: tuple[int, ...]
-    limit_s: float
-    cell_s: float
+    repeats: int = 3
+    window_s: float = 5.0
+    ramp_s: float = 1.0
+    look_s: float = 2.0
+    open_window_s: float = 12.0
+    concurrencies: tuple[int, ...] = (1, 4, 16, 64)
+    many: int = 32
+    shares: tuple[float, ...] = (0.1, 0.25, 0.5)
+    sweep_shares: tuple[float, ...] = (0.0, 0.05, 0.1, 0.25, 0.5, 0.75, 1.0)
+    call_limits: tuple[int, ...] = (128, 256, 512, 1024, 4096)
+    request_rows: tuple[int, ...] = (1, 8, 32)
+    gate_rows: tuple[int, ...] = (1, 32)
+    limit_s: float = 10.0
+    cell_s: float = 0.5
 
 
-FULL = Plan(
-    repeats=3,
-    window_s=5.0,
-    ramp_s=1.0,
-    look_s=2.0,
-    open_window_s=12.0,
-    concurrencies=(1, 4, 16, 64),
-    many=32,
-    shares=(0.1, 0.25, 0.5),
-    sweep_shares=(0.0, 0.05, 0.1, 0.25, 0.5, 0.75, 1.0),
-    call_limits=(128, 256, 512, 1024, 4096),
-    request_rows=(1, 8, 32),
-    gate_rows=(1, 32),
-    limit_s=10.0,
-    cell_s=0.5,
-)
+FULL = Plan()
 
-# For correctness: the same code and the same report, of figures that mean little.
-QUICK = Plan(
-    repeats=1,
-    window_s=1.2,
-    ramp_s=0.3,
-    look_s=0.45,
-    open_window_s=1.8,
-    concurrencies=(1, 8),
-    many=8,
-    shares=(0.25,),
-    sweep_shares=(0.0, 0.5, 1.0),
-    call_limits=(128, 1024),
-    request_rows=(8,),
-    gate_rows=(1, 4),
-    limit_s=1.0,
-    cell_s=0.02,
-)
+# For correctness: the same code and the same report, with figures that mean little.
+QUICK = replace(
+    FULL, repeats=1, window_s=1.2, ramp_s=0.3, look_s=0.45, open_window_s=1.8,
+    concurrencies=(1, 8), many=8, shares=(0.25,), sweep_shares=(0.0, 0.5, 1.0),
+    call_limits=(128, 1024), request_rows=(8,), gate_rows=(1, 4), limit_s=1.0, cell_s=0.02,
+)  # fmt: skip

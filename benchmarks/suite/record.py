@@ -1,4 +1,4 @@
-"""The rows of a run on disk, as they come: an interrupted run goes on where it was."""
+"""The rows of a run on disk. An interrupted run continues with what is missing."""
 
 from __future__ import annotations
 
@@ -19,87 +19,95 @@ _ROWS = "rows.jsonl"
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """What tells one measurement from all others of a run.
+    """What identifies one measurement of a run.
 
     Attributes:
-        section: of the report.
-        scene: pair/corpus, or "" where there is none.
-        contender: what was measured.
-        load: in words.
-        repeat: from 0 on.
+        section: The section of the report.
+        workload: pair/text, or "" if there is none. In rows its key is `scene`.
+        contender: What was measured.
+        load: The load in words.
+        repeat: The number of the repeat, from 0.
     """
 
     section: str
-    scene: str
+    workload: str
     contender: str
-    load: str
-    repeat: int
+    load: str = ""
+    repeat: int = 0
+
+    @property
+    def columns(self) -> dict[str, Any]:
+        """The key as columns of a row."""
+        of = asdict(self)
+        of["scene"] = of.pop("workload")
+        return of
+
+    @classmethod
+    def of_row(cls, row: Mapping[str, Any]) -> Key:
+        """Return the key of a row."""
+        return cls(row["section"], row["scene"], row["contender"], row["load"], row["repeat"])
 
 
 class Record:
-    """Rows of one run: all from one machine and one state of the code."""
+    """The rows of one run, all from one machine and one state of the code."""
 
     def __init__(self, folder: Path, machine: Machine, command: str, setting: Mapping[str, Any]):
-        """Open the run of `folder`, or begin one.
+        """Open the run in a folder, or begin one.
 
         Args:
-            folder: for run.json and rows.jsonl.
-            machine: that measures now.
-            command: that repeats the run.
-            setting: whatever else rows must have in common.
+            folder: The folder of run.json and rows.jsonl.
+            machine: The machine that measures now.
+            command: The command that repeats the run.
+            setting: Everything else that all rows have in common.
 
         Raises:
-            UsageError: the folder has rows of another machine, commit or setting.
+            UsageError: The folder has rows of another machine, commit or setting.
         """
         self.folder = folder
-        run = {
-            "command": command,
-            "machine": asdict(machine),
-            "setting": dict(setting),
-        }
+        run = {"command": command, "machine": asdict(machine), "setting": dict(setting)}
         kept = read_json(folder / RUN)
         if kept is not None and _identity(kept) != _identity(json.loads(json.dumps(run))):
             raise UsageError(
-                f"{folder} has rows of another machine, state of the code or setting, and ratios "
-                "of two runs mean nothing: name another --out, or delete it"
+                f"{folder} has rows of another machine, commit or setting, and ratios across two "
+                "runs mean nothing: name another --out, or delete it"
             )
         self.run: dict[str, Any] = kept or run
         self.run["commands"] = [*self.run.get("commands", []), command]
         self.run.setdefault("scenes", {})
         write_json(folder / RUN, self.run)
         _end_last_line(folder / _ROWS)
-        self._rows = {_key_of(row): row for row in rows_from_folder(folder)}
+        self._rows = {Key.of_row(row): row for row in rows_from_folder(folder)}
 
     def __contains__(self, key: Key) -> bool:
-        """Whether it was measured; a window that failed was not."""
+        """Whether it was measured. A window that failed was not."""
         return key in self._rows and "error" not in self._rows[key]
 
-    def pin(self, scene: str, work: Mapping[str, Any]) -> None:
-        """Say what a scene's rows measure; its `policy` stands in each of them.
+    def pin(self, workload: str, work: Mapping[str, Any]) -> None:
+        """Record what a workload's rows measure. Each row gets its `policy`.
 
         Args:
-            scene: pair/corpus.
-            work: id of the policy, hashes of the artefacts and of the text.
+            workload: pair/text.
+            work: The id of the policy, and the hashes of the artefacts and the text.
 
         Raises:
-            UsageError: the run has rows of this scene that measured something else.
+            UsageError: The run has rows of this workload that measured something else.
         """
-        kept = self.run["scenes"].setdefault(scene, dict(work))
+        kept = self.run["scenes"].setdefault(workload, dict(work))
         if kept != work:
             raise UsageError(
-                f"{self.folder} has rows of {scene} with another policy, artefact or text "
+                f"{self.folder} has rows of {workload} with another policy, artefact or text "
                 f"({kept}, and now {work}): name another --out, or delete it"
             )
         write_json(self.folder / RUN, self.run)
 
     def rows(self) -> list[dict[str, Any]]:
-        """All rows, in the order in which they were measured."""
+        """Return all rows in the order of their measurement."""
         return list(self._rows.values())
 
     def add(self, key: Key, figures: Mapping[str, Any]) -> None:
         """Keep one measurement."""
-        policy = self.run["scenes"].get(key.scene, {}).get("policy")
-        row = {**asdict(key), **({"policy": policy} if policy else {}), **figures}
+        policy = self.run["scenes"].get(key.workload, {}).get("policy")
+        row = {**key.columns, **({"policy": policy} if policy else {}), **figures}
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / _ROWS).open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
@@ -107,7 +115,7 @@ class Record:
 
 
 def rows_from_folder(folder: Path) -> Iterator[dict[str, Any]]:
-    """Rows of a run, the last of each key: one that failed may have been measured since.
+    """Yield the rows of a run, the last one of each key: a failed window may be measured again.
 
     A line that was cut short by the end of a run is left out.
     """
@@ -120,19 +128,15 @@ def rows_from_folder(folder: Path) -> Iterator[dict[str, Any]]:
             row = json.loads(line)
         except ValueError:
             continue
-        rows[_key_of(row)] = row
+        rows[Key.of_row(row)] = row
     yield from rows.values()
 
 
 def _end_last_line(path: Path) -> None:
-    """End a line that was cut short, so that the next row gets one of its own."""
+    """End a line that was cut short, so that the next row gets a line of its own."""
     if path.is_file() and (content := path.read_bytes()) and not content.endswith(b"\n"):
         with path.open("ab") as file:
             file.write(b"\n")
-
-
-def _key_of(row: Mapping[str, Any]) -> Key:
-    return Key(row["section"], row["scene"], row["contender"], row["load"], row["repeat"])
 
 
 def _identity(run: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,139 +1,149 @@
-"""Questions to the rows of a run: medians, best loads, ratios turn by turn."""
+"""The rows of a run as a pandas frame: medians, best loads, ratios by repeat."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Any
 
-from ..tools.ratio import Ratio, ratio_of
+import pandas as pd
+
 from .cascade_settings import CASCADE
 
 Row = Mapping[str, Any]
+Line = dict[str, Any]
+Repeats = dict[int, float]
+
+# What identifies a measurement, with its repeat.
+KEYS = ["section", "workload", "contender", "load"]
+# Columns by which loads are ordered, lightest first.
+_WEIGHT = ["of_load.rate_rps", "of_load.concurrency", "of_load.rows"]
 
 
-@dataclass(frozen=True, slots=True)
-class Figures:
-    """The rows of a run.
+class Results:
+    """What a run measured.
 
     Attributes:
-        rows: in the order in which they were measured; one with an `error` has no figures.
+        rows: The recorded rows in the order of their measurement. A row with an `error` has no
+            figures.
+        frame: One line for each row that has figures. Nested figures are columns with dots:
+            `exited.p50_ms`, `row_ms.0`. The recorded key `scene` is the column `workload`.
+        medians: The numeric columns of `frame`, medians over the repeats, indexed by `KEYS`:
+            `cascade` before other contenders, light loads before heavy ones.
     """
 
-    rows: Sequence[Row]
+    def __init__(self, rows: Sequence[Row]) -> None:
+        """Make the frame of recorded rows."""
+        self.rows = list(rows)
+        measured = [_flat(row) for row in self.rows if "error" not in row]
+        frame: Any = pd.json_normalize(measured).rename(columns={"scene": "workload"})
+        self.frame: Any = frame.reindex(
+            columns=list(dict.fromkeys([*KEYS, "repeat", *_WEIGHT, *frame.columns]))
+        )
+        self.frame[KEYS] = self.frame[KEYS].astype(object)  # an empty frame has numbers
+        self.frame[_WEIGHT] = self.frame[_WEIGHT].astype(float).fillna(0.0)
+        self.medians: Any = _ordered(self.frame.groupby(KEYS, sort=False).median(numeric_only=True))
+        self._lines: dict[tuple[str, str, str], list[Line]] = {}
+        for line in self.frame.to_dict("records"):
+            self._lines.setdefault(tuple(line[name] for name in KEYS[:3]), []).append(line)
+        self._loads: dict[tuple[str, str, str], list[str]] = {}
+        for *key, load in self.medians.index:
+            self._loads.setdefault(tuple(key), []).append(load)
 
     def failures(self) -> list[Row]:
-        """Rows with an error, but for those that were measured after all."""
+        """Return the failed rows whose measurement never succeeded."""
         measured = {_key(row) for row in self.rows if "error" not in row}
         failed = {_key(row): row for row in self.rows if "error" in row}
         return [row for key, row in failed.items() if key not in measured]
 
-    def scenes(self, *sections: str) -> list[str]:
-        """Scenes of these sections, in order."""
-        return list(dict.fromkeys(r["scene"] for s in sections for r in self.measured(s)))
+    def workloads(self, *sections: str) -> list[str]:
+        """Return the workloads of some sections, in order of measurement."""
+        return list(dict.fromkeys(w for name in sections for s, w, _ in self._lines if s == name))
 
-    def contenders(self, section: str, scene: str) -> list[str]:
-        """Contenders of a scene, in order of their names' first appearance, ours first."""
-        names = dict.fromkeys(r["contender"] for r in self.measured(section, scene))
-        return sorted(names, key=lambda name: (name != CASCADE, list(names).index(name)))
+    def contenders(self, section: str, workload: str) -> list[str]:
+        """Return the contenders of a workload in order of measurement, `cascade` first."""
+        names = [c for s, w, c in self._lines if (s, w) == (section, workload)]
+        return sorted(names, key=lambda name: name != CASCADE)
 
-    def loads(self, section: str, scene: str, contender: str) -> list[str]:
-        """Loads of a contender, lightest first."""
-        rows = self.measured(section, scene, contender)
-        weight = {row["load"]: _weight(row) for row in rows}
-        return sorted(weight, key=lambda load: weight[load])
+    def lines(self, section: str, workload: str, contender: str) -> list[Line]:
+        """Return the lines of a contender in `frame`, in order of measurement."""
+        return self._lines.get((section, workload, contender), [])
+
+    def loads(self, section: str, workload: str, contender: str) -> list[str]:
+        """Return the loads of a contender, lightest first."""
+        return self._loads.get((section, workload, contender), [])
 
     def values(
-        self, section: str, scene: str, contender: str, load: str | None, figure: str
-    ) -> dict[int, float]:
-        """One figure of every repeat.
+        self, section: str, workload: str, contender: str, figure: str, load: str | None = None
+    ) -> Repeats:
+        """Return one figure of every repeat.
 
         Args:
-            section: of the rows.
-            scene: likewise.
-            contender: likewise.
-            load: likewise; None: any, where there is but one.
-            figure: a key, or several with dots between: "exited.p50_ms", "row_ms.0".
+            section: The section of the rows.
+            workload: The workload of the rows.
+            contender: The contender of the rows.
+            figure: A column of `frame`.
+            load: The load, or None if there is only one.
         """
-        found: dict[int, float] = {}
-        for row in self.measured(section, scene, contender):
-            value = _figure(row, figure)
-            if (load is None or row["load"] == load) and value is not None:
-                found[row["repeat"]] = value
-        return found
+        return {
+            int(line["repeat"]): float(line[figure])
+            for line in self.lines(section, workload, contender)
+            if (load is None or line["load"] == load) and is_known(line.get(figure))
+        }
 
     def median(
-        self, section: str, scene: str, contender: str, load: str | None, figure: str
+        self, section: str, workload: str, contender: str, figure: str, load: str | None = None
     ) -> float | None:
-        """Median over the repeats; None where there is no such figure."""
-        values = self.values(section, scene, contender, load, figure)
+        """Return the median of a figure over the repeats, or None if it was not measured."""
+        values = self.values(section, workload, contender, figure, load)
         return median(values.values()) if values else None
 
-    def best_load(self, section: str, scene: str, contender: str) -> str | None:
-        """The load with the highest throughput."""
-        loads = self.loads(section, scene, contender)
+    def best_load(self, section: str, workload: str, contender: str) -> str | None:
+        """Return the load with the highest throughput."""
         rates = {
-            load: self.median(section, scene, contender, load, "throughput_rps") for load in loads
+            load: self.median(section, workload, contender, "throughput_rps", load)
+            for load in self.loads(section, workload, contender)
         }
         known = {load: rate for load, rate in rates.items() if rate is not None}
         return max(known, key=lambda load: known[load]) if known else None
 
-    def heaviest_load(self, section: str, scene: str, contenders: Sequence[str]) -> str | None:
-        """The heaviest load that all of these contenders have, of those that were measured."""
-        loads = [self.loads(section, scene, name) for name in contenders]
+    def heaviest_common_load(
+        self, section: str, workload: str, contenders: Sequence[str]
+    ) -> str | None:
+        """Return the heaviest load that all of these contenders have, if they were measured."""
+        loads = [self.loads(section, workload, name) for name in contenders]
         known = [of_one for of_one in loads if of_one]
-        if not known:
-            return None
-        return next((load for load in reversed(known[0]) if all(load in of for of in known)), None)
+        common = [load for load in known[0] if all(load in of for of in known)] if known else []
+        return common[-1] if common else None
 
-    def ratio(self, ours: Mapping[int, float], theirs: Mapping[int, float]) -> Ratio | None:
-        """Ours over theirs, turn by turn; None where no turn has both."""
-        turns = sorted(set(ours) & set(theirs))
-        if not turns:
-            return None
-        return ratio_of([ours[turn] for turn in turns], [theirs[turn] for turn in turns])
+    def throughput(
+        self, section: str, workload: str, contender: str, load: str | None = None
+    ) -> Repeats:
+        """Return the throughput of every repeat under a load; None: under the best one."""
+        load = load or self.best_load(section, workload, contender)
+        return self.values(section, workload, contender, "throughput_rps", load) if load else {}
 
-    def best_throughput(self, section: str, scene: str, contender: str) -> dict[int, float]:
-        """Throughput of every repeat at the contender's best load."""
-        load = self.best_load(section, scene, contender)
-        return {} if load is None else self.throughput(section, scene, contender, load)
 
-    def throughput(self, section: str, scene: str, contender: str, load: str) -> dict[int, float]:
-        """Throughput of every repeat at a load."""
-        return self.values(section, scene, contender, load, "throughput_rps")
+def is_known(value: Any) -> bool:
+    """Whether a figure was measured: pandas marks the others by NaN."""
+    return value is not None and value == value  # noqa: PLR0124 - only NaN differs from itself
 
-    def measured(
-        self, section: str, scene: str | None = None, contender: str | None = None
-    ) -> Iterable[Row]:
-        """Rows with figures, in order; None: any."""
-        return (
-            r
-            for r in self.rows
-            if r["section"] == section
-            and (scene is None or r["scene"] == scene)
-            and (contender is None or r["contender"] == contender)
-            and "error" not in r
-        )
+
+def _ordered(medians: Any) -> Any:
+    """Sort medians as `Results.medians` says."""
+    places: Any = medians.index.to_frame(index=False)[KEYS[:3]]
+    for name in KEYS[:3]:
+        places[name] = pd.factorize(places[name])[0]
+    places.loc[medians.index.get_level_values("contender") == CASCADE, "contender"] = -1
+    places[_WEIGHT] = medians[_WEIGHT].to_numpy()
+    return medians.iloc[places.sort_values(list(places.columns), kind="stable").index]
+
+
+def _flat(row: Row) -> dict[str, Any]:
+    """Give every element of the list `row_ms` a column of its own."""
+    times = {f"row_ms.{i}": value for i, value in enumerate(row.get("row_ms", ()))}
+    return {**{k: v for k, v in row.items() if k != "row_ms"}, **times}
 
 
 def _key(row: Row) -> tuple[Any, ...]:
     return tuple(row[name] for name in ("section", "scene", "contender", "load", "repeat"))
-
-
-def _weight(row: Row) -> tuple[float, int, int]:
-    """How heavy a row's load is, to compare it with others of the same section."""
-    load = row.get("of_load") or {}
-    return load.get("rate_rps") or 0.0, load.get("concurrency", 0), load.get("rows", 1)
-
-
-def _figure(row: Row, name: str) -> float | None:
-    value: Any = row
-    for part in name.split("."):
-        if isinstance(value, Mapping):
-            value = value.get(part)
-        elif isinstance(value, list) and part.isdecimal() and int(part) < len(value):
-            value = value[int(part)]
-        else:
-            value = None
-    return None if value is None else float(value)

@@ -1,4 +1,4 @@
-"""Throughput over the large member alone at every share of deferred rows, beside the promise."""
+"""Throughput over the large member alone, by share of deferred rows, beside the cost model's."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 
-from ..tools.ratio import Ratio
-from .results import Figures
+from ..tools.ratio import Ratio, ratio_by_repeat
+from .results import Results
 from .sections import limit, shares
 
 LARGE = "large alone"
@@ -16,14 +16,14 @@ _OURS = "cascade, "
 
 @dataclass(frozen=True, slots=True)
 class Speedup:
-    """One operating point.
+    """The speed-up of one operating point.
 
     Attributes:
-        name: of the contender.
-        share: of the rows that were deferred.
-        measured: throughput over the large member's alone, turn by turn.
-        promised: what the cost of the stages promises; None: the limit was not measured.
-        kept: measured over promised, turn by turn.
+        name: The name of the contender.
+        share: The share of the rows that were deferred.
+        measured: Throughput over the large member's.
+        expected: The speed-up by the cost of the stages; None: the limit was not measured.
+        kept: `measured` over `expected`.
     """
 
     name: str
@@ -33,54 +33,47 @@ class Speedup:
     kept: Ratio | None
 
 
-def speedups_of(figures: Figures, scene: str) -> list[Speedup]:
-    """Operating points that were measured, by their share of deferred rows."""
-    large = figures.best_throughput(shares.SECTION, scene, LARGE)
+def speedups_of(results: Results, workload: str) -> list[Speedup]:
+    """Return the operating points that were measured, by share of deferred rows."""
+    large = results.throughput(shares.SECTION, workload, LARGE)
     found: list[Speedup] = []
-    for name in points_of(figures, scene):
-        share = figures.median(shares.SECTION, scene, name, None, "deferred_share")
-        ours = figures.best_throughput(shares.SECTION, scene, name)
-        measured = figures.ratio(ours, large)
+    for name in operating_points(results, workload):
+        share = results.median(shares.SECTION, workload, name, "deferred_share")
+        ours = results.throughput(shares.SECTION, workload, name)
+        measured = ratio_by_repeat(ours, large)
         if share is None or measured is None:
             continue
-        gained = {turn: ours[turn] / large[turn] for turn in set(ours) & set(large)}
-        expected = figures.values(limit.SECTION, scene, name, None, "promised_speedup")
-        found.append(
-            Speedup(
-                name,
-                share,
-                measured,
-                figures.median(limit.SECTION, scene, name, None, "promised_speedup"),
-                figures.ratio(gained, expected),
-            )
-        )
+        gained = {repeat: ours[repeat] / large[repeat] for repeat in ours if repeat in large}
+        key = (limit.SECTION, workload, name, "promised_speedup")
+        kept = ratio_by_repeat(gained, results.values(*key))
+        found.append(Speedup(name, share, measured, results.median(*key), kept))
     return sorted(found, key=lambda speedup: speedup.share)
 
 
-def points_of(figures: Figures, scene: str) -> list[str]:
-    """Operating points of a scene, as contenders are named."""
-    names = figures.contenders(shares.SECTION, scene)
+def operating_points(results: Results, workload: str) -> list[str]:
+    """Return the contenders of a workload that are operating points of the cascade."""
+    names = results.contenders(shares.SECTION, workload)
     return [name for name in names if name.startswith(_OURS)]
 
 
 def share_in_words(name: str) -> str:
-    """The share of deferred rows that a contender was asked for: "25%"."""
-    return name.removeprefix(_OURS).removesuffix(" deferred")
+    """Return the share of deferred rows in a contender's name: "25%"; "" if it has none."""
+    return name.removeprefix(_OURS).removesuffix(" deferred") if name.startswith(_OURS) else ""
 
 
-def where_it_bends(speedups: Sequence[Speedup]) -> str:
-    """Up to which share the cascade gains, and how much of the promise arrives, in sentences."""
+def gain_in_words(speedups: Sequence[Speedup]) -> str:
+    """Say up to which share the cascade is faster, and how much of the expected gain arrives."""
     gaining = list(takewhile(lambda s: s.measured.median > 1, speedups))
     if not gaining:
         words = "Nowhere faster than the large member alone."
     else:
         words = f"Faster than the large member alone up to {gaining[-1].share:.0%} deferred"
-        words += "." if len(gaining) == len(speedups) else ", and no longer at the next point."
+        words += "." if len(gaining) == len(speedups) else ", not at the next point."
     kept = [(s.kept.median, s.share) for s in speedups if s.kept is not None]
     if len(kept) > 1:
         (least, at_least), (most, at_most) = min(kept), max(kept)
         words += (
-            f" Of the promised speed-up {least:.2f} arrives at {at_least:.0%} deferred, where it "
-            f"is least, and {most:.2f} at {at_most:.0%}, where it is most."
+            f" Between {least:.2f} (at {at_least:.0%} deferred) and {most:.2f} (at {at_most:.0%}) "
+            "of the expected speed-up arrives."
         )
     return words

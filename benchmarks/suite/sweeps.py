@@ -1,4 +1,4 @@
-"""Cost against load: throughput over the settings of a sweep, and where it bends."""
+"""Throughput over the settings of a sweep, and the setting from which it no longer grows."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from statistics import median
 
-from .bare_stage import mean_tokens
-from .results import Figures
-from .sections import closed_loop as closed
-from .sections import sweeps as sweep
+from .cascade_settings import CASCADE
+from .limit_times import mean_tokens
+from .results import Results
+from .sections import closed_loop, sweeps
 
-# Less is no gain: about what repeats of one window differ by.
+# A smaller gain is none: repeats of one window differ by about this much.
 _STEP = 0.05
 _TEXTS = ("short", "mixed", "long")
+_ALONE = "Only one setting was measured."
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,10 +23,10 @@ class Point:
     """One setting of a sweep.
 
     Attributes:
-        name: of the setting.
-        rates_rps: throughput of every repeat, ascending.
-        cores: that the server kept busy; None: not measured.
-        tokens: of a row, padded; None: not known.
+        name: The setting.
+        rates_rps: The throughput of every repeat, ascending.
+        cores: The cores that the server kept busy; None: not measured.
+        tokens: The mean padded length of a row; None: not known.
     """
 
     name: str
@@ -35,94 +36,94 @@ class Point:
 
     @property
     def rate_rps(self) -> float:
-        """Median over the repeats."""
+        """The median over the repeats."""
         return median(self.rates_rps)
 
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
-    """Throughput over one thing that changes.
+    """Throughput over one setting.
 
     Attributes:
-        section: unlike any other's of the scene.
-        scene: pair/corpus, or the pair where texts are compared.
-        title: of the plot.
-        points: lightest first, where they have an order.
-        bend: in sentences.
+        section: The section of the rows. It is unique within a workload.
+        workload: The workload, or the pair if texts are compared.
+        title: The title of the chart.
+        points: The settings, lightest first if they have an order.
+        caption: What the sweep shows, in sentences.
     """
 
     section: str
-    scene: str
+    workload: str
     title: str
     points: tuple[Point, ...]
-    bend: str
+    caption: str
 
 
-def sweeps_of(figures: Figures, scene: str) -> list[Sweep]:
-    """Every sweep of a scene."""
+def sweeps_of(results: Results, workload: str) -> list[Sweep]:
+    """Return every sweep of a workload."""
     own: list[tuple[str, str, Callable[[Sequence[Point]], str], str]] = [
-        (sweep.CORES, "Throughput against cores of the server", where_it_bends,
-         " The load generator may use all cores, those beside the server's too."),
-        (sweep.INSTANCES, "Throughput against instances", which_is_best, ""),
-        (sweep.BATCHES, "Throughput against tokens in one call", where_it_bends, ""),
-        (sweep.CALLS, "Throughput by how rows of unlike lengths are called", which_is_best, ""),
+        (sweeps.CORES, "Throughput against cores of the server", knee_in_words,
+         " The load generator may use all cores, the server's too."),
+        (sweeps.INSTANCES, "Throughput against instances", best_in_words, ""),
+        (sweeps.BATCHES, "Throughput against tokens in one call", knee_in_words, ""),
+        (sweeps.CALLS, "Throughput by how rows of unlike lengths are called", best_in_words, ""),
     ]  # fmt: skip
-    found = [_of_clients(figures, scene)]
+    clients = tuple(_points(results, closed_loop.SECTION, workload, by_load=True))
+    title = "Throughput against clients at a time"
+    found = [Sweep(closed_loop.SECTION, workload, title, clients, knee_in_words(clients))]
     for section, title, in_words, note in own:
-        points = tuple(_swept(figures, section, scene))
-        if in_words is where_it_bends:  # "512 tokens a call": an order, however they were measured
+        points = tuple(_points(results, section, workload))
+        if in_words is knee_in_words:  # "512 tokens a call": ordered by number
             points = tuple(sorted(points, key=lambda point: int(point.name.split()[0])))
-        found.append(Sweep(section, scene, title, points, in_words(points) + note))
-    return [of_one for of_one in found if of_one.points]
+        found.append(Sweep(section, workload, title, points, in_words(points) + note))
+    return [sweep for sweep in found if sweep.points]
 
 
-def texts_of_pairs(figures: Figures) -> list[Sweep]:
-    """Throughput against length of text, for every pair that has more than one."""
-    texts: dict[str, list[str]] = {}
-    for scene in figures.scenes(closed.SECTION):
-        pair, _, text = scene.partition("/")
-        if text in _TEXTS and figures.best_load(closed.SECTION, scene, "cascade"):
-            texts.setdefault(pair, []).append(text)
-    found: list[Sweep] = []
-    for pair, names in texts.items():
-        if len(names) > 1:
-            points = tuple(
-                _of_text(figures, f"{pair}/{text}", text)
-                for text in sorted(names, key=_TEXTS.index)
-            )
-            title = "Throughput against length of text"
-            found.append(Sweep("texts", pair, title, points, what_length_costs(points)))
-    return found
+def text_sweeps(results: Results) -> list[Sweep]:
+    """Return throughput against length of text, for every pair with more than one text."""
+    texts: dict[str, list[Point]] = {}
+    for text in _TEXTS:
+        for workload in results.workloads(closed_loop.SECTION):
+            pair, _, of = workload.partition("/")
+            if of == text and (point := _point(results, closed_loop.SECTION, workload, CASCADE)):
+                named = replace(point, name=text, tokens=mean_tokens(results, workload))
+                texts.setdefault(pair, []).append(named)
+    title = "Throughput against length of text"
+    return [
+        Sweep("texts", pair, title, tuple(points), length_in_words(points))
+        for pair, points in texts.items()
+        if len(points) > 1
+    ]
 
 
-def where_it_bends(points: Sequence[Point]) -> str:
-    """From which setting on another step gains little, and how busy the server is there."""
+def knee_in_words(points: Sequence[Point]) -> str:
+    """Say from which setting on another step gains little, and how busy the server is there."""
     if len(points) < 2:
-        return "One setting was measured: nothing to compare."
+        return _ALONE
     rates = [point.rate_rps for point in points]
     steps = [after / before for before, after in pairwise(rates)]
     gaining = [i for i, step in enumerate(steps) if step >= 1 + _STEP]
-    bend = gaining[-1] + 1 if gaining else 0
+    knee = gaining[-1] + 1 if gaining else 0
     last = points[-1]
-    if bend == len(points) - 1:
+    if knee == len(points) - 1:
         words = (
-            f"No bend up to {last.name}: the last step still gains {steps[-1] - 1:.0%}, to "
+            f"Throughput grows up to {last.name}: the last step gains {steps[-1] - 1:.0%}, to "
             f"{last.rate_rps:.0f} requests/s."
         )
     else:
         words = (
-            f"It bends at {points[bend].name}, {rates[bend]:.0f} requests/s: from there another "
-            f"step gains less than {_STEP:.0%}."
+            f"The knee is at {points[knee].name}, {rates[knee]:.0f} requests/s: each further step "
+            f"gains less than {_STEP:.0%}."
         )
-        if rates[-1] < (1 - _STEP) * rates[bend]:
-            words += f" {last.name} has {rates[-1] / rates[bend]:.2f} of that."
-    return words + _busy(points[bend])
+        if rates[-1] < (1 - _STEP) * rates[knee]:
+            words += f" {last.name} has {rates[-1] / rates[knee]:.2f} of that."
+    return words + _busy(points[knee])
 
 
-def which_is_best(points: Sequence[Point]) -> str:
-    """The setting with the highest throughput, and those that have nearly as much."""
+def best_in_words(points: Sequence[Point]) -> str:
+    """Name the setting with the highest throughput, and those within a small step of it."""
     if len(points) < 2:
-        return "One setting was measured: nothing to compare."
+        return _ALONE
     best = max(points, key=lambda point: point.rate_rps)
     least = min(points, key=lambda point: point.rate_rps)
     near = [
@@ -138,56 +139,46 @@ def which_is_best(points: Sequence[Point]) -> str:
     return words + _busy(best)
 
 
-def what_length_costs(points: Sequence[Point]) -> str:
-    """Throughput over tokens, against the shortest text's."""
+def length_in_words(points: Sequence[Point]) -> str:
+    """Compare throughput and tokens with those of the shortest text."""
     first = points[0]
     words: list[str] = []
     for point in points[1:]:
         share = point.rate_rps / first.rate_rps
-        line = f"{point.name} text has {share:.2f} of the throughput of {first.name} text"
+        line = f"{point.name.capitalize()} text has {share:.2f} of the throughput of {first.name} "
+        line += "text"
         if point.tokens is not None and first.tokens is not None:
             times = point.tokens / first.tokens
-            line += f" at {times:.2f} times its tokens: each costs {1 / (share * times):.2f} times"
-            line += " as much"
-        words.append(line[0].upper() + line[1:] + ".")
+            line += f" with {times:.2f} times the tokens: a token costs {1 / (share * times):.2f} "
+            line += "times as much"
+        words.append(f"{line}.")
     return " ".join(words)
 
 
-def _of_clients(figures: Figures, scene: str) -> Sweep:
-    loads = figures.loads(closed.SECTION, scene, "cascade")
-    points = tuple(
-        point
-        for load in loads
-        if (point := _point(figures, closed.SECTION, scene, "cascade", load=load, name=load))
-    )
-    title = "Throughput against clients at a time"
-    return Sweep(closed.SECTION, scene, title, points, where_it_bends(points))
-
-
-def _swept(figures: Figures, section: str, scene: str) -> Iterator[Point]:
-    for name in figures.contenders(section, scene):
-        load = figures.best_load(section, scene, name)
-        if load and (point := _point(figures, section, scene, name, load=load, name=name)):
+def _points(
+    results: Results, section: str, workload: str, *, by_load: bool = False
+) -> Iterator[Point]:
+    """Yield a point for each load of the cascade, or for each contender at its best load."""
+    if by_load:
+        for load in results.loads(section, workload, CASCADE):
+            if point := _point(results, section, workload, CASCADE, load):
+                yield replace(point, name=load)
+        return
+    for name in results.contenders(section, workload):
+        if point := _point(results, section, workload, name):
             yield point
 
 
-def _of_text(figures: Figures, scene: str, text: str) -> Point:
-    load = figures.best_load(closed.SECTION, scene, "cascade")
-    assert load is not None
-    point = _point(figures, closed.SECTION, scene, "cascade", load=load, name=text)
-    assert point is not None
-    return replace(point, tokens=mean_tokens(figures, scene))
-
-
 def _point(
-    figures: Figures, section: str, scene: str, contender: str, *, load: str, name: str
+    results: Results, section: str, workload: str, contender: str, load: str | None = None
 ) -> Point | None:
-    rates = figures.throughput(section, scene, contender, load)
+    load = load or results.best_load(section, workload, contender)
+    rates = results.throughput(section, workload, contender, load)
     if not rates:
         return None
-    cpu_ms = figures.median(section, scene, contender, load, "server_cpu_ms")
+    cpu_ms = results.median(section, workload, contender, "server_cpu_ms", load)
     cores = None if cpu_ms is None else cpu_ms * median(rates.values()) / 1000
-    return Point(name, tuple(sorted(rates.values())), cores)
+    return Point(contender, tuple(sorted(rates.values())), cores)
 
 
 def _busy(point: Point) -> str:

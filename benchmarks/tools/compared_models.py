@@ -1,9 +1,8 @@
-"""A temporary model repository: the cascade, and what it is compared with, over shared stages."""
+"""A temporary model repository: the cascade and what it is compared with, over shared stages."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,30 +17,36 @@ _VERSION = "1"
 
 
 def copy_cascade(source: Path, cascade: str, target: Path) -> Policy:
-    """Copy a cascade's newest version to a repository of its own, there as version 1.
+    """Copy a cascade's newest version to a repository of its own, as version 1.
 
-    Its stages are linked, being large.
+    Its stages are linked, because they are large.
 
     Returns:
         The cascade's policy.
     """
     _copy_newest(source / cascade, target / cascade)
-    policy = policy_from_file(target / cascade / _VERSION / POLICY_FILE)
+    policy = policy_from_file(_policy_path(target, cascade))
     for model in {stage.model for stage in policy.stages}:
         (target / model).symlink_to((source / model).resolve())
     return policy
 
 
+def write_policy(repository: Path, cascade: str, policy: Policy) -> None:
+    """Replace the policy of a copied cascade."""
+    _policy_path(repository, cascade).write_text(policy_to_json(policy), encoding="utf-8")
+
+
 def install_blocking(repository: Path, cascade: str, instances: int = 1) -> str:
     """Put the blocking baseline beside a cascade: same core, policy and stages.
 
-    It gets Triton's default batching: a queue policy of the cascade may cost it more than the
-    cascade, whose clients wait less for the queue.
+    It gets Triton's default batching. A queue policy could cost it more than it costs the cascade,
+    whose clients wait less in the queue.
 
     Args:
-        repository: that has the cascade.
-        cascade: its model.
-        instances: of the blocking model. With one, a single batch is under way at any time.
+        repository: The repository of the cascade.
+        cascade: The cascade's model.
+        instances: The instances of the blocking model. With one, only one batch is in progress at
+            any time.
 
     Returns:
         The baseline's name.
@@ -57,29 +62,19 @@ def install_blocking(repository: Path, cascade: str, instances: int = 1) -> str:
 
 
 def install_one_member(repository: Path, cascade: str, stage: int) -> str:
-    """Put a cascade of one member, stage number `stage` of `cascade`, beside it.
-
-    Args:
-        repository: that has the cascade.
-        cascade: its model.
-        stage: 0-based.
-
-    Returns:
-        Its name.
-    """
+    """Put a cascade with only stage number `stage` of `cascade` beside it; return its name."""
     name = f"{cascade}-member-{stage}"
     _clone(repository, cascade, name)
-    path = repository / name / _VERSION / POLICY_FILE
-    policy = policy_from_file(path)
+    policy = policy_from_file(_policy_path(repository, name))
     member = replace(policy.stages[stage], threshold=None)
-    point = policy.default_operating_point
-    single = replace(policy, stages=(member,), operating_points={point: ()}, certificate=None)
-    path.write_text(policy_to_json(single), encoding="utf-8")
+    points = {policy.default_operating_point: ()}
+    single = replace(policy, stages=(member,), operating_points=points, certificate=None)
+    write_policy(repository, name, single)
     return name
 
 
 def set_instances(repository: Path, model: str, instances: int) -> None:
-    """Give a BLS model of a copied repository so many instances."""
+    """Set the number of instances of a BLS model in a copied repository."""
     config = config_from_text((repository / model / _CONFIG).read_text(encoding="utf-8"))
     for group in config.instance_group:
         group.count = instances
@@ -87,7 +82,7 @@ def set_instances(repository: Path, model: str, instances: int) -> None:
 
 
 def _clone(repository: Path, cascade: str, name: str) -> ModelConfig:
-    """Copy the BLS model under another name; its configuration is returned."""
+    """Copy the BLS model under another name, and return its configuration."""
     _copy_newest(repository / cascade, repository / name)
     config = config_from_text((repository / name / _CONFIG).read_text(encoding="utf-8"))
     config.name = name
@@ -96,8 +91,10 @@ def _clone(repository: Path, cascade: str, name: str) -> ModelConfig:
 
 
 def _copy_newest(source: Path, target: Path) -> None:
-    newest = source / str(cascade_from_folder(source).newest)
-    shutil.copytree(newest, target / _VERSION, ignore=_no_bytecode())
+    no_bytecode = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(
+        source / str(cascade_from_folder(source).newest), target / _VERSION, ignore=no_bytecode
+    )
     shutil.copyfile(source / _CONFIG, target / _CONFIG)
 
 
@@ -105,5 +102,5 @@ def _write_config(model: Path, config: ModelConfig) -> None:
     (model / _CONFIG).write_text(config_to_text(config), encoding="utf-8")
 
 
-def _no_bytecode() -> Callable[[str, list[str]], set[str]]:
-    return shutil.ignore_patterns("__pycache__")
+def _policy_path(repository: Path, cascade: str) -> Path:
+    return repository / cascade / _VERSION / POLICY_FILE

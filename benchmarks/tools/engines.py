@@ -1,9 +1,9 @@
-r"""Runtimes of a member on one GPU or one CPU thread: latency and throughput, member by member.
+r"""Compare runtimes of a member on one GPU or one CPU thread: latency and throughput.
 
-Every contender gets the same padded rows of real text in host memory and gives logits in host
-memory. Contenders may need environments of their own: `measure` writes one JSON file for those that
-it is given, and `table` puts the files of one machine together. Several contenders of one
-`measure` take turns, call by call, so that what disturbs one disturbs all.
+Every runtime gets the same padded rows of real text in host memory and returns logits in host
+memory. Some need an environment of their own: `measure` writes one JSON file for those that it is
+given, and `table` combines the files of one machine. The contenders of one `measure` take turns,
+call by call, so that a disturbance affects all of them.
 
     python -m benchmarks.tools.engines prepare --folder shapes DATA --vocabulary CHECKPOINT
     python -m benchmarks.tools.engines measure --config cascade.toml --contender tensorrt --output a
@@ -15,10 +15,10 @@ it is given, and `table` puts the files of one machine together. Several contend
         --contender onnxruntime onnxruntime-optimized onnxruntime-int8 openvino --output c
     python -m benchmarks.tools.engines table c --ratios onnxruntime
 
-On a CPU everything runs on one thread, OpenVINO in FP32 because it is told so: it would choose
-bfloat16 by itself. The graphs of `onnxruntime-optimized` and `onnxruntime-int8` are made as
-`cascadebert compile` makes them; `onnxruntime-dynamic` is ONNX Runtime's own dynamic
-quantisation of the same fused graph, for comparison: its logits hang on the rest of the batch.
+On a CPU everything runs on one thread. OpenVINO is set to FP32: by itself it would choose bfloat16.
+`onnxruntime-optimized` and `onnxruntime-int8` run graphs made as by `cascadebert compile`.
+`onnxruntime-dynamic` is ONNX Runtime's own dynamic quantisation of the same fused graph, for
+comparison: its logits depend on the rest of the batch.
 """
 
 from __future__ import annotations
@@ -38,25 +38,24 @@ from numpy.typing import NDArray
 from cascadebert_build.config.cascade_toml import config_from_file
 from cascadebert_build.config.rows import rows_from_source
 from cascadebert_build.config.schema import CascadeConfig, MemberConfig
-from cascadebert_build.errors import BuildError, UsageError
+from cascadebert_build.errors import UsageError
 from cascadebert_build.graphs.fused import fused_graph
 from cascadebert_build.graphs.int8 import int8_graph
 from cascadebert_build.graphs.int8_probe import PROBE, has_exact_products, write_probe
 from cascadebert_build.pipeline.workspace import Workspace, stage_input, workspace_of
 from cascadebert_build.verification.reference import reference_from_file, sample_of_texts
 from cascadebert_core.batching import pad_rows
-from cascadebert_engine.errors import EngineError
 from cascadebert_engine.files import read_json, write_json
 from cascadebert_engine.machine import this_machine as gpu_machine
 
+from .command import new_parser, run_command, say
 from .machine import this_machine
 from .random_checkpoints import SHAPES, write_member
 
 _GPU_ONLY = ("tensorrt", "tensorrt-graphs", "torch-fp16")
 _CPU_ONLY = ("onnxruntime-optimized", "onnxruntime-int8", "onnxruntime-dynamic", "openvino")
 CONTENDERS = (*_GPU_ONLY, "torch-fp32", "onnxruntime", *_CPU_ONLY)
-_WARM_UP_CALLS = 10
-_CPU_WARM_UP_CALLS = 2
+_WARM_UP_CALLS = {"cuda": 10, "cpu": 2}
 
 # Tensors of shape (rows, length) to logits of shape (rows, n_labels), both in host memory.
 Run = Callable[[dict[str, NDArray[np.int32]]], Any]
@@ -64,12 +63,17 @@ Run = Callable[[dict[str, NDArray[np.int32]]], Any]
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One contender, member and shape.
+    """The figures of one contender, member and shape.
 
     Attributes:
-        rows, length: of a call.
-        p50_ms, p99_ms: of a call's latency.
-        rows_per_s: one call after the other.
+        contender: The runtime.
+        member: The member.
+        rows: The rows of a call.
+        length: The tokens of a row, padded.
+        calls: The calls that were timed.
+        p50_ms: The median latency of a call.
+        p99_ms: The 99th percentile.
+        rows_per_s: The throughput of one call after the other.
     """
 
     contender: str
@@ -84,14 +88,14 @@ class Row:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one of the commands."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.tools.engines", description=__doc__)
+    parser = new_parser("tools.engines", __doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    prepare = commands.add_parser("prepare", help="random members of the shapes that people run")
+    prepare = commands.add_parser("prepare", help="write random members in common shapes")
     prepare.add_argument("data", type=Path, help="a tsv file with a column `sentence`")
     prepare.add_argument("--folder", type=Path, required=True)
     prepare.add_argument("--vocabulary", required=True, help="a checkpoint with the tokenizer")
     prepare.set_defaults(run=_prepare)
-    measure = commands.add_parser("measure", help="one contender, all members and shapes")
+    measure = commands.add_parser("measure", help="measure contenders on all members and shapes")
     measure.add_argument("--config", type=Path, required=True, metavar="cascade.toml")
     measure.add_argument("--contender", choices=CONTENDERS, required=True, nargs="+")
     measure.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
@@ -100,30 +104,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     measure.add_argument("--seconds", type=float, default=1.0, help="for every shape and contender")
     measure.add_argument("--output", type=Path, required=True)
     measure.set_defaults(run=_measure)
-    table = commands.add_parser("table", help="the files of `measure` as one table")
+    table = commands.add_parser("table", help="combine the files of `measure` in one table")
     table.add_argument("files", type=Path, nargs="+")
     table.add_argument(
-        "--ratios", choices=CONTENDERS, help="the others' medians as shares of this one's"
+        "--ratios", choices=CONTENDERS, help="show the medians as shares of this contender's"
     )
     table.set_defaults(run=_table)
-    args = parser.parse_args(argv)
-    try:
-        return int(args.run(args))
-    except (BuildError, EngineError) as exc:
-        sys.stderr.write(f"engines: {exc}\n")
-        return 1
+    return run_command(parser, lambda args: args.run(args), argv)
 
 
 def _numbers(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in text.split(","))
 
 
-def _prepare(args: argparse.Namespace) -> int:
+def _prepare(args: argparse.Namespace) -> None:
     lines = ['name = "shapes"']
     for name in SHAPES:
         write_member(args.folder / name, name, args.vocabulary)
         lines += ["[[members]]", f'name = "{name}"', f'checkpoint = "{name}"']
-        # The same for all, though one stands behind the other here.
+        # By default these depend on the position in the cascade.
         lines += ["max_batch_size = 128", "opt_batch_size = 32"]
     lines += ["[data]", f'path = "{args.data.resolve()}"', 'text = "sentence"']
     lines += ["[runtime]", 'engine = "tensorrt"', "buckets = [32, 128]"]
@@ -133,10 +132,9 @@ def _prepare(args: argparse.Namespace) -> int:
     path.with_name("cpu.toml").write_text("\n".join(cpu) + "\n")
     print(f"{path}: next, cascadebert export, verify and compile --step graph")
     print(f"{path.with_name('cpu.toml')}: the same for a CPU: next, cascadebert export")
-    return 0
 
 
-def _measure(args: argparse.Namespace) -> int:
+def _measure(args: argparse.Namespace) -> None:
     for contender in args.contender:
         if args.device == "cpu" and contender in _GPU_ONLY:
             raise UsageError(f"--contender {contender} runs on a GPU: leave --device out")
@@ -148,15 +146,15 @@ def _measure(args: argparse.Namespace) -> int:
     for member in config.members:
         loaded = {c: _load(c, args.device, config, workspace, member) for c in args.contender}
         runs = {name: run for name, (run, _) in loaded.items()}
-        warm_up = _CPU_WARM_UP_CALLS if args.device == "cpu" else _WARM_UP_CALLS
         for length in args.lengths:
             for batch in args.batches:
                 tensors = _inputs(config, workspace, member, batch, length)
+                warm_up = _WARM_UP_CALLS[args.device]
                 for row in _time(runs, tensors, member.name, args.seconds, warm_up):
                     rows.append(row)
-                    sys.stderr.write(
+                    say(
                         f"{row.contender:21} {row.member:10} {batch:4} x {length:3}: "
-                        f"{row.p50_ms:8.2f} ms, {row.rows_per_s:9.0f} rows/s\n"
+                        f"{row.p50_ms:8.2f} ms, {row.rows_per_s:9.0f} rows/s"
                     )
         for _, close in loaded.values():
             close()
@@ -170,16 +168,15 @@ def _measure(args: argparse.Namespace) -> int:
             "rows": [asdict(row) for row in rows],
         },
     )
-    return 0
 
 
 def _inputs(
     config: CascadeConfig, workspace: Workspace, member: MemberConfig, batch: int, length: int
 ) -> dict[str, NDArray[np.int32]]:
-    """Real rows that fit the length, each as often as it takes to fill the batch."""
+    """Fill a batch with real rows that fit the length, repeated if there are too few."""
     stage = stage_input(config, workspace, member)
     path = workspace.engine(member) / "reference.npz"
-    if path.is_file():  # kept for a machine that need not have the data
+    if path.is_file():  # kept for a machine that does not have the data
         known = list(reference_from_file(path).rows)
     else:
         texts = rows_from_source(config.data_source()).texts
@@ -198,7 +195,7 @@ def _time(
     seconds: float,
     warm_up: int,
 ) -> list[Row]:
-    """Time all contenders in turn, until each has had its seconds or all of them theirs."""
+    """Time all contenders in turn, for `seconds` times their number."""
     for run in runs.values():
         for _ in range(warm_up):
             run(tensors)
@@ -221,7 +218,7 @@ def _time(
 def _load(
     contender: str, device: str, config: CascadeConfig, workspace: Workspace, member: MemberConfig
 ) -> tuple[Run, Callable[[], None]]:
-    """How to run a member, and how to give its memory back."""
+    """Return how to run a member, and how to free its memory."""
     if contender.startswith("tensorrt"):
         from cascadebert_engine.manifest import PLAN
         from cascadebert_engine.session import EngineSession
@@ -229,14 +226,15 @@ def _load(
         plan = workspace.engine(member) / PLAN
         session = EngineSession(plan, cuda_graphs=contender == "tensorrt-graphs")
         return session.logits, session.close
-    if contender == "onnxruntime":
-        return _onnxruntime(workspace.onnx(member), device), lambda: None
     if contender == "openvino":
-        return _openvino(workspace.onnx(member)), lambda: None
-    if contender in _CPU_ONLY:
-        return _onnxruntime(_graph(contender, workspace, member), device), lambda: None
-    half = contender == "torch-fp16"
-    return _torch(config.checkpoint(member), device, half=half), lambda: None
+        run = _openvino(workspace.onnx(member))
+    elif contender == "onnxruntime":
+        run = _onnxruntime(workspace.onnx(member), device)
+    elif contender in _CPU_ONLY:
+        run = _onnxruntime(_graph(contender, workspace, member), device)
+    else:
+        run = _torch(config.checkpoint(member), device, half=contender == "torch-fp16")
+    return run, lambda: None
 
 
 def _torch(checkpoint: str, device: str, *, half: bool) -> Run:
@@ -272,15 +270,11 @@ def _onnxruntime(path: Path, device: str) -> Run:
     session = onnxruntime.InferenceSession(str(path), options, providers=[provider])
     if session.get_providers()[0] != provider:
         raise UsageError(f"ONNX Runtime's {provider} does not start: see its reason above")
-
-    def run(tensors: dict[str, NDArray[np.int32]]) -> Any:
-        return session.run(["logits"], tensors)[0]
-
-    return run
+    return lambda tensors: session.run(["logits"], tensors)[0]
 
 
 def _graph(contender: str, workspace: Workspace, member: MemberConfig) -> Path:
-    """The graph of a contender, made of the exported one."""
+    """Make the graph of a contender from the exported one."""
     folder = workspace.folder / member.name / "benchmark"
     folder.mkdir(parents=True, exist_ok=True)
     fused, target = folder / "fused.onnx", folder / f"{contender}.onnx"
@@ -321,42 +315,39 @@ def _openvino(path: Path) -> Run:
     return run
 
 
-def _table(args: argparse.Namespace) -> int:
-    found = [read_json(path) or _unreadable(path) for path in args.files]
+def _table(args: argparse.Namespace) -> None:
+    import pandas as pd
+
+    found: list[dict[str, Any]] = []
+    for path in args.files:
+        result = read_json(path)
+        if result is None:
+            raise UsageError(f"{path} is not a result of `measure`: measure again")
+        found.append(result)
     devices = sorted({result["device"] for result in found})
     if len(devices) > 1:
         raise UsageError(f"the files are of several devices, {', '.join(devices)}: compare one")
-    rows = [Row(**row) for result in found for row in result["rows"]]
-    contenders = [name for name in CONTENDERS if any(row.contender == name for row in rows)]
+    rows: Any = pd.DataFrame([row for result in found for row in result["rows"]])
+    contenders = [name for name in CONTENDERS if name in set(rows["contender"])]
     base = args.ratios
     if base is not None and base not in contenders:
         raise UsageError(f"--ratios {base}: the files have {', '.join(contenders)}")
+    shape = ["member", "length", "rows"]
+    rows["beside"] = rows["rows_per_s"].map("{:.0f}/s".format)
+    if base is not None:
+        of_base = rows[rows["contender"] == base].set_index(shape)["p50_ms"]
+        shares = rows["p50_ms"] / rows[shape].apply(tuple, axis=1).map(of_base)
+        rows["beside"] = shares.map("{:.2f}".format).where(shares.notna(), rows["beside"])
+    rows["cell"] = rows["p50_ms"].map("{:.2f} ms, ".format) + rows["beside"]
+    cells = rows.drop_duplicates([*shape, "contender"], keep="last")
+    table = cells.pivot_table(
+        index=shape, columns="contender", values="cell", aggfunc="last", sort=False
+    )
     what = "and rows/s" if base is None else f"and its share of {base}'s"
     print(f"Device: {devices[0]}. Median of a call in ms, {what}.\n")
-    print("| member | length | rows | " + " | ".join(contenders) + " |")
-    print("|---|---:|---:|" + "---:|" * len(contenders))
-    for member, length, batch in dict.fromkeys((r.member, r.length, r.rows) for r in rows):
-        found_here = {
-            row.contender: row
-            for row in rows
-            if (row.member, row.length, row.rows) == (member, length, batch)
-        }
-        cells: list[str] = []
-        for contender in contenders:
-            row = found_here.get(contender)
-            if row is None:
-                cells.append("")
-            elif base is None or base not in found_here:
-                cells.append(f"{row.p50_ms:.2f} ms, {row.rows_per_s:.0f}/s")
-            else:
-                share = row.p50_ms / found_here[base].p50_ms
-                cells.append(f"{row.p50_ms:.2f} ms, {share:.2f}")
-        print(f"| {member} | {length} | {batch} | " + " | ".join(cells) + " |")
-    return 0
-
-
-def _unreadable(path: Path) -> dict[str, Any]:
-    raise UsageError(f"{path} is not a result of `measure`: measure again")
+    align = ["left", *["right"] * (len(contenders) + 2)]
+    shown = table[contenders].fillna("").reset_index()
+    print(shown.to_markdown(index=False, colalign=align, disable_numparse=True))
 
 
 if __name__ == "__main__":

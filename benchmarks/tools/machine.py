@@ -1,4 +1,4 @@
-"""What a figure was measured on, and who else was at work meanwhile."""
+"""What a figure was measured on, and how busy other processes were."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -21,20 +21,23 @@ _PACKAGES = (
     "torch", "transformers", "numpy", "tritonclient", "litserve", "mosec",
 )  # fmt: skip
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
-_IDLE_FIELDS = (3, 4)  # of /proc/stat's first line: idle, iowait
+_IDLE_FIELDS = (3, 4)  # in the first line of /proc/stat: idle, iowait
 _QUIET_CORES = 0.15
 
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """A machine and the software on it.
+    """A machine and its software.
 
     Attributes:
-        cores: that this process may use.
-        versions: of the packages that take part.
-        commit: of the checkout; where it has changes, with "-dirty-" and their hash; None outside
-            of one.
-        date: when this was asked, UTC, ISO 8601.
+        cpu: The model of the CPU.
+        cores: The cores that this process may use.
+        kernel: The release of the kernel.
+        python: The version of Python.
+        versions: The versions of the packages that take part.
+        commit: The commit of the checkout, with "-dirty-" and a hash of its changes if there are
+            any; None outside of a checkout.
+        date: The time now, UTC, ISO 8601.
     """
 
     cpu: str
@@ -47,7 +50,7 @@ class Machine:
 
 
 def this_machine() -> Machine:
-    """The machine that runs this."""
+    """Describe the machine that runs this."""
     return Machine(
         cpu=_cpu_model(),
         cores=cores(),
@@ -60,16 +63,18 @@ def this_machine() -> Machine:
 
 
 class CpuMeter:
-    """CPU time from the start of a `with` block on, split by who used it.
+    """CPU time within a `with` block, by user.
 
     Attributes:
-        server_s: CPU seconds of the server's processes.
-        own_s: of this process and of its children that have ended: the load generator's.
-        others_cores: cores that neither the server nor this process's children kept busy, on
-            average: what disturbed the measurement.
+        server_s: The CPU seconds of the server's processes.
+        own_s: The CPU seconds of this process and of its children that have ended: the load
+            generator's.
+        others_cores: The cores that all other processes kept busy, on average: what disturbed the
+            measurement.
     """
 
     def __init__(self, server_pid: int | None) -> None:
+        """Remember the server's first process; None: there is no server."""
         self._server_pid = server_pid
         self.server_s = 0.0
         self.own_s = 0.0
@@ -93,7 +98,7 @@ class CpuMeter:
 
 @contextmanager
 def quiet_meter(server_pid: int | None, wait_quiet_s: float) -> Generator[CpuMeter, None, None]:
-    """Meter a block, once other processes have left the machine or so long has passed."""
+    """Meter a block once other processes are idle, or after `wait_quiet_s` seconds."""
     if wait_quiet_s > 0:
         wait_until_quiet(wait_quiet_s)
     with CpuMeter(server_pid) as meter:
@@ -101,10 +106,10 @@ def quiet_meter(server_pid: int | None, wait_quiet_s: float) -> Generator[CpuMet
 
 
 def wait_until_quiet(at_most_s: float) -> float:
-    """Wait while other processes use the machine; the caller's own must be idle meanwhile.
+    """Wait while other processes use the machine. The caller's own must be idle.
 
     Returns:
-        Cores in use at the end of the wait.
+        The cores in use at the end.
     """
     deadline = time.monotonic() + at_most_s
     while True:
@@ -116,34 +121,35 @@ def wait_until_quiet(at_most_s: float) -> float:
 
 
 def _busy_s() -> float:
-    """CPU seconds that all cores together were not idle since the start of the machine."""
+    """Return the CPU seconds that all cores together were busy since the machine started."""
     line = Path("/proc/stat").read_text().splitlines()[0]
-    ticks = [int(value) for value in line.split()[1:9]]  # the later ones are counted in user
+    ticks = [int(value) for value in line.split()[1:9]]  # later ones are counted in "user"
     return (sum(ticks) - sum(ticks[field] for field in _IDLE_FIELDS)) / _TICKS_PER_S
 
 
-def _tree_s(root: int) -> float:
-    """CPU seconds of a process and of all that descend from it."""
-    parent_of: dict[int, int] = {}
-    used: dict[int, int] = {}
+def process_stats() -> dict[int, list[str]]:
+    """Return the fields of /proc/<pid>/stat after the name, by process id."""
+    found: dict[int, list[str]] = {}
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
-            # The name in brackets may hold blanks; the fields after it do not.
-            fields = path.read_text().rpartition(")")[2].split()
+            # The name in brackets may hold blanks. The fields after it do not.
+            found[int(path.parent.name)] = path.read_text().rpartition(")")[2].split()
         except OSError:
-            continue  # it has ended meanwhile
-        pid = int(path.parent.name)
-        parent_of[pid] = int(fields[1])
-        used[pid] = sum(int(value) for value in fields[11:15])
-    return sum(ticks for pid, ticks in used.items() if _descends(pid, root, parent_of)) / (
-        _TICKS_PER_S
-    )
+            continue  # it has ended
+    return found
 
 
-def _descends(pid: int, root: int, parent_of: dict[int, int]) -> bool:
-    while pid != root and pid in parent_of:
-        pid = parent_of[pid]
-    return pid == root
+def _tree_s(root: int) -> float:
+    """Return the CPU seconds of a process and its descendants."""
+    stats = process_stats()
+
+    def descends(pid: int) -> bool:
+        while pid != root and pid in stats:
+            pid = int(stats[pid][1])
+        return pid == root
+
+    ticks = (sum(map(int, of[11:15])) for pid, of in stats.items() if descends(pid))
+    return sum(ticks) / _TICKS_PER_S
 
 
 def _cpu_model() -> str:
@@ -161,10 +167,10 @@ def _version(package: str) -> str:
 
 
 def commit_of_checkout(folder: Path) -> str | None:
-    """What `Machine.commit` says, of the checkout that a folder is in."""
+    """Return `Machine.commit` of the checkout that a folder is in."""
     try:
-        commit = _git(["rev-parse", "HEAD"], folder)
-        if not _git(["status", "--porcelain"], folder):
+        commit = _git(folder, "rev-parse", "HEAD")
+        if not _git(folder, "status", "--porcelain"):
             return commit
         return f"{commit}-dirty-{_hash_of_changes(folder)}"
     except (OSError, subprocess.CalledProcessError):
@@ -172,15 +178,15 @@ def commit_of_checkout(folder: Path) -> str | None:
 
 
 def _hash_of_changes(folder: Path) -> str:
-    """Of what differs from the commit: changed files, and new ones of Python."""
-    root = Path(_git(["rev-parse", "--show-toplevel"], folder))
-    changes = hashlib.sha256(_git(["diff", "HEAD"], root).encode())
-    for name in _git(["ls-files", "--others", "--exclude-standard", "*.py"], root).splitlines():
+    """Hash what differs from the commit: changed files, and new Python files."""
+    root = Path(_git(folder, "rev-parse", "--show-toplevel"))
+    changes = hashlib.sha256(_git(root, "diff", "HEAD").encode())
+    for name in _git(root, "ls-files", "--others", "--exclude-standard", "*.py").splitlines():
         changes.update(name.encode() + (root / name).read_bytes())
     return changes.hexdigest()[:12]
 
 
-def _git(arguments: Sequence[str], folder: Path) -> str:
+def _git(folder: Path, *arguments: str) -> str:
     return subprocess.run(
         ["git", *arguments], cwd=folder, capture_output=True, text=True, check=True
     ).stdout.strip()

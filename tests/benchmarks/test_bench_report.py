@@ -4,26 +4,27 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 
-from benchmarks.suite.bare_stage import mean_tokens, small_stage_ms
 from benchmarks.suite.cascade_settings import CASCADE, EQUAL_SHARES, cascade_settings
-from benchmarks.suite.page import page_of_run, summary_of_run
+from benchmarks.suite.limit_times import mean_tokens, small_stage_ms
 from benchmarks.suite.plots import accuracy_plot, bar_plot, latency_plot, share_plot
-from benchmarks.suite.results import Figures
-from benchmarks.suite.speedups import speedups_of
-from benchmarks.suite.speedups import where_it_bends as where_deferral_bends
-from benchmarks.suite.sweeps import Point, sweeps_of, texts_of_pairs, where_it_bends, which_is_best
-from benchmarks.suite.tables import tables_of_run
+from benchmarks.suite.report import Report, report_of, svg_file
+from benchmarks.suite.results import Results
+from benchmarks.suite.speedups import gain_in_words, speedups_of
+from benchmarks.suite.sweeps import Point, best_in_words, knee_in_words, sweeps_of, text_sweeps
+from benchmarks.suite.tables import Table, tables_of_run
 from benchmarks.suite.targets import (
     INFORMATION,
     MET,
     NOT_MET,
     UNMEASURED,
     Verdict,
-    pointers_of,
+    elsewhere_of,
     tally_of,
     verdicts_of,
 )
@@ -96,6 +97,15 @@ def tokenising(rows: int) -> Callable[[float], list[Row]]:
     ]
 
 
+def measured(rows: list[Row]) -> list[Verdict]:
+    return [verdict for verdict in verdicts_of(Results(rows)) if verdict.measured is not None]
+
+
+def table_of(rows: list[Row], title: str) -> Table:
+    (table,) = [t for t in tables_of_run(Results(rows)) if t.title.startswith(title)]
+    return table
+
+
 @pytest.mark.parametrize(
     ("number", "claim", "rows_of", "wanted", "beyond"),
     [
@@ -110,45 +120,35 @@ def tokenising(rows: int) -> Callable[[float], list[Row]]:
         (3, "cascade, 25% deferred", cost_model(L4), 0.85, 0.84),
         (4, "one row", gate(1), 1.5, 1.51),
         (4, "32 rows", gate(32), 1.1, 1.11),
-        (5, "bare runtime, alone, one row", tokenising(1), 0.1, 0.101),
-        (5, "bare runtime, alone, 32 rows", tokenising(32), 0.1, 0.101),
+        (5, "bare runtime, one row", tokenising(1), 0.1, 0.101),
+        (5, "bare runtime, 32 rows", tokenising(32), 0.1, 0.101),
     ],
 )
-def test_every_target_is_met_at_what_is_asked_and_not_beyond(
+def test_every_target_is_met_at_its_bound_and_not_beyond(
     number: int, claim: str, rows_of: Callable[[float], list[Row]], wanted: float, beyond: float
 ):
     def words(ratio: float) -> list[str]:
-        verdicts = verdicts_of(Figures(rows_of(ratio)))
-        return [
-            verdict.word
-            for verdict in verdicts
-            if verdict.measured is not None
-            and verdict.target.number == number
-            and claim in verdict.target.claim
-        ]
+        found = measured(rows_of(ratio))
+        return [v.word for v in found if v.number == number and claim in v.claim]
 
     assert words(wanted) == [MET]
     assert words(beyond) == [NOT_MET]
 
 
-def test_what_was_not_measured_is_said_and_counted():
-    nothing = verdicts_of(Figures([]))
+def test_what_was_not_measured_is_counted():
+    nothing = verdicts_of(Results([]))
     assert {verdict.word for verdict in nothing} == {UNMEASURED}
-    assert {verdict.target.number for verdict in nothing} == {1, 2, 3, 4, 5}
-    some = verdicts_of(Figures([*over("mosec")(2.0), *exited_over_blocking(0.5)]))
-    assert len([verdict for verdict in some if verdict.target.asked]) == len(nothing)
-    assert tally_of(some) == (
-        f"Of {len(nothing)} ratios that targets 1 to 5 ask for, 2 are met, 1 are NOT met and "
-        f"{len(nothing) - 3} were not measured."
-    )
+    assert {verdict.number for verdict in nothing} == {1, 2, 3, 4, 5}
+    some = verdicts_of(Results([*over("mosec")(2.0), *exited_over_blocking(0.5)]))
+    assert len([verdict for verdict in some if verdict.asked]) == len(nothing)
+    assert [int(n) for n in re.findall(r"(\d+) (?:ratios|are|were)", tally_of(some))] == [
+        len(nothing), 2, 1, len(nothing) - 3,
+    ]  # fmt: skip
 
 
 def test_both_ratios_to_the_blocking_cascade_are_asked_of_one_setting():
-    rows = [
-        *exited_over_blocking(0.4), closed(L2, EQUAL_SHARES, 1.1, 0.6),
-    ]  # fmt: skip
-    found = [v for v in verdicts_of(Figures(rows)) if v.measured is not None]
-    assert [(v.target.claim.split(" over ")[0], v.word) for v in found] == [
+    found = measured([*exited_over_blocking(0.4), closed(L2, EQUAL_SHARES, 1.1, 0.6)])
+    assert [(v.claim.split(" over ")[0], v.word) for v in found] == [
         ("throughput", MET),
         ("cascade: exited median", MET),
         ("cascade (equal shares): throughput", INFORMATION),
@@ -169,10 +169,10 @@ def test_settings_that_are_the_same_are_measured_once(
 
 
 def test_targets_without_a_ratio_say_where_they_are():
-    words = {number: where for number, _, where in pointers_of(Figures([]))}
+    words = {number: where for number, _, where in elsewhere_of(Results([]))}
     assert set(words) == {6, 7, 8, 9}
     assert words[6] == words[9] == UNMEASURED
-    words = {number: where for number, _, where in pointers_of(Figures(whole_run(MINILM)))}
+    words = {number: where for number, _, where in elsewhere_of(Results(whole_run(MINILM)))}
     assert "Cost against load" in words[6]
     assert "Before the first answer" in words[9]
 
@@ -182,12 +182,12 @@ def test_other_pairs_and_texts_are_for_information():
     rows += [limit_row("l2-h128/mixed", 0.25, rows_per_s=10.0)]
     rows += [limit_row("l6-h384/short", 0.25, rows_per_s=10.0)]
     rows += [closed("l6-h384/short", "cascade", 9.0)]
-    measured = [v for v in verdicts_of(Figures(rows)) if v.measured is not None]
-    assert {verdict.word for verdict in measured} == {INFORMATION}
-    assert [(v.target.scene, v.wanted) for v in measured] == [
-        ("l2-h128/mixed", "≥ 0.85"), ("l2-h128/mixed", "≥ 1"), ("l6-h384/short", ""),
+    found = measured(rows)
+    assert {(verdict.word, verdict.wanted) for verdict in found} == {(INFORMATION, "")}
+    assert sorted(v.workload for v in found) == [
+        "l2-h128/mixed", "l2-h128/mixed", "l6-h384/short",
     ]  # fmt: skip
-    assert "0 are met" in tally_of(verdicts_of(Figures(rows)))
+    assert not [v for v in verdicts_of(Results(rows)) if v.word == MET]
 
 
 def test_throughput_is_judged_at_the_best_load_and_shown_at_one_load():
@@ -198,45 +198,50 @@ def test_throughput_is_judged_at_the_best_load_and_shown_at_one_load():
         }.items()
         for concurrency, rate in zip((1, 8, 32), rates, strict=False)
     ]  # fmt: skip
-    found = {v.target.claim: v for v in verdicts_of(Figures(rows)) if v.measured is not None}
+    found = {v.claim: v for v in measured(rows)}
     blocking = found["throughput over blocking's, each at its best load"]
     assert str(blocking.measured) == "1.00 (1.00–1.00)"
     assert blocking.beside == "2.50 (2.50–2.50) at concurrency 8"  # blocking has no 32
     assert found["throughput over mosec's, each at its best load"].beside.startswith("2.00")
     assert "cascade: exited median over blocking's at concurrency 8" in found
-    (saturated,) = [t for t in tables_of_run(Figures(rows)) if t.title == "Saturated throughput"]
+    saturated = table_of(rows, "Saturated throughput")
     assert saturated.lines[2][:4] == (L2, "mosec", "concurrency 32", "60.0")
     assert saturated.lines[2][5:7] == ("concurrency 8", "50.0")
-    (exited,) = [t for t in tables_of_run(Figures(rows)) if t.title.startswith("Exited")]
-    assert [line[1:3] for line in exited.lines] == [
+    assert [line[1:3] for line in table_of(rows, "Exited").lines] == [
         ("cascade", "concurrency 1"), ("cascade", "concurrency 8, judged"),
     ]  # fmt: skip
 
 
-def test_ratios_are_taken_turn_by_turn():
+def test_ratios_are_taken_repeat_by_repeat():
     rows = [
-        window("closed", L2, name, MANY, rate, repeat=turn)
+        window("closed", L2, name, MANY, rate, repeat=repeat)
         for name, rates in {"cascade": (100.0, 220.0), "mosec": (100.0, 200.0)}.items()
-        for turn, rate in enumerate(rates)
+        for repeat, rate in enumerate(rates)
     ]
-    found = {v.target.claim: v.measured for v in verdicts_of(Figures(rows)) if v.measured}
+    found = {v.claim: v.measured for v in measured(rows)}
     assert str(found["throughput over mosec's, each at its best load"]) == "1.05 (1.00–1.10)"
 
 
 def test_the_open_loop_is_judged_at_one_rate():
     rows = open_loop(9.0, rate_rps=80.0) + open_loop(1.2, rate_rps=40.0)
     rows.append(window("open", MINILM, "cascade", Load(1, rate_rps=90.0), 9.0, exited=latency(5)))
-    (verdict,) = [v for v in verdicts_of(Figures(rows)) if v.measured and v.target.number == 2]
+    (verdict,) = [v for v in measured(rows) if v.number == 2]
     assert str(verdict.measured) == "1.20 (1.20–1.20)"
-    assert "at 40 requests/s" in verdict.target.claim
+    assert "at 40 requests/s" in verdict.claim
 
 
 def test_time_between_calls_of_a_stage_is_shown() -> None:
-    rows = whole_run(MINILM)
-    (table,) = [t for t in tables_of_run(Figures(rows)) if t.title == "Stages at work"]
+    table = table_of(whole_run(MINILM), "Stages at work")
     line = next(of for of in table.lines if of[:3] == (MINILM, "cascade", "concurrency 8"))
     assert line[3:] == ("small", "2", "10.0", "8.0", "75.0%", "25.0%")
     assert {of[1] for of in table.lines} >= {"blocking", "small alone"}
+
+
+def test_tables_have_ours_first_and_light_loads_before_heavy_ones() -> None:
+    table = table_of(whole_run(MINILM)[::-1], f"Closed loops: {MINILM}")
+    assert [line[:2] for line in table.lines[:3]] == [
+        ("cascade", f"concurrency {n}") for n in (1, 8, 32)
+    ]
 
 
 def test_work_is_what_was_done_since_by_all_instances() -> None:
@@ -246,7 +251,7 @@ def test_work_is_what_was_done_since_by_all_instances() -> None:
     }
 
 
-def test_accuracy_stands_beside_the_speed_up():
+def test_accuracy_is_beside_the_speed_up():
     rows = cost_model(MINILM)(2.0)
     rows.append(
         row(
@@ -254,10 +259,9 @@ def test_accuracy_stands_beside_the_speed_up():
             difference_low=-0.012, difference_high=0.003, deferral_rate=0.262,
         )
     )  # fmt: skip
-    (verdict,) = [v for v in verdicts_of(Figures(rows)) if v.measured]
+    (verdict,) = measured(rows)
     assert verdict.beside == "accuracy 91.3%, −0.4 (−1.2 to +0.3) points"
-    (table,) = [t for t in tables_of_run(Figures(rows)) if t.title.startswith("Operating points")]
-    assert table.lines == (
+    assert table_of(rows, "Operating points").lines == (
         (MINILM, "cascade", "25%", "26.2%", "25.0%", "2.00 (2.00–2.00)", "1.00", "91.3%",
          "−0.4 (−1.2 to +0.3)"),
     )  # fmt: skip
@@ -266,42 +270,39 @@ def test_accuracy_stands_beside_the_speed_up():
 def test_the_stage_in_the_bare_runtime_is_timed_alone_at_the_rows_of_the_request():
     timed = timed_limit(16, 32, tried={"1": 2000.0, "32": 64000.0}, alone=0.5)
     timed["stages"][0]["buckets"][0]["tried"] = {"1": 4000.0}  # a third of the rows
-    figures = Figures([limit_row(L2, 1.0, limit=timed), limit_row(L2, 0.25)])
+    results = Results([limit_row(L2, 1.0, limit=timed), limit_row(L2, 0.25)])
     # Half of 2 x 1000 / 4000 for a third of the rows, half of 2 x 1000 / 2000 for the others.
-    assert small_stage_ms(figures, L2, 1) == {0: pytest.approx((0.25 + 2 * 0.5) / 3)}
-    assert small_stage_ms(figures, L2, 32) == {0: pytest.approx(0.5)}  # the fullest bucket
-    assert small_stage_ms(figures, L2, 8) == {}
-    assert mean_tokens(figures, L2) == pytest.approx((16 + 2 * 32) / 3)
-    assert small_stage_ms(Figures([limit_row(L2, 1.0)]), L2, 1) == {}
+    assert small_stage_ms(results, L2, 1) == {0: pytest.approx((0.25 + 2 * 0.5) / 3)}
+    assert small_stage_ms(results, L2, 32) == {0: pytest.approx(0.5)}  # the fullest bucket
+    assert small_stage_ms(results, L2, 8) == {}
+    assert mean_tokens(results, L2) == pytest.approx((16 + 2 * 32) / 3)
+    assert small_stage_ms(Results([limit_row(L2, 1.0)]), L2, 1) == {}
 
 
 def points(*rates: float) -> list[Point]:
     return [Point(f"{2**i} rows", (rate,), 1.9) for i, rate in enumerate(rates)]
 
 
-def test_a_curve_bends_where_another_step_gains_little():
-    words = where_it_bends(points(50, 90, 100, 104, 80))
-    assert words.startswith(
-        "It bends at 4 rows, 100 requests/s: from there another step gains less"
-    )
+def test_the_knee_is_where_further_steps_gain_little():
+    words = knee_in_words(points(50, 90, 100, 104, 80))
+    assert words.startswith("The knee is at 4 rows, 100 requests/s")
     assert "16 rows has 0.80 of that" in words
     assert "1.9 cores busy" in words
-    assert where_it_bends(points(50, 90, 100)).startswith("No bend up to 4 rows: the last step")
-    assert where_it_bends(points(100, 99)).startswith("It bends at 1 rows")
-    assert where_it_bends(points(100)) == "One setting was measured: nothing to compare."
+    assert knee_in_words(points(50, 90, 100)).startswith("Throughput grows up to 4 rows")
+    assert knee_in_words(points(100, 99)).startswith("The knee is at 1 rows")
+    assert "one setting" in knee_in_words(points(100))
 
 
 def test_the_best_of_settings_without_an_order_is_named():
-    words = which_is_best(points(50, 96, 100))
+    words = best_in_words(points(50, 96, 100))
     assert words.startswith("Highest with “4 rows”: 100 requests/s, 2.00 times that of “1 rows”.")
     assert "Within 5% of it: “2 rows”." in words
 
 
-def test_deferral_bends_where_the_cascade_gains_no_more():
-    figures = Figures(whole_run(MINILM, repeats=1))
-    words = where_deferral_bends(speedups_of(figures, MINILM))
-    assert words.startswith("Faster than the large member alone up to 25% deferred, and no longer")
-    assert "0.90 arrives at 0% deferred, where it is least, and 1.00 at 100%" in words
+def test_the_gain_ends_at_a_share_of_deferred_rows():
+    words = gain_in_words(speedups_of(Results(whole_run(MINILM, repeats=1)), MINILM))
+    assert words.startswith("Faster than the large member alone up to 25% deferred, not at the")
+    assert "0.90 (at 0% deferred) and 1.00 (at 100%)" in words
 
 
 def test_sweeps_are_in_order_and_texts_are_compared():
@@ -309,70 +310,74 @@ def test_sweeps_are_in_order_and_texts_are_compared():
     rows = [r for r in rows if r["contender"] != "2 cores"] + [
         r for r in rows if r["contender"] == "2 cores"
     ]
-    found = {of_one.section: of_one for of_one in sweeps_of(Figures(rows[::-1]), L2)}
+    found = {sweep.section: sweep for sweep in sweeps_of(Results(rows[::-1]), L2)}
     assert [p.name for p in found["batches"].points] == [
         "128 tokens a call", "256 tokens a call", "512 tokens a call",
     ]  # fmt: skip
     assert found["closed"].points[0].name == "concurrency 1"
-    assert "load generator may use all cores" in found["cores"].bend
-    (texts,) = texts_of_pairs(Figures(rows))
+    assert "load generator may use all cores" in found["cores"].caption
+    (texts,) = text_sweeps(Results(rows))
     assert [point.name for point in texts.points] == ["short", "mixed"]
-    assert texts.bend == (
-        "Mixed text has 1.00 of the throughput of short text at 1.00 times its tokens: each costs "
-        "1.00 times as much."
-    )
+    assert "Mixed text has 1.00 of the throughput of short text" in texts.caption
+    assert "costs 1.00 times as much" in texts.caption
 
 
 def test_plots_draw_every_figure_that_there_is():
-    figures = Figures(whole_run(MINILM))
-    speedups = speedups_of(figures, MINILM)
-    shares = share_plot(speedups, MINILM)
+    rows = whole_run(MINILM)
+    results = Results(rows)
+    shares = share_plot(speedups_of(results, MINILM), MINILM)
     assert shares is not None
-    assert [text for _, _, text in shares.key] == [
-        "cascade, lowest to highest repeat", "what the cost of the stages promises",
-        "the large member alone",
-    ]  # fmt: skip
-    cores = next(s for s in sweeps_of(figures, MINILM) if s.section == "cores")
+    assert [mark for mark, _, _ in shares.key] == ["line", "dashed", "dotted"]
+    cores = next(s for s in sweeps_of(results, MINILM) if s.section == "cores")
     bars = bar_plot(cores).svg
     assert ">1 core<" in bars
     assert ">2 cores<" in bars
-    latencies = latency_plot(figures, MINILM)
+    latencies = latency_plot(results, MINILM)
     assert latencies is not None
     assert "client-side cascade" not in [text for _, _, text in latencies.key]  # has no `all`
     known = window("closed", MINILM, "client-side cascade", MANY, 30.0)
-    drawn = latency_plot(Figures([*figures.rows, known]), MINILM)
+    drawn = latency_plot(Results([*rows, known]), MINILM)
     assert drawn is not None
     assert "client-side cascade" in [text for _, _, text in drawn.key]
 
 
 def test_what_was_not_measured_is_not_drawn():
     rows = [r for r in whole_run(MINILM, repeats=1) if r["contender"] != "large alone"]
-    figures = Figures(rows)
-    assert accuracy_plot(figures, MINILM) is None
-    assert speedups_of(figures, MINILM) == []
+    results = Results(rows)
+    assert accuracy_plot(results, MINILM) is None
+    assert speedups_of(results, MINILM) == []
     assert share_plot([], MINILM) is None
-    assert latency_plot(Figures([]), MINILM) is None
-    page_of_run(RUN, figures)
+    assert latency_plot(Results([]), MINILM) is None
 
 
-def test_a_window_that_failed_is_listed_and_has_no_figures():
+def squeezed(markdown: str) -> str:
+    """Without the blanks that align the columns."""
+    return re.sub(r" +", " ", markdown)
+
+
+def test_a_window_that_failed_is_listed_and_has_no_figures(undrawn: None):
     rows = whole_run(MINILM, repeats=1)
     words = "perf_analyzer ended\nwith code 99 | <b>"
     failed = row("closed", MINILM, "cascade", Load(64), repeat=1, error=words)
-    mended = row("closed", MINILM, "cascade", Load(8), error="later it was measured")
-    figures = Figures([failed, mended, *rows])
-    assert figures.failures() == [failed]
-    assert "concurrency 64" not in figures.loads("closed", MINILM, "cascade")
-    summary = summary_of_run(RUN, figures)
-    assert "| 2 | not measured: perf_analyzer ended with code 99 \\| <b> |" in summary
-    assert "not measured: perf_analyzer ended with code 99 | &lt;b&gt;" in page_of_run(RUN, figures)
-    only = Figures([failed])
-    assert "code 99" in page_of_run(RUN, only)
+    repeated = row("closed", MINILM, "cascade", Load(8), error="later it was measured")
+    results = Results([failed, repeated, *rows])
+    assert results.failures() == [failed]
+    assert "concurrency 64" not in results.loads("closed", MINILM, "cascade")
+    report = report_of(RUN, results)
+    assert "| 2 | not measured: perf_analyzer ended with code 99 \\| <b> |" in squeezed(
+        report.summary()
+    )
+    assert "not measured: perf_analyzer ended with code 99 | &lt;b&gt;" in report.page()
+    assert "code 99" in report_of(RUN, Results([failed])).page()
 
 
-def test_the_page_and_the_summary_have_what_a_sceptic_looks_for():
-    figures = Figures(whole_run(MINILM, "l2-h128/short", "l2-h128/long"))
-    page, summary = page_of_run(RUN, figures), summary_of_run(RUN, figures)
+@pytest.fixture(scope="module")
+def report() -> Report:
+    return report_of(RUN, Results(whole_run(MINILM, "l2-h128/short", "l2-h128/long")))
+
+
+def test_the_page_and_the_summary_have_what_a_sceptic_looks_for(report: Report):
+    page, summary = report.page(), squeezed(report.summary())
     assert "http://" not in page.replace("http://www.w3.org", "")
     assert "2.51.0" in page
     assert "minilm/short: 0123456789ab" in page
@@ -393,23 +398,63 @@ def test_the_page_and_the_summary_have_what_a_sceptic_looks_for():
 SECTIONS = tuple(dict.fromkeys(r["section"] for r in whole_run(MINILM, repeats=1)))
 
 
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No plot is rendered: a page of text takes milliseconds, its plots take seconds."""
+    svg = '<svg role="img" viewBox="0 0 9 9"></svg>'
+    monkeypatch.setattr("benchmarks.suite.plots.svg_from_figure", lambda *_: svg)
+
+
 @pytest.mark.parametrize("section", SECTIONS)
-def test_partial_runs_have_a_page(section: str):
+def test_partial_runs_have_a_page(section: str, undrawn: None):
     rows = whole_run(MINILM, repeats=1)
     for some in (
         [r for r in rows if r["section"] != section],
         [r for r in rows if r["section"] == section],
     ):
-        page = page_of_run(RUN, Figures(some))
-        assert page.endswith("</html>\n")
-        assert not re.search(r"\b(None|nan)\b", summary_of_run(RUN, Figures(some)))
+        report = report_of(RUN, Results(some))
+        assert report.page().endswith("</html>\n")
+        assert not re.search(r"\b(None|nan)\b", report.summary())
 
 
 def test_a_verdict_prints_as_a_line():
     met, unmeasured = (
-        next(v for v in verdicts_of(Figures(rows)) if "over mosec" in v.target.claim)
+        next(v for v in verdicts_of(Results(rows)) if "over mosec" in v.claim)
         for rows in (over("mosec")(1.1), [])
     )
-    assert isinstance(met, Verdict)
     assert str(met).startswith("1  l2-h128/short    met              1.10 (1.10–1.10)    ≥ 1")
-    assert "not measured" in str(unmeasured)
+    assert UNMEASURED in str(unmeasured)
+
+
+_SVG = "{http://www.w3.org/2000/svg}"
+
+
+def test_every_chart_of_the_summary_is_a_file_that_stands_alone(report: Report, tmp_path: Path):
+    report.write(tmp_path)
+    files = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.svg"))
+    named = re.findall(r"!\[[^]]+\]\(([^)]+)\)", (tmp_path / "SUMMARY.md").read_text())
+    assert files == sorted(set(named))
+    assert len(named) == len(files) >= 4
+    for name in files:
+        whole = ElementTree.parse(tmp_path / name).getroot()
+        drawing = whole.find(f"{_SVG}svg")
+        assert drawing is not None
+        outer, inner = (
+            [float(n) for n in of.attrib["viewBox"].split()[2:]] for of in (whole, drawing)
+        )
+        assert outer[0] > inner[0]
+        assert outer[1] > inner[1]
+
+
+def test_the_key_stays_within_the_chart(report: Report):
+    chart = next(c for _, c in report.charts if c.name == "latency-minilm-short")
+    root = ElementTree.fromstring(svg_file(chart.plot, "Latency & more"))
+    width, height = (float(n) for n in root.attrib["viewBox"].split()[2:])
+    places = [
+        tuple(float(n) for n in re.findall(r"[0-9.]+", of.attrib["transform"]))
+        for of in root.findall(f"{_SVG}g")
+    ]
+    assert len(set(places)) == len(places) > 3
+    for x, y in places:
+        assert 0 <= x < width
+        assert 0 <= y < height

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.tools.latency import Latency
 from benchmarks.tools.perf_analyzer import JSON, Load, PerfAnalyzer
 from benchmarks.tools.perf_analyzer_binary import Binary
-from benchmarks.tools.profile_export import profile_from_export
+from benchmarks.tools.profile_export import window_from_export
 from cascadebert_build.errors import CheckFailed
 
 SECOND = 1_000_000_000
@@ -28,22 +29,27 @@ def export(path: Path, requests: list[dict[str, object]], windows: list[int]) ->
     return path
 
 
+def rounded(latency: Latency | None) -> Latency:
+    assert latency is not None
+    return Latency(latency.requests, round(latency.p50_ms, 3), round(latency.p99_ms, 3))
+
+
 def test_exited_and_deferred_requests_are_told_apart(tmp_path: Path):
     requests = [request(0, 10, 0), request(0, 30, 1), request(0, 40, [0, 1]), request(0, 20, [0])]
-    profile = profile_from_export(export(tmp_path / "p.json", requests, [0, SECOND]), 0.0)
-    assert sorted(profile.latencies_ms(deferred=False)) == [10.0, 20.0]
-    assert sorted(profile.latencies_ms(deferred=True)) == [30.0, 40.0]
-    assert profile.deferred_share == 0.5
-    assert profile.throughput_rps == 4.0
+    window = window_from_export(export(tmp_path / "p.json", requests, [0, SECOND]), 0.0)
+    assert rounded(window.exited) == Latency(2, 15.0, 19.9)
+    assert rounded(window.deferred) == Latency(2, 35.0, 39.9)
+    assert window.deferred_share == 0.5
+    assert window.throughput_rps == 4.0
 
 
 def test_answers_without_a_stage_are_neither(tmp_path: Path):
-    profile = profile_from_export(
+    window = window_from_export(
         export(tmp_path / "p.json", [request(0, 10, None)], [0, SECOND]), 0.0
     )
-    assert len(profile.latencies_ms()) == 1
-    assert not len(profile.latencies_ms(deferred=False))
-    assert not len(profile.latencies_ms(deferred=True))
+    assert window.all == Latency(1, 10.0, 10.0)
+    assert window.exited is None
+    assert window.deferred is None
 
 
 def test_the_ramp_and_what_comes_after_the_last_window_are_left_out(tmp_path: Path):
@@ -54,13 +60,13 @@ def test_the_ramp_and_what_comes_after_the_last_window_are_left_out(tmp_path: Pa
         request(3 * SECOND - 5 * MS, 10, 0),  # answered too late
     ]
     windows = [0, SECOND, 2 * SECOND, 3 * SECOND]
-    profile = profile_from_export(export(tmp_path / "p.json", requests, windows), 1.0)
-    assert list(profile.latencies_ms()) == [10.0, 20.0]
-    assert profile.throughput_rps == 2 / 2.0
-    assert profile.sent_rps == 2 / 2.0
-    assert profile.run_s == 3.005
-    assert profile.deferred_share == 0.5
-    assert profile.total == 4
+    window = window_from_export(export(tmp_path / "p.json", requests, windows), 1.0)
+    assert rounded(window.all) == Latency(2, 15.0, 19.9)
+    assert window.throughput_rps == 2 / 2.0
+    assert window.sent_rps == 2 / 2.0
+    assert window.run_s == 3.005
+    assert window.deferred_share == 0.5
+    assert window.total == 4
 
 
 def test_slow_requests_count_as_much_as_fast_ones(tmp_path: Path):
@@ -72,26 +78,26 @@ def test_slow_requests_count_as_much_as_fast_ones(tmp_path: Path):
         for latency_ms, stage in ((10, 0), (900, 1))
     ]
     windows = [0, SECOND, 2 * SECOND, 3 * SECOND]
-    profile = profile_from_export(export(tmp_path / "p.json", requests, windows), 1.0)
-    assert profile.deferred_share == pytest.approx(0.5, abs=0.02)
+    window = window_from_export(export(tmp_path / "p.json", requests, windows), 1.0)
+    assert window.deferred_share == pytest.approx(0.5, abs=0.02)
 
 
 def test_nothing_to_measure_is_an_error(tmp_path: Path):
     with pytest.raises(CheckFailed, match="ramp"):
-        profile_from_export(export(tmp_path / "p.json", [request(0, 10, 0)], [0, SECOND]), 0.5)
+        window_from_export(export(tmp_path / "p.json", [request(0, 10, 0)], [0, SECOND]), 0.5)
     unanswered: dict[str, object] = {"timestamp": 0, "response_timestamps": []}
     with pytest.raises(CheckFailed, match="without an answer"):
-        profile_from_export(export(tmp_path / "q.json", [unanswered], [0, SECOND]), 0.0)
+        window_from_export(export(tmp_path / "q.json", [unanswered], [0, SECOND]), 0.0)
 
 
 def test_an_answer_in_json_has_its_stage_in_the_text(tmp_path: Path):
     raw = request(0, 10, None)
     raw["response_outputs"] = [{"response": '{"label": ["a"], "exit_stage": [1]}'}]
-    profile = profile_from_export(export(tmp_path / "p.json", [raw], [0, SECOND]), 0.0)
-    assert list(profile.latencies_ms(deferred=True)) == [10.0]
+    window = window_from_export(export(tmp_path / "p.json", [raw], [0, SECOND]), 0.0)
+    assert window.deferred == Latency(1, 10.0, 10.0)
     raw["response_outputs"] = [{"response": "Internal Server Error"}]
     with pytest.raises(CheckFailed, match="Internal Server Error"):
-        profile_from_export(export(tmp_path / "q.json", [raw], [0, SECOND]), 0.0)
+        window_from_export(export(tmp_path / "q.json", [raw], [0, SECOND]), 0.0)
 
 
 def test_commands_of_closed_and_open_loops():

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import json
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from benchmarks.peers.limit import (
-    Cell,
-    Pace,
-    cells_of_rows,
-    main,
+    Bucket,
+    buckets_of_rows,
+    measure_limit,
     next_size,
     rows_per_s,
     sizes_of_length,
     stage_limits,
 )
+from cascadebert_build.errors import UsageError
 from cascadebert_core.contract import TOKENIZER_FILE, TOKENIZERS_FOLDER
 from cascadebert_core.tokenization import Encoder
 from tests.support.policies import make_policy, write_tokenizer
@@ -31,26 +31,27 @@ def test_rows_stand_where_they_come_and_how_long_they_are(tmp_path: Path):
     encoders = [Encoder(path, stage.max_length) for stage in policy.stages]
     texts = ["good film", "the film was not very good but not bad", "a plot", "a very bad plot"]
     exits = np.array([0, 1, 0, 1], dtype=np.int32)
-    cells = cells_of_rows(policy, encoders, texts, exits)
-    lengths = {cell: [len(row) for row in rows] for cell, rows in cells.items()}
-    assert lengths == {
-        Cell(0, 4): [4, 4],
-        Cell(0, 8): [6],
-        Cell(0, 16): [11],
-        Cell(1, 8): [6],
-        Cell(1, 16): [11],
-    }
+    buckets = buckets_of_rows(policy, encoders, texts, exits)
+    assert [(of.stage, of.length, [len(row) for row in of.rows], of.share) for of in buckets] == [
+        (0, 4, [4, 4], 0.5),
+        (0, 8, [6], 0.25),
+        (0, 16, [11], 0.25),
+        (1, 8, [6], 0.25),
+        (1, 16, [11], 0.25),
+    ]
 
 
 def test_the_limit_is_the_sum_over_stages_of_the_rows_that_reach_them():
     # Half of the rows are short and take 1 ms at stage 0, half are long and take 3 ms. A quarter
     # of all rows, all of them long, go on, and take 8 ms at stage 1.
-    cells = [Cell(0, 4), Cell(0, 16), Cell(1, 16)]
+    tried = {1: 100.0, 8: 300.0, 64: 200.0}
     stages = stage_limits(
         make_policy(0.9),
-        dict(zip(cells, (0.5, 0.5, 0.25), strict=True)),
-        {cell: {1: 100.0, 8: 300.0, 64: 200.0} for cell in cells},
-        dict(zip(cells, (Pace(1, 0.5), Pace(3, 1.5), Pace(8, 4)), strict=True)),
+        [
+            Bucket(0, 4, [], 0.5, tried, 1, 0.5),
+            Bucket(0, 16, [], 0.5, tried, 3, 1.5),
+            Bucket(1, 16, [], 0.25, tried, 8, 4),
+        ],
     )
     assert [(stage.model, stage.share) for stage in stages] == [("test_0", 1.0), ("test_1", 0.25)]
     assert [stage.row_ms for stage in stages] == [2.0, 8.0]
@@ -62,9 +63,7 @@ def test_the_limit_is_the_sum_over_stages_of_the_rows_that_reach_them():
 
 
 def test_a_stage_that_no_row_reaches_costs_nothing():
-    stages = stage_limits(
-        make_policy(0.9), {Cell(0, 4): 1.0}, {Cell(0, 4): {1: 1.0}}, {Cell(0, 4): Pace(5, 5)}
-    )
+    stages = stage_limits(make_policy(0.9), [Bucket(0, 4, [], 1.0, {1: 1.0}, 5, 5)])
     assert [stage.model for stage in stages] == ["test_0"]
     assert rows_per_s(stages, 1) == pytest.approx(200)
 
@@ -84,17 +83,12 @@ def test_larger_calls_are_tried_while_the_largest_is_clearly_the_best():
     assert next_size(128, {64: 90.0, 128: 100.0}) is None  # 32,768 tokens
 
 
-def test_a_cascade_is_measured_and_the_sum_beside_it(
-    built: Built, capsys: pytest.CaptureFixture[str]
-):
-    data = built.steps.config.data
-    assert data is not None
-    command = [
-        "--model-repository", str(built.repository), "--cascade", built.name,
-        "--data", data.path, "--text", "sentence",
-    ]  # fmt: skip
-    assert main([*command, "--seconds", "0.2", "--cell-seconds", "0.005", "--json"]) == 0
-    limit = json.loads(capsys.readouterr().out)
+def built_texts(built: Built) -> tuple[Path, str, list[str]]:
+    return built.repository, built.name, [str(text) for text in built.texts]
+
+
+def test_a_cascade_is_measured_and_the_sum_beside_it(built: Built):
+    limit = asdict(measure_limit(*built_texts(built), seconds=0.2, cell_s=0.005))
     assert limit["policy"] == built.policy.id
     assert limit["rows"] == len(built.texts)
     small, large = limit["stages"]
@@ -103,12 +97,12 @@ def test_a_cascade_is_measured_and_the_sum_beside_it(
     for stage in (small, large):
         assert sum(b["share"] for b in stage["buckets"]) == pytest.approx(stage["share"])
         for bucket in stage["buckets"]:
-            tried = {int(size): rate for size, rate in bucket["tried"].items()}
-            assert max(tried, key=tried.__getitem__) == bucket["best_batch"]
+            assert max(bucket["tried"], key=bucket["tried"].get) == bucket["best_batch"]
     guaranteed = 1000 * limit["processes"] / (small["row_ms"] + large["share"] * large["row_ms"])
     assert limit["rows_per_s"] == pytest.approx(guaranteed)
     assert limit["scaling"] == pytest.approx(limit["rows_per_s"] / limit["alone_rows_per_s"])
     measured = limit["passes"] * limit["rows"] / limit["measured_s"]
     assert limit["measured_rows_per_s"] == pytest.approx(measured)
-    assert main([*command, "--text-pair", "sentence"]) == 2
-    assert "tiny needs one or more, single texts" in capsys.readouterr().err
+    repository, name, texts = built_texts(built)
+    with pytest.raises(UsageError, match="tiny needs one or more, single texts"):
+        measure_limit(repository, name, [(text, text) for text in texts])

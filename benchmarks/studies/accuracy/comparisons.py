@@ -1,4 +1,4 @@
-"""From logits to the answers: what an objective buys, and what a budget of layers gives."""
+"""From logits to answers: what an objective gains, and what a budget of layers gives."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.studies.early_exit.exit_curves import Curve, entropy_curve, patience_curve
 from cascadebert_build.evaluation.metrics import (
     Interval,
     brier_score,
@@ -22,14 +21,15 @@ from cascadebert_build.training.glue import METRICS
 from cascadebert_build.training.glue import TASKS as GLUE
 from cascadebert_core.gate import softmax
 
-from .budgets import AtBudget, at_budget, cascade_curve
+from ..early_exit.exit_curves import Curve, entropy_curve, patience_curve
+from .budgets import at_budget, cascade_curve
 from .packed_logits import Packed
 from .plan import DEEBERT, DEPTH, LARGE, PABEE
 
 OBJECTIVES = ("plain", "dar", "gatekeeper", "plain-distilled", "dar-distilled")
 # Times fewer layers than the large member alone.
 SPEED_UPS = (2, 3, 4)
-RESAMPLES = 1000
+_RESAMPLES = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +37,9 @@ class Spread:
     """A figure over seeds.
 
     Attributes:
-        mean, deviation: of the seeds; the deviation is the sample's, NaN of one seed.
-        values: of each seed.
+        mean: The mean.
+        deviation: The sample's standard deviation; NaN for one seed.
+        values: The figure of each seed.
     """
 
     mean: float
@@ -47,7 +48,7 @@ class Spread:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Spread:
-        """Mean and sample deviation."""
+        """Return mean and deviation of values."""
         array = np.array(values, dtype=np.float64)
         deviation = float(array.std(ddof=1)) if len(array) > 1 else float("nan")
         return cls(float(array.mean()), deviation, tuple(array.tolist()))
@@ -55,11 +56,11 @@ class Spread:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One objective less plain training, the same seeds and rows.
+    """One objective less plain training, with the same seeds and rows.
 
     Attributes:
-        interval: of the mean over seeds, paired bootstrap over rows.
-        values: of each seed.
+        interval: The mean over seeds, with a paired bootstrap over rows.
+        values: The difference of each seed.
     """
 
     interval: Interval
@@ -67,7 +68,7 @@ class Difference:
 
     @property
     def beyond_the_spread(self) -> bool:
-        """Whether the interval leaves out 0, and all seeds are on its side of it."""
+        """Whether the interval excludes 0 and all seeds are on the same side."""
         sign = np.sign(self.interval.value)
         apart = self.interval.low > 0 or self.interval.high < 0
         return bool(apart and all(np.sign(value) == sign for value in self.values))
@@ -75,12 +76,16 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class MemberFigures:
-    """A small member's confidence, and what it does under the large member.
+    """A small member's confidence, and its cascade with the large member.
 
     Attributes:
-        accuracy, dis, ece, brier: of the member alone; DIS 0 to 100.
-        area: mean accuracy of the cascade over all deferral rates.
-        dis_gain, area_gain: over plain training; None for plain training itself.
+        accuracy: The member's own accuracy.
+        dis: Its difficulty inversion score, 0 to 100.
+        ece: Its expected calibration error.
+        brier: Its Brier score.
+        area: The mean accuracy of the cascade over all deferral rates.
+        dis_gain: `dis` less plain training's; None for plain training.
+        area_gain: `area` less plain training's; None for plain training.
     """
 
     accuracy: Spread
@@ -92,164 +97,153 @@ class MemberFigures:
     area_gain: Difference | None
 
 
+@dataclass(frozen=True, slots=True)
+class _Scored:
+    """A small member's rows: its confidence, and whether it and the large member are right."""
+
+    sure: NDArray[np.float64]
+    right: NDArray[np.bool_]
+    large: NDArray[np.bool_]
+
+    def dis(self, rows: Any = slice(None)) -> float:
+        return difficulty_inversion_score(self.sure[rows], self.right[rows])
+
+    def area(self, rows: Any = slice(None)) -> float:
+        return deferral_curve(self.sure[rows], self.right[rows], self.large[rows]).area
+
+
 def member_figures(
-    packed: Packed, task: str, objective: str, layers: int, labels: NDArray[np.int64]
+    packed: Packed, objective: str, layers: int, labels: NDArray[np.int64]
 ) -> MemberFigures | None:
-    """Figures of a small member, over all seeds that plain training and the large member have too.
+    """Return a small member's figures over the seeds that plain training and the large member have.
 
     Args:
-        packed: results of the task.
-        task: its name.
-        objective: one of `OBJECTIVES`.
-        layers: of the member.
-        labels: of the development rows, shape (n,).
+        packed: The results of the task.
+        objective: One of `OBJECTIVES`.
+        layers: The layers of the member.
+        labels: The labels of the development rows, shape (n,).
 
     Returns:
-        None where it was not run.
+        None if it was not run.
     """
     member, plain = f"{objective}-{layers}", f"plain-{layers}"
-    # Distilled members are held against distilled plain training: it is DAR that is in question.
-    if objective == "dar-distilled" and packed.seeds(f"plain-distilled-{layers}", task):
+    # Distilled members are compared with distilled plain training, because DAR is in question.
+    if objective == "dar-distilled" and packed.seeds(f"plain-distilled-{layers}"):
         plain = f"plain-distilled-{layers}"
-    seeds = [
-        seed
-        for seed in packed.seeds(member, task)
-        if seed in packed.seeds(plain, task) and seed in packed.seeds(LARGE, task)
-    ]
+    seeds = packed.seeds(member, plain, LARGE)
     if not seeds:
         return None
-    own = [_Scored.of(packed.of(task, member, s), labels) for s in seeds]
-    base = [_Scored.of(packed.of(task, plain, s), labels) for s in seeds]
-    large = [packed.of(task, LARGE, s).argmax(axis=1) == labels for s in seeds]
-    probabilities = [softmax(packed.of(task, member, s).astype(np.float32)) for s in seeds]
+
+    def scored(name: str) -> list[_Scored]:
+        logits = [packed.of(name, seed) for seed in seeds]
+        large = [packed.of(LARGE, seed).argmax(axis=1) == labels for seed in seeds]
+        return [
+            _Scored(confidence_score(of), of.argmax(axis=1) == labels, right)
+            for of, right in zip(logits, large, strict=True)
+        ]
+
+    own, base = scored(member), scored(plain)
+    probabilities = [softmax(packed.of(member, seed).astype(np.float32)) for seed in seeds]
+    pairs = list(zip(probabilities, own, strict=True))
     compared = member != plain
     return MemberFigures(
-        accuracy=Spread.of([float(s.correct.mean()) for s in own]),
-        dis=Spread.of([difficulty_inversion_score(s.sure, s.correct) for s in own]),
-        ece=Spread.of(
-            [
-                expected_calibration_error(p.max(axis=1), s.correct)
-                for p, s in zip(probabilities, own, strict=True)
-            ]
-        ),
+        accuracy=Spread.of([float(s.right.mean()) for s in own]),
+        dis=Spread.of([s.dis() for s in own]),
+        ece=Spread.of([expected_calibration_error(p.max(axis=1), s.right) for p, s in pairs]),
         brier=Spread.of([brier_score(p, labels) for p in probabilities]),
-        area=Spread.of(
-            [deferral_curve(s.sure, s.correct, o).area for s, o in zip(own, large, strict=True)]
-        ),
-        dis_gain=_gain(own, base, large, _dis) if compared else None,
-        area_gain=_gain(own, base, large, _area) if compared else None,
+        area=Spread.of([s.area() for s in own]),
+        dis_gain=_gain(own, base, _Scored.dis) if compared else None,
+        area_gain=_gain(own, base, _Scored.area) if compared else None,
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Scored:
-    sure: NDArray[np.float64]
-    correct: NDArray[np.bool_]
-
-    @classmethod
-    def of(cls, logits: NDArray[Any], labels: NDArray[np.int64]) -> _Scored:
-        return cls(confidence_score(logits), logits.argmax(axis=1) == labels)
-
-
-_Statistic = Callable[[NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_]], float]
-
-
-def _dis(sure: NDArray[np.float64], correct: NDArray[np.bool_], _: NDArray[np.bool_]) -> float:
-    return difficulty_inversion_score(sure, correct)
-
-
-def _area(sure: NDArray[np.float64], correct: NDArray[np.bool_], o: NDArray[np.bool_]) -> float:
-    return deferral_curve(sure, correct, o).area
-
-
 def _gain(
-    own: Sequence[_Scored],
-    base: Sequence[_Scored],
-    large: Sequence[NDArray[np.bool_]],
-    statistic: _Statistic,
+    own: Sequence[_Scored], base: Sequence[_Scored], statistic: Callable[[_Scored, Any], float]
 ) -> Difference:
-    """Own less base: the same rows are drawn for all seeds and both members."""
+    """Subtract base from own. The same rows are drawn for all seeds and both members."""
 
-    def of_rows(rows: NDArray[np.intp] | slice) -> list[float]:
-        return [
-            statistic(a.sure[rows], a.correct[rows], o[rows])
-            - statistic(b.sure[rows], b.correct[rows], o[rows])
-            for a, b, o in zip(own, base, large, strict=True)
-        ]
+    def differences(rows: Any) -> list[float]:
+        return [statistic(a, rows) - statistic(b, rows) for a, b in zip(own, base, strict=True)]
 
     rng = np.random.default_rng(0)
-    n = len(large[0])
-    values = of_rows(slice(None))
-    draws = [float(np.mean(of_rows(rows))) for rows in rng.integers(0, n, (RESAMPLES, n))]
+    n = len(own[0].right)
+    values = differences(slice(None))
+    draws = [np.mean(differences(rows)) for rows in rng.integers(0, n, (_RESAMPLES, n))]
     low, high = np.nanpercentile(draws, (2.5, 97.5))
     return Difference(Interval(float(np.mean(values)), float(low), float(high)), tuple(values))
 
 
-def budget_methods(packed: Packed, task: str) -> dict[str, Callable[[int], Curve]]:
-    """Every method that takes a budget, by its name: its curve of a seed."""
+def budget_methods(packed: Packed) -> dict[str, tuple[str, Callable[[int], Curve]]]:
+    """Return the member and the curve of a seed, for every method that takes a budget."""
 
     def cascade(member: str, layers: int) -> Callable[[int], Curve]:
         return lambda seed: cascade_curve(
-            packed.of(task, member, seed).astype(np.float64),
-            packed.of(task, LARGE, seed).astype(np.float64),
+            packed.of(member, seed).astype(np.float64),
+            packed.of(LARGE, seed).astype(np.float64),
             layers,
             DEPTH,
         )
 
-    methods: dict[str, Callable[[int], Curve]] = {
-        f"cascade {layers}→{DEPTH}, {objective}": cascade(f"{objective}-{layers}", layers)
+    methods: dict[str, tuple[str, Callable[[int], Curve]]] = {
+        f"cascade {layers}→{DEPTH}, {objective}": (member, cascade(member, layers))
         for layers in (1, 2)
         for objective in OBJECTIVES
-        if packed.seeds(f"{objective}-{layers}", task)
+        if packed.seeds(member := f"{objective}-{layers}")
     }
-    if packed.seeds(DEEBERT, task):
-        methods["DeeBERT"] = lambda seed: entropy_curve(packed.of(task, DEEBERT, seed))
-    if packed.seeds(PABEE, task):
-        methods["PABEE"] = lambda seed: patience_curve(packed.of(task, PABEE, seed))
+    if packed.seeds(DEEBERT):
+        methods["DeeBERT"] = DEEBERT, lambda seed: entropy_curve(packed.of(DEEBERT, seed))
+    if packed.seeds(PABEE):
+        methods["PABEE"] = PABEE, lambda seed: patience_curve(packed.of(PABEE, seed))
     return methods
 
 
 def metric_of(task: str) -> Callable[[NDArray[Any], NDArray[Any]], float]:
-    """GLUE's metric of the task."""
+    """Return GLUE's metric of the task."""
     return METRICS[GLUE[task].metric]
 
 
+def mean_over_seeds(
+    curves: Sequence[Curve],
+    metric: Callable[[NDArray[Any], NDArray[Any]], float],
+    labels: NDArray[np.int64],
+    points: int,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return layers and the metric there, means over the curves of several seeds.
+
+    A curve with few settings, such as PABEE's, keeps them. The others are interpolated.
+    """
+    values = [[metric(predicted, labels) for predicted in curve.predicted] for curve in curves]
+    if len(curves[0].settings) <= DEPTH:
+        return np.mean([curve.layers for curve in curves], axis=0), np.mean(values, axis=0)
+    grid = np.linspace(max(float(curve.layers.min()) for curve in curves), DEPTH, points)
+    found = [np.interp(grid, c.layers, of) for c, of in zip(curves, values, strict=True)]
+    return grid, np.mean(found, axis=0)
+
+
 def at_speed_up(
-    packed: Packed, task: str, name: str, speed_up: float, labels: NDArray[np.int64]
+    packed: Packed, name: str, speed_up: float, labels: NDArray[np.int64]
 ) -> tuple[Spread, float] | None:
-    """The task's metric of a method at a number of times fewer layers, and the layers it ran.
+    """Return the task's metric of a method at this many times fewer layers, and the layers it ran.
 
     Returns:
-        None where the method cannot be that cheap.
+        None if the method cannot be that cheap.
     """
-    curve_of = budget_methods(packed, task)[name]
-    found: list[AtBudget] = []
-    for seed in packed.seeds(member_of(name), task):
-        if seed not in packed.seeds(LARGE, task):
-            continue
-        one = at_budget(curve_of(seed), labels, DEPTH / speed_up, metric_of(task), seed)
-        if one is None:
-            return None
-        found.append(one)
-    if not found:
+    member, curve_of = budget_methods(packed)[name]
+    metric = metric_of(packed.task)
+    found = [
+        at_budget(curve_of(seed), labels, DEPTH / speed_up, metric, seed)
+        for seed in packed.seeds(member, LARGE)
+    ]
+    known = [one for one in found if one is not None]
+    if not known or len(known) < len(found):
         return None
-    return Spread.of([f.metric for f in found]), float(np.mean([f.layers for f in found]))
+    return Spread.of([f.metric for f in known]), float(np.mean([f.layers for f in known]))
 
 
-def member_of(method: str) -> str:
-    """The member of a method's name."""
-    if not method.startswith("cascade"):
-        return method.lower()
-    depth, objective = method.removeprefix("cascade ").split(", ")
-    return f"{objective}-{depth.split('→')[0]}"
-
-
-def alone(packed: Packed, task: str, member: str, labels: NDArray[np.int64]) -> Spread | None:
-    """The task's metric of a member that answers everything; None where it was not run."""
-    seeds = packed.seeds(member, task)
-    if not seeds:
-        return None
-    metric = metric_of(task)
-    return Spread.of(
-        [metric(packed.of(task, member, seed).argmax(axis=1), labels) for seed in seeds]
-    )
+def alone(packed: Packed, member: str, labels: NDArray[np.int64]) -> Spread | None:
+    """Return the task's metric of a member that answers everything; None if it was not run."""
+    metric = metric_of(packed.task)
+    values = [
+        metric(packed.of(member, seed).argmax(axis=1), labels) for seed in packed.seeds(member)
+    ]
+    return Spread.of(values) if values else None

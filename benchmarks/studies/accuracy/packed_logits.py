@@ -1,4 +1,4 @@
-"""The logits of all runs of a task in one small file, so that figures need no training again."""
+"""The logits of all runs of a task in one small file, so that figures need no training."""
 
 from __future__ import annotations
 
@@ -10,62 +10,64 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .plan import DIFFICULTY, ROBERTA, TASKS, Run
+from ..shared import TASKS
+from .plan import DIFFICULTY, ROBERTA, Run
 
 FOLDER = Path(__file__).parent / "logits"
 NAMES = (*TASKS, ROBERTA)
 _RECORDS = "records"
-# Of a run's record: what a reader wants beside the figures.
+# The parts of a run's record that a reader needs beside the figures.
 _KEPT = ("seconds", "result", "accuracies", "versions", "hard")
 
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """Results of a task.
+    """The results of a task.
 
     Attributes:
-        logits: by run; of members (n, n_labels), of early exits (n, layers, n_labels), over the
-            development rows, columns in GLUE's order; the cross-fitting has how often each
-            training row was got wrong instead.
-        records: by run.
+        task: The name of the task.
+        logits: The logits over the development rows by run, columns in GLUE's order: members have
+            shape (n, n_labels), early exits (n, layers, n_labels). The cross-fitting has the number
+            of errors in each training row instead.
+        records: The records by run.
     """
 
+    task: str
     logits: dict[str, NDArray[Any]]
     records: dict[str, Any]
 
-    def seeds(self, member: str, task: str) -> list[int]:
-        """Seeds of which there is a run of the member, ascending."""
-        start = f"{task}-{member}-seed"
-        return sorted(int(name[len(start) :]) for name in self.logits if name.startswith(start))
+    def seeds(self, *members: str) -> list[int]:
+        """Return the seeds for which there is a run of all these members, ascending."""
+        found: list[set[int]] = []
+        for member in members:
+            start = f"{self.task}-{member}-seed"
+            found.append({int(n[len(start) :]) for n in self.logits if n.startswith(start)})
+        return sorted(set.intersection(*found))
 
-    def of(self, task: str, member: str, seed: int) -> NDArray[Any]:
-        """Logits of one run."""
-        return self.logits[f"{task}-{member}-seed{seed}"]
-
-
-def packed_path(task: str) -> Path:
-    """Where a task's results lie in the repository."""
-    return FOLDER / f"{task}.npz"
+    def of(self, member: str, seed: int) -> NDArray[Any]:
+        """Return the logits of one run."""
+        return self.logits[f"{self.task}-{member}-seed{seed}"]
 
 
 def load_packed(task: str) -> Packed:
-    """What is in the repository; empty where nothing is."""
-    path = packed_path(task)
+    """Return what the repository has; empty if it has nothing."""
+    path = FOLDER / f"{task}.npz"
     if not path.is_file():
-        return Packed({}, {})
+        return Packed(task, {}, {})
     with np.load(path) as stored:
         records = json.loads(str(stored[_RECORDS]))
-        return Packed({name: stored[name] for name in stored.files if name != _RECORDS}, records)
+        logits = {name: stored[name] for name in stored.files if name != _RECORDS}
+    return Packed(task, logits, records)
 
 
 def pack(task: str, runs_folder: Path) -> Packed:
-    """Add what was run to what is in the repository.
+    """Add new runs to what the repository has.
 
-    Half precision tells logits of a few units apart to the third decimal; figures are always made
-    from the packed ones, so that everybody gets the same.
+    Half precision keeps three decimals of logits of a few units. Figures are always made from the
+    packed logits, so they are the same everywhere.
     """
     known = load_packed(task)
-    # "sst2-roberta" is a task of its own here, though its name begins like another's.
+    # "sst2-roberta" is a task of its own, though its name begins like another's.
     others = tuple(f"{name}-" for name in NAMES if name.startswith(f"{task}-"))
     for path in sorted(runs_folder.glob(f"{task}-*.npz")):
         if path.name.startswith(others):
@@ -84,10 +86,10 @@ def pack(task: str, runs_folder: Path) -> Packed:
             **dict(sorted(known.logits.items())),
             _RECORDS: np.array(json.dumps(known.records, sort_keys=True)),
         }
-        np.savez_compressed(packed_path(task), **arrays)
+        np.savez_compressed(FOLDER / f"{task}.npz", **arrays)
     return known
 
 
 def wrong_counts(task: str) -> NDArray[Any] | None:
-    """How often the cross-fitting got each training row wrong; None where it is not packed."""
+    """Return how often the cross-fitting got each training row wrong; None: not packed."""
     return load_packed(task).logits.get(Run(task, 0, DIFFICULTY, 1).name)

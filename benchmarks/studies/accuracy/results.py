@@ -1,9 +1,9 @@
-"""RESULTS.md and its pictures, from the logits of the runs.
+"""Write RESULTS.md and its pictures from the logits of the runs.
 
     python -m benchmarks.studies.accuracy.results --glue GLUE [--work WORK]
 
-With --work, the runs there are packed into the repository first. What stands in RESULTS.md above
-the mark is written by people and stays.
+With --work, the runs there are packed into the repository first. What people wrote in RESULTS.md
+above the mark stays.
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cascadebert_engine.files import read_json, write_text
+from benchmarks.tools.command import new_parser, run_command, say
+from cascadebert_engine.files import read_json
 
+from ..shared import TASKS, add_glue, dev_labels, section, write_below
 from .comparisons import (
     OBJECTIVES,
     SPEED_UPS,
@@ -29,208 +31,161 @@ from .comparisons import (
     member_figures,
 )
 from .packed_logits import Packed, pack, wrong_counts
-from .plan import DEPTH, LARGE, ROBERTA, TASKS
+from .plan import DEPTH, LARGE, ROBERTA
 from .plots import draw_confidence, draw_trade
-from .training import Place, dev_rows
 
 HERE = Path(__file__).parent
-MARK = "<!-- Below: python -m benchmarks.studies.accuracy.results -->"
-SINGLES = (
-    "plain-1",
-    "plain-distilled-1",
-    "plain-2",
-    "plain-distilled-2",
-    "plain-distilled-3",
-    LARGE,
-)
-
-
-def main() -> int:
-    """Pack, compute, draw, write."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--glue", type=Path, required=True, help="folder of GLUE's tsv files")
-    parser.add_argument("--work", type=Path, help="runs to pack first")
-    parser.add_argument("--output", type=Path, default=HERE / "RESULTS.md")
-    args = parser.parse_args()
-    place = Place(args.glue.resolve(), Path(), Path(), "")
-    results: dict[str, tuple[Packed, NDArray[np.int64]]] = {}
-    for name, task in TASKS.items():
-        packed = pack(name, (args.work or Path()) / "runs")
-        if packed.seeds(LARGE, name):
-            results[name] = (packed, _labels(place, name))
-            print(f"{name}: {len(packed.logits)} runs of {task.train}", file=sys.stderr)
-    text = args.output.read_text(encoding="utf-8") if args.output.exists() else "# Results\n\n"
-    head = text.split(MARK)[0]
-    body = [*_signals(results), *_budgets(results), *_singles(results), *_times(results)]
-    roberta = pack(ROBERTA, (args.work or Path()) / "runs")
-    if roberta.logits:
-        body += _roberta(roberta, _labels(place, "sst2"))
-    write_text(args.output, head + MARK + "\n\n" + "\n".join(body) + "\n")
-    pictures = args.output.parent / "pictures"
-    pictures.mkdir(exist_ok=True)
-    draw_trade(pictures / "trade.png", results)
-    draw_confidence(pictures / "confidence.png", results)
-    return 0
-
-
-def _labels(place: Place, task: str) -> NDArray[np.int64]:
-    from cascadebert_build.training.glue import TASKS as GLUE
-
-    return dev_rows(place, TASKS[task]).label_indices(GLUE[task].labels)
-
+_MARK = "<!-- Below: python -m benchmarks.studies.accuracy.results -->"
+_SINGLES = (
+    "plain-1", "plain-distilled-1", "plain-2", "plain-distilled-2", "plain-distilled-3", LARGE,
+)  # fmt: skip
+_NOT_RUN = "–"
 
 Results = dict[str, tuple[Packed, NDArray[np.int64]]]
 
 
+def main(argv: Sequence[str] | None = None) -> int:
+    """Pack, compute, draw and write."""
+    parser = new_parser("studies.accuracy.results", __doc__)
+    add_glue(parser)
+    parser.add_argument("--work", type=Path, metavar="DIR", help="the runs to pack first")
+    parser.add_argument("--output", type=Path, default=HERE / "RESULTS.md")
+    return run_command(parser, _run, argv)
+
+
+def _run(args: argparse.Namespace) -> None:
+    runs = (args.work or Path()) / "runs"
+    results: Results = {}
+    for name, task in TASKS.items():
+        packed = pack(name, runs)
+        if packed.seeds(LARGE):
+            results[name] = (packed, dev_labels(args.glue, task))
+            say(f"{name}: {len(packed.logits)} runs of {task.train}")
+    body = [*_signals(results), *_budgets(results), _singles(results), *_times(results)]
+    roberta = pack(ROBERTA, runs)
+    if roberta.logits:
+        body.append(_roberta(roberta, dev_labels(args.glue, TASKS["sst2"])))
+    write_below(args.output, _MARK, "Results", "\n\n".join(body))
+    pictures = args.output.parent / "pictures"
+    pictures.mkdir(exist_ok=True)
+    draw_trade(pictures / "trade.png", results)
+    draw_confidence(pictures / "confidence.png", results)
+
+
 def _signals(results: Results) -> list[str]:
-    lines = ["## Confidence of the small member", ""]
-    lines += [
+    parts = [
+        "## Confidence of the small member\n\n"
         "Mean ± standard deviation over seeds. Gains are over plain training with the same seeds "
         "(of `dar-distilled`: over `plain-distilled`), with the 95% interval of a paired bootstrap "
-        "over the rows; **bold**: the interval leaves out 0 and all seeds are on that side.",
-        "",
+        "over the rows. **Bold**: the interval excludes 0 and all seeds are on that side."
     ]
+    names = ("layers", "objective", "accuracy", "DIS", "gain in DIS", "area", "gain in area", "ECE")
     for task, (packed, labels) in results.items():
         wrong = wrong_counts(task)
         hard = "" if wrong is None else f", {float((2 * wrong > 3).mean()):.1%} of the rows hard"
-        lines += [
-            f"### {task}: {len(labels)} rows, seeds "
-            f"{', '.join(map(str, packed.seeds(LARGE, task)))}{hard}",
-            "",
-            "| layers | objective | accuracy | DIS | gain in DIS | area | gain in area | ECE |",
-            "|---|---|---|---|---|---|---|---|",
-        ]
-        for layers in (1, 2):
-            for objective in OBJECTIVES:
-                found = member_figures(packed, task, objective, layers, labels)
-                if found is None:
-                    continue
-                lines.append(
-                    f"| {layers} | {objective} | {_spread(found.accuracy, 100)} | "
-                    f"{_spread(found.dis)} | {_difference(found.dis_gain)} | "
-                    f"{_spread(found.area, 100)} | {_difference(found.area_gain, 100)} | "
-                    f"{_spread(found.ece, places=3)} |"
-                )
-        lines.append("")
-    return lines
+        seeds = ", ".join(map(str, packed.seeds(LARGE)))
+        lines = [
+            (str(layers), objective, _spread(found.accuracy, 100), _spread(found.dis),
+             _difference(found.dis_gain), _spread(found.area, 100),
+             _difference(found.area_gain, 100), _spread(found.ece, places=3))
+            for layers in (1, 2)
+            for objective in OBJECTIVES
+            if (found := member_figures(packed, objective, layers, labels)) is not None
+        ]  # fmt: skip
+        heading = f"### {task}: {len(labels)} rows, seeds {seeds}{hard}"
+        parts.append(section(heading, "", names, lines))
+    return parts
 
 
 def _budgets(results: Results) -> list[str]:
-    lines = [
-        "## At the same number of layers",
-        "",
+    parts = [
+        "## At the same number of layers\n\n"
         f"GLUE's metric of the task (F1 for MRPC, else accuracy), %, at {DEPTH}/S layers a row on "
-        "average; the setting is chosen on one half of the development rows and judged on the "
-        "other, both ways, ten cuts. In brackets the layers that were run. –: cannot be so cheap.",
-        "",
+        "average. The setting is chosen on one half of the development rows and judged on the "
+        f"other, both ways, in ten splits. In brackets: the layers that were run. {_NOT_RUN}: the "
+        "method cannot be that cheap."
     ]
+    methods = list(
+        dict.fromkeys(n for packed, _ in results.values() for n in budget_methods(packed))
+    )
     for speed_up in SPEED_UPS:
-        names = list(
-            dict.fromkeys(n for t, (p, _) in results.items() for n in budget_methods(p, t))
-        )
-        lines += [
-            f"### {speed_up}× fewer layers: {DEPTH / speed_up:g} of {DEPTH}",
-            "",
-            f"| method | {' | '.join(results)} | mean |",
-            f"|---|{'---|' * (len(results) + 1)}",
-        ]
-        for name in names:
-            cells: list[str] = []
-            means: list[float] = []
-            for task, (packed, labels) in results.items():
-                found = (
-                    at_speed_up(packed, task, name, speed_up, labels)
-                    if name in budget_methods(packed, task)
-                    else None
-                )
-                if found is None:
-                    cells.append("–")
-                else:
-                    spread, layers = found
-                    cells.append(f"{_spread(spread, 100)} ({layers:.2f})")
-                    means.append(100 * spread.mean)
-            mean = f"{np.mean(means):.1f}" if len(means) == len(results) else "–"
-            lines.append(f"| {name} | {' | '.join(cells)} | {mean} |")
-        lines.append("")
-    return lines
+        lines: list[list[str]] = []
+        for name in methods:
+            found = [
+                at_speed_up(packed, name, speed_up, labels)
+                if name in budget_methods(packed)
+                else None
+                for packed, labels in results.values()
+            ]
+            cells = [
+                _NOT_RUN if one is None else f"{_spread(one[0], 100)} ({one[1]:.2f})"
+                for one in found
+            ]
+            lines.append([name, *cells, _mean([one and one[0] for one in found])])
+        heading = f"### {speed_up}× fewer layers: {DEPTH / speed_up:g} of {DEPTH}"
+        parts.append(section(heading, "", ("method", *results, "mean"), lines))
+    return parts
 
 
-def _singles(results: Results) -> list[str]:
-    lines = [
-        "## Single members",
-        "",
-        "The same metric of members that answer everything themselves.",
-        "",
-        f"| member | fewer layers | {' | '.join(results)} | mean |",
-        f"|---|---|{'---|' * (len(results) + 1)}",
-    ]
-    for member in SINGLES:
-        spreads = [alone(packed, task, member, y) for task, (packed, y) in results.items()]
+def _singles(results: Results) -> str:
+    lines: list[list[str]] = []
+    for member in _SINGLES:
+        found = [alone(packed, member, labels) for packed, labels in results.values()]
         layers = DEPTH if member == LARGE else int(member[-1])
-        means = [100 * s.mean for s in spreads if s is not None]
-        mean = f"{np.mean(means):.1f}" if len(means) == len(results) else "–"
-        cells = " | ".join("–" if s is None else _spread(s, 100) for s in spreads)
-        lines.append(f"| {member} | {DEPTH / layers:g}× | {cells} | {mean} |")
-    return [*lines, ""]
+        cells = [_NOT_RUN if one is None else _spread(one, 100) for one in found]
+        lines.append([member, f"{DEPTH / layers:g}×", *cells, _mean(found)])
+    note = "The same metric of members that answer everything themselves."
+    names = ("member", "fewer layers", *results, "mean")
+    return section("## Single members", note, names, lines)
 
 
-def _roberta(packed: Packed, labels: NDArray[np.int64]) -> list[str]:
+def _roberta(packed: Packed, labels: NDArray[np.int64]) -> str:
     large = [
-        float((packed.of(ROBERTA, LARGE, seed).argmax(axis=1) == labels).mean())
-        for seed in packed.seeds(LARGE, ROBERTA)
+        float((packed.of(LARGE, seed).argmax(axis=1) == labels).mean())
+        for seed in packed.seeds(LARGE)
     ]
-    lines = [
-        "## RoBERTa architecture, from scratch",
-        "",
+    note = (
         "A pair of RoBERTa's architecture (byte-level tokens, no token types) with random weights, "
-        "trained on SST-2's sample alone. It proves that the path works for the family, and no "
-        f"more: the large member has {_spread(Spread.of(large), 100)}% accuracy.",
-        "",
-        "| objective | accuracy of the small | DIS | area |",
-        "|---|---|---|---|",
+        "trained on SST-2's sample alone. It shows only that the path works for the family: the "
+        f"large member has {_spread(Spread.of(large), 100)}% accuracy."
+    )
+    lines = [
+        (objective, _spread(found.accuracy, 100), _spread(found.dis), _spread(found.area, 100))
+        for objective in OBJECTIVES
+        if (found := member_figures(packed, objective, 1, labels)) is not None
     ]
-    for objective in OBJECTIVES:
-        found = member_figures(packed, ROBERTA, objective, 1, labels)
-        if found is not None:
-            lines.append(
-                f"| {objective} | {_spread(found.accuracy, 100)} | {_spread(found.dis)} | "
-                f"{_spread(found.area, 100)} |"
-            )
-    return [*lines, ""]
+    names = ("objective", "accuracy of the small", "DIS", "area")
+    return section("## RoBERTa architecture, from scratch", note, names, lines)
 
 
 def _times(results: Results) -> list[str]:
-    found = [
-        (path, record)
-        for task in results
-        for path in sorted((HERE / "timing").glob(f"{task}-*.json"))
-        if (record := read_json(path)) is not None
-    ]
-    if not found:
+    paths = [p for task in results for p in sorted((HERE / "timing").glob(f"{task}-*.json"))]
+    records = [record for path in paths if (record := read_json(path)) is not None]
+    if not records:
         return []
-    lines = [
-        "## In measured time",
-        "",
+    parts = [
+        "## In measured time\n\n"
         "PyTorch, float32, one thread, no tokenisation: times faster than the large member alone "
-        "in the same turns (median and range over turns).",
-        "",
+        "in the same turns (median and range over turns)."
     ]
-    for _, record in found:
-        lines += [
+    for record in records:
+        lines = [
+            (one["name"], f"{one['layers']:.2f}", f"{one['fewer_layers']:.2f}×",
+             "{median:.2f} ({lowest:.2f}–{highest:.2f})".format(**one["times_faster"]))
+            for one in record["contenders"]
+        ]  # fmt: skip
+        heading = (
             f"### {record['task']}, {record['batch_size']} row(s) at a time, "
-            f"{record['rows']} rows, {record['machine']['cpu']}",
-            "",
-            "| | layers | fewer layers | times faster |",
-            "|---|---|---|---|",
-        ]
-        for one in record["contenders"]:
-            ratio = one["times_faster"]
-            lines.append(
-                f"| {one['name']} | {one['layers']:.2f} | {one['fewer_layers']:.2f}× | "
-                f"{ratio['median']:.2f} ({ratio['lowest']:.2f}–{ratio['highest']:.2f}) |"
-            )
-        lines.append("")
-    return lines
+            f"{record['rows']} rows, {record['machine']['cpu']}"
+        )
+        parts.append(section(heading, "", ("", "layers", "fewer layers", "times faster"), lines))
+    return parts
+
+
+def _mean(spreads: Sequence[Spread | None]) -> str:
+    """Return the mean over tasks in %, if all tasks were run."""
+    means = [100 * spread.mean for spread in spreads if spread is not None]
+    return f"{np.mean(means):.1f}" if len(means) == len(spreads) else _NOT_RUN
 
 
 def _spread(spread: Spread, scale: float = 1, places: int = 1) -> str:
@@ -241,9 +196,8 @@ def _spread(spread: Spread, scale: float = 1, places: int = 1) -> str:
 def _difference(found: Difference | None, scale: float = 1) -> str:
     if found is None:
         return ""
-    ends: Sequence[float] = (found.interval.value, found.interval.low, found.interval.high)
-    value, low, high = (scale * end for end in ends)
-    text = f"{value:+.2f} [{low:+.2f}, {high:+.2f}]"
+    ends = (found.interval.value, found.interval.low, found.interval.high)
+    text = "{:+.2f} [{:+.2f}, {:+.2f}]".format(*(scale * end for end in ends))
     return f"**{text}**" if found.beyond_the_spread else text
 
 

@@ -1,50 +1,48 @@
-"""The path for the RoBERTa family: a pair trained from random weights, tokenizer and all.
+"""Train a pair of the RoBERTa family from random weights, tokenizer and all.
 
-It shows that the pieces fit a family with byte-level tokens, positions that begin behind the
-padding id and no token types. Its accuracies are those of small models that never saw other text.
+    python -m benchmarks.studies.accuracy.roberta --glue GLUE --work WORK
 
-python -m benchmarks.studies.accuracy.roberta --glue GLUE --work WORK
+It shows that the code works for a family with byte-level tokens, positions that begin behind the
+padding id, and no token types. Its accuracies are those of small models without pretraining.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks.tools.command import add_number, new_parser, run_command
 from cascadebert_build.checkpoints.checkpoint import hide_weight_bars
-from cascadebert_build.checkpoints.logits import logits_of_checkpoint
 from cascadebert_build.config.rows import Rows
 from cascadebert_build.training.config import TrainConfig
-from cascadebert_build.training.difficulty import difficulty_from_file, label_difficulty
 from cascadebert_build.training.glue import TASKS as GLUE
-from cascadebert_build.training.member import train_member
 
-from .plan import DIFFICULTY, FOLDS, LARGE, ROBERTA, SEEDS, TASKS, Run
-from .training import MAX_LENGTH, Place, dev_rows, train_rows, use_one_thread, write_run
+from ..shared import TASKS, add_glue, dev_rows, train_rows
+from .plan import DIFFICULTY, FOLDS, LARGE, ROBERTA, SEEDS, Run
+from .training import MAX_LENGTH, Place, cross_fit, train_run, use_one_thread, write_run
 
-TASK = TASKS["sst2"]
-NAME = ROBERTA  # of the result files, where others have the task's name
-LABELS = GLUE[TASK.name].labels
-VOCABULARY = 8000
+_TASK = TASKS["sst2"]
+_VOCABULARY = 8000
 _SPECIAL = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]  # with RoBERTa's ids, 0 to 4
 _DIFFICULTY_SEEDS = (1,)
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """A model's size, and what suits its training from random weights.
+    """A model's size, and its training from random weights.
 
     Attributes:
-        width: of the hidden states.
-        learning_rate: peak.
-        epochs: at most.
+        layers: The number of layers.
+        width: The width of the hidden states.
+        learning_rate: The peak learning rate.
+        epochs: The most epochs.
     """
 
     layers: int
@@ -53,26 +51,27 @@ class Shape:
     epochs: int
 
 
-SHAPES = {"large": Shape(4, 256, 3e-4, 6), "small": Shape(1, 128, 5e-4, 8)}
-SMALL_LAYERS = SHAPES["small"].layers
+_SHAPES = {"large": Shape(4, 256, 3e-4, 6), "small": Shape(1, 128, 5e-4, 8)}
+_SMALL_LAYERS = _SHAPES["small"].layers
 
 
-def main() -> int:
-    """Train what is not there yet."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--glue", type=Path, required=True, help="folder of GLUE's tsv files")
+def main(argv: Sequence[str] | None = None) -> int:
+    """Train what is missing."""
+    parser = new_parser("studies.accuracy.roberta", __doc__)
+    add_glue(parser)
     parser.add_argument("--work", type=Path, required=True, help="results and checkpoints")
-    parser.add_argument("--rows", type=int, metavar="N", help="training rows (default: the sample)")
+    add_number(parser, "--rows", None, "training rows; without it, the sample")
     parser.add_argument("--seeds", default=",".join(map(str, SEEDS)), help="default: %(default)s")
-    parser.add_argument("--precision", default="auto", help="bf16 halves the time where it can")
-    args = parser.parse_args()
+    parser.add_argument("--precision", default="auto", help="bf16 halves the time if supported")
+    return run_command(parser, _run, argv)
+
+
+def _run(args: argparse.Namespace) -> None:
     use_one_thread()
     hide_weight_bars()
     work = args.work.resolve()
     place = Place(args.glue.resolve(), work / "bases", work, args.precision)
-    rows = train_rows(place, TASK)
+    rows = train_rows(place.glue, _TASK)
     if args.rows is not None:
         rows = rows.subset(range(min(args.rows, len(rows.texts))))
     started = time.monotonic()
@@ -82,71 +81,45 @@ def main() -> int:
             perform(run, rows, place)
         minutes = (time.monotonic() - started) / 60
         print(f"{minutes:6.1f} min  {run.name}  {'kept' if done else 'done'}", flush=True)
-    return 0
 
 
 def runs_of(seeds: list[int]) -> list[Run]:
-    """All runs, each behind those that it needs."""
-    runs = [Run(NAME, 0, DIFFICULTY, SMALL_LAYERS)]
+    """Return all runs, each after those that it needs."""
+    runs = [Run(ROBERTA, 0, DIFFICULTY, _SMALL_LAYERS)]
     for seed in seeds:
-        runs.append(Run(NAME, seed, LARGE))
-        runs.append(Run(NAME, seed, "plain", SMALL_LAYERS))
-        runs.append(Run(NAME, seed, "dar", SMALL_LAYERS))
-        runs.append(Run(NAME, seed, "dar", SMALL_LAYERS, distilled=True))
+        runs.append(Run(ROBERTA, seed, LARGE))
+        runs.append(Run(ROBERTA, seed, "plain", _SMALL_LAYERS))
+        runs.append(Run(ROBERTA, seed, "dar", _SMALL_LAYERS))
+        runs.append(Run(ROBERTA, seed, "dar", _SMALL_LAYERS, distilled=True))
     return runs
 
 
 def perform(run: Run, rows: Rows, place: Place) -> None:
-    """Train, predict, write the result. What is interrupted goes on from its last checkpoint."""
+    """Train, predict, and write the result. An interrupted run continues from its checkpoint."""
     started = time.monotonic()
     size = "large" if run.kind == LARGE else "small"
     base = base_checkpoint(size, run.seed, rows, place)
+    config = _config(run, place)
     if run.kind == DIFFICULTY:
-        path = place.difficulty(run)
-        difficulty = label_difficulty(
-            rows,
-            str(base),
-            path.with_name(f"{path.name}.parts"),
-            config_of(run, place),
-            folds=FOLDS,
-            seeds=_DIFFICULTY_SEEDS,
-            labels=LABELS,
-        )
-        difficulty.write(path)
-        record = {"hard": float(difficulty.hard.mean()), "protocol": difficulty.protocol}
-        write_run(place.result(run), started, record, wrong=difficulty.wrong)
+        cross_fit(run, rows, place, started, base=base, config=config, seeds=_DIFFICULTY_SEEDS)
         return
-    output = place.checkpoint(run)
-    if not (output / "training.json").is_file():
-        train_member(
-            rows,
-            str(base),
-            output,
-            config_of(run, place),
-            labels=LABELS,
-            hard=difficulty_from_file(place.difficulty(run), rows).hard
-            if run.kind == "dar"
-            else None,
-            teacher=str(place.checkpoint(Run(NAME, run.seed, LARGE))) if run.distilled else None,
-        )
-    dev = dev_rows(place, TASK)
-    logits = logits_of_checkpoint(str(output), dev.texts, LABELS, MAX_LENGTH, run.name)
-    record = json.loads((output / "training.json").read_text()) | {
+    dev = dev_rows(place.glue, _TASK)
+    logits, record = train_run(run, rows, dev, place, base=base, config=config)
+    record |= {
         "family": "roberta",
         "from": "random weights",
-        "shape": asdict(SHAPES[size]),
-        "vocabulary": VOCABULARY,
+        "shape": asdict(_SHAPES[size]),
+        "vocabulary": _VOCABULARY,
     }
     if run.kind == "dar":
         record["difficulty"] = {"folds": FOLDS, "seeds": list(_DIFFICULTY_SEEDS)}
-    truth = dev.label_indices(LABELS)
+    truth = dev.label_indices(_TASK.labels)
     write_run(place.result(run), started, record, logits=logits.astype(np.float32), labels=truth)
 
 
-def config_of(run: Run, place: Place) -> TrainConfig:
-    """Hyperparameters of a run; the models of the cross-fitting have no validation to stop them."""
-    shape = SHAPES["large" if run.kind == LARGE else "small"]
-    crossed = run.kind == DIFFICULTY
+def _config(run: Run, place: Place) -> TrainConfig:
+    shape = _SHAPES["large" if run.kind == LARGE else "small"]
+    crossed = run.kind == DIFFICULTY  # its models have no validation rows to stop them
     return TrainConfig(
         epochs=shape.epochs // 2 if crossed else shape.epochs,
         learning_rate=shape.learning_rate,
@@ -155,29 +128,28 @@ def config_of(run: Run, place: Place) -> TrainConfig:
         precision=place.precision,
         seed=run.seed,
         objective="dar" if run.kind == "dar" else "plain",
-        metric=GLUE[TASK.name].metric,
+        metric=GLUE[_TASK.name].metric,
     )
 
 
 def base_checkpoint(size: str, seed: int, rows: Rows, place: Place) -> Path:
-    """A checkpoint of random weights, drawn with the seed, and the tokenizer; made once."""
+    """Return a checkpoint with the tokenizer and with random weights drawn by the seed."""
     import transformers
 
     folder = place.base / f"{size}-seed{seed}"
     if (folder / "model.safetensors").is_file():
         return folder
     tokenizer = _tokenizer(rows, place.base / "tokenizer")
-    shape = SHAPES[size]
     transformers.set_seed(seed)
     model = transformers.AutoModelForSequenceClassification.from_config(
-        _config(shape, len(tokenizer))
+        _model_config(_SHAPES[size], len(tokenizer))
     )
     tokenizer.save_pretrained(str(folder))
     model.save_pretrained(str(folder))
     return folder
 
 
-def _config(shape: Shape, vocabulary: int) -> Any:
+def _model_config(shape: Shape, vocabulary: int) -> Any:
     import transformers
 
     return transformers.RobertaConfig(
@@ -186,7 +158,7 @@ def _config(shape: Shape, vocabulary: int) -> Any:
         num_hidden_layers=shape.layers,
         num_attention_heads=shape.width // 64,
         intermediate_size=4 * shape.width,
-        max_position_embeddings=MAX_LENGTH + 2,  # they are counted from the padding id on
+        max_position_embeddings=MAX_LENGTH + 2,  # positions begin after the padding id
         type_vocab_size=1,
         pad_token_id=_SPECIAL.index("<pad>"),
         bos_token_id=_SPECIAL.index("<s>"),
@@ -195,7 +167,7 @@ def _config(shape: Shape, vocabulary: int) -> Any:
 
 
 def _tokenizer(rows: Rows, folder: Path) -> Any:
-    """Byte-level BPE of the training texts, as transformers' tokenizer of the family."""
+    """Train byte-level BPE on the training texts, and load it as the family's tokenizer."""
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
     from transformers import AutoTokenizer
 
@@ -203,7 +175,7 @@ def _tokenizer(rows: Rows, folder: Path) -> Any:
         rust = Tokenizer(models.BPE())
         rust.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         trainer = trainers.BpeTrainer(
-            vocab_size=VOCABULARY,
+            vocab_size=_VOCABULARY,
             min_frequency=2,
             show_progress=False,
             special_tokens=_SPECIAL,
@@ -212,8 +184,8 @@ def _tokenizer(rows: Rows, folder: Path) -> Any:
         rust.train_from_iterator([str(text) for text in rows.texts], trainer)
         folder.mkdir(parents=True, exist_ok=True)
         rust.model.save(str(folder))
-        # It tells AutoTokenizer the family, and is written last.
-        _config(SHAPES["large"], rust.get_vocab_size()).save_pretrained(str(folder))
+        # AutoTokenizer reads the family from this file, which is written last.
+        _model_config(_SHAPES["large"], rust.get_vocab_size()).save_pretrained(str(folder))
     return AutoTokenizer.from_pretrained(str(folder), model_max_length=MAX_LENGTH)
 
 

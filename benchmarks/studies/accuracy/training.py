@@ -1,9 +1,10 @@
-"""One run of the plan: trained, and its logits on the development rows kept."""
+"""One run of the plan: train it, and keep its logits on the development rows."""
 
 from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,16 +12,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.studies.early_exit.deebert import train_deebert
-from benchmarks.studies.early_exit.pabee import train_pabee
 from cascadebert_build.checkpoints.logits import logits_of_checkpoint
-from cascadebert_build.config.rows import Rows, rows_from_source
-from cascadebert_build.config.schema import DataConfig
+from cascadebert_build.config.rows import Rows
 from cascadebert_build.training.config import TrainConfig
 from cascadebert_build.training.difficulty import Difficulty, difficulty_from_file, label_difficulty
 from cascadebert_build.training.glue import TASKS as GLUE
 from cascadebert_build.training.member import train_member
 
+from ..early_exit.deebert import train_deebert
+from ..early_exit.pabee import train_pabee
+from ..shared import TASKS, GlueTask, dev_rows, train_rows
 from .packed_logits import wrong_counts
 from .plan import (
     DEEBERT,
@@ -31,16 +32,13 @@ from .plan import (
     LARGE,
     LAYERS,
     PABEE,
-    SAMPLE_SEED,
     SEEDS,
-    TASKS,
-    GlueTask,
     Run,
 )
 
-LARGE_RATE, SMALL_RATE = 5e-5, 1e-4
+_LARGE_RATE, _SMALL_RATE = 5e-5, 1e-4
 # Its lower exits learn too slowly otherwise.
-PABEE_RATE, PABEE_EXTRA_EPOCHS = 1e-4, 1
+_PABEE_RATE, _PABEE_EXTRA_EPOCHS = 1e-4, 1
 MAX_LENGTH = 128
 
 
@@ -49,10 +47,10 @@ class Place:
     """Where a plan reads and writes.
 
     Attributes:
-        glue: folder of GLUE's tsv files.
-        base: checkpoint of the 6-layer backbone, without a head.
-        work: everything that is made.
-        precision: of the trainings.
+        glue: The folder of GLUE's tsv files.
+        base: The checkpoint of the 6-layer backbone, without a head.
+        work: The folder for everything that is made.
+        precision: The precision of the trainings.
     """
 
     glue: Path
@@ -61,11 +59,11 @@ class Place:
     precision: str
 
     def checkpoint(self, run: Run) -> Path:
-        """Folder of a run's weights."""
+        """Return the folder of a run's weights."""
         return self.work / "checkpoints" / run.name
 
     def result(self, run: Run) -> Path:
-        """A run's figures and logits; there once it is done."""
+        """Return the file of a run's figures and logits. It exists once the run is done."""
         return self.work / "runs" / f"{run.name}.npz"
 
     def serves(self, run: Run) -> bool:
@@ -75,12 +73,12 @@ class Place:
         return self.result(run).is_file() and self.checkpoint(run).is_dir()
 
     def difficulty(self, run: Run) -> Path:
-        """What the cross-fitting of the run's task says."""
+        """Return the file of the cross-fitting of the run's task."""
         return self.work / "difficulty" / f"{run.task}.json"
 
 
 def use_one_thread() -> None:
-    """Set up a worker: two trainings on a core each end before one after the other on both."""
+    """Set up a worker. Two trainings on a core each end before two in turn on both cores."""
     import torch
     import transformers
 
@@ -89,127 +87,118 @@ def use_one_thread() -> None:
 
 
 def restore_difficulty(place: Place, task: str) -> None:
-    """Write a task's difficulty from the repository's packed results, where a machine is new."""
+    """Write a task's difficulty from the packed results, if this machine does not have it."""
     run = Run(task, 0, DIFFICULTY, len(DIFFICULTY_LAYERS))
     path, wrong = place.difficulty(run), wrong_counts(task)
     if path.is_file() or wrong is None:
         return
-    rows = train_rows(place, TASKS[task])
+    rows = train_rows(place.glue, TASKS[task])
     path.parent.mkdir(parents=True, exist_ok=True)
     protocol = {"method": "restored from the packed results", "seeds": list(SEEDS)}
     Difficulty(rows.sha256(), protocol, wrong.astype(np.int64), len(SEEDS)).write(path)
 
 
-def train_rows(place: Place, task: GlueTask) -> Rows:
-    """The training rows, or the fixed sample of them."""
-    rows = _rows(place.glue / task.train, task)
-    if task.sample is None:
-        return rows
-    rng = np.random.default_rng(SAMPLE_SEED)
-    return rows.subset(sorted(rng.permutation(len(rows.texts))[: task.sample].tolist()))
-
-
-def dev_rows(place: Place, task: GlueTask) -> Rows:
-    """The development rows, on which everything is reported."""
-    return _rows(place.glue / task.dev, task)
-
-
-def _rows(path: Path, task: GlueTask) -> Rows:
-    columns = GLUE[task.name].columns
-    assert columns is not None
-    return rows_from_source(DataConfig(str(path), *columns, "", None))
-
-
 def perform(run: Run, place: Place) -> None:
-    """Train, predict, write the result. What is interrupted goes on from its last checkpoint."""
+    """Train, predict, and write the result. An interrupted run continues from its checkpoint."""
     started = time.monotonic()
     task = TASKS[run.task]
-    rows = train_rows(place, task)
+    rows = train_rows(place.glue, task)
+    config = _config(run, task, place)
     if run.kind == DIFFICULTY:
-        difficulty = _cross_fit(run, rows, place)
-        write_run(
-            place.result(run),
-            started,
-            {"hard": float(difficulty.hard.mean())},
-            wrong=difficulty.wrong,
-        )
+        cross_fit(
+            run, rows, place, started, base=place.base, config=config, seeds=SEEDS,
+            layers=DIFFICULTY_LAYERS,
+        )  # fmt: skip
         return
-    labels = GLUE[run.task].labels
-    dev = dev_rows(place, task)
+    dev = dev_rows(place.glue, task)
     output = place.checkpoint(run)
     large = place.checkpoint(Run(run.task, run.seed, LARGE))
     record: dict[str, Any] = {}
     if run.kind == DEEBERT:
         logits = train_deebert(
-            large, rows, dev, labels, output, seed=run.seed, max_length=MAX_LENGTH
+            large, rows, dev, task.labels, output, seed=run.seed, max_length=MAX_LENGTH
         )
     elif run.kind == PABEE:
-        config = _config(run, task, place)
-        logits, record = train_pabee(place.base, rows, dev, labels, output=output, config=config)
+        logits, record = train_pabee(
+            place.base, rows, dev, task.labels, output=output, config=config
+        )
     else:
-        if not (output / "training.json").is_file():
-            train_member(
-                rows,
-                str(place.base),
-                output,
-                _config(run, task, place),
-                labels=labels,
-                hard=difficulty_from_file(place.difficulty(run), rows).hard
-                if run.kind == "dar"
-                else None,
-                teacher=str(large) if run.distilled else None,
-                layers=None if run.kind == LARGE else LAYERS[run.layers],
-            )
-        record = json.loads((output / "training.json").read_text())
-        logits = logits_of_checkpoint(str(output), dev.texts, labels, MAX_LENGTH, run.name)
-    truth = dev.label_indices(labels)
-    write_run(place.result(run), started, record, logits=logits.astype(np.float32), labels=truth)
+        layers = None if run.kind == LARGE else LAYERS[run.layers]
+        logits, record = train_run(
+            run, rows, dev, place, base=place.base, config=config, layers=layers
+        )
+    write_run(
+        place.result(run), started, record,
+        logits=logits.astype(np.float32), labels=dev.label_indices(task.labels),
+    )  # fmt: skip
 
 
-def _config(run: Run, task: GlueTask, place: Place) -> TrainConfig:
-    large = run.layers == DEPTH
-    epochs = task.large_epochs if large else task.small_epochs
-    rate = LARGE_RATE if large else SMALL_RATE
-    if run.kind == PABEE:
-        epochs, rate = epochs + PABEE_EXTRA_EPOCHS, PABEE_RATE
-    return TrainConfig(
-        epochs=epochs,
-        learning_rate=rate,
-        max_length=MAX_LENGTH,
-        precision=place.precision,
-        seed=run.seed,
-        objective=run.kind if run.kind not in {LARGE, PABEE} else "plain",
-        metric=GLUE[run.task].metric,
-    )
+def train_run(
+    run: Run,
+    rows: Rows,
+    dev: Rows,
+    place: Place,
+    *,
+    base: Path,
+    config: TrainConfig,
+    layers: tuple[int, ...] | None = None,
+) -> tuple[NDArray[np.float32], dict[str, Any]]:
+    """Train a member, unless it is there.
+
+    Returns:
+        Its logits on the development rows, and the record of its training.
+    """
+    labels = tuple(GLUE[run.task.partition("-")[0]].labels)
+    output = place.checkpoint(run)
+    if not (output / "training.json").is_file():
+        hard = None
+        if run.kind == "dar":
+            hard = difficulty_from_file(place.difficulty(run), rows).hard
+        teacher = str(place.checkpoint(Run(run.task, run.seed, LARGE))) if run.distilled else None
+        train_member(
+            rows, str(base), output, config, labels=labels, hard=hard, teacher=teacher,
+            layers=layers,
+        )  # fmt: skip
+    record = json.loads((output / "training.json").read_text())
+    return logits_of_checkpoint(str(output), dev.texts, labels, MAX_LENGTH, run.name), record
 
 
-def _cross_fit(run: Run, rows: Rows, place: Place) -> Difficulty:
+def cross_fit(
+    run: Run,
+    rows: Rows,
+    place: Place,
+    started: float,
+    *,
+    base: Path,
+    config: TrainConfig,
+    seeds: Sequence[int],
+    layers: tuple[int, ...] | None = None,
+) -> None:
+    """Find the hard training rows of a task by cross-fitting, and write them."""
     path = place.difficulty(run)
     difficulty = label_difficulty(
         rows,
-        str(place.base),
+        str(base),
         path.with_name(f"{path.name}.parts"),
-        TrainConfig(
-            learning_rate=SMALL_RATE, max_length=MAX_LENGTH, precision=place.precision,
-            epochs=3, patience=0,
-        ),
+        config,
         folds=FOLDS,
-        seeds=SEEDS,
-        labels=GLUE[run.task].labels,
-        layers=DIFFICULTY_LAYERS,
-    )  # fmt: skip
+        seeds=seeds,
+        labels=GLUE[run.task.partition("-")[0]].labels,
+        layers=layers,
+    )
     difficulty.write(path)
-    return difficulty
+    record = {"hard": float(difficulty.hard.mean()), "protocol": difficulty.protocol}
+    write_run(place.result(run), started, record, wrong=difficulty.wrong)
 
 
 def write_run(path: Path, started: float, record: dict[str, Any], **arrays: NDArray[Any]) -> None:
     """Write a run's result whole or not at all.
 
     Args:
-        path: a .npz, made with `record` as JSON beside the arrays.
-        started: when the run began, on `time.monotonic`'s clock.
-        record: what it takes to repeat it; `seconds` is added.
-        arrays: logits and labels of the development rows, or what the run is for.
+        path: A .npz file. It has `record` as JSON beside the arrays.
+        started: When the run began, on the clock of `time.monotonic`.
+        record: What is needed to repeat it. `seconds` is added.
+        arrays: The logits and labels of the development rows, or what the run is for.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     record = {**record, "seconds": round(time.monotonic() - started, 1)}
@@ -217,3 +206,25 @@ def write_run(path: Path, started: float, record: dict[str, Any], **arrays: NDAr
     with temporary.open("wb") as file:
         np.savez_compressed(file, record=np.array(json.dumps(record)), **arrays)
     temporary.replace(path)
+
+
+def _config(run: Run, task: GlueTask, place: Place) -> TrainConfig:
+    if run.kind == DIFFICULTY:  # its models have no validation rows to stop them
+        return TrainConfig(
+            learning_rate=_SMALL_RATE, max_length=MAX_LENGTH, precision=place.precision,
+            epochs=3, patience=0,
+        )  # fmt: skip
+    large = run.layers == DEPTH
+    epochs = task.large_epochs if large else task.small_epochs
+    rate = _LARGE_RATE if large else _SMALL_RATE
+    if run.kind == PABEE:
+        epochs, rate = epochs + _PABEE_EXTRA_EPOCHS, _PABEE_RATE
+    return TrainConfig(
+        epochs=epochs,
+        learning_rate=rate,
+        max_length=MAX_LENGTH,
+        precision=place.precision,
+        seed=run.seed,
+        objective=run.kind if run.kind not in {LARGE, PABEE, DEEBERT} else "plain",
+        metric=GLUE[run.task].metric,
+    )

@@ -1,1 +1,1 @@
-"""Dynamic early exiting, the approach that cascades of complete models are held against."""
+"""Dynamic early exiting, the approach that cascades of complete models are compared with."""

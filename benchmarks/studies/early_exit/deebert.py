@@ -1,11 +1,11 @@
-"""DeeBERT (Xin et al., ACL 2020): exits trained on a frozen fine-tuned backbone, entropy decides.
+"""DeeBERT (Xin et al., ACL 2020): exits on a frozen fine-tuned backbone; entropy decides.
 
-Stage one fine-tunes the backbone with its last classifier: that is the large member itself. Stage
-two freezes it and trains an exit after every other layer, each a pooler, dropout and a linear
-layer, with the sum of their cross-entropies. Since nothing below an exit learns, the hidden states
-are computed once; they are without the backbone's dropout, which the authors' code leaves on.
+Stage one fine-tunes the backbone with its last classifier: this is the large member. Stage two
+freezes it and trains an exit after every other layer, each a pooler, dropout and a linear layer,
+with the sum of their cross-entropies. Nothing below an exit learns, so the hidden states are
+computed once. They are without the backbone's dropout, which the authors' code leaves on.
 
-Beyond the paper, an exit standardises what it sees (see `exits.new_exit`).
+Unlike in the paper, an exit standardises its input (see `exit_layers.new_exit`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from cascadebert_build.checkpoints.checkpoint import checkpoint_from_source
 from cascadebert_build.config.rows import Rows
 
-from .exit_layers import first_tokens, new_exit
+from .exit_layers import first_tokens, new_exits
 
 EPOCHS = 10
 LEARNING_RATE = 1e-3
@@ -40,16 +40,16 @@ def train_deebert(
     """Train the exits of a fine-tuned model and save them as `output/exits.pt`.
 
     Args:
-        large: checkpoint of stage one.
-        rows: to train on.
-        dev: to predict.
-        labels: names, in the order of the columns.
-        output: folder.
-        seed: of weights and order.
-        max_length: tokens.
+        large: The checkpoint of stage one.
+        rows: The rows to train on.
+        dev: The rows to predict.
+        labels: The names of the labels, in the order of the columns.
+        output: The folder for the exits.
+        seed: The seed of weights and order.
+        max_length: The maximum length in tokens.
 
     Returns:
-        Logits of every exit on the development rows, shape (n, layers, n_labels); the last
+        The logits of every exit on the development rows, shape (n, layers, n_labels). The last
         layer's are the large member's own.
     """
     import torch
@@ -61,9 +61,7 @@ def train_deebert(
     train = torch.from_numpy(first_tokens(model, large, rows, max_length, "exits, train"))
     held_out = torch.from_numpy(first_tokens(model, large, dev, max_length, "exits, dev"))
     targets = torch.from_numpy(rows.label_indices(checkpoint.labels))
-    exits = torch.nn.ModuleList(
-        new_exit(model.bert, len(labels)) for _ in range(model.config.num_hidden_layers - 1)
-    )
+    exits = new_exits(model.bert, len(labels), model.config.num_hidden_layers - 1)
     optimizer = torch.optim.AdamW(exits.parameters(), LEARNING_RATE)
     steps = EPOCHS * -(-len(targets) // _BATCH_SIZE)
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=steps)

@@ -1,6 +1,6 @@
 """Where rows leave a backbone with an exit after every layer, and what that costs.
 
-All functions take the exits' logits, shape (n, layers, n_labels), and know nothing of models.
+All functions take the logits of the exits, shape (n, layers, n_labels), and no models.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import special
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,10 +18,10 @@ class Curve:
     """What a method answers at each setting of its one constant.
 
     Attributes:
-        settings: entropies or patiences, so that the layers run ascend, shape (k,).
-        layers: mean number of layers run, shape (k,).
-        predicted: label of every row at every setting, shape (k, n).
-        layers_of_rows: shape (k, n).
+        settings: Thresholds or patiences, so that the layers ascend, shape (k,).
+        layers: The mean number of layers run, shape (k,).
+        predicted: The label of every row at every setting, shape (k, n).
+        layers_of_rows: The layers run for every row, shape (k, n).
     """
 
     settings: NDArray[np.float64]
@@ -30,17 +31,16 @@ class Curve:
 
 
 def entropies(logits: NDArray[Any]) -> NDArray[np.float64]:
-    """Entropy of the softmax in nats, shape (n, layers)."""
+    """Return the entropy of the softmax in nats, shape (n, layers)."""
     values = np.asarray(logits, dtype=np.float64)
-    shifted = values - values.max(axis=-1, keepdims=True)
-    log_p = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
-    return -(np.exp(log_p) * log_p).sum(axis=-1)
+    return special.entr(special.softmax(values, axis=-1)).sum(axis=-1)
 
 
 def exits_by_entropy(logits: NDArray[Any], threshold: float) -> NDArray[np.int64]:
-    """Index of the first exit with an entropy below the threshold, else the last, shape (n,).
+    """Return the index of the first exit with an entropy below the threshold, shape (n,).
 
-    DeeBERT's rule (Xin et al., ACL 2020).
+    A row without such an exit leaves at the last one. This is DeeBERT's rule (Xin et al., ACL
+    2020).
     """
     sure = entropies(logits) < threshold
     sure[:, -1] = True
@@ -48,10 +48,10 @@ def exits_by_entropy(logits: NDArray[Any], threshold: float) -> NDArray[np.int64
 
 
 def exits_by_patience(logits: NDArray[Any], patience: int) -> NDArray[np.int64]:
-    """Index of the exit where `patience` predictions in a row repeated the one before them.
+    """Return the index of the exit where predictions have agreed `patience` times in a row.
 
-    PABEE's rule (Zhou et al., NeurIPS 2020): a counter of agreements with the previous exit, set
-    back by a disagreement; shape (n,), the last exit where it never gets there.
+    This is PABEE's rule (Zhou et al., NeurIPS 2020): a counter of agreements with the previous
+    exit, reset by a disagreement. Shape (n,); the last exit if the counter never gets there.
     """
     predicted = logits.argmax(axis=-1)  # (n, layers)
     n, layers = predicted.shape
@@ -65,16 +65,16 @@ def exits_by_patience(logits: NDArray[Any], patience: int) -> NDArray[np.int64]:
 
 
 def entropy_curve(logits: NDArray[Any], points: int = 200) -> Curve:
-    """DeeBERT over entropy thresholds, from one that every row passes to none."""
+    """Return DeeBERT over entropy thresholds, from one that every row passes to none."""
     found = entropies(logits)[:, :-1]
-    # Quantiles of what is there: each step moves about as many rows.
+    # With quantiles, each step moves about as many rows.
     settings = np.unique(np.quantile(found, np.linspace(1, 0, points)))[::-1]
     settings = np.concatenate([[np.inf], settings, [0.0]])
     return _curve(logits, settings, [exits_by_entropy(logits, s) for s in settings])
 
 
 def patience_curve(logits: NDArray[Any]) -> Curve:
-    """PABEE at every patience from 1; the last one never stops early."""
+    """Return PABEE at every patience from 1. The last one never stops early."""
     settings = np.arange(1, logits.shape[1] + 1, dtype=np.float64)
     return _curve(logits, settings, [exits_by_patience(logits, int(s)) for s in settings])
 
@@ -83,11 +83,5 @@ def _curve(
     logits: NDArray[Any], settings: NDArray[np.float64], left: list[NDArray[np.int64]]
 ) -> Curve:
     exits = np.stack(left)  # (k, n)
-    predicted = logits.argmax(axis=-1)
-    rows = np.arange(logits.shape[0])
-    return Curve(
-        settings,
-        (exits + 1).mean(axis=1),
-        np.stack([predicted[rows, one] for one in exits]),
-        exits + 1,
-    )
+    predicted = logits.argmax(axis=-1)[np.arange(len(logits)), exits]
+    return Curve(settings, (exits + 1).mean(axis=1), predicted, exits + 1)

@@ -1,7 +1,8 @@
-"""A backbone with an exit after every layer."""
+"""A backbone with an exit after every layer, and batches of rows for it."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,30 +14,51 @@ from tqdm import tqdm
 from cascadebert_build.checkpoints.checkpoint import tokenizer_from_source
 from cascadebert_build.config.rows import Rows
 
-BATCH_SIZE = 64
+_BATCH_SIZE = 64
 _DROPOUT = 0.1
 
+# The indices of some rows, and their padded tensors.
+Batch = tuple[list[int], dict[str, torch.Tensor]]
 
-def encoded_batches(source: Path, rows: Rows, max_length: int) -> list[tuple[list[int], Any]]:
-    """Rows of like length together: their indices, and their padded tensors."""
+
+def encoded_batches(
+    source: Path,
+    rows: Rows,
+    max_length: int,
+    size: int = _BATCH_SIZE,
+    indices: Sequence[int] | None = None,
+) -> list[Batch]:
+    """Tokenise rows in batches of like lengths.
+
+    Args:
+        source: The checkpoint with the tokenizer.
+        rows: The rows.
+        max_length: The maximum length in tokens.
+        size: The rows of a batch.
+        indices: The rows to take; None: all.
+    """
     tokenizer = cast("Any", tokenizer_from_source(str(source)))
-    order = sorted(range(len(rows.texts)), key=lambda i: len("".join(rows.texts[i])))
-    batches: list[tuple[list[int], Any]] = []
-    for start in range(0, len(order), BATCH_SIZE):
-        part = order[start : start + BATCH_SIZE]
+    chosen = range(len(rows.texts)) if indices is None else indices
+    order = sorted(chosen, key=lambda i: len("".join(rows.texts[i])))
+    batches: list[Batch] = []
+    for start in range(0, len(order), size):
+        part = order[start : start + size]
         pairs = [(t,) if isinstance(t, str) else t for t in (rows.texts[i] for i in part)]
         columns = (list(column) for column in zip(*pairs, strict=True))
         tokens = tokenizer(
             *columns, truncation=True, max_length=max_length, padding=True, return_tensors="pt"
         )
-        batches.append((part, tokens))
+        batches.append((part, dict(tokens)))
     return batches
 
 
 def first_tokens(
     backbone: torch.nn.Module, source: Path, rows: Rows, max_length: int, description: str
 ) -> NDArray[np.float32]:
-    """The first token's hidden state after every layer, shape (n, layers, hidden), no dropout."""
+    """Return the first token's hidden state after every layer, without dropout.
+
+    Shape (n, layers, hidden).
+    """
     backbone.eval()
     states: NDArray[np.float32] | None = None
     batches = encoded_batches(source, rows, max_length)
@@ -52,7 +74,7 @@ def first_tokens(
 
 
 class _Standardise(torch.nn.BatchNorm1d):
-    """Batch normalisation that takes a batch of one row, too: by what it has seen before."""
+    """Batch normalisation that also takes a batch of one row, by its running statistics."""
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         if not self.training or len(input) > 1:
@@ -61,15 +83,15 @@ class _Standardise(torch.nn.BatchNorm1d):
 
 
 def new_exit(bert: Any, n_labels: int) -> Any:
-    """An exit on a first token's hidden state: BERT's pooler, from the backbone's, and a head.
+    """Return an exit on a first token's hidden state: a pooler like the backbone's, and a head.
 
-    What comes in is standardised first, feature by feature. The papers do without; but the first
+    The input is standardised first, feature by feature. The papers do not need that. But the first
     token of this project's backbone, which was pretrained for mean pooling, is almost the same for
-    every text in the lower layers, and exits there learn nothing from the little that differs.
+    every text in the lower layers, and exits there learn nothing from the small differences.
 
     Args:
-        bert: the backbone, for its width and its pooler's weights.
-        n_labels: of the head.
+        bert: The backbone, for its width and its pooler's weights.
+        n_labels: The labels of the head.
     """
     hidden = bert.config.hidden_size
     dense = torch.nn.Linear(hidden, hidden)
@@ -81,3 +103,8 @@ def new_exit(bert: Any, n_labels: int) -> Any:
         torch.nn.Dropout(_DROPOUT),
         torch.nn.Linear(hidden, n_labels),
     )
+
+
+def new_exits(bert: Any, n_labels: int, n: int) -> Any:
+    """Return a list of n exits."""
+    return torch.nn.ModuleList(new_exit(bert, n_labels) for _ in range(n))

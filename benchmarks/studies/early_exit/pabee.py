@@ -1,8 +1,8 @@
-"""PABEE (Zhou et al., NeurIPS 2020): all exits trained with the backbone, patience decides.
+"""PABEE (Zhou et al., NeurIPS 2020): all exits trained with the backbone; patience decides.
 
-The backbone and a classifier after every layer learn together; the loss is the mean of the exits'
-cross-entropies weighted by their layer, from 1. Beyond the paper, every exit has a pooler of its
-own and standardises what it sees (see `exits.new_exit`).
+The backbone and a classifier after every layer learn together. The loss is the mean of the exits'
+cross-entropies, weighted by their layer from 1. Unlike in the paper, every exit has its own pooler
+and standardises its input (see `exit_layers.new_exit`).
 """
 
 from __future__ import annotations
@@ -23,14 +23,13 @@ from cascadebert_build.training.objectives import Targets
 from cascadebert_build.training.parts import split_rows
 from cascadebert_build.training.trainer import make_trainer
 
-from .exit_layers import encoded_batches, new_exit
+from .exit_layers import encoded_batches, new_exits
 
 
 def pabee_model(base: Path, n_labels: int) -> Any:
-    """A module whose logits are those of all exits while it trains, (rows, layers, n_labels).
+    """Return a module with the logits of all exits in training, (rows, layers, n_labels).
 
-    In eval mode it gives the last exit's alone, by which the epoch is chosen; `exits(...)` gives
-    all of them.
+    In eval mode it has only the last exit's, by which the epoch is chosen; `exits(...)` has all.
     """
     import torch
     from transformers import AutoModel
@@ -41,9 +40,7 @@ def pabee_model(base: Path, n_labels: int) -> Any:
             super().__init__()
             self.bert = cast("Any", AutoModel.from_pretrained(str(base), dtype=torch.float32))
             self.config = self.bert.config
-            self.heads = torch.nn.ModuleList(
-                new_exit(self.bert, n_labels) for _ in range(self.config.num_hidden_layers)
-            )
+            self.heads = new_exits(self.bert, n_labels, self.config.num_hidden_layers)
 
         def exits(self, **tokens: Any) -> torch.Tensor:
             states = self.bert(**tokens, output_hidden_states=True).hidden_states[1:]
@@ -58,7 +55,7 @@ def pabee_model(base: Path, n_labels: int) -> Any:
 
 
 def weighted_cross_entropy(logits: Any, targets: Targets) -> Any:
-    """Mean of the exits' cross-entropies, weighted by their layer from 1 (equation 8)."""
+    """Return the exits' mean cross-entropy, weighted by their layer from 1 (equation 8)."""
     import torch
 
     losses = torch.stack(
@@ -69,26 +66,20 @@ def weighted_cross_entropy(logits: Any, targets: Targets) -> Any:
 
 
 def train_pabee(
-    base: Path,
-    rows: Rows,
-    dev: Rows,
-    labels: Sequence[str],
-    *,
-    output: Path,
-    config: TrainConfig,
+    base: Path, rows: Rows, dev: Rows, labels: Sequence[str], *, output: Path, config: TrainConfig
 ) -> tuple[NDArray[np.float32], dict[str, Any]]:
     """Train backbone and exits, and save them as `output/model.pt`.
 
     Args:
-        base: checkpoint of the backbone.
-        rows: to train on; a tenth chooses the epoch, as with members.
-        dev: to predict.
-        labels: names, in the order of the columns.
-        output: folder.
-        config: hyperparameters; its objective does not matter.
+        base: The checkpoint of the backbone.
+        rows: The rows to train on. A tenth chooses the epoch, as with members.
+        dev: The rows to predict.
+        labels: The names of the labels, in the order of the columns.
+        output: The folder for the model.
+        config: The hyperparameters. The objective is ignored.
 
     Returns:
-        Logits of every exit on the development rows, shape (n, layers, n_labels), and the
+        The logits of every exit on the development rows, shape (n, layers, n_labels), and the
         validation metrics.
     """
     import torch

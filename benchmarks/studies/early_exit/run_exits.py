@@ -1,7 +1,7 @@
-"""Members, cascades and early exits run for real in PyTorch, so that they can be timed alike.
+"""Run members, cascades and early exits in PyTorch, so that they can be timed alike.
 
-A batch that rows have left is closed up, so later layers run on what is left alone: the best that
-early exiting can do. A cascade gathers what it defers from all batches, as its server does.
+Rows that left are removed from their batch, so later layers run on the other rows only: the best
+case for early exiting. A cascade gathers the deferred rows of all batches, as its server does.
 """
 
 from __future__ import annotations
@@ -13,39 +13,40 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-# Padded tensors of rows, and the rows' indices.
-Batch = tuple[list[int], dict[str, torch.Tensor]]
+from cascadebert_build.evaluation.metrics import confidence_score
+
+from .exit_layers import Batch
 
 
 class ExitRule(Protocol):
-    """Which of the rows that are still there leave after a layer."""
+    """Decides which of the remaining rows leave after a layer."""
 
     def start(self, n: int) -> None:
-        """A new batch of n rows."""
+        """Begin a batch of n rows."""
         ...
 
     def leaves(self, logits: torch.Tensor) -> torch.Tensor:
-        """Bool of shape (rows,), from the layer's logits (rows, n_labels); the others stay."""
+        """Return which rows leave, shape (rows,), by the layer's logits (rows, n_labels)."""
         ...
 
 
 class EntropyRule:
-    """DeeBERT's: leave at an entropy below the threshold, in nats."""
+    """DeeBERT's rule: leave at an entropy below the threshold, in nats."""
 
     def __init__(self, threshold: float) -> None:
         self._threshold = threshold
 
     def start(self, n: int) -> None:
-        """Nothing is kept between layers."""
+        """Do nothing: the rule keeps no state."""
 
     def leaves(self, logits: torch.Tensor) -> torch.Tensor:
-        """Rows that are sure enough."""
+        """Return the rows below the threshold."""
         log_p = logits.log_softmax(dim=-1)
         return -(log_p.exp() * log_p).sum(dim=-1) < self._threshold
 
 
 class PatienceRule:
-    """PABEE's: leave when `patience` exits in a row have repeated the one before them."""
+    """PABEE's rule: leave when predictions have agreed `patience` times in a row."""
 
     def __init__(self, patience: int) -> None:
         self._patience = patience
@@ -53,12 +54,12 @@ class PatienceRule:
         self._agreed = torch.empty(0)
 
     def start(self, n: int) -> None:
-        """No exit has spoken yet."""
+        """Reset the counters."""
         self._last = torch.full((n,), -1)
         self._agreed = torch.zeros(n, dtype=torch.long)
 
     def leaves(self, logits: torch.Tensor) -> torch.Tensor:
-        """Rows whose patience is used up."""
+        """Return the rows whose predictions have agreed often enough."""
         predicted = logits.argmax(dim=-1)
         agreed = torch.where(predicted == self._last, self._agreed + 1, 0)
         leaving = agreed >= self._patience
@@ -73,14 +74,15 @@ def run_with_exits(
     batches: Sequence[Batch],
     n: int,
 ) -> NDArray[np.int64]:
-    """Predicted label of every row, shape (n,), by a BERT whose rows leave when the rule says so.
+    """Return the predicted label of every row, shape (n,), by a BERT with early exits.
 
     Args:
-        bert: a BertModel in eval mode.
-        exits: after each layer: hidden states (rows, length, hidden) to logits (rows, n_labels).
-        rule: of leaving; the last layer keeps nobody.
-        batches: of all rows.
-        n: rows in all.
+        bert: A BertModel in eval mode.
+        exits: One after each layer: hidden states (rows, length, hidden) to logits (rows,
+            n_labels).
+        rule: Decides which rows leave. After the last layer all do.
+        batches: The batches of all rows.
+        n: The number of rows.
     """
     predicted = np.empty(n, dtype=np.int64)
     layers = list(bert.encoder.layer)
@@ -108,7 +110,7 @@ def run_with_exits(
 
 
 def run_member(model: Any, batches: Sequence[Batch], n: int) -> NDArray[np.float32]:
-    """Logits of every row, shape (n, n_labels), by a sequence classifier."""
+    """Return the logits of every row, shape (n, n_labels), by a sequence classifier."""
     logits: NDArray[np.float32] | None = None
     for indices, tokens in batches:
         found = model(**tokens).logits.numpy()
@@ -128,18 +130,16 @@ def run_cascade(
     batch_of: Callable[[list[int]], list[Batch]],
     n: int,
 ) -> NDArray[np.int64]:
-    """Predicted label of every row, shape (n,), by a cascade that defers at most the threshold.
+    """Return the predicted label of every row, shape (n,), by a cascade.
 
     Args:
-        small: a sequence classifier.
-        large: another with the same labels.
-        threshold: rows whose `confidence_score` is below it are deferred.
-        batches: of all rows, for the small member.
-        batch_of: makes batches of some rows, for the large one.
-        n: rows in all.
+        small: A sequence classifier.
+        large: Another with the same labels.
+        threshold: Rows whose `confidence_score` is below it are deferred.
+        batches: The batches of all rows, for the small member.
+        batch_of: Makes batches of some rows, for the large member.
+        n: The number of rows.
     """
-    from cascadebert_build.evaluation.metrics import confidence_score
-
     logits = run_member(small, batches, n)
     predicted = logits.argmax(axis=1)
     deferred = np.flatnonzero(confidence_score(logits) < threshold).tolist()
@@ -150,7 +150,7 @@ def run_cascade(
 
 
 def _additive(mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor | None:
-    """What attention adds to its scores, (rows, 1, 1, length); None where nothing is padded."""
+    """Return what attention adds to its scores, (rows, 1, 1, length); None without padding."""
     if bool(mask.all()):
         return None
     return (1.0 - mask[:, None, None, :].to(dtype)) * torch.finfo(dtype).min

@@ -1,1 +1,1 @@
-"""Do promises hold? Tuning repeated on many draws from populations whose risk is known."""
+"""Do guarantees hold? Tuning is repeated on many draws from populations with a known risk."""

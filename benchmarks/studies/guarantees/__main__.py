@@ -1,4 +1,4 @@
-"""How often do promises fail, and what do they cost?
+"""How often do guarantees fail, and what do they cost?
 
     python -m benchmarks.studies.guarantees --glue GLUE
 
@@ -9,131 +9,112 @@ populations are tried.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
 from tqdm import tqdm
 
-from benchmarks.studies.accuracy.plan import TASKS
-from benchmarks.studies.accuracy.training import Place, dev_rows
+from benchmarks.tools.command import add_number, as_json, new_parser, run_command
 from benchmarks.tools.machine import this_machine
 from cascadebert_build.config.goals import Goal
-from cascadebert_build.training.glue import TASKS as GLUE
 from cascadebert_core.guarantee import ACCURACY_DROP, DISAGREEMENT
 from cascadebert_engine.files import write_text
 
+from ..shared import TASKS, add_glue, dev_labels, section, write_below
 from .plots import draw_outcomes
 from .populations import Population, real_population, synthetic_populations
-from .trials import Outcome, try_methods
+from .trials import GUARANTEE, VALIDATION_SET, Outcome, try_methods
 
 HERE = Path(__file__).parent
-MARK = "<!-- Below: python -m benchmarks.studies.guarantees -->"
-SIZES = (320, 640, 1280, 2560, 5120)
+_MARK = "<!-- Below: python -m benchmarks.studies.guarantees -->"
+_SIZES = (320, 640, 1280, 2560, 5120)
+_GOALS = ((DISAGREEMENT, 0.01), (DISAGREEMENT, 0.05), (ACCURACY_DROP, 0.02))
 
 
-def main() -> int:
-    """Try everything, write it down."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--glue", type=Path, help="folder of GLUE's tsv files")
-    parser.add_argument("--trials", type=int, default=1000, help="draws (default: %(default)s)")
-    parser.add_argument("--confidence", type=float, default=0.95, help="default: %(default)s")
+def main(argv: Sequence[str] | None = None) -> int:
+    """Try everything, and write the results."""
+    parser = new_parser("studies.guarantees", __doc__)
+    add_glue(parser, required=False)
+    add_number(parser, "--trials", 1000, "draws")
+    add_number(parser, "--confidence", 0.95, "confidence of the guarantees")
     parser.add_argument("--output", type=Path, default=HERE)
-    args = parser.parse_args()
+    return run_command(parser, _run, argv)
+
+
+def _run(args: argparse.Namespace) -> None:
     populations = synthetic_populations()
     if args.glue is not None:
-        populations += _real(args.glue.resolve())
+        populations += _real(args.glue)
     cases = [
         (population, Goal(kind, limit, args.confidence), n)
         for population in populations
-        for kind, limit in ((DISAGREEMENT, 0.01), (DISAGREEMENT, 0.05), (ACCURACY_DROP, 0.02))
-        for n in SIZES
+        for kind, limit in _GOALS
+        for n in _SIZES
     ]
     outcomes: list[Outcome] = []
     left_out = 0
     for population, goal, n in tqdm(cases, disable=None):
         several = population.answers.confidence.shape[1] > 1 or population.per_label
-        # A scan is quick; a search with a test of every setting is not.
+        # A scan is quick. A search with a test of every setting is not.
         few = several or goal.kind == ACCURACY_DROP
         found = try_methods(population, goal, n, max(20, args.trials // 5) if few else args.trials)
         left_out += not found
         outcomes += found
     args.output.mkdir(parents=True, exist_ok=True)
-    write_text(
-        args.output / "guarantees.json",
-        json.dumps(
-            {"machine": asdict(this_machine()), "outcomes": [asdict(o) for o in outcomes]}, indent=1
-        )
-        + "\n",
-    )
-    draw_outcomes(args.output / "guarantees.png", outcomes)
-    path = args.output / "RESULTS.md"
-    text = path.read_text(encoding="utf-8") if path.exists() else "# Do promises hold?\n\n"
-    write_text(path, text.split(MARK)[0] + MARK + "\n\n" + _tables(outcomes, left_out))
-    print(_summary(outcomes))
-    return 0
+    result = {"machine": asdict(this_machine()), "outcomes": [asdict(o) for o in outcomes]}
+    write_text(args.output / "guarantees.json", as_json(result))
+    frame = pd.DataFrame(result["outcomes"])
+    draw_outcomes(args.output / "guarantees.png", frame)
+    summary = _summary(frame)
+    note = f"{left_out} cases are left out: `tune` refuses because there are too few rows."
+    body = "\n\n".join([summary, note, *_tables(frame)])
+    write_below(args.output / "RESULTS.md", _MARK, "Do guarantees hold?", body)
+    print(summary)
 
 
 def _real(glue: Path) -> list[Population]:
-    found: list[Population] = []
-    for name, task in TASKS.items():
-        rows = dev_rows(Place(glue, Path(), Path(), ""), task)
-        population = real_population(name, rows.label_indices(GLUE[name].labels))
-        if population is not None:
-            found.append(population)
-    return found
+    found = [real_population(name, dev_labels(glue, task)) for name, task in TASKS.items()]
+    return [population for population in found if population is not None]
 
 
-def _summary(outcomes: Sequence[Outcome]) -> str:
+def _summary(outcomes: Any) -> str:
     lines: list[str] = []
-    for method in dict.fromkeys(o.method for o in outcomes):
-        own = [o for o in outcomes if o.method == method]
-        worst = max(own, key=lambda o: o.broken)
-        share = sum(o.broken * o.trials for o in own) / sum(o.trials for o in own)
+    for method, own in outcomes.groupby("method", sort=False):
+        worst = own.loc[own["broken"].idxmax()]
+        share = (own["broken"] * own["trials"]).sum() / own["trials"].sum()
         lines.append(
-            f"{method}: broken in {share:.1%} of the draws, at worst "
-            f"{worst.broken:.1%} ({worst.population}, "
-            f"{worst.kind} {worst.limit:g}, n {worst.n}); allowed {1 - worst.confidence:.0%}"
+            f"{method}: broken in {share:.1%} of the draws, at worst {worst['broken']:.1%} "
+            f"({worst['population']}, {worst['kind']} {worst['limit']:g}, n {worst['n']}); "
+            f"allowed {1 - worst['confidence']:.0%}"
         )
     return "\n".join(lines)
 
 
-def _tables(outcomes: Sequence[Outcome], left_out: int) -> str:
-    lines = [
-        *_summary(outcomes).splitlines(),
-        "",
-        f"{left_out} cases are left out: so few rows cannot show the promise, and `tune` refuses.",
-        "",
-    ]
-    for population in dict.fromkeys(o.population for o in outcomes):
-        lines += [
-            f"## {population}",
-            "",
-            "| promise | rows | broken: promise | broken: validation set | deferred: promise | "
-            "validation set | oracle |",
-            "|---|---|---|---|---|---|---|",
-        ]
-        own = [o for o in outcomes if o.population == population]
-        for key in dict.fromkeys((o.kind, o.limit, o.n) for o in own):
-            by_method = {o.method: o for o in own if (o.kind, o.limit, o.n) == key}
-            kept, picked = by_method["promise"], by_method.get("validation set")
-            others = (
-                ("–", "–", "–")
-                if picked is None
-                else (
-                    f"{picked.broken:.1%}",
-                    f"{picked.deferral:.1%}",
-                    f"{picked.oracle or 0:.1%}",
-                )
-            )
+def _tables(outcomes: Any) -> list[str]:
+    names = (
+        "guarantee", "rows", "broken: guarantee", "broken: validation set", "deferred: guarantee",
+        "validation set", "oracle",
+    )  # fmt: skip
+    parts: list[str] = []
+    for population, own in outcomes.groupby("population", sort=False):
+        lines: list[tuple[str, ...]] = []
+        for (kind, limit, n), both in own.groupby(["kind", "limit", "n"], sort=False):
+            by_method = both.set_index("method")
+            kept = by_method.loc[GUARANTEE]
+            picked = ("–", "–", "–")
+            if VALIDATION_SET in by_method.index:
+                of = by_method.loc[VALIDATION_SET]
+                picked = tuple(f"{of[name]:.1%}" for name in ("broken", "deferral", "oracle"))
             lines.append(
-                f"| {key[0]} {key[1]:g} | {key[2]} | {kept.broken:.1%} ± {kept.error:.1%} | "
-                f"{others[0]} | {kept.deferral:.1%} | {others[1]} | {others[2]} |"
-            )
-        lines.append("")
-    return "\n".join(lines)
+                (f"{kind} {limit:g}", str(n), f"{kept['broken']:.1%} ± {kept['error']:.1%}",
+                 picked[0], f"{kept['deferral']:.1%}", picked[1], picked[2])
+            )  # fmt: skip
+        parts.append(section(f"## {population}", "", names, lines))
+    return parts
 
 
 if __name__ == "__main__":

@@ -1,61 +1,48 @@
-"""A picture of broken promises and of what keeping them costs."""
+"""The picture of the study: broken guarantees, and what keeping them costs."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cascadebert_build.extras import needs_extra
+from ..shared import panels
+from .trials import GUARANTEE, VALIDATION_SET
 
-from .trials import Outcome
-
-_COLOURS = {"promise": "#0072b2", "validation set": "#d55e00"}
+_COLOURS = {GUARANTEE: "#0072b2", VALIDATION_SET: "#d55e00"}
 
 
-def draw_outcomes(path: Path, outcomes: Sequence[Outcome]) -> None:
-    """Above, how often a promise is broken, by rows; below, the deferral beside the oracle's.
+def draw_outcomes(path: Path, outcomes: Any) -> None:
+    """Draw how often a guarantee is broken, by rows, and below it the deferral over the oracle's.
 
     Args:
-        path: of the PNG.
-        outcomes: of all populations; a column for each kind and limit.
+        path: The PNG file.
+        outcomes: A frame of `Outcome`s. Each kind and limit has a column of panels.
     """
-    with needs_extra("build"):
-        import matplotlib as mpl
-
-        mpl.use("Agg")
-        from matplotlib import pyplot
-    kinds = list(dict.fromkeys((o.kind, o.limit) for o in outcomes))
-    figure, axes = pyplot.subplots(
-        2, len(kinds), figsize=(4.6 * len(kinds), 7), squeeze=False, layout="constrained"
-    )
-    for column, (kind, limit) in enumerate(kinds):
-        own = [o for o in outcomes if (o.kind, o.limit) == (kind, limit)]
-        above: Any = axes[0][column]
-        below: Any = axes[1][column]
+    kinds = list(outcomes.groupby(["kind", "limit"], sort=False))
+    pyplot, figure, axes = panels(2 * len(kinds), len(kinds), (4.6, 3.5))
+    for column, ((kind, limit), own) in enumerate(kinds):
+        above, below = axes[column], axes[column + len(kinds)]
+        for (method, _), line in own.groupby(["method", "population"], sort=False):
+            style = {"color": _COLOURS[method], "alpha": 0.55}
+            above.plot(line["n"], 100 * line["broken"], "o-", **style)
+            known = line.dropna(subset=["oracle"])
+            below.plot(known["n"], 100 * (known["deferral"] - known["oracle"]), "o-", **style)
         for method, colour in _COLOURS.items():
-            for population in dict.fromkeys(o.population for o in own):
-                line = [o for o in own if o.method == method and o.population == population]
-                sizes = [o.n for o in line]
-                above.plot(sizes, [100 * o.broken for o in line], "o-", color=colour, alpha=0.55)
-                extra = [100 * (o.deferral - o.oracle) for o in line if o.oracle is not None]
-                if extra:
-                    below.plot(sizes, extra, "o-", color=colour, alpha=0.55)
             above.plot([], [], "o-", color=colour, label=method)
-        allowed = 100 * (1 - own[0].confidence)
+        allowed = 100 * (1 - own["confidence"].iloc[0])
         above.axhline(allowed, color="k", ls="--", label=f"allowed: {allowed:.0f}%")
         below.axhline(0, color="k", ls="--", label="oracle")
         title = f"{kind.removeprefix('max_').replace('_', ' ')} at most {100 * limit:g}%"
-        above.set(title=title, ylabel="promise broken, % of the draws", xscale="log", ylim=(0, 100))
+        above.set(
+            title=title, ylabel="guarantee broken, % of the draws", xscale="log", ylim=(0, 100)
+        )
         below.set(xlabel="held-out rows", ylabel="deferred beyond the oracle, points", xscale="log")
+        sizes = sorted(own["n"].unique())
         for panel in (above, below):
             panel.grid(visible=True, alpha=0.3)
-            panel.set_xticks(
-                sorted({o.n for o in own}), [str(n) for n in sorted({o.n for o in own})]
-            )
+            panel.set_xticks(sizes, [str(n) for n in sizes])
             panel.minorticks_off()
-        if column == 0:
-            above.legend(fontsize=9)
-    figure.suptitle("a line for every population")
+    axes[0].legend(fontsize=9)
+    figure.suptitle("a line for each population")
     figure.savefig(path, dpi=110)
     pyplot.close(figure)

@@ -1,8 +1,8 @@
-"""Populations to draw held-out rows from, whose true risk at any thresholds is known.
+"""Populations to draw held-out rows from, with a known true risk at any thresholds.
 
-Synthetic ones have a law for confidence and disagreement and are drawn once, as many rows that
-stand for the law itself. Real ones are the rows of a GLUE task with the logits of trained members:
-drawn from with replacement, those rows are all there is, and the risk over them is exact.
+Synthetic populations have a law for confidence and disagreement. They are drawn once, with enough
+rows that they represent the law. Real populations are the rows of a GLUE task with the logits of
+trained members. Held-out rows are drawn from them with replacement, so the risk is exact.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.studies.accuracy.packed_logits import load_packed
-from benchmarks.studies.accuracy.plan import LARGE
 from cascadebert_build.tuning.guarantee import Predictions
 from cascadebert_core.gate import softmax
 
+from ..accuracy.packed_logits import load_packed
+from ..accuracy.plan import LARGE
+
 _ROWS = 200_000
-# Milliseconds of a row in each stage, the last ones of these.
+# The milliseconds of a row in each stage: the last two or all three.
 _COSTS = (1.0, 3.0, 10.0)
 
 
@@ -28,9 +29,9 @@ class Population:
     """A cascade's rows.
 
     Attributes:
-        name: for people.
-        answers: of all stages to every row, with the truth.
-        per_label: whether thresholds are to differ by label.
+        name: The name, for people.
+        answers: The answers of all stages to every row, with the truth.
+        per_label: Whether thresholds differ by label.
     """
 
     name: str
@@ -38,24 +39,24 @@ class Population:
     per_label: bool = False
 
     def draw(self, n: int, rng: np.random.Generator) -> Predictions:
-        """Rows drawn with replacement."""
+        """Draw n rows with replacement."""
         return self.answers.take(rng.integers(0, len(self.answers), n))
 
     @property
     def costs(self) -> tuple[float, ...]:
-        """Of a row in each stage."""
+        """The cost of a row in each stage."""
         return _COSTS[-self.answers.labels.shape[1] :]
 
     def risk(self, kind: str, thresholds: NDArray[np.float32]) -> tuple[float, float]:
-        """True mean loss at thresholds, and the true share of rows that the first stage defers."""
+        """Return the true mean loss at thresholds, and the share that the first stage defers."""
         exits = self.answers.exits(thresholds)
         losses = self.answers.losses(kind)[np.arange(len(exits)), exits]
         return float(losses.mean()), float((exits != 0).mean())
 
     def oracle_deferral(self, kind: str, limit: float) -> float | None:
-        """The least deferral at which the true risk, there and at all safer ones, is within it.
+        """Return the least deferral from which on the true risk is within the limit.
 
-        None but for one threshold: with several, there are many least ones.
+        Return None if there are several thresholds: then there are many least ones.
         """
         if self.answers.confidence.shape[1] > 1 or self.per_label:
             return None
@@ -66,7 +67,7 @@ class Population:
 
 
 _LAWS: dict[str, Callable[[NDArray[np.float64]], NDArray[np.float64]]] = {
-    # Probability that a stage's answer is not the last one's, by its confidence.
+    # The probability that a stage disagrees with the last one, by its confidence.
     "honest": lambda c: 1 - c,
     "overconfident": lambda c: 0.15 + 0.35 * (1 - c),
     "sure and wrong in one corner": lambda c: np.where(c > 0.97, 0.08, 0.4 * (1 - c)),
@@ -75,7 +76,7 @@ _LAWS: dict[str, Callable[[NDArray[np.float64]], NDArray[np.float64]]] = {
 
 
 def synthetic_populations() -> list[Population]:
-    """One of each law, one of three stages, and one with thresholds by label."""
+    """Return one of each law, one with three stages, and one with thresholds by label."""
     found = [
         Population(name, _answers([law], seed)) for seed, (name, law) in enumerate(_LAWS.items())
     ]
@@ -91,12 +92,12 @@ def _answers(
     seed: int,
     harder: int | None = None,
 ) -> Predictions:
-    """Stages that disagree with the last one by these laws, of two labels.
+    """Draw stages that disagree with the last one by these laws, on two labels.
 
     Args:
-        laws: of every stage but the last.
-        seed: of the rows.
-        harder: a label that is wrong twice as often where a stage says it, and the other half.
+        laws: The law of every stage but the last.
+        seed: The seed of the rows.
+        harder: A label that stages give wrongly twice as often, and the other one half as often.
     """
     rng = np.random.default_rng(seed)
     last = rng.integers(0, 2, _ROWS)
@@ -104,7 +105,7 @@ def _answers(
     confidence: list[NDArray[np.float32]] = []
     for law in laws:
         c = 0.5 + 0.5 * rng.beta(3, 1, _ROWS)
-        # A stage that says the harder label wrongly says it of the other label's rows.
+        # A stage gives the harder label wrongly to rows of the other label.
         share = 1.0 if harder is None else np.where(last == harder, 0.5, 2.0)
         differs = rng.random(_ROWS) < np.minimum(law(c) * share, 1.0)
         labels.append(np.where(differs, 1 - last, last))
@@ -116,11 +117,11 @@ def _answers(
 def real_population(
     task: str, labels: NDArray[np.int64], member: str = "plain-1", seed: int = 1
 ) -> Population | None:
-    """A GLUE task's development rows under a packed pair; None where it is not packed."""
+    """Return a GLUE task's development rows under a packed pair; None: it is not packed."""
     packed = load_packed(task)
-    if seed not in packed.seeds(member, task) or seed not in packed.seeds(LARGE, task):
+    if seed not in packed.seeds(member, LARGE):
         return None
-    small, large = (packed.of(task, m, seed).astype(np.float32) for m in (member, LARGE))
+    small, large = (packed.of(m, seed).astype(np.float32) for m in (member, LARGE))
     answers = Predictions(
         np.stack([small.argmax(axis=1), large.argmax(axis=1)], axis=1).astype(np.int64),
         softmax(small).max(axis=1, keepdims=True),

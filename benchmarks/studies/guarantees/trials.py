@@ -1,4 +1,4 @@
-"""Tuning repeated: how often each way of choosing thresholds breaks its promise."""
+"""Repeat tuning, and count how often each way of choosing thresholds breaks its guarantee."""
 
 from __future__ import annotations
 
@@ -16,18 +16,26 @@ from cascadebert_build.tuning.row_split import RowSplit, split_rows_for_tuning
 
 from .populations import Population
 
+# `cascadebert tune`, and the common way: the loosest threshold within the limit on these rows.
+GUARANTEE, VALIDATION_SET = "promise", "validation set"
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """One way of choosing, over many draws.
+    """One way of choosing thresholds, over many draws.
 
     Attributes:
-        population, kind, limit, confidence, n, method, trials: what was tried; n are all held-out
-            rows, of which `tune` puts some aside for temperatures and for its report.
-        broken: share of the draws whose thresholds have a true risk above the limit.
-        error: standard error of that share.
-        deferral: mean true share of the rows that the first stage defers.
-        oracle: the least that keeps the promise; None where there are several thresholds.
+        population: The population of the draws.
+        kind: The kind of the guarantee.
+        limit: The limit of the guarantee.
+        confidence: The confidence of the guarantee.
+        n: All held-out rows. `tune` puts some aside for temperatures and its report.
+        method: `GUARANTEE` or `VALIDATION_SET`.
+        trials: The draws.
+        broken: The share of the draws whose thresholds have a true risk above the limit.
+        error: The standard error of that share.
+        deferral: The mean true share of the rows that the first stage defers.
+        oracle: The least share that keeps the guarantee; None if there are several thresholds.
     """
 
     population: str
@@ -46,32 +54,32 @@ class Outcome:
 def try_methods(
     population: Population, goal: Goal, n: int, trials: int, seed: int = 0
 ) -> list[Outcome]:
-    """`tune`, and what everybody does, on the same draws; nothing where `tune` refuses.
+    """Compare `tune` with the common way on the same draws; return [] if `tune` refuses.
 
     Args:
-        population: to draw from.
-        goal: a promise.
-        n: held-out rows in a draw.
-        trials: draws.
-        seed: of the draws.
+        population: The population to draw from.
+        goal: The guarantee.
+        n: The held-out rows of a draw.
+        trials: The draws.
+        seed: The seed of the draws.
     """
     guarantee = goal.guarantee
     assert guarantee is not None
-    # Labelled rows, as most have them: a fifth goes to temperatures.
+    # The rows have labels, as usual: a fifth is used for temperatures.
     texts = tuple(str(i) for i in range(n))
     split = split_rows_for_tuning(Rows(texts, (0,) * n, "drawn"))
-    chosen: dict[str, list[NDArray[np.float32]]] = {"promise": []}
+    chosen: dict[str, list[NDArray[np.float32]]] = {GUARANTEE: []}
     rng = np.random.default_rng((seed, n))
     oracle = population.oracle_deferral(guarantee.kind, guarantee.limit)
     for _ in range(trials):
         answers = population.draw(n, rng)
         try:
-            chosen["promise"].append(_tuned(goal, population, answers, split))
+            chosen[GUARANTEE].append(_tuned(goal, population, answers, split))
         except UsageError:
-            return []  # it depends on n alone
+            return []  # this depends only on n
         if oracle is not None:
             picked = _picked_on_validation(guarantee.kind, guarantee.limit, answers)
-            chosen.setdefault("validation set", []).append(picked)
+            chosen.setdefault(VALIDATION_SET, []).append(picked)
     found: list[Outcome] = []
     for method, thresholds in chosen.items():
         risks = [population.risk(guarantee.kind, t) for t in thresholds]
@@ -98,7 +106,7 @@ def _tuned(
 
 
 def _picked_on_validation(kind: str, limit: float, answers: Predictions) -> NDArray[np.float32]:
-    """What everybody does: the loosest threshold whose loss on all rows is within the limit."""
+    """Return the loosest threshold whose loss on all rows is within the limit."""
     confidence = answers.confidence[:, 0]
     order = np.argsort(-confidence, kind="stable")
     lost = np.cumsum(answers.losses(kind)[order, 0].astype(np.int64))

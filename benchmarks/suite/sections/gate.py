@@ -1,6 +1,6 @@
-"""The gate's price and the tokenizer's: a one-member cascade over its stage called directly.
+"""The price of the gate and the tokenizer: a one-member cascade over its stage called directly.
 
-The gate takes text, tokenises it, asks the stage and decides; a caller of the stage itself
+The gate takes text, tokenises it, asks the stage and decides. A client of the stage itself
 tokenises first and sends token ids.
 """
 
@@ -12,16 +12,13 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-import numpy as np
-
 from cascadebert_core.tokenization import Encoder, Text
 
-from ...tools.perf_analyzer import Load
+from ...tools.latency import latency_of
 from ...tools.request_data import rows_of_fullest_bucket, write_texts, write_tokens
-from ...tools.window import latency_of
 from ..bench import TritonSide
 from ..contender import Contender
-from ..workload import encoders_of_scene
+from ..workload import encoders_of_workload
 
 SECTION = "gate"
 GATE, STAGE, TOKENISING = "one-member cascade", "stage, token ids", "tokenising"
@@ -29,20 +26,20 @@ _TOKENISED_REQUESTS = 500
 
 
 def measure_gate_price(side: TritonSide) -> None:
-    """The small member with and without the gate, one request at a time."""
-    bench, scene = side.bench, side.scene
-    stage = scene.policy.stages[0]
-    encoder = encoders_of_scene(scene)[0]
+    """Measure the small member with and without the gate, one request at a time."""
+    bench, workload = side.bench, side.workload
+    stage = workload.policy.stages[0]
+    encoder = encoders_of_workload(workload)[0]
     for rows in bench.plan.gate_rows:
-        texts: Sequence[Text] = scene.corpus.texts
+        texts: Sequence[Text] = workload.corpus.texts
         if rows > 1:  # perf_analyzer needs rows of one shape
             _, texts = rows_of_fullest_bucket(texts, encoder, stage)
-        folder = bench.data(scene.name)
+        folder = bench.data(workload.name)
         text_data = write_texts(folder / f"gate-texts-{rows}.json", texts)
         token_data = write_tokens(folder / f"gate-tokens-{rows}.json", texts, encoder, stage)
         contenders = [
             side.member(GATE, 0, data=text_data),
-            # It answers with logits, to tokens.
+            # Its answers are logits, so nothing is expected of them.
             side.contender(STAGE, stage.model, expected=None, data=token_data),
             Contender(
                 TOKENISING,
@@ -51,14 +48,12 @@ def measure_gate_price(side: TritonSide) -> None:
                 warm_up=False,
             ),
         ]
-        plan = bench.plan
-        load = Load(1, rows=rows, window_s=plan.window_s, ramp_s=plan.ramp_s)
-        bench.take_turns(SECTION, scene, contenders, [load])
+        bench.take_turns(SECTION, workload, contenders, bench.closed(1, rows=rows))
 
 
 def _tokenise(encoder: Encoder, texts: Sequence[Text], rows: int) -> dict[str, Any]:
-    """Time to tokenise the rows of one request, in this process."""
-    # As in the server: one request's rows are tokenised on one thread.
+    """Time how long this process tokenises the rows of one request."""
+    # As in the server, one request's rows are tokenised on one thread.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     taken_ms: list[float] = []
     for start in range(min(_TOKENISED_REQUESTS, len(texts))):
@@ -66,7 +61,5 @@ def _tokenise(encoder: Encoder, texts: Sequence[Text], rows: int) -> dict[str, A
         began_s = time.perf_counter()
         encoder.encode(request)
         taken_ms.append((time.perf_counter() - began_s) * 1000)
-    return {
-        "throughput_rps": 1000 * len(taken_ms) / sum(taken_ms),
-        "all": asdict(latency_of(np.array(taken_ms))),
-    }
+    rate_rps = 1000 * len(taken_ms) / sum(taken_ms)
+    return {"throughput_rps": rate_rps, "all": asdict(latency_of(taken_ms))}

@@ -1,4 +1,4 @@
-"""An open loop at half of what the cascade can hold: what exited requests wait for."""
+"""An open loop at half of the cascade's saturation: how long exited requests wait."""
 
 from __future__ import annotations
 
@@ -11,54 +11,46 @@ from ..bench import TritonSide
 from ..cascade_settings import CASCADE
 from ..contender import Contender
 from ..record import Record
-from ..results import Figures
-from . import closed_loop as closed
+from ..results import Results
+from . import closed_loop
 
 SECTION = "open"
-RATE_OF_SATURATION = 0.5
+_RATE_OF_SATURATION = 0.5
 
 
-def measure_mixed_load(side: TritonSide, others: list[Contender]) -> None:
-    """The cascade, the blocking one and the members alone at the same rate.
+def measure_open_loop(side: TritonSide, others: list[Contender]) -> None:
+    """Measure the cascade, the blocking one and the members alone at the same rate.
 
-    Whoever cannot hold it leaves rows with an error: latencies would only say how long it was
-    tried.
+    A contender that does not hold the rate leaves rows with an error, because its latencies only
+    show how long the window was.
 
     Args:
-        side: the server.
-        others: the cascade at other settings.
+        side: The server.
+        others: The cascade at other settings.
     """
     contenders = [side.cascade(), *others, side.blocking(), side.small(), side.large()]
-    side.bench.take_turns(SECTION, side.scene, contenders, [load_of_scene(side)])
+    side.bench.take_turns(SECTION, side.workload, contenders, [_load(side)])
 
 
-def load_of_scene(side: TritonSide) -> Load:
-    """The one load of the section: of a run that goes on, the one that it had before.
-
-    Raises:
-        UsageError: no window of the closed loops was measured.
-    """
+def _load(side: TritonSide) -> Load:
+    """Return the one load of the section. A continued run keeps the load that it had."""
     for row in side.bench.record.rows():
-        if (row["section"], row["scene"]) == (SECTION, side.scene.name):
+        if (row["section"], row["scene"]) == (SECTION, side.workload.name):
             return side.bench.open(row["of_load"]["rate_rps"])
-    saturation = saturation_rps(side.bench.record, side.scene.name)
-    return side.bench.open(float(f"{RATE_OF_SATURATION * saturation:.2g}"))
+    saturation = saturation_rps(side.bench.record, side.workload.name)
+    return side.bench.open(float(f"{_RATE_OF_SATURATION * saturation:.2g}"))
 
 
-def saturation_rps(record: Record, scene: str) -> float:
-    """The cascade's best throughput in the closed loops: the median of its best concurrency.
-
-    Args:
-        record: of the run.
-        scene: pair/corpus.
+def saturation_rps(record: Record, workload: str) -> float:
+    """Return the cascade's best throughput in the closed loops, the median over the repeats.
 
     Raises:
-        UsageError: no window of its closed loops was measured.
+        UsageError: The run has no window of these closed loops.
     """
-    rates = Figures(record.rows()).best_throughput(closed.SECTION, scene, CASCADE)
+    rates = Results(record.rows()).throughput(closed_loop.SECTION, workload, CASCADE)
     if not rates:
         raise UsageError(
-            f"the open loop of {scene} has half of the rate that its closed loops reach at best, "
-            "and this run has none of them: --only closed open"
+            f"the open loop of {workload} runs at half of its best rate in closed loops, and this "
+            "run has no closed loops: --only closed open"
         )
     return median(rates.values())

@@ -1,23 +1,19 @@
-"""Requests of several rows: the cascade beside its members, a few clients at a time."""
+"""Requests of several rows: the cascade beside its members, with a few clients at a time."""
 
 from __future__ import annotations
 
-from ...tools.perf_analyzer import Load
 from ..bench import TritonSide
 
 SECTION = "rows"
 _CLIENTS = 4
 
 
-def measure_batched(side: TritonSide) -> None:
-    """The cascade and the members alone at every number of rows a request of the plan.
+def measure_rows_per_request(side: TritonSide) -> None:
+    """Measure the cascade and the members alone at every number of rows of the plan.
 
-    A request counts as deferred where any of its rows was.
+    A request counts as deferred if any of its rows was.
     """
-    bench, plan = side.bench, side.bench.plan
-    loads = [
-        Load(_CLIENTS, rows=rows, window_s=plan.window_s, ramp_s=plan.ramp_s)
-        for rows in plan.request_rows
-    ]
+    bench = side.bench
+    loads = [load for rows in bench.plan.request_rows for load in bench.closed(_CLIENTS, rows=rows)]
     contenders = [side.cascade(), side.small(), side.large()]
-    bench.take_turns(SECTION, side.scene, contenders, loads)
+    bench.take_turns(SECTION, side.workload, contenders, loads)

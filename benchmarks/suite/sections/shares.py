@@ -10,21 +10,21 @@ SECTION = "shares"
 
 
 def name_of_share(share: float) -> str:
-    """The contender that defers this share of the rows."""
+    """Return the name of the contender that defers this share of the rows."""
     return f"cascade, {share:.0%} deferred"
 
 
 def measure_shares(side: TritonSide, shares: tuple[float, ...]) -> None:
-    """The cascade at every operating point, and the members alone, all saturated."""
-    bench, scene = side.bench, side.scene
+    """Measure the cascade at every operating point, and the members alone, all saturated."""
+    bench, workload = side.bench, side.workload
     contenders = [
         side.contender(
             name_of_share(share),
-            scene.cascade,
-            expected=expected_of_cascade(scene, share),
+            workload.cascade,
+            expected=expected_of_cascade(workload, share),
             parameters={"operating_point": point_of_share(share)},
         )
         for share in shares
     ]
     contenders += [side.small(), side.large()]
-    bench.take_turns(SECTION, scene, contenders, bench.closed(bench.plan.many))
+    bench.take_turns(SECTION, workload, contenders, bench.closed(bench.plan.many))

@@ -1,4 +1,4 @@
-"""What it takes before the first answer: build by step, cold start, memory, the client's size."""
+"""The cost before the first answer: build by step, start-up, memory, the size of the client."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from cascadebert_build.server.ports import Ports
 from cascadebert_build.server.serve import serve_cascades
 from cascadebert_client import CascadeClient
 
+from ...tools.command import say
 from ...tools.memory import memory_of
-from ...tools.progress import say
 from ..bench import THREADS, Bench
 from ..record import Key
-from ..workload import Scene
+from ..workload import Workload
 
 SECTION = "startup"
 FIRST_ANSWER, CLIENT = "server, to the first answer", "client, installed"
@@ -32,22 +32,20 @@ _ANSWER_S = 60.0
 _INSTALL_S = 300.0
 
 
-def measure_startup(bench: Bench, scene: Scene) -> None:
-    """A build from nothing, then as many starts as there are repeats."""
-    if Key(SECTION, scene.name, f"{BUILD}{_LAST_STEP}", "", 0) not in bench.record:
-        for step, seconds in _build(bench, scene).items():  # the last step's row comes last
-            bench.record.add(
-                Key(SECTION, scene.name, f"{BUILD}{step}", "", 0), {"seconds": seconds}
-            )
+def measure_startup(bench: Bench, workload: Workload) -> None:
+    """Time a build from nothing, then one start for each repeat."""
+    if Key(SECTION, workload.name, f"{BUILD}{_LAST_STEP}") not in bench.record:
+        for step, seconds in _build(bench, workload).items():  # the last step's row comes last
+            bench.record.add(Key(SECTION, workload.name, f"{BUILD}{step}"), {"seconds": seconds})
     for repeat in range(bench.plan.repeats):
-        key = Key(SECTION, scene.name, FIRST_ANSWER, "", repeat)
+        key = Key(SECTION, workload.name, FIRST_ANSWER, repeat=repeat)
         if key not in bench.record:
-            _start(bench, scene, key)
+            _start(bench, workload, key)
 
 
 def measure_client(bench: Bench) -> None:
-    """The size of what `pip install` without extras brings, by top-level folder."""
-    key = Key(SECTION, "", CLIENT, "", 0)
+    """Measure the size of `pip install` without extras, by top-level folder."""
+    key = Key(SECTION, "", CLIENT)
     if key in bench.record:
         return
     folder = bench.scratch / "client"
@@ -62,10 +60,10 @@ def measure_client(bench: Bench) -> None:
     bench.record.add(key, {"bytes": sum(sizes.values()), "folders": sizes})
 
 
-def _build(bench: Bench, scene: Scene) -> dict[str, float]:
-    """Seconds of every step, in a work folder of its own."""
-    own = scene.built.steps
-    steps = Steps(own.config, Workspace(bench.scratch / scene.name / "build" / "work"))
+def _build(bench: Bench, workload: Workload) -> dict[str, float]:
+    """Return the seconds of every step, in a work folder of its own."""
+    own = workload.built.steps
+    steps = Steps(own.config, Workspace(bench.scratch / workload.name / "build" / "work"))
     steps.rows = own.rows
     seconds: dict[str, float] = {}
 
@@ -78,34 +76,34 @@ def _build(bench: Bench, scene: Scene) -> dict[str, float]:
         timed(f"export {member.name}", lambda member=member: steps.export(member))
         timed(f"verify {member.name}", lambda member=member: steps.verify(member))
     timed("tune", steps.tune)
-    repository = bench.scratch / scene.name / "build" / "models"
+    repository = bench.scratch / workload.name / "build" / "models"
     timed(_LAST_STEP, lambda: steps.publish(repository))
     return seconds
 
 
-def _start(bench: Bench, scene: Scene, key: Key) -> None:
-    """One start of the server, to its first answer; then what each of its processes holds."""
+def _start(bench: Bench, workload: Workload, key: Key) -> None:
+    """Time one start to the first answer, and measure the memory of the server's processes."""
     began_s = time.perf_counter()
     with serve_cascades(
-        scene.repository,
-        [scene.cascade],
+        workload.repository,
+        [workload.cascade],
         ports=Ports(0, 0, 0),
         instances={"": cores()},
         threads={"": THREADS},
     ) as server:
         assert server.pid is not None
-        with CascadeClient(server.url, scene.cascade) as client:
+        with CascadeClient(server.url, workload.cascade) as client:
             # All of them are texts, or all are pairs.
-            texts = cast("list[str]", list(scene.corpus.texts[:256]))
+            texts = cast("list[str]", list(workload.corpus.texts[:256]))
             client.classify(texts[0], timeout_s=_ANSWER_S)
             seconds = time.perf_counter() - began_s
             client.classify(texts, timeout_s=_ANSWER_S)
         held = memory_of(server.pid)
-    say(f"{SECTION:9} {scene.name:15} first answer after {seconds:.1f} s")
+    say(f"{SECTION:9} {workload.name:15} first answer after {seconds:.1f} s")
     for process, size in held.proportional.items():
-        mine = Key(SECTION, scene.name, f"{MEMORY}{process}", "", key.repeat)
+        mine = Key(SECTION, workload.name, f"{MEMORY}{process}", repeat=key.repeat)
         bench.record.add(mine, {"bytes": size} | {"shared": asdict(held)["shared"]})
-    # The last of its rows: a run that was killed before it starts the server again.
+    # This row comes last: if the run is killed before it, the next run starts the server again.
     bench.record.add(key, {"seconds": seconds, "cache": "files were read before"})
 
 

@@ -1,0 +1,69 @@
+"""What the commands of the benchmarks share: arguments, error messages, progress and results."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from cascadebert_build.errors import BuildError
+from cascadebert_engine.errors import EngineError
+
+RESULTS = Path(__file__).parents[1] / "results"
+
+
+def new_parser(module: str, description: str | None) -> argparse.ArgumentParser:
+    """Return a parser for `python -m benchmarks.<module>` that shows a module's docstring."""
+    return argparse.ArgumentParser(
+        prog=f"python -m benchmarks.{module}",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def add_number(
+    parser: argparse.ArgumentParser, flag: str, default: float | None, words: str
+) -> None:
+    """Add an argument with a number; its type is that of the default, or int."""
+    kind = float if isinstance(default, float) else int
+    shown = "" if default is None else " (default: %(default)s)"
+    parser.add_argument(flag, type=kind, default=default, metavar="N", help=words + shown)
+
+
+def add_wait_quiet(parser: argparse.ArgumentParser, before: str) -> None:
+    """Add --wait-quiet-s."""
+    words = f"before each {before}, wait at most this long until other processes are idle"
+    add_number(parser, "--wait-quiet-s", 0.0, words)
+
+
+def run_command(
+    parser: argparse.ArgumentParser,
+    function: Callable[[argparse.Namespace], None],
+    argv: Sequence[str] | None,
+) -> int:
+    """Parse arguments and run a function; print its error.
+
+    Returns:
+        0 done, 1 a check failed, 2 wrong use or bad input.
+    """
+    args = parser.parse_args(argv)
+    try:
+        function(args)
+    except (BuildError, EngineError) as exc:
+        sys.stderr.write(f"{parser.prog.removeprefix('python -m ')}: {exc}\n")
+        return exc.exit_code if isinstance(exc, BuildError) else 1
+    return 0
+
+
+def as_json(value: Any) -> str:
+    """Return a value as the text of a result file."""
+    return json.dumps(value, indent=1) + "\n"
+
+
+def say(text: str) -> None:
+    """Write a line of progress to stderr."""
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()

@@ -1,14 +1,15 @@
-"""A fused graph whose matrix products are of 8-bit integers, each token scaled by itself.
+"""Quantises a fused graph: matrix products of 8-bit integers, with one scale for each token.
 
-ONNX Runtime's own dynamic quantisation takes one scale from all tokens of a call, padding
-included: a row's logits then depend on the rows that share its batch, and what was chosen offline
-is not what serves. Here every token has its own scale, so a row's logits are its own.
+ONNX Runtime's own dynamic quantisation uses one activation scale per call, padding included, so
+predictions depend on the composition of a batch and thresholds become unreliable. Here every token
+has its own scale, so the logits of a row do not depend on other rows.
 
     x (batch, length, k) -> scale (batch, length, 1) = max |x| / 127
     y = (round(x / scale) · W) * column scale * scale,  W of int8, a scale for each column
 
-In the words of ONNX Runtime: per-channel weights, per-token dynamic activations. A token of NaN
-alone stays NaN; one with a single NaN that is not its first element can give finite products.
+ONNX Runtime calls this per-channel weights and per-token dynamic activations. A token whose
+elements are all NaN stays NaN. A token with a single NaN that is not its first element can give
+finite products.
 """
 
 from __future__ import annotations
@@ -23,17 +24,17 @@ from ..errors import CheckFailed
 from ..extras import needs_extra
 from .fused import constants_of, failing_as, save_graph
 
-# Counts the changes of what is made of a graph; a new one makes the graphs anew.
+# Increase it when the quantised graph changes: graphs are then made again.
 INT8_VERSION = 1
 
-# The zero of tokens that go both ways. Rows of a gelu's output never lie below -0.17005: with
-# a zero of 16 they have nearly all of the 8 bits above it.
+# The zero point of tokens with values of both signs. The output of a gelu is never below -0.17005,
+# so a zero point of 16 leaves nearly all of the 8 bits for positive values.
 _MIDDLE = 128
 _GELU_ZERO = 16
 _GELU_LOWEST = 0.1701
 _GELU = {"Gelu", "BiasGelu"}
 
-# A token of nothing but zeros has this scale, and stays zero.
+# The scale of a token of zeros, which stays zero.
 _TINY = 1e-12
 
 _REMEDY = "leave precision = 'int8' out of [runtime]"
@@ -42,21 +43,21 @@ _REMEDY = "leave precision = 'int8' out of [runtime]"
 def int8_graph(source: Path, target: Path, weight_bits: int = 8) -> int:
     """Write `target`: `source` with its products of activations and constant matrices in INT8.
 
-    These are the products of all tokens: of the layers, and of ELECTRA's embeddings. What reads one
-    token alone (pooler, classifier), attention scores and normalisations stay FP32.
+    These are the products of all tokens: in the layers, and in ELECTRA's embeddings. Pooler and
+    classifier, which read one token, attention scores and normalisations stay FP32.
 
     Args:
-        source: a fused graph.
-        target: written whole or not at all.
-        weight_bits: 8, or 7 (ONNX Runtime: reduce_range) for CPUs that add products up in 16 bits;
-            see `exact_products`.
+        source: A fused graph.
+        target: The file to write, atomically.
+        weight_bits: 8, or 7 (ONNX Runtime: reduce_range) for CPUs that add products in 16 bits; see
+            `int8_probe`.
 
     Returns:
-        How many products were replaced.
+        The number of products that were replaced.
 
     Raises:
         MissingExtra: ONNX is not installed.
-        CheckFailed: the graph has no such product, or cannot be read or written.
+        CheckFailed: The graph has no such product, or cannot be read or written.
     """
     with needs_extra("build"):
         import onnx
@@ -65,15 +66,15 @@ def int8_graph(source: Path, target: Path, weight_bits: int = 8) -> int:
         replaced = _quantise(model, weight_bits)
         if not replaced:
             raise CheckFailed(
-                f"{source} has no product of all tokens with a constant matrix, and so nothing for "
-                f"8-bit integers: {_REMEDY}"
+                f"{source} has no product of all tokens with a constant matrix to compute in 8-bit "
+                f"integers: {_REMEDY}"
             )
         save_graph(model, target)
     return replaced
 
 
 def _quantise(model: Any, weight_bits: int) -> int:
-    """Replace the products in place, and say how many they are."""
+    """Replace the products in place and return their number."""
     builder = _Builder(model, constants_of(model), (1 << (weight_bits - 1)) - 1)
     nodes: list[Any] = []
     for node in model.graph.node:
@@ -92,14 +93,15 @@ def _quantise(model: Any, weight_bits: int) -> int:
 
 @dataclass
 class _Builder:
-    """Nodes and constants of the integer products of one graph.
+    """Builds the integer products of one graph.
 
     Attributes:
-        constants: of the graph.
-        largest: weight.
-        made: constants that are new.
-        tokens: inputs that are quantised already, with the zero that they have.
-        replaced: products so far.
+        model: The graph's model.
+        constants: Constants of the graph.
+        largest: The largest weight as an integer.
+        made: New constants.
+        tokens: The zero point of each input that is already quantised.
+        replaced: Number of products so far.
     """
 
     model: Any
@@ -117,7 +119,7 @@ class _Builder:
         return getattr(self.constants.get(node.input[1]), "ndim", 0) == 2
 
     def product(self, node: Any) -> list[Any]:
-        """The nodes of y = x · W, with those that quantise x where nobody has yet."""
+        """The nodes of y = x · W, with those that quantise x if it is not quantised yet."""
         from onnx import helper
 
         x, y = node.input[0], node.output[0]
@@ -146,7 +148,7 @@ class _Builder:
         return [numpy_helper.from_array(np.asarray(v), name) for name, v in self.made.items()]
 
     def _one(self) -> str:
-        # The operator has one scale for all tokens: theirs are multiplied in afterwards.
+        # The operator has one scale for all tokens; the scale of each token is applied afterwards.
         self.made.setdefault("int8_one", np.float32(1))
         return "int8_one"
 
@@ -172,7 +174,7 @@ class _Builder:
             return helper.make_node(op, inputs, [output], output, **attributes)
 
         highest = node("ReduceMax", [x, "int8_last"], f"{x}_max", keepdims=1)
-        if gelu:  # its scale must hold the lowest value as well
+        if gelu:  # the scale must also cover the lowest value
             self.made["int8_gelu"] = np.float32(_GELU_LOWEST / _GELU_ZERO)
             scale = [
                 highest,
@@ -191,7 +193,7 @@ class _Builder:
         value = helper.make_tensor("value", TensorProto.UINT8, [1], [zero])
         return [
             *scale,
-            # One scale and one zero for each row of a matrix of all tokens.
+            # One scale and one zero point for each row of a matrix of all tokens.
             node("Reshape", [f"{x}_scale", "int8_last"], f"{x}_scales"),
             node("Shape", [f"{x}_scales"], f"{x}_count"),
             node("ConstantOfShape", [f"{x}_count"], f"{x}_zeros", value=value),

@@ -1,7 +1,7 @@
-"""Whether a CPU adds products of 8-bit integers up exactly.
+"""A probe for CPUs whose sums of 8-bit products saturate.
 
-x86 without VNNI adds pairs of them in 16 bits, and two of 255 * 127 are more than those hold: the
-sum is cut off, and no error is raised. Weights of 7 bits always fit.
+x86 without VNNI adds pairs of products in 16 bits, and two products of 255 * 127 exceed them: the
+sum saturates without an error. Sums with weights of 7 bits always fit.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 from ..extras import needs_extra
 from .fused import save_graph
 
-# Published with weights of 8 bits: a stage tries it when it loads, for its CPU may be another.
+# Published with weights of 8 bits. A stage runs it when it loads, since its CPU may be another one.
 PROBE = "probe.onnx"
 
 _K, _N = 64, 16
@@ -22,7 +22,7 @@ _K, _N = 64, 16
 def write_probe(path: Path) -> None:
     """Write a product of the largest 8-bit integers: uint8 `x` (rows, 64) -> FP32 `y` (rows, 16).
 
-    Of a row of 255 every element must be 64 * 255 * 127.
+    For a row of 255, every element of `y` must be 64 * 255 * 127.
     """
     with needs_extra("build"):
         from onnx import TensorProto, helper, numpy_helper

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -143,11 +143,14 @@ def mean_over_rows(cases: Sequence[ComparedCalls], values: Sequence[float]) -> f
     return float(np.average(values, weights=[case.rows for case in cases]))
 
 
-class CallsReport:
+Case = TypeVar("Case", bound=ComparedCalls)
+
+
+class CallsReport(Generic[Case]):
     """Base of the reports on several cases; true if everything is within tolerance."""
 
     __slots__ = ()
-    cases: tuple[ComparedCalls, ...]
+    cases: tuple[Case, ...]
 
     def __bool__(self) -> bool:
         return not self.failures()

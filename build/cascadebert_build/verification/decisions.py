@@ -60,8 +60,8 @@ class DecisionReport:
             )
         if (self.regrouped or 0) > self._allowed(MAX_REGROUPED):
             found.append(
-                f"{self.regrouped} of {self.rows} rows are decided otherwise where other rows "
-                f"share their batches (tolerance {MAX_REGROUPED:.1%} of the rows)"
+                f"{self.regrouped} of {self.rows} rows are decided differently in other batches "
+                f"(tolerance {MAX_REGROUPED:.1%} of the rows)"
             )
         return found
 
@@ -73,7 +73,7 @@ class DecisionReport:
         others = (
             ""
             if self.regrouped is None
-            else f"; in other batches {self.regrouped} are decided otherwise"
+            else f"; in other batches {self.regrouped} are decided differently"
         )
         return (
             f"{self.flipped_exits} of {self.rows} rows exit at another stage than in FP32, "

@@ -30,7 +30,7 @@ FP32_FINGERPRINT = 8e-6
 
 
 @dataclass(frozen=True, slots=True)
-class EngineReport(CallsReport):
+class EngineReport(CallsReport[ComparedCalls]):
     """How a plan differs from the FP32 graph; true if it is within tolerance.
 
     Attributes:

@@ -1,4 +1,4 @@
-"""An optimised or quantised graph, reloaded, against the FP32 graph, on real padded text."""
+"""Compares a reloaded optimised or quantised graph with the FP32 graph on real, padded text."""
 
 from __future__ import annotations
 
@@ -9,22 +9,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..graphs.logits import Run, StageInput
-from .comparison import ComparedCalls, calls_of_rows, compare_calls, mean_over_rows
+from .comparison import CallsReport, ComparedCalls, calls_of_rows, compare_calls
 from .onnx import TOLERANCE
 from .reference import Reference
 
-# Counts the changes of what is compared; a new one checks the graphs anew.
+# Increase it when the comparison changes: graphs are then checked again.
 CHECK_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Tolerance:
-    """How far a graph may be from the FP32 graph.
+    """How much a graph may differ from the FP32 graph. Differences are in units of `spread`.
 
     Attributes:
-        max_difference, p99_difference: of a logit, in units of `spread`.
-        min_agreement: share of rows with the FP32 graph's label.
-        batch_difference: of a row's logit alone and in any batch, in the same units.
+        max_difference: Of every logit.
+        p99_difference: Of 99% of the logits.
+        min_agreement: The smallest share of rows with the FP32 graph's label.
+        batch_difference: Of a row's logit alone and in any batch.
     """
 
     max_difference: float
@@ -33,26 +34,26 @@ class Tolerance:
     batch_difference: float
 
 
-# Other orders of sums, as everywhere in FP32.
+# Only the order of summation differs, as everywhere in FP32.
 FP32 = Tolerance(TOLERANCE, TOLERANCE, 1.0 - 1e-3, TOLERANCE)
 
-# A token's numbers are rounded to 1/254 of its largest, and those of a BERT have outliers ten
-# times as large as the rest: 2% of a usual number. The errors of the elements average out in the
-# products, and add up from layer to layer: 0.1 of the spread is usual, 0.3 the worst row of
-# fine-tuned members of 2 to 6 layers. A lost token or a wrong mask makes differences of the
-# spread itself. Labels change where logits nearly tie: in 0 to 0.7% of the rows of fine-tuned
-# members, in up to 4% of random ones.
-# A row alone and in a batch goes through the same integers, but where FP32 sums of the attention
-# differ in their last digit and another integer is the nearest: 1/254 of one element of many.
+# The values of a token are rounded to 1/254 of its largest one. BERT has outliers ten times as
+# large as the other values, so this is 2% of a typical value. Errors average out in the products
+# and add up from layer to layer: 0.1 of the spread is typical, and 0.3 in the worst row of
+# fine-tuned members of 2 to 6 layers. A lost token or a wrong mask gives differences of the spread
+# itself. Labels change if logits nearly tie: in 0 to 0.7% of the rows of fine-tuned members, and in
+# up to 4% of those of random members.
+# A row has the same integers alone and in a batch, unless FP32 sums in the attention differ in the
+# last digit and round to another integer: a change of 1/254 in one of many elements.
 INT8 = Tolerance(0.5, 0.25, 0.95, 1e-2)
 
-# Weights of 7 bits are rounded to steps twice as large. Of the fine-tuned members the worst one has
-# 0.45 of the spread in its worst row and 0.27 in 1% of the logits, where 8 bits give 0.21 and 0.15.
+# Weights of 7 bits have steps twice as large. The worst fine-tuned member has 0.45 of the spread in
+# its worst row and 0.27 in 1% of the logits; 8 bits give 0.21 and 0.15.
 INT8_OF_7_BITS = Tolerance(0.75, 0.4, 0.95, 1e-2)
 
 
 def tolerance_of(precision: str, weight_bits: int) -> Tolerance:
-    """How far a graph of this precision may be from the FP32 graph."""
+    """The tolerance for a precision ("fp32" or "int8") and the bits of its weights."""
     if precision != "int8":
         return FP32
     return INT8_OF_7_BITS if weight_bits == 7 else INT8
@@ -60,26 +61,27 @@ def tolerance_of(precision: str, weight_bits: int) -> Tolerance:
 
 @dataclass(frozen=True, slots=True)
 class GraphCase(ComparedCalls):
-    """Calls of one length and one number of rows.
+    """The result for calls of one padded length and one batch size.
 
     Attributes:
-        batch_difference: largest difference of a row's logit from the same row alone, with as
-            little padding as its bucket asks for.
+        batch_difference: The largest difference between a row's logit in these calls and alone in
+            its own bucket.
     """
 
     batch_difference: float
 
 
 @dataclass(frozen=True, slots=True)
-class GraphReport:
-    """How far a graph is from the FP32 graph; true when it is within tolerance.
+class GraphReport(CallsReport[GraphCase]):
+    """How a graph differs from the FP32 graph; true if it is within tolerance.
 
     Attributes:
-        member, precision: what was compared.
-        spread: the unit of the tolerance: of INT8 the standard deviation of the FP32 logits, at
-            least 1; of FP32 1.
-        tolerance: see there.
-        cases: every row alone in its own bucket, then by length and rows.
+        member: The name of the member.
+        precision: "fp32" or "int8".
+        spread: The unit of the tolerance. For INT8 it is the standard deviation of the FP32 logits,
+            at least 1; for FP32 it is 1.
+        tolerance: See `Tolerance`.
+        cases: Every row alone in its own bucket, then by length and batch size.
     """
 
     member: str
@@ -87,9 +89,6 @@ class GraphReport:
     spread: float
     tolerance: Tolerance
     cases: tuple[GraphCase, ...]
-
-    def __bool__(self) -> bool:
-        return not self.failures()
 
     def failures(self) -> list[str]:
         """A sentence for everything that is out of tolerance."""
@@ -100,26 +99,15 @@ class GraphReport:
             found += case.failures(tolerance.max_difference * unit, tolerance.p99_difference * unit)
             if not case.batch_difference <= allowed:  # NaN too
                 found.append(
-                    f"{case.where}: a row's logit hangs on the rest of its batch by "
+                    f"{case.where}: a row's logit depends on the rest of its batch, by "
                     f"{case.batch_difference:.1e} (tolerance {allowed:.2g})"
                 )
-        if self.label_agreement < self.tolerance.min_agreement:
-            found.append(
-                f"{1 - self.label_agreement:.1%} of the rows get another label than in FP32 "
-                f"(tolerance {1 - self.tolerance.min_agreement:.1%})"
-            )
-        return found
-
-    @property
-    def label_agreement(self) -> float:
-        """Share of all rows of all cases with the FP32 graph's label."""
-        return mean_over_rows(self.cases, [case.label_agreement for case in self.cases])
+        return found + self.agreement_failures(tolerance.min_agreement)
 
     def __str__(self) -> str:
-        rows = sum(case.rows for case in self.cases)
         return (
-            f"{len(self.cases)} kinds of calls, {rows} rows, largest logit difference "
-            f"{max(case.max_difference for case in self.cases):.1e} "
+            f"{len(self.cases)} kinds of calls, {self.rows} rows, largest logit difference "
+            f"{self.max_difference:.1e} "
             f"(tolerance {self.tolerance.max_difference * self.spread:.2g}), of a row alone and in "
             f"a batch {max(case.batch_difference for case in self.cases):.1e}, label agreement "
             f"{self.label_agreement:.2%}"
@@ -136,18 +124,18 @@ def verify_graph(
     max_batch_size: int,
     weight_bits: int = 8,
 ) -> GraphReport:
-    """Call the graph with every row alone, and at several lengths with 1, 8 and most rows.
+    """Call the graph with every row alone, and at several lengths with 1, 8 and the most rows.
 
-    Rows of all lengths that fit a call share it, so that padding is in nearly every one.
+    A call has rows of all lengths that fit it, so nearly all of its rows are padded.
 
     Args:
-        run: the reloaded graph.
-        reference: rows with the FP32 graph's logits, one truncated row among them.
-        stage: how rows become batches.
-        member: its name.
+        run: The reloaded graph.
+        reference: Rows with the FP32 graph's logits; one of them is truncated.
+        stage: How rows become batches.
+        member: The name of the member.
         precision: "fp32" or "int8".
-        max_batch_size: rows of a full batch.
-        weight_bits: of "int8", 8 or 7.
+        max_batch_size: Rows of a full batch.
+        weight_bits: Bits of the weights of "int8", 8 or 7.
     """
     alone = np.concatenate([run(stage.batch([row])) for row in reference.rows])
     each = [[i] for i in range(len(reference.rows))]
@@ -200,7 +188,7 @@ def _case(
 
 
 def _lengths(reference: Reference, stage: StageInput) -> list[int]:
-    """The shortest bucket that a row fits, the one of the median row, and the longest."""
+    """The shortest bucket with a row, the bucket of the median row, and the longest bucket."""
     buckets: Sequence[int] = stage.buckets
     lengths = sorted(len(row) for row in reference.rows)
     wanted = (lengths[0], lengths[len(lengths) // 2], buckets[-1])

@@ -19,13 +19,12 @@ import tritonclient.grpc as triton
 
 from cascadebert_build.evaluation.evaluate import evaluate
 from cascadebert_build.pipeline.build import Steps
-from cascadebert_build.repository.publish import StageFiles, publish_cascade
 from cascadebert_build.server.tritonserver import TritonServer
 from cascadebert_client import CascadeClient
 from cascadebert_client._metrics_text import samples_from_text
 from cascadebert_core.metric_names import AUDIT_FAMILIES
 from tests.support.counters import MetricsPage
-from tests.support.serving import Built, serving
+from tests.support.serving import Built, publish_as, serving
 from tests.support.waiting import wait_until
 
 LIMIT = 0.05
@@ -84,16 +83,11 @@ class Audited:
 def audited(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Audited]:
     repository = tmp_path_factory.mktemp("audited") / "repository"
     subprocess.run(["cp", "-r", str(built.repository), str(repository)], check=True)
-    members = built.steps.config.members
-    files = [
-        StageFiles(stage, built.steps.workspace.onnx(m), built.steps.workspace.tokenizer(m))
-        for stage, m in zip(built.policy.stages, members, strict=True)
-    ]
     guarantee = {"kind": "max_disagreement", "limit": LIMIT, "confidence": 0.95}
     points = {point: {"promise": guarantee} for point in built.policy.operating_points}
     policy = replace(built.policy, audit_rate=1.0, certificate={"operating_points": points})
     for name in CASCADES:
-        publish_cascade(repository, name, policy, files, built.steps.config.runtime)
+        publish_as(built.steps, repository, name, policy)
     logits = built.logits()
     _, outcome = evaluate(policy, built.steps.rows, logits, policy.thresholds)
     last = logits[-1][:, list(policy.stages[-1].label_indices)].argmax(axis=1)

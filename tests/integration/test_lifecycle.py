@@ -19,14 +19,13 @@ import pytest
 import cascadebert_client as client
 from cascadebert_build.cli import main
 from cascadebert_build.errors import CheckFailed, UsageError
-from cascadebert_build.repository.publish import StageFiles, publish_cascade
 from cascadebert_build.server.ports import HOST, Ports
 from cascadebert_build.server.serve import serve_cascades
 from cascadebert_build.server.tritonserver import TritonServer
 from cascadebert_client import CascadeClient
 from cascadebert_core.policy import policy_to_json
 from tests.support.checkpoints import TEXTS
-from tests.support.serving import FREE_PORTS, Built, serving
+from tests.support.serving import FREE_PORTS, Built, publish_as, serving
 from tests.support.waiting import wait_until
 
 CLI = [sys.executable, "-m", "cascadebert_build.cli"]
@@ -114,13 +113,7 @@ class Pair:
 def pair(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
     folder = tmp_path_factory.mktemp("pair")
     repository, log = copy_of(built, folder / "repository"), folder / "server.log"
-    members = built.steps.config.members
-    policy = built.policy.with_thresholds((1.0,))
-    files = [
-        StageFiles(stage, built.steps.workspace.onnx(m), built.steps.workspace.tokenizer(m))
-        for stage, m in zip(policy.stages, members, strict=True)
-    ]
-    publish_cascade(repository, "careful", policy, files, built.steps.config.runtime)
+    publish_as(built.steps, repository, "careful", built.policy.with_thresholds((1.0,)))
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         port = probe.getsockname()[1]

@@ -18,7 +18,6 @@ import tritonclient.grpc as triton
 
 import cascadebert_client as client
 from cascadebert_build.config.schema import NICENESS
-from cascadebert_build.repository.publish import StageFiles, publish_cascade
 from cascadebert_build.server.serve import serve_cascades
 from cascadebert_build.server.tritonserver import TritonServer
 from cascadebert_client import AsyncCascadeClient, CascadeClient, RetryPolicy
@@ -27,7 +26,7 @@ from cascadebert_core.metric_names import FAMILIES
 from cascadebert_core.policy import policy_to_json
 from tests.support.checkpoints import TEXTS, save_checkpoint, write_config
 from tests.support.counters import MetricsPage
-from tests.support.serving import FREE_PORTS, Built, build
+from tests.support.serving import FREE_PORTS, Built, build, publish_as
 from tests.support.waiting import settled, wait_until
 
 # Rows that may wait for the second stage: one request of a flood.
@@ -69,12 +68,8 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
                 built.policy.stages, members, (4096, LIMIT), strict=True
             )
         )
-        files = [
-            StageFiles(stage, built.steps.workspace.onnx(m), built.steps.workspace.tokenizer(m))
-            for stage, m in zip(stages, members, strict=True)
-        ]
         policy = replace(built.policy, stages=stages, degrade=degrade)
-        publish_cascade(folder / "repository", name, policy, files, built.steps.config.runtime)
+        publish_as(built.steps, folder / "repository", name, policy)
     log_path = folder / "server.log"
     with serve_cascades(folder / "repository", ports=FREE_PORTS, log_path=log_path) as server:
         yield Served(server, log_path)

@@ -21,7 +21,7 @@ from cascadebert_build.server.serve import serve_cascades
 from cascadebert_build.server.tritonserver import TritonServer
 from cascadebert_client import CascadeClient
 from tests.support.checkpoints import TEXTS
-from tests.support.serving import FREE_PORTS, Built
+from tests.support.serving import FREE_PORTS, Built, stage_files
 
 CLI = [sys.executable, "-m", "cascadebert_build.cli"]
 HEADERS = {"triton-grpc-protocol-cascadebert-key": "0123456789abcdef"}
@@ -41,10 +41,7 @@ class Repository:
     def publish(self, threshold: float, *, with_other_large: bool = False) -> None:
         steps = self.built.steps
         policy = self.built.policy.with_thresholds((threshold,))
-        stages = [
-            steps._stage_files(stage, member)  # pyright: ignore[reportPrivateUsage]
-            for stage, member in zip(policy.stages, steps.config.members, strict=True)
-        ]
+        stages = stage_files(steps, policy)
         if with_other_large:
             onnx = self.path.parent / "model.onnx"
             # An unknown field of the file's protobuf, which changes nothing but its hash.

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from cascadebert_build.evaluation.evaluate import evaluate
-from cascadebert_build.repository.publish import publish_cascade
 from cascadebert_build.server.serve import serve_cascades
 from cascadebert_build.server.tritonserver import TritonServer
 from cascadebert_build.tuning.policy import predictions_of_stages
@@ -18,7 +17,7 @@ from cascadebert_client import CascadeClient
 from cascadebert_client.cli.rendering import status_text
 from cascadebert_core.contract import POLICY_FILE
 from cascadebert_core.policy import Policy, Threshold, policy_to_json
-from tests.support.serving import FREE_PORTS, Built
+from tests.support.serving import FREE_PORTS, Built, publish_as
 
 
 def with_points(built: Built, repository: Path) -> Policy:
@@ -42,11 +41,7 @@ def with_points(built: Built, repository: Path) -> Policy:
             }
         },
     )
-    stages = [
-        built.steps._stage_files(stage, member)
-        for stage, member in zip(policy.stages, built.steps.config.members, strict=True)
-    ]
-    publish_cascade(repository, built.name, policy, stages, built.steps.config.runtime)
+    publish_as(built.steps, repository, built.name, policy)
     assert (repository / built.name / "2" / POLICY_FILE).read_text() == policy_to_json(policy)
     return policy
 

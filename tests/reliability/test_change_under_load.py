@@ -19,14 +19,13 @@ import pytest
 from cascadebert_build.errors import CheckFailed
 from cascadebert_build.pipeline.build import Steps
 from cascadebert_build.repository.model_repository import ModelRepository
-from cascadebert_build.repository.publish import publish_cascade
 from cascadebert_build.server.model_control import ModelControlClient
 from cascadebert_build.server.rollout import load_cascade
 from cascadebert_build.server.tritonserver import TritonServer
 from cascadebert_client import CascadeClient, Classification, RetryPolicy
 from tests.support.checkpoints import TEXTS
 from tests.support.figures import record, rounded
-from tests.support.serving import Built, build, serving
+from tests.support.serving import Built, build, publish_as, serving
 from tests.support.sizes import sized
 from tests.support.waiting import wait_until
 
@@ -126,15 +125,11 @@ class Service:
         self.published += 1
         steps = self.sources[source]
         policy = steps.policy().with_thresholds((1 - self.published / 1000,))
-        stages = [
-            steps._stage_files(stage, member)  # pyright: ignore[reportPrivateUsage]
-            for stage, member in zip(policy.stages, steps.config.members, strict=True)
-        ]
         name = steps.config.name
         before = ModelRepository.read(self.repository).cascade(name).newest
-        published = publish_cascade(self.repository, name, policy, stages, steps.config.runtime)
-        assert published.version == before + 1
-        return published.version
+        version = publish_as(steps, self.repository, name, policy)
+        assert version == before + 1
+        return version
 
     def policy(self, version: int) -> str:
         return policy_id(self.repository, "tiny", version)
@@ -307,12 +302,7 @@ def test_a_version_that_does_not_load_changes_nothing(service: Service) -> None:
 def test_cascades_that_share_stages_keep_what_each_calls(service: Service) -> None:
     """A second cascade calls the first one's stages; a swap of the first must leave them there."""
     steps = service.sources[0]
-    policy = steps.policy().with_thresholds((1.0,))
-    stages = [
-        steps._stage_files(stage, member)  # pyright: ignore[reportPrivateUsage]
-        for stage, member in zip(policy.stages, steps.config.members, strict=True)
-    ]
-    publish_cascade(service.repository, "careful", policy, stages, steps.config.runtime)
+    publish_as(steps, service.repository, "careful", steps.policy().with_thresholds((1.0,)))
     load_cascade(service.repository, "careful", service.running)
     load = Load()
     with CascadeClient(service.server.url, "careful", retry=ONCE) as client:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Generator
@@ -11,6 +10,7 @@ from contextlib import contextmanager
 from cascadebert_build.server.tritonserver import TritonServer
 from cascadebert_supervisor.flags import GRPC_KEY_HEADER, KEY_HEADER, RESTRICTED
 from tests.support.serving import FREE_PORTS, Built
+from tests.support.waiting import wait_until
 
 KEY = "a-key-for-tests-of-32-characters"
 HTTP_KEY = (KEY_HEADER, KEY)
@@ -22,9 +22,9 @@ _READY_TIMEOUT_S = 60.0
 
 @contextmanager
 def restricted_server(built: Built, *options: str) -> Generator[TritonServer, None, None]:
-    """A server that keeps to itself what the container's does, and loads the cascade at its start.
+    """Run a server with the container's restricted protocols; it loads the cascade at its start.
 
-    `serve_cascades` asks the server to load, which takes the protocol that is restricted here.
+    `serve_cascades` cannot ask it to load a model: that protocol is restricted.
     """
     models = [*(stage.model for stage in built.policy.stages), built.name]
     flags = (
@@ -34,17 +34,14 @@ def restricted_server(built: Built, *options: str) -> Generator[TritonServer, No
         f"--http-restricted-api={RESTRICTED}:{KEY_HEADER}={KEY}",
     )
     with TritonServer(built.repository, ports=FREE_PORTS, options=(*flags, *options)) as server:
-        _wait(f"http://127.0.0.1:{server.ports.http}/v2/models/{built.name}/ready")
+        url = f"http://127.0.0.1:{server.ports.http}/v2/models/{built.name}/ready"
+        wait_until(lambda: _answers(url), server.log_excerpt, timeout_s=_READY_TIMEOUT_S)
         yield server
 
 
-def _wait(url: str) -> None:
-    deadline = time.monotonic() + _READY_TIMEOUT_S
-    while True:
-        try:
-            with urllib.request.urlopen(url, timeout=5):
-                return
-        except urllib.error.URLError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.1)
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=5):
+            return True
+    except urllib.error.URLError:
+        return False

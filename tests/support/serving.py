@@ -15,6 +15,7 @@ from cascadebert_build.config.cascade_toml import config_from_file
 from cascadebert_build.evaluation.evaluate import NEAR, evaluate
 from cascadebert_build.pipeline.build import Steps
 from cascadebert_build.pipeline.workspace import workspace_of
+from cascadebert_build.repository.publish import StageFiles, publish_cascade
 from cascadebert_build.server.ports import Ports
 from cascadebert_build.server.serve import serve_cascades
 from cascadebert_build.server.tritonserver import TritonServer
@@ -54,6 +55,20 @@ def build(config_path: Path, repository: Path) -> Built:
     export_members(steps)
     steps.build(repository)
     return Built(steps, repository, steps.policy())
+
+
+def stage_files(steps: Steps, policy: Policy) -> list[StageFiles]:
+    """Return the files of a build's members, as the stages of `policy`."""
+    return [
+        StageFiles(stage, steps.workspace.onnx(member), steps.workspace.tokenizer(member))
+        for stage, member in zip(policy.stages, steps.config.members, strict=True)
+    ]
+
+
+def publish_as(steps: Steps, repository: Path, name: str, policy: Policy) -> int:
+    """Publish a build's members with another policy or name; return the version."""
+    files = stage_files(steps, policy)
+    return publish_cascade(repository, name, policy, files, steps.config.runtime).version
 
 
 @contextmanager

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -45,13 +46,18 @@ def light() -> Generator[None, None, None]:
         sys.meta_path.remove(guard)
 
 
+# pytest calls these hooks for the tests of all folders.
 @pytest.hookimpl(wrapper=True)
 def pytest_make_collect_report(collector: pytest.Collector) -> Generator[None, object, object]:
-    with light():
+    with light() if _is_here(collector) else nullcontext():
         return (yield)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    with light():
+    with light() if _is_here(item) else nullcontext():
         return (yield)
+
+
+def _is_here(node: pytest.Item | pytest.Collector) -> bool:
+    return Path(__file__).parent in node.path.parents

@@ -28,6 +28,7 @@ from cascadebert_client.errors import (
     Target,
     translated,
 )
+from cascadebert_core import contract
 from tests.support.raw_model import RawModel, result_of
 from tests.support.truth import Answer, Truth
 
@@ -41,7 +42,7 @@ HUNG = "hung"  # nothing at all, long after the deadline
 WRONG = "wrong"  # answered, and not with the truth
 OUTCOMES = (ANSWERED, DEGRADED, REJECTED, DEADLINE, CANCELLED, ERROR, HUNG, WRONG)
 
-_OUTPUTS = ("LABEL", "CONFIDENCE", "EXIT_STAGE", "DEGRADED")
+_OUTPUTS = (contract.LABEL, contract.CONFIDENCE, contract.EXIT_STAGE, contract.DEGRADED)
 # A caller that was turned away waits a moment, or it would do nothing but ask again.
 _TURNED_AWAY_S = 0.01
 # Far behind any delay of a busy machine.

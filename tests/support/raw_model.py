@@ -11,6 +11,7 @@ from tritonclient.grpc import InferResult, service_pb2
 
 from cascadebert_client._channels import channel_arguments
 from cascadebert_client._requests import server_timeout_s
+from cascadebert_core.contract import TEXT
 
 pb: Any = service_pb2
 _METHOD = "/inference.GRPCInferenceService/ModelInfer"
@@ -50,7 +51,7 @@ class RawModel:
         message = pb.ModelInferRequest()
         message.CopyFrom(self._template)
         message.parameters["timeout"].int64_param = max(1, int(server_timeout_s(timeout_s) * 1e6))
-        message.inputs.add(name="TEXT", datatype="BYTES", shape=[len(texts), 1])
+        message.inputs.add(name=TEXT, datatype="BYTES", shape=[len(texts), 1])
         encoded = [text.encode() for text in texts]
         message.raw_input_contents.append(
             b"".join(len(text).to_bytes(4, "little") + text for text in encoded)

@@ -11,6 +11,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+from cascadebert_core.contract import POLICY_FILE
 from cascadebert_supervisor.served import served_cascades
 from cascadebert_supervisor.settings import Settings
 
@@ -90,7 +91,7 @@ def write_cascade(repository: Path, name: str, stages: list[str], *, pair: objec
     version = repository / name / "1"
     version.mkdir(parents=True, exist_ok=True)
     policy = {"pair": pair, "stages": [{"model": stage} for stage in stages]}
-    (version / "policy.json").write_text(json.dumps(policy))
+    (version / POLICY_FILE).write_text(json.dumps(policy))
     for model in (name, *stages):
         (repository / model).mkdir(exist_ok=True)
         (repository / model / "config.pbtxt").write_text("")

@@ -47,7 +47,7 @@ CALLS_IN_FLIGHT = "calls_in_flight"  # concurrent calls of each stage but the fi
 FIRST_CALLS = "first_calls"  # concurrent calls of the first stage
 LOG_REQUESTS = "log_requests"  # one of request_log.LEVELS
 LOG_TEXT = "log_text"  # "true": log lines hold the texts
-OPERATING_POINTS = "operating_points"  # JSON, see `published_points`
+OPERATING_POINTS = "operating_points"  # JSON, see `published_points`; a certificate's key too
 POLICY_ID = "policy"  # the policy's id
 
 # Files of a cascade's version folder.

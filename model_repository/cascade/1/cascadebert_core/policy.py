@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
-from .contract import ATTENTION_MASK, INPUT_IDS, STAGE_INPUTS
+from .contract import ATTENTION_MASK, INPUT_IDS, OPERATING_POINTS, STAGE_INPUTS
 from .errors import PolicyError
 from .signals import MAX_PROBABILITY, SIGNALS
 
@@ -120,6 +120,13 @@ class Policy:
     def thresholds(self) -> tuple[Threshold, ...]:
         """The default operating point's thresholds, one for each stage but the last."""
         return self.operating_points[self.default_operating_point]
+
+    def certificate_of(self, operating_point: str) -> dict[str, Any]:
+        """Return what the certificate says about an operating point; empty without a certificate.
+
+        The keys are in `published_points`.
+        """
+        return (self.certificate or {}).get(OPERATING_POINTS, {}).get(operating_point, {})
 
     def with_signal(self, signal: str) -> Policy:
         """Return the policy with this confidence signal at all stages but the last."""

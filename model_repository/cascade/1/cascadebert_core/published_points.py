@@ -17,9 +17,7 @@ keys from "promise" on are those of the point in the policy's certificate, and e
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
-
-from .contract import OPERATING_POINTS
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .policy import Policy
@@ -39,13 +37,12 @@ _FROM_CERTIFICATE = (GUARANTEE, BUDGET, ROWS, OBSERVED, BOUND, EXITS, SPEEDUP)
 
 def points_to_json(policy: Policy) -> str:
     """Return the value of the parameter `contract.OPERATING_POINTS`."""
-    tuned = (policy.certificate or {}).get(OPERATING_POINTS, {})
-    points = {
-        name: {
+    points: dict[str, dict[str, Any]] = {}
+    for name, thresholds in policy.operating_points.items():
+        certificate = policy.certificate_of(name)
+        points[name] = {
             THRESHOLDS: list(thresholds),
             DEFAULT: name == policy.default_operating_point,
-            **{key: tuned[name][key] for key in _FROM_CERTIFICATE if key in tuned.get(name, {})},
+            **{key: certificate[key] for key in _FROM_CERTIFICATE if key in certificate},
         }
-        for name, thresholds in policy.operating_points.items()
-    }
     return json.dumps(points)

@@ -1,4 +1,4 @@
-"""What the build commands can end with, and the exit code that each becomes.
+"""The exceptions of the build commands, and their exit codes.
 
 ::
 
@@ -12,13 +12,13 @@ from __future__ import annotations
 
 
 class BuildError(Exception):
-    """Base of everything that the build commands raise on purpose."""
+    """Base of the exceptions that the build commands raise."""
 
     exit_code = 1
 
 
 class UsageError(BuildError):
-    """Bad input: the message says what was wrong, with the value, and how to mend it."""
+    """Bad input: the message has the problem, the value and the remedy."""
 
     exit_code = 2
 
@@ -34,11 +34,11 @@ class MissingExtra(UsageError):  # noqa: N818
 
 
 class CheckFailed(BuildError):  # noqa: N818
-    """An artefact, or what it serves, differs from what it must be."""
+    """An artefact or a server did not pass a check."""
 
 
 def first_cause(exc: BaseException) -> str:
-    """The reason beneath a library's own page of advice, in one line; never empty."""
+    """The first cause of an exception in one line, which is never empty."""
     while exc.__cause__ is not None:
         exc = exc.__cause__
     lines = str(exc).strip().splitlines()

@@ -51,7 +51,7 @@ def test_folds_part_the_rows_and_keep_equal_texts_together() -> None:
 
 
 def test_rows_against_the_rule_are_hard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A model that counts labels by mood is right on every row but those of the flipped topic."""
+    """A model that counts labels by mood is wrong only on rows of the flipped topic."""
     votes: dict[str, Counter[str]] = {}
 
     def train(rows: Rows, _: str, output: Path, *__: Any, **___: Any) -> TrainResult:
@@ -107,7 +107,7 @@ def test_no_training_sees_the_rows_that_it_judges_and_none_is_made_twice(
         assert not trained & asked
         assert trained | asked == set(TEXTS)
     assert judged[:3] == first
-    # Everything was called "bad": rows of the other label are wrong each time.
+    # All predictions are "bad", so rows of the other label are always wrong.
     np.testing.assert_array_equal(found.wrong == 2, np.array(LABELS) == "good")
 
 
@@ -187,7 +187,7 @@ def test_what_cannot_be_cross_fitted(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """The command says so before it trains anything, and writes nothing."""
+    """The command fails before it trains, and writes nothing."""
     base = str(save_checkpoint(tmp_path / "base"))
     data = tmp_path / "rows.tsv"
     lines = [f"{text}\t{label}" for text, label in zip(TEXTS[:20], TRUE, strict=False)]
@@ -220,6 +220,6 @@ def test_some_layers_of_the_base_judge(tmp_path: Path, monkeypatch: pytest.Monke
     assert main([*command, "--layers", "2"]) == 0
     assert depths == [1, 1]
     assert json.loads((tmp_path / "d.json").read_text())["protocol"]["layers"] == [2]
-    # What other layers said is not taken for it.
+    # Predictions of models with other layers are not used again.
     assert main([*command, "--layers", "0,1"]) == 0
     assert depths == [1, 1, 2, 2]

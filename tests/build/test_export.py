@@ -1,4 +1,4 @@
-"""Checkpoint → ONNX → verified, for every family; and what is refused."""
+"""Checkpoints of every family are exported and verified; unusable ones are refused."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_a_damaged_onnx_file_is_named(tmp_path: Path) -> None:
     steps.workspace.onnx(member).write_bytes(b"not onnx")
     with pytest.raises(UsageError, match=r"model\.onnx is missing or damaged"):
         steps.verify(member)
-    steps.export(member)  # makes it anew, since it is not what the manifest vouches for
+    steps.export(member)  # exports again, since the file does not match the manifest
     assert steps.verify(member)
 
 
@@ -123,7 +123,7 @@ def test_a_second_build_does_nothing_and_a_changed_checkpoint_is_noticed(
     steps.verify(steps.config.members[0])
     with pytest.raises(UsageError, match="run `cascadebert tune` again"):
         steps.publish(repository)  # the thresholds are those of other weights
-    # The policy's id covers the artefacts: other weights are another policy.
+    # The policy's id covers the artefacts, so other weights give another id.
     assert steps_of(tmp_path, folder).build(repository) == ["cascade_only", "cascade"]
 
 

@@ -1,4 +1,4 @@
-"""Graphs for TensorRT: scaled queries, and AutoCast's FP16 with what it must keep."""
+"""Graphs for TensorRT: scaled queries, and FP16 with some operators in FP32."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_the_fp16_graph_keeps_layer_norm_and_its_borders(
     logits = run(fp16, batch)
     assert logits.dtype == np.float32
     assert np.isfinite(logits).all()
-    # Weights with a spread of 0.3 make much larger activations than those of a trained member.
+    # Weights with a standard deviation of 0.3 give larger activations than a trained member has.
     np.testing.assert_allclose(logits, run(path, batch), atol=0.1)
     graph = onnx.load(str(fp16)).graph
     tables = {t.name: t for t in graph.initializer}
@@ -102,7 +102,7 @@ def test_scales_move_to_the_queries_and_weights_are_left_alone(tmp_path: Path) -
 
 
 def test_an_operator_that_the_graph_does_not_have_is_refused(tmp_path: Path) -> None:
-    """A typo would otherwise take the protection of the default away without a word."""
+    """Otherwise a typo would silently remove the protection of the default."""
     export_graph(save_checkpoint(tmp_path / "c"), tmp_path / "model.onnx")
     tensorrt_graph(tmp_path / "model.onnx", tmp_path / "fp32.onnx")
     with pytest.raises(UsageError, match=r"'LayerNorm', .* it has Add, .*LayerNormalization"):

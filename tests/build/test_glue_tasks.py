@@ -1,4 +1,4 @@
-"""GLUE's tasks: metrics against their definitions, and rows read from files as GLUE has them."""
+"""GLUE's tasks: metrics against their definitions, and rows from files in GLUE's format."""
 
 from __future__ import annotations
 

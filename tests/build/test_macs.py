@@ -47,7 +47,7 @@ def test_products_of_tokens_and_weights_count_and_nothing_else_does(tmp_path: Pa
         helper.make_node("MatMul", ["narrow", "scores"], ["attention"]),  # two activations
         helper.make_node("MatMul", ["positions", "up"], ["relative"]),  # two constants
         helper.make_node("Identity", ["relative"], ["known"]),
-        helper.make_node("MatMul", ["x", "known"], ["with_positions"]),  # no weight of its own
+        helper.make_node("MatMul", ["x", "known"], ["with_positions"]),  # not a weight
         helper.make_node("Gather", ["narrow", "zero"], ["first"], axis=1),
         helper.make_node("Gemm", ["first", "head"], ["logits"], transB=1),  # once a row
     ]

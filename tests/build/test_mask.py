@@ -1,4 +1,4 @@
-"""The plain mask takes the place of composed padding masks, and of nothing else."""
+"""The plain mask replaces computed padding masks, and no other masks."""
 
 from __future__ import annotations
 

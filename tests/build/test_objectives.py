@@ -1,4 +1,4 @@
-"""The losses against their formulas, spelt out row by row, and the way they pull."""
+"""The losses against their formulas, row by row, and the direction of their gradients."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_dar_adds_the_mean_hinge_over_easy_rows() -> None:
     targets = Targets(LABELS, HARD)
     confidence = [max(probabilities(row)) for row in LOGITS]
     easy, hard = [confidence[0], confidence[2]], [confidence[1], confidence[3]]
-    # The partner is drawn: over many draws the mean is that over all pairs.
+    # The partner is random: the mean over many draws is that over all pairs.
     torch.manual_seed(0)
     losses = torch.stack([difficulty_aware(LOGITS, targets, 0.9, 2.0) for _ in range(4000)])
     hinges = [max(0.0, 0.9 - (e - h)) for e in easy for h in hard]

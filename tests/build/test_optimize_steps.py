@@ -1,4 +1,4 @@
-"""Optimised artefacts through the steps: made once, verified, published, and refused if damaged."""
+"""Optimised graphs are made once, verified and published, and refused if damaged."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.support.exports import export_members
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The cascade.toml of two members, exported and verified to `work` beside it."""
+    """The cascade.toml of two members that are exported and verified in `work` beside it."""
     folder = tmp_path_factory.mktemp("exported")
     members = {
         "small": save_checkpoint(folder / "a", seed=0, num_hidden_layers=1),
@@ -44,7 +44,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def steps(exported: Path, tmp_path: Path) -> Steps:
-    """Two exported members, INT8 asked for."""
+    """Two exported members, with INT8 in cascade.toml."""
     shutil.copytree(exported.with_name("work"), tmp_path / "work")
     config = config_from_file(exported)
     steps = Steps(config, workspace_of(config, tmp_path / "work"))
@@ -57,7 +57,7 @@ def set_runtime(steps: Steps, **keys: Any) -> None:
 
 
 def set_cpu(monkeypatch: pytest.MonkeyPatch, *, exact: bool) -> None:
-    """Let the probe find a CPU that adds products of 8 bits up exactly, or one that does not."""
+    """Make the probe pass or fail, as on a CPU with or without exact sums."""
 
     def says(probe: Path) -> bool:
         assert probe.is_file()
@@ -90,12 +90,12 @@ def test_from_checkpoints_to_a_published_cascade(
     assert report["passed"]
     assert report["regrouped"] == 0
     assert report["tolerance"] == MAX_FLIPPED_INT8
-    # The exported graph is the reference, and other thresholds would come of it.
+    # The exported graph is the reference; its logits would give other thresholds.
     member = steps.config.members[1]
     assert np.abs(steps.logits(member) - steps.reference_logits(member)).max() > 1e-4
     assert steps.build(repository) == []  # nothing is done twice
 
-    # What was checked with other limits, or ran in another ONNX Runtime, is to be done again.
+    # Checks with other limits, or in another ONNX Runtime, are repeated.
     steps.kept_logits(member)
     with monkeypatch.context() as other:
         other.setattr(steps_module, "MAX_REGROUPED", 1e-4)
@@ -111,7 +111,7 @@ def test_from_checkpoints_to_a_published_cascade(
             steps.kept_logits(member)
     assert steps.publish(repository) == []
 
-    # Another precision is another artefact: its thresholds are to be chosen anew.
+    # Another precision is another artefact, which needs new thresholds.
     set_runtime(steps, precision="fp32", optimize=True)
     assert not steps.has_policy()
     with pytest.raises(UsageError, match="has no optimised graph in fp32: run `cascadebert comp"):
@@ -159,7 +159,7 @@ def test_damaged_and_foreign_files_are_refused(steps: Steps) -> None:
 def test_a_cpu_that_cuts_sums_off_gets_weights_of_7_bits(
     steps: Steps, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Made on a machine whose sums are exact, and taken to one whose are not."""
+    """The graph moves from a machine with exact sums to one without."""
     member = steps.config.members[0]
     folder = steps.workspace.optimized(member, "int8")
     set_cpu(monkeypatch, exact=True)
@@ -174,7 +174,7 @@ def test_a_cpu_that_cuts_sums_off_gets_weights_of_7_bits(
         with pytest.raises(CheckFailed, match="is not its checkpoint"):
             optimised(steps).verify(member)
     set_cpu(monkeypatch, exact=False)
-    # A check that has passed on another CPU says nothing about this one.
+    # A check on another CPU does not count on this one.
     for use in (optimised(steps).verify, steps.logits):
         with pytest.raises(
             CheckFailed, match=r"has weights of 8 bits, .*run `cascadebert compile`"
@@ -187,7 +187,7 @@ def test_a_cpu_that_cuts_sums_off_gets_weights_of_7_bits(
     assert optimised(steps).artefact(member).others == (folder / "optimized.json",)
     report = optimised(steps).verify(member)
     assert report, report
-    # These fit every CPU: a better one keeps them.
+    # Weights of 7 bits fit every CPU, so they stay on a better one.
     set_cpu(monkeypatch, exact=True)
     assert optimised(steps).make(member) == again
 
@@ -201,7 +201,7 @@ def largest_weight(path: Path) -> int:
 def test_tritons_own_backend_gets_weights_of_7_bits(
     steps: Steps, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It loads model.onnx alone, and nothing would run the probe."""
+    """This backend loads only model.onnx and cannot run the probe."""
     set_cpu(monkeypatch, exact=True)
     member = steps.config.members[0]
     folder = steps.workspace.optimized(member, "int8")
@@ -233,7 +233,7 @@ def test_verify_says_what_is_not_made_yet(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """A graph for a CPU can be made at once; a plan perhaps on another machine only."""
+    """A graph for a CPU can be made here; a plan may need another machine."""
     config = tmp_path / "cascade.toml"
     config.write_text(exported.read_text() + f"[runtime]\n{runtime}\n")
     assert main(["verify", str(config), "--work-dir", str(steps.workspace.folder)]) == code
@@ -266,7 +266,7 @@ def test_nothing_unverified_is_published(steps: Steps, tmp_path: Path) -> None:
 def test_a_graph_that_is_another_fails_its_check_and_is_not_published(
     steps: Steps, tmp_path: Path
 ) -> None:
-    """The large member's INT8 graph, vouched for as the small one's."""
+    """The large member's INT8 graph with the manifest of the small member."""
     small, large = steps.config.members
     for member in (small, large):
         optimised(steps).make(member)

@@ -38,7 +38,7 @@ BUCKETS = (8, 16, 32)
 
 
 class Exported:
-    """A tiny member as an ONNX file, and how texts become its batches."""
+    """A tiny member as an ONNX file, with its stage input."""
 
     def __init__(self, folder: Path, family: str, seed: int = 0) -> None:
         source = save_checkpoint(folder / family, family, seed=seed)
@@ -56,7 +56,7 @@ class Exported:
 
 @pytest.fixture(scope="module")
 def bert(tmp_path_factory: pytest.TempPathFactory) -> Exported:
-    # Random weights of this seed lose no more to 8 bits, and to 7, than trained ones do.
+    # With this seed, random weights lose no more with 8 and 7 bits than trained ones do.
     return Exported(tmp_path_factory.mktemp("bert"), "bert", seed=2)
 
 
@@ -70,7 +70,7 @@ def operators(path: Path) -> list[str]:
 def test_a_fused_graph_computes_what_the_exported_one_does(
     family: str, attentions: int, tmp_path: Path
 ) -> None:
-    """DeBERTa's attention is of another form: it stays, and the rest is fused."""
+    """DeBERTa has another form of attention, which stays; the rest is fused."""
     exported = Exported(tmp_path, family)
     fused = tmp_path / "fused.onnx"
     counts = fused_graph(exported.onnx, fused)
@@ -90,7 +90,7 @@ def test_a_fused_graph_computes_what_the_exported_one_does(
 def test_attention_of_another_scale_is_not_fused(
     bert: Exported, factors: tuple[float, float], fused_layers: int, tmp_path: Path
 ) -> None:
-    """The fused operator has 1 / sqrt(head width) built in; any other scale must survive."""
+    """The fused operator has the scale 1 / sqrt(head width); any other scale must stay."""
     model = onnx.load(str(bert.onnx))
     constants = {t.name: t for t in model.graph.initializer}
     made_by = {n.output[0]: n for n in model.graph.node}
@@ -138,7 +138,7 @@ def test_int8_logits_are_near_and_independent_of_the_batch(
 def test_int8_graphs_of_other_families(
     family: str, products: int, seed: int, tmp_path: Path
 ) -> None:
-    """ELECTRA's embeddings have a product of all tokens as well, to the width of the layers."""
+    """ELECTRA's embeddings also have a product of all tokens, to the width of the layers."""
     exported = Exported(tmp_path, family, seed=seed)
     fused = tmp_path / "fused.onnx"
     fused_graph(exported.onnx, fused)
@@ -167,7 +167,7 @@ def check_int8(exported: Exported, int8: Path, products: int, bits: int) -> None
 
 
 def check_a_stage_loads_it_if_sums_are_exact(int8: Path) -> None:
-    """A version folder as it is published, with the probe."""
+    """A published version folder with the probe."""
     folder = int8.parent / "version"
     folder.mkdir()
     (folder / "model.onnx").write_bytes(int8.read_bytes())
@@ -242,7 +242,7 @@ def test_a_graph_without_products_for_int8_is_refused(tmp_path: Path) -> None:
 def test_what_libraries_raise_becomes_a_sentence(
     make: Callable[[Path, Path], object], remedy: str, tmp_path: Path
 ) -> None:
-    """A graph that ONNX's checker refuses, for an operator that there is not."""
+    """A graph that ONNX's checker refuses, because of an unknown operator."""
     graph = one_product(tmp_path / "product.onnx", np.ones((4, 4), np.float32))
     model = onnx.load(str(graph))
     model.graph.node[0].output[0] = "product"
@@ -324,7 +324,7 @@ def test_the_check_finds_a_damaged_weight_and_nan(bert: Exported, tmp_path: Path
 
 
 def test_the_check_compares_every_row_alone(bert: Exported) -> None:
-    """An error in any row is found, though the calls of the padded lengths take only some."""
+    """An error in any row is found, although padded calls have only some of the rows."""
     exact = OnnxSession(bert.onnx).logits
     reference = reference_of_texts(exact, bert.stage, TEXTS)
 
@@ -351,7 +351,7 @@ def test_the_check_compares_every_row_alone(bert: Exported) -> None:
 
 
 def test_nan_alone_is_no_answer_of_its_own(bert: Exported) -> None:
-    """A graph that fails for one row alone: its full batches have nothing to be compared with."""
+    """A graph that fails for single rows: its full batches have no reference."""
     exact = OnnxSession(bert.onnx).logits
     reference = reference_of_texts(exact, bert.stage, TEXTS)
 
@@ -387,7 +387,7 @@ def test_fp32_logits_of_any_spread_have_one_tolerance(bert: Exported) -> None:
 
 
 def test_weights_of_7_bits_may_be_further_from_fp32(bert: Exported) -> None:
-    """Logits that lie 0.3 of their spread off are too far with 8 bits only."""
+    """An error of 0.3 of the spread is out of tolerance for 8 bits only."""
     exact = OnnxSession(bert.onnx).logits
     reference = reference_of_texts(exact, bert.stage, TEXTS)
     spread = np.float32(max(1.0, reference.logits.std()))
@@ -414,7 +414,7 @@ def test_tolerances_refuse_nan() -> None:
 
 
 def test_the_probe_tells_exact_sums_from_others(tmp_path: Path) -> None:
-    """On this CPU it says what products of large integers really give, in another order too."""
+    """The probe agrees with products of large integers on this CPU, in another order too."""
     probe = tmp_path / "probe.onnx"
     write_probe(probe)
     assert has_exact_products(probe) == adds_exactly(tmp_path / "products.onnx")

@@ -36,7 +36,7 @@ TOTAL = EPOCHS * STEPS_PER_EPOCH
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Rows that can be learnt, and which of them are hard."""
+    """Rows that can be learnt, with their difficulty."""
     path = tmp_path_factory.mktemp("data") / "rows.tsv"
     lines = [
         f"the {topic} was {mood}{' really' * (i + j)}\t{'good' if j % 2 == 0 else 'bad'}"
@@ -62,7 +62,7 @@ def command(data: Path, base: Path, output: Path, *more: str) -> list[str]:
 
 
 class Losses:
-    """Counts the steps of trainings, and ends one before a step as a lost machine would."""
+    """Counts the steps of trainings, and interrupts one before a given step."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.n = 0
@@ -89,7 +89,7 @@ def losses(monkeypatch: pytest.MonkeyPatch) -> Losses:
 
 
 def assert_same(output: Path, uninterrupted: Path) -> None:
-    """Bit for bit the same weights, from the same history of validations."""
+    """The weights are equal bit for bit, and so are the validations."""
     weights, expected = (load_file(f / "model.safetensors") for f in (output, uninterrupted))
     assert weights.keys() == expected.keys()
     for name, weight in weights.items():
@@ -162,7 +162,7 @@ def test_a_killed_training_goes_on(
     assert_same(output, uninterrupted)
 
 
-def test_patience_counts_what_was_before_the_interruption(
+def test_patience_counts_validations_before_the_interruption(
     data: Path, base: Path, tmp_path: Path, losses: Losses
 ) -> None:
     patient = ["--patience", "3", "--learning-rate", "1e-12"]  # nothing gets better
@@ -179,7 +179,7 @@ def test_patience_counts_what_was_before_the_interruption(
 
 
 @pytest.mark.parametrize("patience", ["0", "1"])
-def test_a_training_that_had_ended_is_only_saved(
+def test_a_finished_training_is_only_saved(
     patience: str,
     data: Path,
     base: Path,
@@ -204,7 +204,7 @@ def test_a_training_that_had_ended_is_only_saved(
     assert_same(tmp_path / "out", tmp_path / "other")
 
 
-def test_the_folder_may_move_meanwhile(
+def test_the_folder_may_move_before_a_resume(
     data: Path, base: Path, tmp_path: Path, losses: Losses
 ) -> None:
     """The best weights are found in the new place."""
@@ -218,7 +218,7 @@ def test_the_folder_may_move_meanwhile(
     assert_same(tmp_path / "there" / "out", tmp_path / "uninterrupted")
 
 
-def test_without_a_checkpoint_there_is_nothing_to_lose(
+def test_without_a_checkpoint_the_training_starts_again(
     data: Path, base: Path, tmp_path: Path, losses: Losses
 ) -> None:
     losses.end_before = 3
@@ -228,7 +228,7 @@ def test_without_a_checkpoint_there_is_nothing_to_lose(
     assert losses.n == STEPS_PER_EPOCH
 
 
-def test_files_of_others_stay(
+def test_other_files_stay(
     data: Path, base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     partial = tmp_path / "out.partial"
@@ -256,7 +256,7 @@ def test_checkpoints_farther_apart_than_the_training_is_long(
 
 
 def test_two_processes_train_together(data: Path, base: Path, tmp_path: Path) -> None:
-    """One of them writes and reports; what is interrupted within an epoch goes on."""
+    """Only one process writes and reports; an interruption within an epoch is resumed."""
     script = tmp_path / "script.py"
     more = ["--epochs", "2", "--checkpoint-steps", "4", "--json"]
     commands = [command(data, base, tmp_path / name, *more) for name in ("out", "uninterrupted")]

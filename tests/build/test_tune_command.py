@@ -1,4 +1,4 @@
-"""`tune`, `verify` and `evaluate` as they are typed: goals, certificates, refusals."""
+"""The commands `tune`, `verify` and `evaluate`: goals, certificates, refusals."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_without_a_word_there_are_the_guarantees_that_the_rows_can_show(
     }  # fmt: skip
     fast = certificate["operating_points"]["fast"]
     assert fast["promise"] == {"kind": "max_disagreement", "limit": 0.05, "confidence": 0.95}
-    # The members are the same: nothing is lost by exiting.
+    # The members are equal, so exiting loses nothing.
     assert fast["observed"] == 0
     assert fast["exits"] == [1.0, 0.0]
     assert set(certificate["cost"]["small"]) == {"ms", "layers", "macs_per_token"}
@@ -135,7 +135,7 @@ def test_what_cannot_be_guaranteed_is_refused_with_a_number(
     unlabelled = write_cascade(exported, label=False)
     assert main(["tune", str(unlabelled), "--max-accuracy-drop", "0.05"]) == 2
     assert "needs labelled rows" in capsys.readouterr().err
-    # A promise of agreement needs none.
+    # A guarantee of disagreement needs no labels.
     assert main(["tune", str(unlabelled), "--max-disagreement", "0.05"]) == 0
     assert "temperatures not fitted" in capsys.readouterr().err
 

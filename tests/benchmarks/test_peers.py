@@ -59,7 +59,7 @@ def require(kind: str) -> None:
 
 
 @pytest.fixture(scope="module", params=PEERS)
-def running(
+def under_test(
     request: pytest.FixtureRequest, built: Built, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Running]:
     kind: str = request.param
@@ -70,12 +70,14 @@ def running(
     assert processes_of_group(peer.pid) == []
 
 
-def test_a_peer_decides_every_row_as_the_evaluation_has_it(running: Running, built: Built):
+def test_a_peer_decides_every_row_as_the_evaluation_has_it(under_test: Running, built: Built):
     policy = built.policy
     _, outcome = evaluate(policy, built.steps.rows, built.logits())
     near = outcome.near_threshold(policy.thresholds, NEAR)
     texts = list(built.texts)
-    answers = [a for start in range(0, len(texts), 7) for a in running.answers(texts[start:][:7])]
+    answers = [
+        a for start in range(0, len(texts), 7) for a in under_test.answers(texts[start:][:7])
+    ]
     assert len(answers) == len(texts)
     assert {0, 1} == set(outcome.exit_stage.tolist())
     for i in np.flatnonzero(~near):
@@ -89,39 +91,39 @@ def test_a_peer_decides_every_row_as_the_evaluation_has_it(running: Running, bui
     [{}, {"text": []}, {"text": "a film"}, {"text": [5]}, {"text": [""]}, ["a film"], None],
     ids=json.dumps,
 )
-def test_bad_input_gets_a_4xx_and_the_server_lives(running: Running, payload: Any):
-    status, body = running.post(payload)
+def test_bad_input_gets_a_4xx_and_the_server_lives(under_test: Running, payload: Any):
+    status, body = under_test.post(payload)
     assert 400 <= status < 500, (status, body)
-    assert len(running.answers(["the film was good"])) == 1
+    assert len(under_test.answers(["the film was good"])) == 1
 
 
-def test_what_is_no_json_gets_a_4xx(running: Running):
-    status, body = ask(running.port, b"{no json", timeout_s=30)
+def test_what_is_no_json_gets_a_4xx(under_test: Running):
+    status, body = ask(under_test.port, b"{no json", timeout_s=30)
     assert 400 <= status < 500, (status, body)
-    status, body = running.post({"text": ["a"], "text_pair": ["b"]})  # not a task of pairs
+    status, body = under_test.post({"text": ["a"], "text_pair": ["b"]})  # not a task of pairs
     assert 400 <= status < 500, (status, body)
-    assert len(running.answers(["the film was good"])) == 1
+    assert len(under_test.answers(["the film was good"])) == 1
 
 
-def test_a_peer_listens_on_loopback_alone(running: Running):
+def test_a_peer_listens_on_loopback_alone(under_test: Running):
     listening = [
         line.split()[1]
         for table in ("tcp", "tcp6")
         for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]
-        if line.split()[3] == "0A" and line.split()[1].endswith(f":{running.port:04X}")
+        if line.split()[3] == "0A" and line.split()[1].endswith(f":{under_test.port:04X}")
     ]
-    assert listening == [f"0100007F:{running.port:04X}"]
+    assert listening == [f"0100007F:{under_test.port:04X}"]
 
 
-def test_a_peer_rests_while_others_are_measured(running: Running):
+def test_a_peer_rests_while_others_are_measured(under_test: Running):
     try:
         for _ in range(2):
-            with running.peer.at_work():
-                assert len(running.answers(["the film was good"])) == 1
+            with under_test.peer.at_work():
+                assert len(under_test.answers(["the film was good"])) == 1
             with pytest.raises(TimeoutError):  # the kernel takes the connection, nothing answers
-                ask(running.port, b"{}", timeout_s=0.5)
+                ask(under_test.port, b"{}", timeout_s=0.5)
     finally:
-        os.killpg(running.peer.pid, signal.SIGCONT)  # for the other tests
+        os.killpg(under_test.peer.pid, signal.SIGCONT)  # for the other tests
 
 
 @pytest.mark.parametrize("kind", PEERS)

@@ -101,7 +101,7 @@ def _expected(workload: Workload, threshold: float, first_stage: int = 0) -> Exp
     if 0.0 < threshold < 1.0:
         near |= outcome.near_threshold([threshold], NEAR)
     # Reduced precision changes some answers with the rows that share the call.
-    exact = workload.built.steps.compiled is None
+    exact = not workload.built.steps.is_compiled
     return Expected(
         texts=workload.corpus.texts[:n],
         labels=[policy.labels[i] for i in outcome.labels],

@@ -15,7 +15,7 @@ from cascadebert_build.demo.corpus import corpus_from_seed
 from cascadebert_build.demo.members import RECIPES, save_base_checkpoint
 from cascadebert_build.errors import UsageError
 from cascadebert_build.evaluation.simulate import simulate
-from cascadebert_build.pipeline.build import Steps
+from cascadebert_build.pipeline.build import CascadeBuild
 from cascadebert_build.pipeline.workspace import Workspace
 from cascadebert_build.repository.model_repository import ModelRepository
 from cascadebert_core.policy import Policy
@@ -90,7 +90,7 @@ class BuiltPair:
     """
 
     pair: Pair
-    steps: Steps
+    steps: CascadeBuild
     repository: Path
 
     @property
@@ -105,8 +105,8 @@ class BuiltPair:
 
     def logits(self, corpus: Corpus) -> list[NDArray[np.float32]]:
         """Return the logits of every member, of shape (n, n_labels), in the checkpoint's order."""
-        steps = Steps(self.steps.config, self.steps.workspace)
-        steps.rows = Rows(corpus.texts, corpus.labels, corpus.source)
+        rows = Rows(corpus.texts, corpus.labels, corpus.source)
+        steps = CascadeBuild(self.steps.config, self.steps.workspace, rows=rows)
         return [steps.logits(member) for member in steps.config.members]
 
 
@@ -178,9 +178,9 @@ def confidence_of_first(policy: Policy, logits: list[NDArray[np.float32]]) -> ND
     return simulate(policy, logits, [1.0]).stage_confidence[:, 0]
 
 
-def _build(config: CascadeConfig, folder: Path) -> tuple[Steps, Path]:
+def _build(config: CascadeConfig, folder: Path) -> tuple[CascadeBuild, Path]:
     """Build in `folder`, unless it is up to date; return the steps and the model repository."""
-    steps = Steps(config, Workspace(folder / "work"))
+    steps = CascadeBuild(config, Workspace(folder / "work"))
     repository = folder / "model_repository"
     steps.build(repository)
     return steps, repository

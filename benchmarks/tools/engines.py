@@ -42,7 +42,9 @@ from cascadebert_build.errors import UsageError
 from cascadebert_build.graphs.fused import fused_graph
 from cascadebert_build.graphs.int8 import int8_graph
 from cascadebert_build.graphs.int8_probe import PROBE, has_exact_products, write_probe
-from cascadebert_build.pipeline.workspace import Workspace, stage_input, workspace_of
+from cascadebert_build.pipeline.context import BuildContext
+from cascadebert_build.pipeline.exported import exported_member
+from cascadebert_build.pipeline.workspace import Workspace, workspace_of
 from cascadebert_build.verification.reference import reference_from_file, sample_of_texts
 from cascadebert_core.batching import pad_rows
 from cascadebert_engine.files import read_json, write_json
@@ -174,7 +176,7 @@ def _inputs(
     config: CascadeConfig, workspace: Workspace, member: MemberConfig, batch: int, length: int
 ) -> dict[str, NDArray[np.int32]]:
     """Fill a batch with real rows that fit the length, repeated if there are too few."""
-    stage = stage_input(config, workspace, member)
+    stage = exported_member(BuildContext(config, workspace), member).stage_input
     path = workspace.engine(member) / "reference.npz"
     if path.is_file():  # kept for a machine that does not have the data
         known = list(reference_from_file(path).rows)

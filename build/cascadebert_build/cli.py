@@ -16,9 +16,11 @@ from .commands import (
     add_build_parsers,
     add_demo_parser,
     add_difficulty_parser,
+    add_evaluate_parser,
     add_load_parser,
     add_serve_parser,
     add_train_parser,
+    add_tune_parser,
 )
 from .errors import BuildError, UsageError
 
@@ -32,17 +34,17 @@ _EXIT_CODES = {
 
 _EPILOG = """\
 typical use:
-  cascadebert build cascade.toml     checkpoints to a Triton model repository
-  cascadebert serve                  that repository, on this machine
+  cascadebert build cascade.toml     build a Triton model repository from checkpoints
+  cascadebert serve                  serve it on this machine
   cascadebert classify "some text" --model NAME
-                                     an answer from the server
+                                     get an answer from the server
 
-exit codes: 0 done, 1 a check failed, 2 wrong use or bad input
+exit codes: 0 done, 1 a check failed, 2 wrong use or bad input, 130 interrupted
 """
 
 
 def parser() -> argparse.ArgumentParser:
-    """The parser of all commands; each sets `run`, a function of the parsed arguments."""
+    """Return the parser of all commands; each sets `run`, a function of the parsed arguments."""
     top = argparse.ArgumentParser(
         prog="cascadebert",
         description="Serve a text classifier as a cascade of BERT-family models in Triton.",
@@ -54,6 +56,8 @@ def parser() -> argparse.ArgumentParser:
         title="commands", dest="command", metavar="COMMAND", required=True
     )
     add_build_parsers(commands)
+    add_tune_parser(commands)
+    add_evaluate_parser(commands)
     add_train_parser(commands)
     add_difficulty_parser(commands)
     add_serve_parser(commands)

@@ -1,11 +1,11 @@
-"""The exceptions of the build commands, and their exit codes.
+"""What this package raises, as one tree; the command line maps it to exit codes.
 
 ::
 
     BuildError
-    ├── UsageError       wrong use or bad input: exit code 2
+    ├── UsageError           wrong use or bad input
     │   └── MissingExtra     a package of an optional extra is not installed
-    └── CheckFailed      an artefact or a server did not pass a check: exit code 1
+    └── CheckFailed          an artefact or a server did not pass a check
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class UsageError(BuildError):
 
 
 class MissingExtra(UsageError):  # noqa: N818
-    """A command needs packages that the base installation does not have."""
+    """A command needs packages that are not installed."""
 
     def __init__(self, extra: str, module: str) -> None:
         super().__init__(

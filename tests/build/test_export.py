@@ -15,15 +15,15 @@ import torch
 from cascadebert_build.checkpoints.checkpoint import checkpoint_from_source
 from cascadebert_build.config.cascade_toml import config_from_file
 from cascadebert_build.errors import CheckFailed, UsageError
-from cascadebert_build.pipeline.build import Steps
+from cascadebert_build.pipeline.build import CascadeBuild
 from cascadebert_build.pipeline.workspace import workspace_of
 from tests.support.checkpoints import FAMILIES, save_checkpoint, write_config
 from tests.support.exports import export_members
 
 
-def steps_of(folder: Path, checkpoint: Path, **keys: Any) -> Steps:
+def steps_of(folder: Path, checkpoint: Path, **keys: Any) -> CascadeBuild:
     config = config_from_file(write_config(folder, {"only": checkpoint}, **keys))
-    return Steps(config, workspace_of(config, None))
+    return CascadeBuild(config, workspace_of(config, None))
 
 
 @pytest.mark.parametrize("family", list(FAMILIES))
@@ -31,7 +31,7 @@ def test_every_family_exports_and_passes_verification(family: str, tmp_path: Pat
     steps = steps_of(tmp_path, save_checkpoint(tmp_path / family, family))
     export_members(steps)  # by the pipeline, once in this run for a family
     (member,) = steps.config.members
-    manifest = steps.workspace.manifest(member)
+    manifest = steps.exported(member).manifest
     has_types = family in {"bert", "electra"}
     assert ("token_type_ids" in manifest.inputs) == has_types
     graph = onnx.load(str(steps.workspace.onnx(member))).graph
@@ -81,7 +81,7 @@ def test_a_graph_that_is_not_its_checkpoint_fails_verification(tmp_path: Path) -
     values = onnx.numpy_helper.to_array(bias) + np.array([0, 0.01], np.float32)
     bias.CopyFrom(onnx.numpy_helper.from_array(values.astype(np.float32), bias.name))
     onnx.save(model, str(path))
-    manifest_path = steps.workspace.manifest_path(member)
+    manifest_path = steps.workspace.manifest(member)
     manifest = json.loads(manifest_path.read_text())
     from cascadebert_engine.files import sha256_of_file
 
@@ -112,9 +112,9 @@ def test_a_second_build_does_nothing_and_a_changed_checkpoint_is_noticed(
     repository = tmp_path / "repository"
     steps = steps_of(tmp_path, folder)
     export_members(steps)
-    assert steps.build(repository) == ["cascade_only", "cascade"]
+    assert steps.build(repository).written == ("cascade_only", "cascade")
     capsys.readouterr()
-    assert steps_of(tmp_path, folder).build(repository) == []
+    assert steps_of(tmp_path, folder).build(repository).written == ()
     assert capsys.readouterr().err.count("up to date") == 2
     shutil.rmtree(folder)
     save_checkpoint(folder, seed=1)
@@ -124,7 +124,7 @@ def test_a_second_build_does_nothing_and_a_changed_checkpoint_is_noticed(
     with pytest.raises(UsageError, match="run `cascadebert tune` again"):
         steps.publish(repository)  # the thresholds are those of other weights
     # The policy's id covers the artefacts, so other weights give another id.
-    assert steps_of(tmp_path, folder).build(repository) == ["cascade_only", "cascade"]
+    assert steps_of(tmp_path, folder).build(repository).written == ("cascade_only", "cascade")
 
 
 @pytest.mark.parametrize(

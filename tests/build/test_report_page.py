@@ -209,7 +209,7 @@ def test_the_command_writes_a_page_without_paths(built: Built, tmp_path: Path) -
     for part in (built.policy.id, built.steps.rows.sha256(), "rows.tsv", "PABEE", "0.500"):
         assert part in parsed.text
     for member in config.members:
-        assert built.steps.workspace.manifest(member).onnx_sha256 in parsed.text
+        assert built.steps.exported(member).manifest.onnx_sha256 in parsed.text
     # What the user called the data is what the page calls it.
     given = str(config.folder / "rows.tsv")
     assert main([*arguments, "--data", given, "--threshold", "0.7"]) == 0

@@ -28,7 +28,7 @@ NEAR = 5e-3
 
 def test_the_engines_compute_in_fp16(project: Project) -> None:
     for member in project.steps().config.members:
-        manifest = project.engines().manifest(member)
+        manifest = project.engine(member)
         if version_numbers(manifest.tensorrt) >= (10, 12, 0):
             assert manifest.strongly_typed
             assert manifest.graph == "fp16"
@@ -185,9 +185,9 @@ def test_the_builder_needs_nothing_of_the_project(project: Project) -> None:
         "print(sorted(loaded & {'cascadebert_build', 'cascadebert_core', 'torch', 'tritonclient',"
         " 'transformers', 'tokenizers', 'tqdm'}))\nsys.exit(code)"
     )
-    before = project.engines().manifest(member)
+    before = project.engine(member)
     done = project.machine.run("-c", code)
     assert done.returncode == 0, done.stderr
     assert re.search(r"MiB for .*, TensorRT .*, lengths", done.stdout)
     assert done.stdout.splitlines()[-1] == "[]"
-    assert project.engines().manifest(member).graph_sha256 == before.graph_sha256
+    assert project.engine(member).graph_sha256 == before.graph_sha256

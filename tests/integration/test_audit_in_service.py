@@ -18,7 +18,7 @@ import pytest
 import tritonclient.grpc as triton
 
 from cascadebert_build.evaluation.evaluate import evaluate
-from cascadebert_build.pipeline.build import Steps
+from cascadebert_build.pipeline.build import CascadeBuild
 from cascadebert_build.server.tritonserver import TritonServer
 from cascadebert_client import CascadeClient
 from cascadebert_client._metrics_text import samples_from_text
@@ -183,7 +183,7 @@ def test_a_reload_during_audits_ends_soon_and_begins_new_counts(audited: Audited
 def test_the_build_passes_the_rate_on_without_tuning_again(built: Built) -> None:
     config = built.steps.config
     runtime = replace(config.runtime, audit_rate=0.25)
-    steps = Steps(replace(config, runtime=runtime), built.steps.workspace)
+    steps = CascadeBuild(replace(config, runtime=runtime), built.steps.workspace)
     policy = steps.policy()
     assert policy.audit_rate == 0.25
     assert replace(policy, audit_rate=built.policy.audit_rate) == built.policy

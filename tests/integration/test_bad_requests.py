@@ -12,7 +12,6 @@ import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException
 
 import cascadebert_client as client
-from cascadebert_build.pipeline.workspace import stage_input
 from cascadebert_client import CascadeClient
 from tests.support.checkpoints import TEXTS
 from tests.support.counters import MetricsPage
@@ -139,12 +138,12 @@ def test_a_long_text_is_truncated_as_its_tokenizer_would_and_counted(
     long = "the plot was good , " * 40
     with CascadeClient(served, "tiny") as good:
         answer = good.classify(long, stage=1)
-    member = built.steps.config.members[1]
-    stage = stage_input(built.steps.config, built.steps.workspace, member)
+    exported = built.steps.exported(built.steps.config.members[1])
+    stage = exported.stage_input
     from cascadebert_build.graphs.session import OnnxSession
     from cascadebert_core.gate import softmax
 
-    session = OnnxSession(built.steps.workspace.onnx(member))
+    session = OnnxSession(exported.onnx)
     (row,) = stage.encoder.encode([long])
     assert (len(row), row.truncated) == (32, True)
     expected = softmax(session.logits(stage.batch([row])))[0]

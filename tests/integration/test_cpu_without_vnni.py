@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from cascadebert_build.config.cascade_toml import config_from_file
-from cascadebert_build.pipeline import optimize_steps
-from cascadebert_build.pipeline.build import Steps
+from cascadebert_build.pipeline import optimized
+from cascadebert_build.pipeline.build import CascadeBuild
 from cascadebert_build.pipeline.workspace import workspace_of
 from tests.support.checkpoints import save_checkpoint, write_config
 from tests.support.emulated import run_emulated, why_not
@@ -36,15 +36,12 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     path = write_config(folder, members, extra='[runtime]\nprecision = "int8"')
     config = config_from_file(path)
     work = folder / "work"
-    steps = Steps(config, workspace_of(config, work))
-    compiled = steps.compiled
-    assert compiled is not None
+    steps = CascadeBuild(config, workspace_of(config, work))
     with pytest.MonkeyPatch.context() as patch:
         # The real CPU may cut sums off as well.
-        patch.setattr(optimize_steps, "has_exact_products", lambda _: True)
+        patch.setattr(optimized, "has_exact_products", lambda _: True)
         for member in config.members:
-            steps.export(member)
-            compiled.make(member)
+            steps.maker.make(steps.export(member))
     done = run_emulated("tests.support.int8_here", str(path), str(work), timeout_s=500)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])

@@ -11,8 +11,8 @@ import pytest
 from cascadebert_build.errors import BuildError
 from cascadebert_build.evaluation.simulate import simulate
 from cascadebert_build.graphs.int8_probe import write_probe
-from cascadebert_build.pipeline import optimize_steps
-from cascadebert_build.pipeline.optimize_steps import OptimizeSteps
+from cascadebert_build.pipeline import optimized
+from cascadebert_build.pipeline.optimized import OptimizedGraphs
 from tests.support.checkpoints import save_checkpoint, write_config
 from tests.support.cpu import this_cpu
 from tests.support.serving import build, check_congruence, check_tie, serving
@@ -31,7 +31,7 @@ async def test_an_int8_cascade_answers_as_evaluated(
     if wanted == "of 7 bits":
         if not this_cpu().is_exact:
             pytest.skip("weights take 7 bits on this CPU: the other test has served them")
-        monkeypatch.setattr(optimize_steps, "has_exact_products", lambda _: False)
+        monkeypatch.setattr(optimized, "has_exact_products", lambda _: False)
     members = {
         "small": save_checkpoint(tmp_path / "a", seed=0, num_hidden_layers=1),
         "large": save_checkpoint(tmp_path / "b", seed=2),
@@ -40,9 +40,10 @@ async def test_an_int8_cascade_answers_as_evaluated(
         tmp_path, members, rate=0.4, extra='[runtime]\nprecision = "int8"\ninstances = 1'
     )
     built = build(config, tmp_path / "repository")
-    compiled = built.steps.compiled
-    assert isinstance(compiled, OptimizeSteps)
-    bits = {compiled.manifest(member).weight_bits for member in built.steps.config.members}
+    steps = built.steps
+    maker = steps.maker
+    assert isinstance(maker, OptimizedGraphs)
+    bits = {maker.manifest(steps.exported(m)).weight_bits for m in steps.config.members}
     assert bits == {7 if wanted == "of 7 bits" else this_cpu().weight_bits}, str(this_cpu())
     confidences = simulate(built.policy, built.logits()).stage_confidence[:, 0]
     with serving(built.repository) as server:

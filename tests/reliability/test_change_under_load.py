@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from cascadebert_build.errors import CheckFailed
-from cascadebert_build.pipeline.build import Steps
+from cascadebert_build.pipeline.build import CascadeBuild
 from cascadebert_build.repository.model_repository import ModelRepository
 from cascadebert_build.server.model_control import ModelControlClient
 from cascadebert_build.server.rollout import load_cascade
@@ -116,7 +116,7 @@ class Service:
 
     server: TritonServer
     repository: Path
-    sources: tuple[Steps, Steps]
+    sources: tuple[CascadeBuild, CascadeBuild]
     running: ModelControlClient
     published: int = 0
 
@@ -140,7 +140,9 @@ def policy_id(repository: Path, cascade: str, version: int | None = None) -> str
 
 
 @pytest.fixture(scope="module")
-def sources(built: Built, tmp_path_factory: pytest.TempPathFactory) -> tuple[Steps, Steps]:
+def sources(
+    built: Built, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[CascadeBuild, CascadeBuild]:
     """Two builds of the cascade, the second with another large member."""
     from tests.support.checkpoints import save_checkpoint, write_config
 
@@ -166,7 +168,9 @@ def published(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def service(published: Path, sources: tuple[Steps, Steps], tmp_path: Path) -> Iterator[Service]:
+def service(
+    published: Path, sources: tuple[CascadeBuild, CascadeBuild], tmp_path: Path
+) -> Iterator[Service]:
     repository = tmp_path / "repository"
     shutil.copytree(published, repository)
     with serving(repository) as server, ModelControlClient(server.url) as running:

@@ -20,7 +20,7 @@ from filelock import FileLock
 
 from cascadebert_build.checkpoints.checkpoint import sha256_of_checkpoint
 from cascadebert_build.config.cascade_toml import config_from_file
-from cascadebert_build.pipeline.build import Steps
+from cascadebert_build.pipeline.build import CascadeBuild
 from cascadebert_build.pipeline.workspace import workspace_of
 
 from .checkpoints import write_config
@@ -28,23 +28,23 @@ from .checkpoints import write_config
 FOLDER = "CASCADEBERT_TEST_EXPORTS"
 
 
-def export_members(steps: Steps) -> None:
+def export_members(steps: CascadeBuild) -> None:
     """Put the exports of a cascade's members into its work folder, if they are not there."""
     workspace = steps.workspace
     for member in steps.config.members:
-        folder = workspace.manifest_path(member).parent
+        folder = workspace.manifest(member).parent
         if folder.exists():
             continue
         with _exported(steps.config.checkpoint(member)) as made:
             shutil.copytree(made, folder)
-        manifest = replace(workspace.manifest(member), checkpoint=member.checkpoint)
-        workspace.write_manifest(member, manifest)
+        manifest = replace(steps.exported(member).manifest, checkpoint=member.checkpoint)
+        manifest.write(workspace.manifest(member))
 
 
 def export_config(config_path: Path) -> None:
     """Put the exports of a cascade.toml's members into the work folder beside it."""
     config = config_from_file(config_path)
-    export_members(Steps(config, workspace_of(config, None)))
+    export_members(CascadeBuild(config, workspace_of(config, None)))
 
 
 def export_graph(checkpoint: Path, path: Path) -> None:
@@ -60,9 +60,9 @@ def _exported(source: str) -> Generator[Path, None, None]:
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / "lock"):
         config = config_from_file(write_config(folder, {"only": Path(source)}))
-        steps = Steps(config, workspace_of(config, None))
+        steps = CascadeBuild(config, workspace_of(config, None))
         (member,) = config.members
-        manifest = steps.workspace.manifest_path(member)
+        manifest = steps.workspace.manifest(member)
         if not manifest.is_file():
             steps.export(member)
         yield manifest.parent

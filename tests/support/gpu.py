@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Protocol
 
 from cascadebert_build.config.cascade_toml import config_from_file
-from cascadebert_build.pipeline.build import Steps
-from cascadebert_build.pipeline.engine_steps import EngineSteps
+from cascadebert_build.config.schema import MemberConfig
+from cascadebert_build.pipeline.build import CascadeBuild
 from cascadebert_build.pipeline.workspace import workspace_of
 from cascadebert_engine.machine import this_machine
+from cascadebert_engine.manifest import EngineManifest
 
 
 class Machine(Protocol):
@@ -59,14 +60,15 @@ class Project:
         """Run a build command of this cascade."""
         return self.machine.run("-m", "cascadebert_build.cli", name, str(self.config), *arguments)
 
-    def steps(self) -> Steps:
+    def steps(self) -> CascadeBuild:
         """The work folder as the build sees it."""
         config = config_from_file(self.config)
-        return Steps(config, workspace_of(config, None))
+        return CascadeBuild(config, workspace_of(config, None))
 
-    def engines(self) -> EngineSteps:
-        """The engines of the work folder."""
-        return self.steps().engines
+    def engine(self, member: MemberConfig) -> EngineManifest:
+        """The manifest of a member's engine, checked."""
+        steps = self.steps()
+        return steps.engines.manifest(steps.exported(member))
 
 
 def real_gpu() -> bool:

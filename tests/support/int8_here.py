@@ -15,8 +15,8 @@ from typing import Any
 
 from cascadebert_build.config.cascade_toml import config_from_file
 from cascadebert_build.errors import CheckFailed
-from cascadebert_build.pipeline.build import Steps
-from cascadebert_build.pipeline.optimize_steps import OptimizeSteps
+from cascadebert_build.pipeline.build import CascadeBuild
+from cascadebert_build.pipeline.optimized import OptimizedGraphs
 from cascadebert_build.pipeline.workspace import workspace_of
 from cascadebert_build.stages import onnxruntime_session
 from tests.support.cpu import this_cpu
@@ -25,20 +25,21 @@ from tests.support.cpu import this_cpu
 def main(config_path: str, work: str) -> None:
     """Use the graphs as they are, make them again, and use those."""
     config = config_from_file(Path(config_path))
-    steps = Steps(config, workspace_of(config, Path(work)))
-    compiled = steps.compiled
-    assert isinstance(compiled, OptimizeSteps)
+    steps = CascadeBuild(config, workspace_of(config, Path(work)))
+    maker = steps.maker
+    assert isinstance(maker, OptimizedGraphs)
     members: dict[str, Any] = {}
     for member in config.members:
         folder = steps.workspace.optimized(member, "int8")
+        exported = steps.exported(member)
         foreign = {
-            "verify": _refusal(lambda member=member: compiled.verify(member)),
+            "verify": _refusal(lambda exported=exported: maker.verify(exported)),
             "stage": _refusal(
                 lambda folder=folder: onnxruntime_session.open_session(folder, None, {})
             ),
         }
-        made = compiled.make(member)
-        report = compiled.verify(member)
+        made = maker.make(exported)
+        report = maker.verify(exported)
         onnxruntime_session.open_session(folder, None, {}).close()
         members[member.name] = {
             "refusals": foreign,

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from cascadebert_build.config.cascade_toml import config_from_file
 from cascadebert_build.evaluation.evaluate import NEAR, evaluate
-from cascadebert_build.pipeline.build import Steps
+from cascadebert_build.pipeline.build import CascadeBuild
 from cascadebert_build.pipeline.workspace import workspace_of
 from cascadebert_build.repository.publish import StageFiles, publish_cascade
 from cascadebert_build.server.ports import Ports
@@ -30,7 +30,7 @@ FREE_PORTS = Ports(0, 0, 0)
 class Built:
     """A published cascade with what the offline evaluator knows of it."""
 
-    steps: Steps
+    steps: CascadeBuild
     repository: Path
     policy: Policy
 
@@ -51,21 +51,19 @@ def build(config_path: Path, repository: Path) -> Built:
     from .exports import export_members
 
     config = config_from_file(config_path)
-    steps = Steps(config, workspace_of(config, config_path.parent / "work" / config.name))
+    steps = CascadeBuild(config, workspace_of(config, config_path.parent / "work" / config.name))
     export_members(steps)
     steps.build(repository)
     return Built(steps, repository, steps.policy())
 
 
-def stage_files(steps: Steps, policy: Policy) -> list[StageFiles]:
+def stage_files(steps: CascadeBuild, policy: Policy) -> list[StageFiles]:
     """Return the files of a build's members, as the stages of `policy`."""
-    return [
-        StageFiles(stage, steps.workspace.onnx(member), steps.workspace.tokenizer(member))
-        for stage, member in zip(policy.stages, steps.config.members, strict=True)
-    ]
+    artefacts = zip(policy.stages, steps.artefacts(), strict=True)
+    return [artefact.stage_files(stage) for stage, artefact in artefacts]
 
 
-def publish_as(steps: Steps, repository: Path, name: str, policy: Policy) -> int:
+def publish_as(steps: CascadeBuild, repository: Path, name: str, policy: Policy) -> int:
     """Publish a build's members with another policy or name; return the version."""
     files = stage_files(steps, policy)
     return publish_cascade(repository, name, policy, files, steps.config.runtime).version

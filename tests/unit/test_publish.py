@@ -15,7 +15,7 @@ from cascadebert_build.config.placement import placement_of_stage
 from cascadebert_build.config.schema import RuntimeConfig
 from cascadebert_build.errors import UsageError
 from cascadebert_build.pipeline.draft import policy_from_members
-from cascadebert_build.pipeline.workspace import MemberManifest
+from cascadebert_build.pipeline.exported import MemberManifest
 from cascadebert_build.repository.model_config import (
     config_from_text,
     config_to_json,

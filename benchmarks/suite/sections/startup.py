@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from cascadebert_build.config.placement import cores
-from cascadebert_build.pipeline.build import Steps
+from cascadebert_build.pipeline.build import CascadeBuild
 from cascadebert_build.pipeline.workspace import Workspace
 from cascadebert_build.server.ports import Ports
 from cascadebert_build.server.serve import serve_cascades
@@ -63,8 +63,8 @@ def measure_client(bench: Bench) -> None:
 def _build(bench: Bench, workload: Workload) -> dict[str, float]:
     """Return the seconds of every step, in a work folder of its own."""
     own = workload.built.steps
-    steps = Steps(own.config, Workspace(bench.scratch / workload.name / "build" / "work"))
-    steps.rows = own.rows
+    workspace = Workspace(bench.scratch / workload.name / "build" / "work")
+    steps = CascadeBuild(own.config, workspace, rows=own.rows)
     seconds: dict[str, float] = {}
 
     def timed(name: str, step: Callable[[], Any]) -> None:

@@ -3,11 +3,44 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from ..errors import UsageError
 from ..repository.deployment import PlacementOverrides
+
+
+def add_cascade_parser(
+    commands: Any, name: str, run: Callable[[argparse.Namespace], int], summary: str
+) -> argparse.ArgumentParser:
+    """Add a command that takes a cascade.toml."""
+    parser: argparse.ArgumentParser = commands.add_parser(name, help=summary, description=summary)
+    parser.set_defaults(run=run)
+    parser.add_argument("config", type=Path, metavar="cascade.toml")
+    parser.add_argument(
+        "--work-dir",
+        type=Path,
+        metavar="DIR",
+        help="folder of the artefacts (default: work/<cascade> beside cascade.toml)",
+    )
+    parser.add_argument("--force", action="store_true", help="repeat what is up to date")
+    add_json_argument(parser)
+    return parser
+
+
+def add_json_argument(parser: argparse.ArgumentParser) -> None:
+    """Add --json."""
+    parser.add_argument("--json", action="store_true", help="print the result as JSON on stdout")
+
+
+def print_result(args: argparse.Namespace, value: Any, text: str | None = None) -> None:
+    """Print the result: JSON with --json, else the text if there is any."""
+    if args.json:
+        print(json.dumps(value, ensure_ascii=False))
+    elif text is not None:
+        print(text)
 
 
 def add_repository_argument(parser: argparse.ArgumentParser) -> None:

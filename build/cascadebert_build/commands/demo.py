@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ..config.cascade_toml import config_from_file
+from .. import load_config
 from ..config.rows import rows_from_source
 from ..extras import require
 
@@ -41,7 +41,7 @@ def _demo(args: argparse.Namespace) -> int:
     if args.config is None:
         result = run_synthetic_demo(args.folder, seconds=args.seconds)
     else:
-        config = config_from_file(args.config)
+        config = load_config(args.config)
         rows = None if args.test is None else rows_from_source(config.data_source(args.test))
         args.folder.mkdir(parents=True, exist_ok=True)
         result = run_demo(config, rows, args.folder, seconds=args.seconds)

@@ -13,18 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 from tabulate import tabulate
 
-from cascadebert_core.policy import Threshold
+from cascadebert_core.policy import Policy, Threshold
 from cascadebert_engine.files import write_json, write_text
 
-from ..config.cascade_toml import config_from_file
+from .. import build, load_config, serve
 from ..config.rows import Rows, rows_from_source
 from ..config.schema import CascadeConfig, DataConfig
 from ..evaluation.evaluate import evaluate, thresholds_as_text
 from ..evaluation.simulate import simulate
-from ..pipeline.build import Steps
+from ..pipeline.build import CascadeBuild
 from ..pipeline.workspace import workspace_of
-from ..server.ports import Ports
-from ..server.serve import serve_cascades
 from ..tuning.policy import choose_thresholds
 from .measurement import CONCURRENCY, Measured, Way, measure
 from .picture import save_picture
@@ -87,7 +85,7 @@ def run_synthetic_demo(folder: Path, *, seconds: float, seed: int = 0) -> DemoRe
     """Make a synthetic corpus and members in `folder`, then build, serve and measure."""
     config_path = folder / "cascade.toml"
     _prepare(folder, config_path, seed)
-    config = config_from_file(config_path)
+    config = load_config(config_path)
     held_out = rows_from_source(config.data_source(str(folder / "data" / "test.tsv")))
     return run_demo(config, held_out, folder, seconds=seconds, data=_SYNTHETIC)
 
@@ -109,21 +107,19 @@ def run_demo(
         seconds: Time to measure each way of answering.
         data: The name of the rows, to print.
     """
-    steps = Steps(config, workspace_of(config, None))
     repository = folder / "model_repository"
-    steps.build(repository)
-    policy = steps.policy()
+    build(config, repository)
+    built = CascadeBuild(config, workspace_of(config, None), rows=rows)
+    policy = built.policy()
     if rows is None:
-        rows = steps.rows
+        rows = built.rows
         data = f"{_short(rows.source)} (the thresholds were chosen on the same rows)"
-    else:
-        steps.rows = rows
-    logits = [steps.logits(member) for member in config.members]
+    logits = [built.logits(member) for member in config.members]
     evaluation, _ = evaluate(policy, rows, logits)
     names = [member.name for member in config.members]
     ways = [*(Way(name, stage) for stage, name in enumerate(names)), Way("cascade", None)]
     truth = rows.label_indices(policy.labels)
-    with serve_cascades(repository, [config.name], ports=Ports(0, 0, 0)) as server:
+    with serve(repository, [config.name]) as server:
         _announce(
             f"serving on {server.url}; classifying {len(rows.texts)} rows in {len(ways)} ways"
         )
@@ -133,7 +129,7 @@ def run_demo(
         )  # fmt: skip
     picture = folder / "demo.png"
     description = data or _short(rows.source)
-    curve = _accuracy_curve(steps, rows, logits)
+    curve = _accuracy_curve(policy, rows, logits)
     save_picture(picture, measured, curve, title=f"{config.name}: {description}")
     result = DemoResult(
         description, len(rows.texts), policy.thresholds, tuple(measured),
@@ -144,10 +140,9 @@ def run_demo(
 
 
 def _accuracy_curve(
-    steps: Steps, rows: Rows, logits: Sequence[NDArray[np.float32]]
+    policy: Policy, rows: Rows, logits: Sequence[NDArray[np.float32]]
 ) -> list[tuple[float, float]]:
     """Return (deferral rate, accuracy) at rates from 0 to 1, the same for all stages."""
-    policy = steps.policy()
     truth = rows.label_indices(policy.labels)
     points: list[tuple[float, float]] = []
     for rate in np.linspace(0, 1, 41):

@@ -9,7 +9,7 @@ from cascadebert_core.policy import Policy, StagePolicy
 
 from ..config.schema import CascadeConfig, MemberConfig
 from ..errors import UsageError
-from .workspace import MemberManifest
+from .exported import MemberManifest
 
 # What transformers calls labels that nobody named.
 _UNNAMED = re.compile(r"LABEL_\d+")

@@ -11,7 +11,8 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from cascadebert_core.policy import Policy
 
-from ..pipeline.build import Steps
+from ..pipeline.artefact import Artefact
+from ..pipeline.build import CascadeBuild
 
 _PACKAGES = ("cascadebert", "numpy", "onnx", "onnxruntime", "tensorrt", "torch", "transformers")
 
@@ -67,12 +68,16 @@ class Provenance:
 
 
 def provenance_of(
-    steps: Steps, policy: Policy, macs: Sequence[int], date: datetime, data: str | None = None
+    build: CascadeBuild,
+    policy: Policy,
+    macs: Sequence[int],
+    date: datetime,
+    data: str | None = None,
 ) -> Provenance:
     """Gather it from the work folder and the installed packages.
 
     Args:
-        steps: The build, with the rows that were evaluated.
+        build: The build, with the rows that were evaluated.
         policy: The policy that answered.
         macs: Multiply-accumulates of a token in each member.
         date: The date of the report.
@@ -81,24 +86,24 @@ def provenance_of(
     certificate = policy.certificate or {}
     points = certificate.get("operating_points", {})
     method = points.get(policy.default_operating_point, {}).get("method")
-    sha256 = steps.rows.sha256()
-    runtime = steps.config.runtime
+    sha256 = build.rows.sha256()
+    runtime = build.config.runtime
     members = [
         MemberSource(
-            name=member.name,
-            checkpoint=source_name(steps.workspace.manifest(member).checkpoint),
-            hashes=_hashes(steps, i),
+            name=artefact.exported.name,
+            checkpoint=source_name(artefact.exported.manifest.checkpoint),
+            hashes=_hashes(build, artefact),
             macs_per_token=macs[i],
             temperature=policy.stages[i].temperature,
         )
-        for i, member in enumerate(steps.config.members)
+        for i, artefact in enumerate(build.artefacts())
     ]
     return Provenance(
-        cascade=steps.config.name,
+        cascade=build.config.name,
         policy_id=policy.id,
         method=method if isinstance(method, str) else None,
-        data=source_name(steps.rows.source) if data is None else data,
-        rows=len(steps.rows.texts),
+        data=source_name(build.rows.source) if data is None else data,
+        rows=len(build.rows.texts),
         data_sha256=sha256,
         chosen_on_these_rows=certificate.get("data_sha256") == sha256,
         runtime=f"{runtime.engine}, {runtime.precision}, {runtime.device}",
@@ -118,14 +123,13 @@ def source_name(source: str) -> str:
     return source
 
 
-def _hashes(steps: Steps, index: int) -> tuple[tuple[str, str], ...]:
-    member = steps.config.members[index]
-    manifest = steps.workspace.manifest(member)
+def _hashes(build: CascadeBuild, artefact: Artefact) -> tuple[tuple[str, str], ...]:
+    manifest = artefact.exported.manifest
     hashes = [("model.onnx", manifest.onnx_sha256), ("tokenizer.json", manifest.tokenizer_sha256)]
-    if steps.compiled is not None:
-        artefact = steps.compiled.artefact(member)
-        name = f"{steps.compiled.name} {artefact.path.name}"
-        hashes.append((artefact.path.name if steps.uses_plans else name, artefact.sha256))
+    if build.is_compiled:
+        file = artefact.path.name
+        name = file if build.uses_plans else f"{build.maker.name} {file}"
+        hashes.append((name, artefact.sha256))
     return tuple(hashes)
 
 

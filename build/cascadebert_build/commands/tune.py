@@ -1,0 +1,102 @@
+"""`tune`: thresholds from held-out rows."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from typing import Any
+
+from cascadebert_core.guarantee import ACCURACY_DROP, COST, DEFERRAL_RATE, DISAGREEMENT, SPEEDUP
+from cascadebert_core.policy import Policy
+from cascadebert_core.signals import SIGNALS
+
+from .. import load_config, tune
+from ..config.goals import KINDS
+from ..config.schema import CascadeConfig
+from .arguments import add_cascade_parser, print_result
+
+_GOALS = {
+    DISAGREEMENT: (
+        "SHARE",
+        "guarantee: at most this share of the answers differs from the last member's",
+    ),
+    ACCURACY_DROP: (
+        "SHARE",
+        "guarantee: accuracy is at most this far below the last member's (0 to 1)",
+    ),
+    DEFERRAL_RATE: ("RATE", "budget: largest share of the rows that a stage may defer"),
+    SPEEDUP: ("TIMES", "budget: this many times cheaper than the last member alone"),
+    COST: ("MS", "budget: milliseconds a row on this machine"),
+}
+
+
+def add_tune_parser(commands: Any) -> None:
+    """Add `tune`."""
+    parser = add_cascade_parser(commands, "tune", _tune, "choose thresholds on held-out rows")
+    goals = parser.add_mutually_exclusive_group()
+    for kind, (metavar, what) in _GOALS.items():
+        goals.add_argument(f"--{kind.replace('_', '-')}", type=float, metavar=metavar, help=what)
+    parser.add_argument(
+        "--confidence",
+        type=float,
+        metavar="P",
+        help="confidence of a guarantee (default: [tune], or 0.95)",
+    )
+    parser.add_argument(
+        "--per-label",
+        action=argparse.BooleanOptionalAction,
+        help="let thresholds differ by the label that a stage predicts (default: [tune], or no)",
+    )
+    parser.add_argument(
+        "--signal",
+        choices=tuple(SIGNALS),
+        help="the confidence of every stage but the last (default: [tune], or max_probability)",
+    )
+    parser.add_argument(
+        "--fit-temperature",
+        action=argparse.BooleanOptionalAction,
+        help="fit the temperature of every stage on a fifth of the rows (default: [tune], or yes)",
+    )
+
+
+def _tune(args: argparse.Namespace) -> int:
+    config = _config_with_flags(load_config(args.config), args)
+    policy = tune(config, work_dir=args.work_dir, force=args.force)
+    print_result(args, _result(policy))
+    return 0
+
+
+def _config_with_flags(config: CascadeConfig, args: argparse.Namespace) -> CascadeConfig:
+    """The settings with the flags in the place of the keys under [tune]."""
+    given = {
+        name: getattr(args, name)
+        for name in ("confidence", "per_label", "signal", "fit_temperature")
+        if getattr(args, name) is not None
+    }
+    if args.confidence is not None:  # of all guarantees, wherever they are
+        points = {
+            name: replace(point, confidence=None) for name, point in config.operating_points.items()
+        }
+        config = replace(config, operating_points=points)
+    goal = {kind: getattr(args, kind) for kind in KINDS if getattr(args, kind) is not None}
+    if goal:  # in the place of all goals of cascade.toml
+        config = replace(config, operating_points={})
+        goal = {kind: (v,) if kind == DEFERRAL_RATE else v for kind, v in goal.items()}
+        given |= {**dict.fromkeys(KINDS), "default": None, **goal}
+    config = replace(config, tune=replace(config.tune, **given))
+    for name, one in config.goals().items():
+        one.check(f"operating point {name}", len(config.members) - 1)
+    return config
+
+
+def _result(policy: Policy) -> dict[str, Any]:
+    points = (policy.certificate or {}).get("operating_points", {})
+    return {
+        "policy": policy.id,
+        "thresholds": policy.thresholds,
+        "default_operating_point": policy.default_operating_point,
+        "operating_points": {
+            name: {"thresholds": thresholds, **points.get(name, {})}
+            for name, thresholds in policy.operating_points.items()
+        },
+    }

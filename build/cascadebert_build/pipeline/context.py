@@ -1,0 +1,32 @@
+"""What every step of a build reads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from ..config.rows import Rows, rows_from_source
+from ..config.schema import CascadeConfig
+from .workspace import Workspace
+
+
+@dataclass(frozen=True)
+class BuildContext:
+    """The settings of one build, and where it keeps its artefacts.
+
+    Attributes:
+        config: The cascade's settings.
+        workspace: The work folder.
+        force: Whether steps are repeated that are up to date.
+        given_rows: Rows in the place of the held-out rows of `config`.
+    """
+
+    config: CascadeConfig
+    workspace: Workspace
+    force: bool = False
+    given_rows: Rows | None = None
+
+    @cached_property
+    def rows(self) -> Rows:
+        """The held-out rows, read when they are first needed."""
+        return self.given_rows or rows_from_source(self.config.data_source())

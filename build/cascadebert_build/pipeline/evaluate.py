@@ -1,0 +1,92 @@
+"""The cascade offline: the tuned policy over held-out rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cascadebert_core.policy import Policy, Threshold, check_threshold
+
+from ..config.rows import Rows, rows_from_source
+from ..errors import UsageError
+from ..evaluation.evaluate import Evaluation, evaluate
+from ..evaluation.simulate import Outcome
+from ..progress import say
+from .build import CascadeBuild
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluated:
+    """An offline evaluation with everything that it is made from.
+
+    Attributes:
+        evaluation: The figures.
+        outcome: The answer for every row.
+        policy: The policy that answered.
+        rows: The n rows.
+        logits: Logits of every stage, each of shape (n, n_labels), in the checkpoint's order.
+    """
+
+    evaluation: Evaluation
+    outcome: Outcome
+    policy: Policy
+    rows: Rows
+    logits: Sequence[NDArray[np.float32]]
+
+
+def evaluate_build(
+    build: CascadeBuild,
+    *,
+    data: str | None = None,
+    all_rows: bool = False,
+    operating_point: str | None = None,
+    threshold: float | None = None,
+) -> Evaluated:
+    """Run the tuned policy over rows.
+
+    Args:
+        build: A build that is tuned.
+        data: Rows in the place of the held-out rows, with the same columns.
+        all_rows: Whether held-out rows count that chose temperatures or thresholds.
+        operating_point: An operating point in the place of the default one.
+        threshold: A threshold for every stage that may defer.
+
+    Raises:
+        UsageError: Nothing is tuned, or an argument is wrong.
+    """
+    policy = build.policy()
+    thresholds = _thresholds(policy, operating_point, threshold)
+    if data is not None:
+        rows = rows_from_source(build.config.data_source(data))
+        build = CascadeBuild(build.config, build.workspace, force=build.context.force, rows=rows)
+    logits = [build.logits(member) for member in build.config.members]
+    rows = build.rows
+    if data is None and not all_rows:
+        report = build.report_rows(policy)
+        say(
+            "rows", "report",
+            f"{len(report)} of {len(rows.texts)} held-out rows, which chose nothing; "
+            "--all-rows takes all, --data others",
+        )  # fmt: skip
+        logits = [values[report] for values in logits]
+        rows = rows.subset(report.tolist())
+    return Evaluated(*evaluate(policy, rows, logits, thresholds), policy, rows, logits)
+
+
+def _thresholds(
+    policy: Policy, operating_point: str | None, threshold: float | None
+) -> tuple[Threshold, ...] | None:
+    if threshold is not None:
+        check_threshold(threshold, "--threshold")
+        return (threshold,) * len(policy.thresholds)
+    if operating_point is None:
+        return None
+    if operating_point not in policy.operating_points:
+        raise UsageError(
+            f"--operating-point {operating_point!r}: the policy has "
+            f"{', '.join(policy.operating_points)}"
+        )
+    return policy.operating_points[operating_point]

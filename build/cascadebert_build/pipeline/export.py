@@ -1,0 +1,75 @@
+"""The first step: a checkpoint becomes an ONNX graph and a tokenizer."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from pathlib import Path
+
+from cascadebert_engine.files import sha256_of, sha256_of_file, write_text
+
+from ..checkpoints.checkpoint import checkpoint_from_source, sha256_of_checkpoint, tokenizer_to_json
+from ..config.schema import MemberConfig
+from ..errors import UsageError
+from ..extras import has_extra, require
+from ..graphs.export import GRAPH_VERSION, OPSET, onnx_from_checkpoint
+from ..progress import say, timed
+from .context import BuildContext
+from .exported import Exported, MemberManifest, exported_member
+
+
+def export_member(context: BuildContext, member: MemberConfig) -> Exported:
+    """Export a member, unless its files are up to date.
+
+    On a machine without PyTorch, files that another machine exported are taken as they are.
+
+    Raises:
+        MissingExtra: The build extra is not installed.
+        UsageError: The checkpoint cannot be read.
+        CheckFailed: The checkpoint cannot be exported.
+    """
+    found = None if context.force else _found(context, member)
+    if found is not None and not has_extra("torch"):
+        say("export", member.name, "kept as it is: PyTorch is not installed here")
+        return found
+    require("build", "torch", "transformers", "onnx", "onnxscript", "onnxruntime")
+    source = context.config.checkpoint(member)
+    versions = [version(package) for package in ("torch", "transformers", "onnxscript")]
+    key = sha256_of(sha256_of_checkpoint(source), OPSET, GRAPH_VERSION, versions)
+    if found is not None and found.manifest.key == key:
+        say("export", member.name, "up to date")
+        return found
+    if not Path(source).exists():
+        say("export", member.name, f"no folder {context.config.folder / source}: asking the hub")
+    return _export(context, member, source, key)
+
+
+def _export(context: BuildContext, member: MemberConfig, source: str, key: str) -> Exported:
+    workspace = context.workspace
+    onnx, tokenizer = workspace.onnx(member), workspace.tokenizer(member)
+    with timed("export", member.name) as note:
+        checkpoint = checkpoint_from_source(source)
+        onnx.parent.mkdir(parents=True, exist_ok=True)
+        workspace.manifest(member).unlink(missing_ok=True)
+        onnx_from_checkpoint(checkpoint, onnx)
+        write_text(tokenizer, tokenizer_to_json(checkpoint.tokenizer))
+        tokenizer_hash = sha256_of_file(tokenizer)
+        manifest = MemberManifest(
+            key=key,
+            checkpoint=member.checkpoint,
+            onnx_sha256=sha256_of_file(onnx),
+            tokenizer_sha256=tokenizer_hash,
+            tokenizer=f"{checkpoint.model.config.model_type}-{tokenizer_hash[:12]}",
+            labels=checkpoint.labels,
+            inputs=checkpoint.inputs,
+            max_positions=checkpoint.max_positions(),
+        )
+        manifest.write(workspace.manifest(member))
+        note(f"{onnx.stat().st_size / 1e6:.0f} MB, opset {OPSET}, {', '.join(manifest.inputs)}")
+    return Exported(member, manifest, onnx, tokenizer, context.config.buckets(member))
+
+
+def _found(context: BuildContext, member: MemberConfig) -> Exported | None:
+    try:
+        return exported_member(context, member)
+    except UsageError:
+        return None  # absent, damaged, or of another release: it is exported again

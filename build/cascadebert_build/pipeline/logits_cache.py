@@ -1,0 +1,111 @@
+"""Logits of the members over the held-out rows, kept by the artefact that gave them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cascadebert_core.batching import bucket_of
+from cascadebert_engine.files import sha256_of
+
+from ..errors import UsageError
+from ..graphs.logits import Run, load_logits, logits_of_rows, save_logits
+from ..graphs.session import OnnxSession
+from ..progress import timed
+from .artefact import Artefact, ArtefactMaker
+from .context import BuildContext
+from .exported import Exported
+
+Open = Callable[[], AbstractContextManager[Run]]
+
+
+class LogitsCache:
+    """Logits of shape (n, n_labels) in the checkpoint's order, row i for held-out row i."""
+
+    def __init__(self, context: BuildContext, maker: ArtefactMaker) -> None:
+        """Describe what is kept; nothing is read yet.
+
+        Args:
+            context: The build.
+            maker: Opens the artefacts that serve.
+        """
+        self._context = context
+        self._maker = maker
+
+    def served(self, artefact: Artefact, *, regrouped: bool = False) -> NDArray[np.float32]:
+        """Logits of the artefact that serves; it is loaded only if they are not kept.
+
+        Args:
+            artefact: The artefact.
+            regrouped: Whether rows of all lengths share batches, of another size.
+        """
+        return self._logits(
+            artefact.exported,
+            artefact.key,
+            lambda: self._maker.opened(artefact.exported),
+            regrouped=regrouped,
+        )
+
+    def kept(self, artefact: Artefact) -> NDArray[np.float32]:
+        """Logits of the artefact that serves, as they were kept; it is not run.
+
+        Raises:
+            UsageError: No logits of this artefact and these rows are kept.
+        """
+
+        def refuse() -> AbstractContextManager[Run]:
+            name = artefact.exported.name
+            raise UsageError(f"no logits of {name!r} are kept: run `cascadebert tune`")
+
+        return self._logits(artefact.exported, artefact.key, refuse)
+
+    def reference(self, exported: Exported) -> NDArray[np.float32]:
+        """Logits of the exported FP32 graph."""
+        return self._logits(
+            exported,
+            exported.manifest.onnx_sha256,
+            lambda: contextlib.nullcontext(OnnxSession(exported.onnx).logits),
+        )
+
+    def lengths(self, exported: Exported) -> list[int]:
+        """Padded length of every row, in tokens; counted once for a tokenizer and rows."""
+        context, member = self._context, exported.member
+        key = sha256_of(
+            "lengths", exported.manifest.tokenizer_sha256, context.rows.sha256(), member.max_length
+        )
+        path = context.workspace.logits(member, key)
+        lengths = load_logits(path, key)
+        if lengths is None:
+            encoded = exported.stage_input.encoder.encode(context.rows.texts)
+            lengths = np.array([len(row) for row in encoded], dtype=np.float32)
+            save_logits(path, key, lengths)
+        return [bucket_of(int(length), exported.buckets) for length in lengths]
+
+    def _logits(
+        self, exported: Exported, artefact_key: str, opened: Open, *, regrouped: bool = False
+    ) -> NDArray[np.float32]:
+        context, member = self._context, exported.member
+        key = sha256_of(
+            artefact_key, exported.manifest.tokenizer_sha256, context.rows.sha256(),
+            member.max_length, exported.buckets, *(["regrouped"] if regrouped else []),
+        )  # fmt: skip
+        path = context.workspace.logits(member, key)
+        kept = None if context.force else load_logits(path, key)
+        if kept is not None:
+            return kept
+        with timed("logits", member.name) as note, opened() as run:
+            logits = logits_of_rows(
+                run,
+                exported.stage_input,
+                context.rows.texts,
+                f"logits {member.name}",
+                member.max_batch_size,
+                regrouped=regrouped,
+            )
+            save_logits(path, key, logits)
+            note(f"{len(logits)} rows" + (" in other batches" if regrouped else ""))
+        return logits

@@ -1,0 +1,301 @@
+"""The step that chooses operating points: rows split, costs measured, certificate written."""
+
+from __future__ import annotations
+
+import contextlib
+import platform
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cascadebert_core.policy import Policy, policy_to_json
+from cascadebert_engine.files import read_json, sha256_of, write_json, write_text
+
+from ..config.goals import ONLY_POINT, Goal
+from ..config.placement import cores, placement_of_stage
+from ..config.schema import RuntimeConfig
+from ..errors import UsageError
+from ..evaluation.evaluate import thresholds_as_text
+from ..graphs.logits import Run
+from ..graphs.macs import attention_layers, macs_per_token
+from ..progress import say, timed
+from ..tuning.guarantee import rows_needed
+from ..tuning.operating_point import OperatingPoint
+from ..tuning.policy import TunedPolicy, tune_policy, with_fitted_temperatures
+from ..tuning.row_split import SEED, RowSplit, first_of_texts, split_rows_for_tuning
+from ..tuning.stage_cost import BATCH_SIZES, StageTimes, cost_of_rows, measure_stages
+from .artefact import Artefact, ArtefactMaker, artefact_hashes
+from .context import BuildContext
+from .logits_cache import LogitsCache
+
+# So many texts have all lengths that matter for the times.
+_TIMED_TEXTS = 2000
+
+
+class TuneStep:
+    """Chooses the operating points of one cascade."""
+
+    def __init__(self, context: BuildContext, maker: ArtefactMaker, logits: LogitsCache) -> None:
+        """Prepare to tune.
+
+        Args:
+            context: The build.
+            maker: Opens the artefacts, to time them.
+            logits: Of the artefacts.
+        """
+        self._context = context
+        self._config = context.config
+        self._maker = maker
+        self._logits = logits
+
+    def split(self) -> RowSplit:
+        """Which of the rows answer which question."""
+        return split_rows_for_tuning(
+            self._context.rows,
+            temperatures=self._config.tune.fit_temperature,
+            drop_duplicates=self._drops_duplicates(),
+        )
+
+    def tune(self, draft: Policy, artefacts: Sequence[Artefact]) -> Policy:
+        """Choose temperatures and operating points, and write the policy with its certificate.
+
+        Args:
+            draft: The policy of the members, without thresholds.
+            artefacts: What serves, one for each stage.
+
+        Raises:
+            UsageError: A goal cannot be met, or so few rows cannot show it.
+        """
+        rows, split = self._context.rows, self.split()
+        logits = [self._logits.served(each) for each in artefacts]
+        self._report_duplicates()
+        policy = draft.with_signal(self._config.tune.signal)
+        times = self._times(artefacts)
+        certificate: dict[str, Any] = {
+            "data_sha256": rows.sha256(),
+            "rows": split.counts(),
+            "split_seed": SEED,
+            "artefacts": artefact_hashes(artefacts),
+        }
+        if len(artefacts) == 1:
+            fitted = with_fitted_temperatures(policy, rows, logits, split.temperature)
+            policy = fitted.with_thresholds((), ONLY_POINT)
+        else:
+            cost = cost_of_rows(times, [self._logits.lengths(each.exported) for each in artefacts])
+            tuned = self._choose(policy, logits, split, cost)
+            policy = tuned.policy
+            certificate |= {
+                "cost_of": _runtime_name(self._config.runtime),
+                "cost": _costs(artefacts, times),
+                "operating_points": {name: p.certificate for name, p in tuned.points.items()},
+            }
+        policy = replace(self._with_call_limits(policy, times), certificate=certificate)
+        write_text(self._context.workspace.policy, policy_to_json(policy))
+        return policy
+
+    def _choose(
+        self,
+        policy: Policy,
+        logits: Sequence[NDArray[np.float32]],
+        split: RowSplit,
+        cost: NDArray[np.float64],
+    ) -> TunedPolicy:
+        """Choose the thresholds of every goal, and print what they do."""
+        goals = self._goals(split)
+        default = self._default(goals)
+        with timed("tune", self._config.name) as note:
+            tuned = tune_policy(
+                policy,
+                logits,
+                self._context.rows,
+                split=split,
+                cost=cost,
+                goals=goals,
+                default=default,
+                per_label=self._config.tune.per_label,
+            )
+            temperatures = ", ".join(f"{s.temperature:g}" for s in tuned.policy.stages)
+            note(
+                f"temperatures {temperatures} from {len(split.temperature)} rows"
+                if len(split.temperature)
+                else "temperatures not fitted"
+            )
+        for name, point in tuned.points.items():
+            mark = " (default)" if name == default else ""
+            say("point", f"{name}{mark}", _as_sentence(point, goals[name]))
+        return tuned
+
+    def _goals(self, split: RowSplit) -> dict[str, Goal]:
+        """The user's goals, or those of the default ones that so many rows can show."""
+        goals = self._config.goals()
+        if self._config.has_goals():
+            return goals
+        n = len(split.thresholds if len(self._config.members) == 2 else split.test)
+        needed = {
+            name: rows_needed(goal.guarantee)
+            for name, goal in goals.items()
+            if goal.guarantee is not None
+        }
+        for name, least in needed.items():
+            if n < least:
+                say(
+                    "point", name,
+                    f"left out: to guarantee {goals[name]} takes {least} rows, and {n} are left",
+                )  # fmt: skip
+        kept = {name: goal for name, goal in goals.items() if n >= needed[name]}
+        if not kept:
+            raise UsageError(
+                f"{n} of the {len(self._context.rows.texts)} held-out rows are left to test "
+                f"thresholds on, and the loosest guarantee takes {min(needed.values())}: give more "
+                "rows, or a goal under [tune] that guarantees nothing, such as "
+                "max_deferral_rate = 0.25"
+            )
+        return kept
+
+    def _default(self, goals: dict[str, Goal]) -> str:
+        """The wanted default point; if a built-in one was left out, the next stricter.
+
+        Raises:
+            UsageError: The point that the user named was left out.
+        """
+        wanted = self._config.default_point()
+        if wanted in goals:
+            return wanted
+        if self._config.tune.default is not None:
+            raise UsageError(
+                f"tune.default is {wanted!r}, which so few rows cannot show (see above): give more "
+                f"rows, or one of {', '.join(goals)}"
+            )
+        return list(goals)[-1]  # the strictest that is left
+
+    def _drops_duplicates(self) -> bool:
+        return self._config.data is not None and self._config.data.duplicates == "drop"
+
+    def _report_duplicates(self) -> None:
+        """Print what becomes of rows that have the text of another row."""
+        rows = self._context.rows
+        n = len(rows.texts) - len(first_of_texts(rows))
+        if not n:
+            return
+        what = (
+            "left out, as data.duplicates says: the guarantee is on distinct texts"
+            if self._drops_duplicates()
+            else "counted as inputs that came again; if they are copies, the guarantee is weaker "
+            'than it says: set duplicates = "drop" under [data]'
+        )
+        say("tune", self._config.name, f"{n} rows have the text of another: {what}")
+
+    def _with_call_limits(self, policy: Policy, times: Sequence[StageTimes]) -> Policy:
+        """The policy with the price and the limit of a call of each stage, as it was timed."""
+        runtime = self._config.runtime
+        if runtime.device == "gpu" and runtime.engine == "onnxruntime":
+            return policy  # the times are a CPU's: rows share one call
+        stages = zip(policy.stages, times, strict=True)
+        return replace(
+            policy,
+            stages=tuple(
+                replace(stage, call_tokens=of.call_tokens(), max_call_tokens=of.max_call_tokens())
+                for stage, of in stages
+            ),
+        )
+
+    def _times(self, artefacts: Sequence[Artefact]) -> list[StageTimes]:
+        """Times of every stage on this machine; kept until artefacts or machine change."""
+        context, members = self._context, self._config.members
+        key = sha256_of(
+            artefact_hashes(artefacts), platform.node(), [m.max_batch_size for m in members],
+            [self._config.buckets(m) for m in members], context.rows.sha256(),
+            asdict(self._config.runtime), cores(), list(BATCH_SIZES),
+        )  # fmt: skip
+        path = context.workspace.costs
+        kept: Any = read_json(path)
+        if kept is None or kept.get("key") != key or context.force:
+            with timed("cost", self._config.name) as note:
+                measured = self._measure(artefacts)
+                kept = {"key": key, "ms": {name: times.ms for name, times in measured.items()}}
+                write_json(path, kept)
+                note(", ".join(f"{name} {_usual(t):.3g} ms/row" for name, t in measured.items()))
+        return [
+            StageTimes(
+                {
+                    int(length): {int(rows): ms for rows, ms in calls.items()}
+                    for length, calls in kept["ms"][member.name].items()
+                }
+            )
+            for member in members
+        ]
+
+    def _measure(self, artefacts: Sequence[Artefact]) -> dict[str, StageTimes]:
+        """Time the artefacts with the threads that an instance has on such a machine."""
+        fitting = placement_of_stage(cores(), len(artefacts)).threads
+        threads = self._config.runtime.threads or fitting
+        with contextlib.ExitStack() as stack:
+
+            def load(artefact: Artefact) -> Run:
+                return stack.enter_context(self._maker.opened(artefact.exported, threads))
+
+            stages: dict[str, tuple[Any, Callable[[], Run]]] = {
+                each.exported.name: (each.exported.stage_input, partial(load, each))
+                for each in artefacts
+            }
+            return measure_stages(
+                stages,
+                self._context.rows.texts[:_TIMED_TEXTS],
+                {m.name: m.max_batch_size for m in self._config.members},
+            )
+
+
+def _costs(artefacts: Sequence[Artefact], times: Sequence[StageTimes]) -> dict[str, Any]:
+    """What a certificate says of the stages' costs, by member."""
+    return {
+        each.exported.name: {
+            # Keys of JSON objects are strings, and the policy's id is of what a reader sees.
+            "ms": {
+                str(length): {str(rows): ms for rows, ms in calls.items()}
+                for length, calls in of_stage.ms.items()
+            },
+            "layers": attention_layers(each.exported.onnx),
+            "macs_per_token": macs_per_token(each.exported.onnx),
+        }
+        for each, of_stage in zip(artefacts, times, strict=True)
+    }
+
+
+def _runtime_name(runtime: RuntimeConfig) -> str:
+    """What the times are of."""
+    if runtime.engine == "tensorrt":
+        return "TensorRT plans"
+    # A CPU's, even if ONNX Runtime is to serve on a GPU: nothing else is at hand here.
+    if runtime.precision == "int8":
+        return "ONNX Runtime, CPU, INT8"
+    return "ONNX Runtime, CPU" + (", optimised" if runtime.optimizes else "")
+
+
+def _usual(times: StageTimes) -> float:
+    """Milliseconds a row at the length in the middle of those measured."""
+    lengths = sorted(times.ms)
+    return times.per_row(lengths[len(lengths) // 2])
+
+
+def _as_sentence(point: OperatingPoint, goal: Goal) -> str:
+    found = point.certificate
+    text = (
+        f"thresholds {thresholds_as_text(point.thresholds)}: "
+        f"{1 - found['exits'][0]:.1%} deferred, {found['speedup']:.3g} times cheaper than the "
+        f"last member alone, {found['disagreement']:.2%} other answers on {found['n']} rows"
+    )
+    if goal.guarantee is None:
+        text += f"; {goal}: guarantees nothing about the answers"
+    else:
+        text += f"; guaranteed: {goal}"
+    if found["exits"][-1] == 1:
+        text += "; EVERYTHING is deferred: " + (
+            "serve the last member alone, or give a tighter budget"
+            if goal.guarantee is None
+            else "more rows, a better small member or a higher limit would change that"
+        )
+    return text

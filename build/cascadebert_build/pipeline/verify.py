@@ -1,0 +1,60 @@
+"""The numerical check of an exported graph against its checkpoint."""
+
+from __future__ import annotations
+
+from cascadebert_engine.files import sha256_of
+
+from ..checkpoints.checkpoint import checkpoint_from_source
+from ..errors import CheckFailed
+from ..graphs.session import OnnxSession
+from ..progress import say, timed
+from ..verification.onnx import TOLERANCE, VerifyReport, verify_onnx
+from .check_record import has_passed, write_check
+from .context import BuildContext
+from .exported import Exported
+
+
+def verify_exported(context: BuildContext, exported: Exported) -> VerifyReport | None:
+    """Check the saved graph against its checkpoint.
+
+    Returns:
+        The report; None if the check has passed before and nothing has changed since.
+
+    Raises:
+        CheckFailed: The graph is further from the checkpoint than the tolerance.
+    """
+    if not context.force and is_verified(context, exported):
+        say("verify", exported.name, "up to date")
+        return None
+    path = context.workspace.verify_report(exported.member)
+    with timed("verify", exported.name) as note:
+        report = verify_onnx(
+            OnnxSession(exported.onnx).logits,
+            checkpoint_from_source(context.config.checkpoint(exported.member)),
+            exported.stage_input,
+            context.rows.texts,
+            member=exported.name,
+            max_batch_size=exported.member.max_batch_size,
+        )
+        write_check(path, _key(context, exported), report)
+        if not report:
+            raise CheckFailed(
+                f"{exported.onnx} differs from its checkpoint ({exported.manifest.checkpoint}): "
+                f"{'; '.join(report.failures())}; see {path}"
+            )
+        note(str(report).removeprefix(f"{exported.name}: "))
+    return report
+
+
+def is_verified(context: BuildContext, exported: Exported) -> bool:
+    """Whether the graph, as it is now, has passed its check."""
+    return has_passed(context.workspace.verify_report(exported.member), _key(context, exported))
+
+
+def _key(context: BuildContext, exported: Exported) -> str:
+    """A hash of everything that the check reads."""
+    manifest, member = exported.manifest, exported.member
+    return sha256_of(
+        manifest.key, manifest.onnx_sha256, manifest.tokenizer_sha256, context.rows.sha256(),
+        member.max_length, member.max_batch_size, exported.buckets, TOLERANCE,
+    )  # fmt: skip

@@ -10,9 +10,9 @@ PYTEST := $(BIN)/pytest
 # One process for each core, and at most four. The tests of a file stay in one process, and the fast
 # unit tests come last, so that all processes end at about the same time.
 IN_PARALLEL := -n logical --maxprocesses 4 --dist loadscope --no-loadscope-reorder
-# The shared data and checkpoints of the congruence tests, where they are.
+# The cascade.toml of `demo-real` and `bench`.
 CONFIG ?=
-# Of the bench: folders of GLUE and of checkpoints, further options.
+# For the bench: folders of GLUE and of checkpoints, further options.
 GLUE ?=
 CHECKPOINTS ?=
 BENCH ?=
@@ -70,8 +70,7 @@ unit-tests: $(INSTALLED)
 	$(PYTEST) $(IN_PARALLEL) tests/unit
 
 lint: $(FOR_TESTS)
-	$(BIN)/ruff check
-	$(BIN)/ruff format --check
+	@$(MAKE) --no-print-directory ruff
 	$(BIN)/basedpyright --pythonpath $(BIN)/python
 
 # The exports that tests share serve both runs of pytest.

@@ -113,14 +113,7 @@ def train_member(
     key = recipe.key(parts)
     checkpoint = interrupted_checkpoint(scratch, key)
     training = _prepared(recipe, parts, tokenizer, (train, held_out), scratch)
-    processes.wait_for_all()  # all have read the folder before it changes
-    if processes.is_first():
-        begin_partial(scratch, key)
-        if checkpoint is not None:
-            say("resume", checkpoint.name, "of an interrupted training")
-    processes.wait_for_all()
-    training.train(checkpoint)
-    processes.wait_for_all()  # all have loaded the best weights before the checkpoints go
+    _run(training, scratch, key, checkpoint)
     result = _result_of(training, parts)
     if processes.is_first():
         record = recipe.record(rows.source, parts, result)
@@ -223,6 +216,17 @@ def _prepared(
         config=config,
         scratch=str(scratch),
     )
+
+
+def _run(training: MemberTraining, scratch: Path, key: str, checkpoint: Path | None) -> None:
+    processes.wait_for_all()  # all have read the folder before it changes
+    if processes.is_first():
+        begin_partial(scratch, key)
+        if checkpoint is not None:
+            say("resume", checkpoint.name, "of an interrupted training")
+    processes.wait_for_all()
+    training.train(checkpoint)
+    processes.wait_for_all()  # all have loaded the best weights before the checkpoints go
 
 
 def _result_of(training: MemberTraining, parts: TrainingRows) -> TrainResult:

@@ -16,10 +16,10 @@ from cascadebert_build.repository.deployment import PlacementOverrides, deployme
 from cascadebert_build.repository.model_config import (
     conflict_of_configs,
     parameter,
+    read_config,
     stage_config,
     versions_of_config,
 )
-from cascadebert_build.repository.model_folder import read_config
 from cascadebert_build.repository.model_repository import ModelRepository
 from cascadebert_build.repository.publish import StageFiles, publish_cascade
 from cascadebert_build.repository.published_cascade import PublishedCascade

@@ -17,13 +17,8 @@ from cascadebert_core.policy import Policy, policy_to_json
 
 from ..errors import UsageError
 from .changes import Change, NewFolder, Removal, TextFile, changed_file
-from .model_config import (
-    ModelConfig,
-    config_from_text,
-    config_to_text,
-    set_parameter,
-)
-from .model_folder import CONFIG_FILE, version_folders
+from .model_config import CONFIG_FILE, ModelConfig, config_from_text, config_to_text, set_parameter
+from .model_folder import version_folders
 from .published_cascade import PublishedCascade
 from .stage_folder import StageFiles
 

@@ -16,10 +16,10 @@ from .model_config import (
     ModelConfig,
     describe_policy,
     parameter,
+    read_config,
     set_parameter,
     with_versions,
 )
-from .model_folder import read_config
 from .published_cascade import PublishedCascade
 
 

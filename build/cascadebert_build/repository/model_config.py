@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from google.protobuf import json_format, text_format
@@ -14,8 +15,11 @@ from cascadebert_core.published_points import points_to_json
 from cascadebert_engine.profiles import graph_batches
 
 from ..config.schema import RuntimeConfig
+from ..errors import UsageError
 
 ModelConfig = Any  # model_config_pb2.ModelConfig is made at run time; checkers cannot see it
+
+CONFIG_FILE = "config.pbtxt"
 
 # A stage whose instances `serve` may choose says so in this parameter.
 AUTO_INSTANCES = "auto_instances"
@@ -207,6 +211,19 @@ def config_from_text(text: str) -> ModelConfig:
     """
     pb: Any = model_config_pb2
     return text_format.Parse(text, pb.ModelConfig())
+
+
+def read_config(model: Path) -> ModelConfig:
+    """Read the config.pbtxt of a model's folder.
+
+    Raises:
+        UsageError: The file is missing or damaged.
+    """
+    path = model / CONFIG_FILE
+    try:
+        return config_from_text(path.read_text(encoding="utf-8"))
+    except (OSError, text_format.ParseError) as exc:
+        raise UsageError(f"{path} cannot be read ({exc}): publish the cascade again") from exc
 
 
 def config_to_json(config: ModelConfig) -> str:

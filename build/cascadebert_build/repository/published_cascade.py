@@ -19,8 +19,8 @@ from cascadebert_core.policy import Policy, policy_from_file
 from cascadebert_engine.files import read_json
 
 from ..errors import UsageError
-from .model_config import ModelConfig, config_from_text, versions_of_config
-from .model_folder import read_config, version_folders
+from .model_config import ModelConfig, config_from_text, read_config, versions_of_config
+from .model_folder import version_folders
 
 # tritonserver reads configs/published.pbtxt when it starts with --model-config-name=published.
 PUBLISHED_CONFIG = "published"

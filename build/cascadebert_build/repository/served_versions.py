@@ -14,8 +14,7 @@ from pathlib import Path
 from cascadebert_core.policy import Policy
 
 from .changes import Change, apply, changed_file
-from .model_config import ModelConfig, config_to_text, describe_policy, with_versions
-from .model_folder import read_config
+from .model_config import ModelConfig, config_to_text, describe_policy, read_config, with_versions
 from .model_repository import ModelRepository
 from .published_cascade import PUBLISHED_CONFIG
 

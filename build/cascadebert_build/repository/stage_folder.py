@@ -17,14 +17,16 @@ from ..config.schema import RuntimeConfig
 from ..errors import UsageError
 from .changes import Change, NewFolder, Removal, TextFile
 from .model_config import (
+    CONFIG_FILE,
     ModelConfig,
     config_to_text,
     config_without_versions,
     conflict_of_configs,
+    read_config,
     stage_config,
     with_versions,
 )
-from .model_folder import CONFIG_FILE, read_config, version_folders
+from .model_folder import version_folders
 
 _STAGES = Path(__file__).parents[1] / "stages"
 # Marks the model as ours, and records which files each version was written from.
@@ -58,11 +60,13 @@ class StageFolder:
         path: The folder.
         records: For every version, by its number, the hashes of its files.
         config: The configuration of all versions; None if the model is new.
+        folders: Its version folders.
     """
 
     path: Path
     records: Mapping[str, Any]
     config: ModelConfig | None
+    folders: tuple[int, ...]
 
     @classmethod
     def read(cls, path: Path) -> StageFolder:
@@ -76,7 +80,7 @@ class StageFolder:
                 f"{path} is another model: choose another name for the cascade or the member"
             )
         config = read_config(path) if (path / CONFIG_FILE).is_file() else None
-        return cls(path, _records(path), config)
+        return cls(path, _records(path), config, tuple(version_folders(path)))
 
     def version_of(self, hashes: Mapping[str, str]) -> tuple[int, bool]:
         """The version that has these files, or the next one; and whether it is complete."""
@@ -87,7 +91,7 @@ class StageFolder:
                 return version, True
         if same:  # damaged: it is written again
             return max(same), False
-        return max([0, *map(int, self.records), *version_folders(self.path)]) + 1, False
+        return max([0, *map(int, self.records), *self.folders]) + 1, False
 
     def with_version(self, new: StageVersion) -> StageFolder:
         """The stage model once this version is written."""
@@ -120,7 +124,7 @@ class StageFolder:
             text = config_to_text(with_versions(self.config, versions))
             if text != config_to_text(self.config):
                 changes.append(TextFile(self.path / CONFIG_FILE, text))
-        folders = {*version_folders(self.path), *map(int, self.records)} - set(versions)
+        folders = {*self.folders, *map(int, self.records)} - set(versions)
         changes += [Removal(self.path / str(v)) for v in sorted(folders)]
         kept = {n: record for n, record in self.records.items() if int(n) in versions}
         if kept != self.records:

@@ -9,7 +9,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from cascadebert_build.cli import EXIT_CODES
 from cascadebert_build.errors import BuildError
+from cascadebert_client.cli.exit_codes import FAILED, exit_code_of
 from cascadebert_engine.errors import EngineError
 
 RESULTS = Path(__file__).parents[1] / "results"
@@ -54,7 +56,7 @@ def run_command(
         function(args)
     except (BuildError, EngineError) as exc:
         sys.stderr.write(f"{parser.prog.removeprefix('python -m ')}: {exc}\n")
-        return exc.exit_code if isinstance(exc, BuildError) else 1
+        return exit_code_of(exc, EXIT_CODES) or FAILED
     return 0
 
 

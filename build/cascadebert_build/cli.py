@@ -8,7 +8,8 @@ from collections.abc import Sequence
 
 from cascadebert_client import __version__
 from cascadebert_client.cli import add_audit_parser, add_classify_parser, add_status_parser
-from cascadebert_client.cli.exit_codes import EXIT_CODES, FAILED, WRONG_USE, run_command
+from cascadebert_client.cli.exit_codes import EXIT_CODES as CLIENT_EXIT_CODES
+from cascadebert_client.cli.exit_codes import FAILED, WRONG_USE, run_command
 from cascadebert_core.errors import PolicyError
 from cascadebert_engine.errors import EngineError
 
@@ -24,8 +25,8 @@ from .commands import (
 )
 from .errors import BuildError, UsageError
 
-_EXIT_CODES = {
-    **EXIT_CODES,
+EXIT_CODES = {
+    **CLIENT_EXIT_CODES,
     BuildError: FAILED,
     UsageError: WRONG_USE,
     EngineError: FAILED,
@@ -71,7 +72,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; an error is one message on stderr and an exit code."""
-    return run_command(parser().parse_args(argv), _EXIT_CODES)
+    return run_command(parser().parse_args(argv), EXIT_CODES)
 
 
 if __name__ == "__main__":

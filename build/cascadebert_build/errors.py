@@ -14,13 +14,9 @@ from __future__ import annotations
 class BuildError(Exception):
     """Base of the exceptions that the build commands raise."""
 
-    exit_code = 1
-
 
 class UsageError(BuildError):
     """Bad input: the message has the problem, the value and the remedy."""
-
-    exit_code = 2
 
 
 class MissingExtra(UsageError):  # noqa: N818

@@ -1,4 +1,4 @@
-"""`demo`: the main job, from nothing to a comparison."""
+"""`demo`: from nothing to a served cascade, compared with its members."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..extras import require
 
 def add_demo_parser(commands: Any) -> None:
     """Add `demo`."""
-    summary = "make or take members, build, serve, classify, and compare cascade and members"
+    summary = "build and serve a cascade, and compare it with its members"
     parser = commands.add_parser("demo", help=summary, description=summary)
     parser.set_defaults(run=_demo)
     parser.add_argument(
@@ -26,12 +26,14 @@ def add_demo_parser(commands: Any) -> None:
         help="your own checkpoints and data (default: a synthetic corpus, members from scratch)",
     )
     parser.add_argument("--folder", type=Path, default=Path("demo"), metavar="DIR")
-    parser.add_argument("--test", metavar="DATA", help="rows to classify, same columns as [data]")
+    parser.add_argument(
+        "--test", metavar="DATA", help="rows to classify, with the columns of [data]"
+    )
     parser.add_argument(
         "--seconds", type=float, default=8.0, metavar="S",
-        help="of measuring, for each member and the cascade (default: %(default)s)",
+        help="seconds to measure each member and the cascade (default: %(default)s)",
     )  # fmt: skip
-    parser.add_argument("--json", action="store_true", help="the result as JSON on stdout")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON on stdout")
 
 
 def _demo(args: argparse.Namespace) -> int:

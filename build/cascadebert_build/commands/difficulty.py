@@ -30,20 +30,20 @@ _WIDTH = 76
 
 def add_difficulty_parser(commands: Any) -> None:
     """Add `difficulty`."""
-    summary = "label the training rows that models which did not see them mostly get wrong"
+    summary = "find the training rows that models trained without them mostly get wrong"
     parser = commands.add_parser("difficulty", help=summary, description=summary)
     parser.set_defaults(run=_difficulty)
     add_data_arguments(parser)
     parser.add_argument("--folds", type=int, default=5, metavar="K", help="default: %(default)s")
     parser.add_argument(
-        "--seeds", default="1,2,3", metavar="A,B,…", help="a training of every fold for each "
+        "--seeds", default="1,2,3", metavar="A,B,…", help="train every fold once for each seed "
         "(default: %(default)s)"
     )  # fmt: skip
     parser.add_argument(
-        "--output", type=Path, metavar="FILE", help="default: DATA.difficulty.json, beside the data"
+        "--output", type=Path, metavar="FILE", help="default: DATA.difficulty.json beside the data"
     )
     training_arguments(parser, without=("seed",))
-    parser.add_argument("--json", action="store_true", help="the result as JSON on stdout")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON on stdout")
 
 
 def _difficulty(args: argparse.Namespace) -> int:
@@ -81,7 +81,7 @@ def _seeds(text: str) -> tuple[int, ...]:
 
 
 def _summary(rows: Rows, difficulty: Difficulty, names: tuple[str, ...]) -> str:
-    """Share of hard rows by label, and the hardest among them."""
+    """The share of hard rows by label, and the hardest rows."""
     targets = rows.label_indices(names)
     hard = difficulty.hard
     lines = [f"{len(hard)} rows, {hard.mean():.1%} of them hard", ""]

@@ -1,4 +1,4 @@
-"""`load`: other versions of a cascade on a server that runs."""
+"""`load`: other versions of a cascade on a running server."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from .arguments import (
 )
 
 _DEFAULT_TIMEOUT_S = 600.0
-# Of the restricted protocols of a container, as docker-compose.yml has it.
+# The key of a container's restricted protocols, as in docker-compose.yml.
 _KEY_VARIABLE = "CASCADEBERT_KEY"
 _KEY_HEADER = "triton-grpc-protocol-cascadebert-key"
 
@@ -41,21 +41,21 @@ def add_load_parser(commands: Any) -> None:
     parser.add_argument(
         "--versions",
         metavar="N[,N]",
-        help="to serve, in the place of what is served; two serve side by side, and calls that "
-        "name none get the larger (default: the newest)",
+        help="versions to serve instead of the present ones; two serve side by side, and calls "
+        "that name none get the larger (default: the newest)",
     )
     add_server_arguments(parser)
     add_repository_argument(parser)
-    add_placement_arguments(parser, "what the server runs it with")
+    add_placement_arguments(parser, "as the server runs it now")
     parser.add_argument(
         "--timeout-s",
         type=float,
         default=_DEFAULT_TIMEOUT_S,
         metavar="S",
-        help="seconds that one model may take to load, or to answer what it has "
+        help="seconds that one model may take to load, or to answer its last requests "
         "(default: %(default)g)",
     )
-    parser.add_argument("--json", action="store_true", help="what is served as JSON")
+    parser.add_argument("--json", action="store_true", help="print what is served as JSON")
 
 
 def _load(args: argparse.Namespace) -> int:

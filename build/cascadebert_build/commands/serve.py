@@ -29,7 +29,7 @@ _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 def add_serve_parser(commands: Any) -> None:
     """Add `serve`."""
-    summary = "serve the published cascades on this machine, over loopback"
+    summary = "serve published cascades on this machine, over loopback"
     parser = commands.add_parser("serve", help=summary, description=summary)
     parser.set_defaults(run=_serve)
     add_repository_argument(parser)
@@ -38,7 +38,7 @@ def add_serve_parser(commands: Any) -> None:
         action="append",
         default=[],
         metavar="NAME",
-        help="a cascade to serve (default: all that are published; may be repeated)",
+        help="serve only this cascade (may be repeated; default: all published ones)",
     )
     for name, port in (("http", 8000), ("grpc", 8001), ("metrics", 8002)):
         parser.add_argument(
@@ -50,16 +50,19 @@ def add_serve_parser(commands: Any) -> None:
         action="append",
         default=[],
         metavar="[CASCADE=]N[,N]",
-        help="to serve, of all cascades or of one (default: what was published or loaded last)",
+        help="versions to serve, of all cascades or of one (default: what was published or loaded "
+        "last)",
     )
     add_placement_arguments(parser, "chosen for this machine")
-    parser.add_argument("--log-file", type=Path, metavar="FILE", help="keep the server's log here")
-    parser.add_argument("--json", action="store_true", help="the addresses as JSON")
+    parser.add_argument(
+        "--log-file", type=Path, metavar="FILE", help="write the server's log to this file"
+    )
+    parser.add_argument("--json", action="store_true", help="print the addresses as JSON")
 
 
 def _serve(args: argparse.Namespace) -> int:
-    # Service managers stop with SIGTERM: it ends the server as Ctrl-C does. A shell starts what
-    # it puts into the background with SIGINT ignored; here it shall count there too.
+    # Service managers stop with SIGTERM, which ends the server as Ctrl-C does. A shell starts a
+    # background job with SIGINT ignored; setting the handler makes it count there too.
     for number in _STOP_SIGNALS:
         signal.signal(number, _interrupt)
     ports = Ports(args.http_port, args.grpc_port, args.metrics_port)
@@ -117,7 +120,7 @@ def _versions(args: argparse.Namespace) -> dict[str, Sequence[int]]:
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:
-    # Stopping takes a moment and is bounded; a second signal must not leave the server behind.
+    # Stopping takes a bounded time; a second signal must not leave the server behind.
     for number in _STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt

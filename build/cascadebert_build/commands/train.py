@@ -19,23 +19,23 @@ from ..training.member import train_member
 from ..training.objectives import OBJECTIVES, ObjectiveConfig
 
 _HELP = {
-    "epochs": "at most",
-    "learning_rate": "peak",
+    "epochs": "largest number of epochs",
+    "learning_rate": "peak learning rate",
     "batch_size": "rows in a step",
     "warmup_ratio": "share of the steps in which the learning rate rises",
-    "weight_decay": "of AdamW",
-    "patience": "validations without a better metric before it stops; 0: never stop",
-    "max_length": "tokens, special ones included",
+    "weight_decay": "weight decay of AdamW",
+    "patience": "stop after this many validations without a better metric; 0: never stop",
+    "max_length": "largest number of tokens, including special ones",
     "precision": "auto, fp32, bf16 or fp16; auto: bf16 or fp16 on a GPU, fp32 on a CPU",
-    "checkpoint_steps": "validate and save after so many steps; 0: after every epoch",
-    "seed": "of weights, order and split",
+    "checkpoint_steps": "validate and save after this many steps; 0: after every epoch",
+    "seed": "seed of weights, row order and split",
 }
 _CONSTANTS_HELP = {
-    "margin": "dar: easy rows shall be surer than hard ones by this",
-    "weight": "dar: of the regulariser beside the cross-entropy",
-    "alpha": "gatekeeper: weight of the rows that are right",
+    "margin": "dar: confidence of easy rows should exceed that of hard ones by this",
+    "weight": "dar: weight of the regulariser beside the cross-entropy",
+    "alpha": "gatekeeper: weight of the correct rows",
     "distill_weight": "with --teacher: share of distillation in the loss",
-    "distill_temperature": "with --teacher: of both members",
+    "distill_temperature": "with --teacher: temperature of both members",
 }
 
 
@@ -52,7 +52,7 @@ def add_train_parser(commands: Any) -> None:
         "--difficulty",
         type=Path,
         metavar="FILE",
-        help="of DATA, as `cascadebert difficulty` wrote it; for --objective dar "
+        help="difficulty of DATA, written by `cascadebert difficulty`; for --objective dar "
         "(default: DATA.difficulty.json)",
     )
     parser.add_argument(
@@ -61,7 +61,7 @@ def add_train_parser(commands: Any) -> None:
     parser.add_argument(
         "--metric",
         choices=sorted(METRICS),
-        help="chooses the epoch (default: the task's, or accuracy)",
+        help="metric that chooses the epoch (default: the task's, or accuracy)",
     )
     for field in fields(ObjectiveConfig):
         parser.add_argument(
@@ -70,7 +70,7 @@ def add_train_parser(commands: Any) -> None:
             help=f"{_CONSTANTS_HELP[field.name]} (default: %(default)s)",
         )  # fmt: skip
     training_arguments(parser)
-    parser.add_argument("--json", action="store_true", help="the result as JSON on stdout")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON on stdout")
 
 
 def add_data_arguments(parser: argparse.ArgumentParser) -> None:
@@ -82,17 +82,19 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--layers",
         metavar="0,2,…",
-        help="keep these layers of the base alone: a small member where there is no small base",
+        help="keep only these layers of the base, if there is no small base for a small member",
     )
     parser.add_argument(
         "--task",
         choices=sorted(TASKS),
-        help="of GLUE: its columns, labels and metric, for its own files or the hub's data set",
+        help="GLUE task: takes its columns, labels and metric, for its files or the hub's data set",
     )
     parser.add_argument("--text", metavar="COLUMN", help="default: text")
     parser.add_argument("--text-pair", metavar="COLUMN")
     parser.add_argument("--label", metavar="COLUMN", help="default: label")
-    parser.add_argument("--labels", metavar="A,B,…", help="names, in the order of integer labels")
+    parser.add_argument(
+        "--labels", metavar="A,B,…", help="label names in the order of integer labels"
+    )
     parser.add_argument("--subset", metavar="NAME", help="configuration of a hub data set")
 
 
@@ -109,15 +111,15 @@ def training_arguments(parser: argparse.ArgumentParser, without: tuple[str, ...]
 
 
 def settings_from_arguments(args: argparse.Namespace) -> TrainConfig:
-    """The hyperparameters that were given."""
+    """Read the hyperparameters."""
     return TrainConfig(**{name: getattr(args, name) for name in _HELP if hasattr(args, name)})
 
 
 def rows_of(args: argparse.Namespace, path: str, split: str) -> Rows:
-    """Rows of a file or hub data set with the columns that were given, or those of the task.
+    """Read rows of a file or hub data set, with the given columns or those of the task.
 
     Raises:
-        UsageError: the rows cannot be read, or the task has no file with a header.
+        UsageError: The rows cannot be read, or the task's file has no header.
     """
     task = TASKS.get(args.task) if args.task else None
     columns: tuple[str, str | None, str] = ("text", None, "label")
@@ -153,7 +155,7 @@ def labels_of(args: argparse.Namespace) -> list[str] | None:
 
 
 def base_of(args: argparse.Namespace) -> str:
-    """The base checkpoint: an absolute folder where there is one, else a hub id."""
+    """The base checkpoint: an absolute folder if it exists, else a hub id."""
     return _source(args.base)
 
 
@@ -162,10 +164,10 @@ def _source(path: Path) -> str:
 
 
 def layers_of(args: argparse.Namespace) -> tuple[int, ...] | None:
-    """The layers of the base to keep; None: all.
+    """The layers of the base to keep; None is all.
 
     Raises:
-        UsageError: they are no numbers.
+        UsageError: A layer is not a number.
     """
     if args.layers is None:
         return None

@@ -1,4 +1,4 @@
-"""A policy from exported members, before anybody has chosen thresholds."""
+"""The policy of exported members before thresholds are chosen."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..config.schema import CascadeConfig, MemberConfig
 from ..errors import UsageError
 from .exported import MemberManifest
 
-# What transformers calls labels that nobody named.
+# The names that transformers gives to unnamed labels.
 _UNNAMED = re.compile(r"LABEL_\d+")
 
 
@@ -19,11 +19,11 @@ def policy_from_members(config: CascadeConfig, manifests: Sequence[MemberManifes
     """The policy of a cascade whose stages defer everything.
 
     Args:
-        config: cascade.toml.
-        manifests: of its members, in order.
+        config: The cascade's settings.
+        manifests: Manifests of its members, in order.
 
     Raises:
-        UsageError: labels disagree, or a member is asked for more tokens than it has positions.
+        UsageError: Labels disagree, or a member's maximum length is larger than its positions.
     """
     labels = _labels(config, manifests)
     stages = tuple(
@@ -58,7 +58,7 @@ def policy_from_members(config: CascadeConfig, manifests: Sequence[MemberManifes
 def _labels(config: CascadeConfig, manifests: Sequence[MemberManifest]) -> tuple[str, ...]:
     if config.labels is not None:
         return config.labels
-    # A member whose labels nobody named follows one that has names.
+    # A member without label names takes those of one that has them.
     named = [manifest.labels for manifest in manifests if not _unnamed(manifest)]
     return named[0] if named else manifests[0].labels
 
@@ -66,7 +66,7 @@ def _labels(config: CascadeConfig, manifests: Sequence[MemberManifest]) -> tuple
 def _label_indices(
     labels: tuple[str, ...], manifest: MemberManifest, member: MemberConfig
 ) -> tuple[int, ...]:
-    """Where each of the policy's labels stands in the member's logits."""
+    """The index of each of the policy's labels in the member's logits."""
     if set(manifest.labels) == set(labels) and len(manifest.labels) == len(labels):
         return tuple(manifest.labels.index(label) for label in labels)
     if _unnamed(manifest) and len(manifest.labels) == len(labels):

@@ -1,4 +1,4 @@
-"""config.pbtxt of the stages, built as Triton's own protobuf so that a typo cannot be written."""
+"""Model configurations, built as Triton's own protobuf so that a typo cannot be written."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ ModelConfig = Any  # model_config_pb2.ModelConfig is made at run time; checkers 
 
 CONFIG_FILE = "config.pbtxt"
 
-# A stage whose instances `serve` may choose says so in this parameter.
+# This parameter marks a stage whose number of instances `serve` may choose.
 AUTO_INSTANCES = "auto_instances"
-# Threads of one instance; 0 where `serve` may choose.
+# Threads of one instance; 0 if `serve` may choose.
 THREADS = "threads"
-# Of the processes of a stage that is not the first; Linux's own scale.
+# Niceness of the processes of a stage that is not the first, on Linux's scale.
 NICENESS = "niceness"
 # Whether a plan inside the python backend runs from CUDA graphs.
 CUDA_GRAPHS = "cuda_graphs"
@@ -37,10 +37,10 @@ def stage_config(
     """The configuration of one stage for the backend that hosts it.
 
     Args:
-        stage: of the policy.
-        runtime: where it runs.
-        profiles: optimisation profiles of its plan; 0 where it has none.
-        first: whether it is the cascade's first stage.
+        stage: The stage of the policy.
+        runtime: Where it runs.
+        profiles: Number of optimisation profiles of its plan; 0 without a plan.
+        first: Whether it is the cascade's first stage.
     """
     pb: Any = model_config_pb2
     gpu = runtime.device == "gpu"
@@ -60,7 +60,7 @@ def stage_config(
                 count=runtime.instances or 1,
             )
         ],
-        # Calls that arrive while one runs form the next; a delay would be paid by every row.
+        # Calls that arrive while one runs form the next batch; a delay would slow every row.
         dynamic_batching=pb.ModelDynamicBatching(
             max_queue_delay_microseconds=runtime.max_queue_delay_us
         ),
@@ -70,7 +70,7 @@ def stage_config(
         if runtime.threads:
             set_parameter(config, "intra_op_thread_count", str(runtime.threads))
     elif runtime.backend == "tensorrt":
-        # The backend loads profile 0 alone unless they are named.
+        # The backend loads only profile 0 unless the profiles are named.
         config.instance_group[0].profile.extend(str(i) for i in range(profiles))
         if runtime.cuda_graphs:
             _add_cuda_graphs(config, stage)
@@ -91,17 +91,17 @@ def _instance_kind(runtime: RuntimeConfig) -> Any:
     kinds: Any = model_config_pb2.ModelInstanceGroup  # pyright: ignore[reportAttributeAccessIssue]
     if runtime.device == "cpu":
         return kinds.KIND_CPU
-    # Our own session finds the GPU by itself, in a server that need not have been built for one.
+    # Our own session finds the GPU itself; the server need not be built for GPUs.
     if runtime.backend == "python" and runtime.engine == "tensorrt":
         return kinds.KIND_MODEL
     return kinds.KIND_GPU
 
 
 def _add_cuda_graphs(config: ModelConfig, stage: StagePolicy) -> None:
-    """One graph for every length and each of a few numbers of rows.
+    """Add one graph for every length and each of a few numbers of rows.
 
-    Without a `graph_spec` the backend captures the optimum of every profile alone. A call takes
-    the smallest graph that is not below its own rows and length.
+    Without a `graph_spec` the backend captures only the optimum of every profile. A call takes the
+    smallest graph that has at least its rows and length.
     """
     cuda = config.optimization.cuda
     cuda.graphs = True
@@ -109,7 +109,7 @@ def _add_cuda_graphs(config: ModelConfig, stage: StagePolicy) -> None:
         fewest = 1
         for batch in graph_batches(stage.max_batch_size):
             spec = cuda.graph_spec.add(batch_size=batch)
-            # Down to here a call takes this graph; its other rows are computed in vain.
+            # Calls of at least this many rows take this graph; its spare rows are wasted.
             spec.graph_lower_bound.batch_size = fewest
             for name in stage.inputs:
                 spec.input[name].dim.append(length)
@@ -118,7 +118,7 @@ def _add_cuda_graphs(config: ModelConfig, stage: StagePolicy) -> None:
 
 
 def _add_warmup(config: ModelConfig, stage: StagePolicy) -> None:
-    """One row and a full batch of every bucket, before the model counts as ready."""
+    """Warm up with one row and a full batch of every bucket before the model counts as ready."""
     pb: Any = model_config_pb2
     for length in stage.buckets:
         for batch in dict.fromkeys([1, stage.max_batch_size]):
@@ -137,7 +137,7 @@ def with_versions(config: ModelConfig, versions: Iterable[int]) -> ModelConfig:
 
 
 def versions_of_config(config: ModelConfig) -> list[int]:
-    """The versions that a configuration names; none where it leaves them to the server."""
+    """The versions that a configuration names; none if it leaves them to the server."""
     return list(config.version_policy.specific.versions)
 
 
@@ -151,17 +151,17 @@ def config_without_versions(config: ModelConfig) -> ModelConfig:
 
 
 def conflict_of_configs(old: ModelConfig, new: ModelConfig) -> str | None:
-    """What keeps two versions of a stage from sharing one config.pbtxt; None where they can.
+    """The reason why two versions of a stage cannot share one config.pbtxt; None if they can.
 
     Triton has one configuration for all versions of a model. Instances, threads, queue delay and
-    the largest batch are safe to change for all of them; what a version's files must fit is not.
+    the largest batch may change for all of them; settings that a version's files must fit may not.
     """
     if old.backend != new.backend:
         return f"backend: {old.backend} and {new.backend}"
     for name in ("input", "output", "optimization", "model_warmup", "instance_group"):
         if _needed_of_files(old, name) != _needed_of_files(new, name):
             return name
-    # A plan holds as many rows as it was built for; the graphs take any number.
+    # A plan takes only the number of rows that it was built for; graphs take any number.
     if _is_plan(new) and old.max_batch_size != new.max_batch_size:
         return f"max_batch_size: {old.max_batch_size} and {new.max_batch_size}"
     return None
@@ -172,7 +172,7 @@ def _is_plan(config: ModelConfig) -> bool:
 
 
 def _needed_of_files(config: ModelConfig, name: str) -> Any:
-    """A part of a configuration, as far as the files of a version must fit it."""
+    """The part of a setting that the files of a version must fit."""
     if name == "model_warmup":
         return {tuple(v.dims) for warmup in config.model_warmup for v in warmup.inputs.values()}
     if name == "instance_group":
@@ -183,12 +183,12 @@ def _needed_of_files(config: ModelConfig, name: str) -> Any:
 
 
 def set_parameter(config: ModelConfig, key: str, value: str) -> None:
-    """Set one of the free parameters, which the model reads from its configuration."""
+    """Set a free parameter, which the model reads from its configuration."""
     config.parameters[key].string_value = value
 
 
 def parameter(config: ModelConfig, key: str) -> str | None:
-    """One of the free parameters; None where the configuration has none of that name."""
+    """A free parameter; None if the configuration does not have it."""
     return config.parameters[key].string_value if key in config.parameters else None
 
 
@@ -207,7 +207,7 @@ def config_from_text(text: str) -> ModelConfig:
     """Parse a config.pbtxt.
 
     Raises:
-        google.protobuf.text_format.ParseError: it is none.
+        google.protobuf.text_format.ParseError: The text is not a configuration.
     """
     pb: Any = model_config_pb2
     return text_format.Parse(text, pb.ModelConfig())

@@ -25,6 +25,12 @@ EXIT_CODES: ExitCodes = {
 }
 
 
+def exit_code_of(exc: Exception, exit_codes: ExitCodes = EXIT_CODES) -> int | None:
+    """The exit code of an exception; None if the table has none of its classes."""
+    nearest = next((each for each in type(exc).__mro__ if each in exit_codes), None)
+    return None if nearest is None else exit_codes[nearest]
+
+
 def run_command(args: argparse.Namespace, exit_codes: ExitCodes = EXIT_CODES) -> int:
     """Run a parsed command, and turn its exceptions into a message on stderr and an exit code.
 
@@ -51,9 +57,9 @@ def run_command(args: argparse.Namespace, exit_codes: ExitCodes = EXIT_CODES) ->
         return DONE
     except Exception as exc:
         table = {**exit_codes, **getattr(args, "exit_codes", {})}
-        nearest = next((each for each in type(exc).__mro__ if each in table), None)
-        if nearest is None:
+        failed = exit_code_of(exc, table)
+        if failed is None:
             raise
         print(f"cascadebert {args.command}: error: {exc}", file=sys.stderr)
-        return table[nearest]
+        return failed
     return code

@@ -82,7 +82,7 @@ class ArtefactMaker(Protocol):
 
     @property
     def max_flipped(self) -> float:
-        """Largest share of the rows that may be decided otherwise than in FP32."""
+        """Largest share of the rows whose decision may differ from FP32."""
         ...
 
     @property

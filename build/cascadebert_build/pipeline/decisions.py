@@ -37,7 +37,7 @@ def verify_decisions(
         and nothing has changed since.
 
     Raises:
-        CheckFailed: More rows are decided otherwise than the tolerance allows.
+        CheckFailed: The decisions of more rows differ than the tolerance allows.
     """
     if not maker.name:
         return None

@@ -116,7 +116,7 @@ class OptimizedGraphs:
 
     @property
     def max_flipped(self) -> float:
-        """Largest share of the rows that may be decided otherwise than in FP32."""
+        """Largest share of the rows whose decision may differ from FP32."""
         return MAX_FLIPPED_INT8 if self._precision == "int8" else MAX_FLIPPED
 
     @property

@@ -32,7 +32,7 @@ from .artefact import Artefact, ArtefactMaker, artefact_hashes
 from .context import BuildContext
 from .logits_cache import LogitsCache
 
-# So many texts have all lengths that matter for the times.
+# This many texts have all lengths that matter for the times.
 _TIMED_TEXTS = 2000
 
 
@@ -130,7 +130,7 @@ class TuneStep:
         return tuned
 
     def _goals(self, split: RowSplit) -> dict[str, Goal]:
-        """The user's goals, or those of the default ones that so many rows can show."""
+        """The user's goals, or those of the default ones that the rows can show."""
         goals = self._config.goals()
         if self._config.has_goals():
             return goals

@@ -7,10 +7,9 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from xdist.scheduler import LoadScopeScheduling
 
 # The members of the tests are tiny, so more threads cost more than they save, and a run may have
 # several processes. numpy and torch read this when they are imported.
@@ -20,6 +19,9 @@ from cascadebert_build.server.tritonserver import TritonServer
 from tests.support.counters import MetricsPage
 from tests.support.cpu import this_cpu
 from tests.support.serving import Built, build, serving
+
+if TYPE_CHECKING:
+    from xdist.scheduler import LoadScopeScheduling
 
 EXPORTS = "CASCADEBERT_TEST_EXPORTS"
 TESTS = Path(__file__).parent
@@ -38,6 +40,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeSch
 
     Each GLUE task is large enough to stand alone.
     """
+    from xdist.scheduler import LoadScopeScheduling  # only if pytest-xdist is installed
 
     class ByFile(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:

@@ -24,7 +24,7 @@ from cascadebert_build.repository.model_config import (
     stage_config,
 )
 from cascadebert_build.repository.model_repository import ModelRepository
-from cascadebert_build.repository.publish import StageFiles, publish_cascade
+from cascadebert_build.repository.publish import StageFiles, plan_publication, publish_cascade
 from cascadebert_build.server.serve import serve_cascades
 from cascadebert_core.policy import policy_from_file
 from tests.support.policies import make_policy, make_stage, write_tokenizer
@@ -100,6 +100,16 @@ def test_publishing_writes_a_whole_repository_once(tmp_path: Path) -> None:
     again = publish_cascade(repository, "mine", POLICY, files, RuntimeConfig())
     assert (again.written, again.changes) == ((), ())
     assert not [path for path in repository.rglob(".*") if path.is_file()], "nothing half-written"
+
+
+def test_a_plan_writes_nothing_and_puts_the_stages_before_the_switch(tmp_path: Path) -> None:
+    (tmp_path / "repository").mkdir()
+    empty = ModelRepository.read(tmp_path / "repository")
+    plan = plan_publication(empty, "mine", POLICY, stage_files(tmp_path), RuntimeConfig())
+    assert not list((tmp_path / "repository").iterdir())
+    assert (plan.version, plan.written) == (1, ("test_0", "test_1", "mine"))
+    paths = [str(change.path.relative_to(empty.path)) for change in plan.changes]
+    assert paths[:4] == ["test_0", "test_1", "mine/config.pbtxt", "mine/1"]
 
 
 def test_only_what_changed_is_written_again(tmp_path: Path) -> None:

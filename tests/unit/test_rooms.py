@@ -114,3 +114,9 @@ def test_packages_that_are_copied_or_thin_stand_alone(package: str, allowed: set
         for other in imported
     }
     assert {other.split(".")[0] for other in others} <= {package, *allowed}
+
+
+def test_no_two_test_files_have_one_name() -> None:
+    # pytest imports test files by their bare names; a second one of a name is an error there.
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert len(names) == len(set(names)), sorted({n for n in names if names.count(n) > 1})

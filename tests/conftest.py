@@ -52,11 +52,15 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeSch
     return ByFile(config, log)
 
 
+# The tests of reliability measure time or load the machine, except these.
+_QUIET = {"test_restricted_protocols.py", "test_tls.py"}
+
+
 @pytest.hookimpl(tryfirst=True)  # before -m takes tests away
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The tests of reliability measure time or load the machine."""
+    """Mark the tests that must run alone."""
     for item in items:
-        if TESTS / "reliability" in item.path.parents:
+        if TESTS / "reliability" in item.path.parents and item.path.name not in _QUIET:
             item.add_marker(pytest.mark.serial)
 
 

@@ -26,7 +26,7 @@ help:
 	@echo "make demo-real CONFIG=cascade.toml the same with your checkpoints and data"
 	@echo "make check                         lint, types and the unit tests: about a minute"
 	@echo "make test                          lint, types and all tests"
-	@echo "make coverage                      all tests, and the lines that they reach"
+	@echo "make coverage                      all tests, and the lines that they reach (see CONTRIBUTING)"
 	@echo "make test-compose                  the containers: needs root, a Docker engine, Compose"
 	@echo "make soak                          the long reliability tests, for a machine that does nothing else"
 	@echo "make lint                          ruff and basedpyright"

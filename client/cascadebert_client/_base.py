@@ -1,5 +1,6 @@
 """What the blocking client and the asyncio client share: their arguments and checks."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Generic, Literal
 
@@ -19,7 +20,7 @@ DEFAULT_ROWS_PER_REQUEST = 16
 DEFAULT_STATUS_TIMEOUT_S = 5.0
 
 
-class BaseClient(Generic[ClientT]):
+class BaseClient(ABC, Generic[ClientT]):
     """The settings of a client. Subclasses make the connections and perform the flows' steps."""
 
     def __init__(
@@ -78,9 +79,9 @@ class BaseClient(Generic[ClientT]):
         self._credentials = credentials
         self._closed = False
 
+    @abstractmethod
     def _connect(self) -> ClientT:
         """Return tritonclient's client over a new connection."""
-        raise NotImplementedError
 
     def _closed_error(self) -> RequestCancelled:
         target = self._flows.target

@@ -135,7 +135,7 @@ def test_damaged_and_foreign_files_are_refused(steps: CascadeBuild) -> None:
     graph.write_bytes(graph.read_bytes() + b"\0")
     with pytest.raises(UsageError, match=r"missing or damaged .*compile --force"):
         optimised(steps).manifest(steps.exported(member))
-    assert optimised(steps).make(steps.exported(member)) == made  # made anew, the same
+    assert optimised(steps).make(steps.exported(member)) == made  # made again, the same
 
     def changed(**values: Any) -> None:
         manifest.write_text(json.dumps({**json.loads(good), **values}))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -146,7 +147,7 @@ def mean_over_rows(cases: Sequence[ComparedCalls], values: Sequence[float]) -> f
 Case = TypeVar("Case", bound=ComparedCalls)
 
 
-class CallsReport(Generic[Case]):
+class CallsReport(ABC, Generic[Case]):
     """Base of the reports on several cases; true if everything is within tolerance."""
 
     __slots__ = ()
@@ -155,9 +156,9 @@ class CallsReport(Generic[Case]):
     def __bool__(self) -> bool:
         return not self.failures()
 
+    @abstractmethod
     def failures(self) -> list[str]:
         """A sentence for everything that is out of tolerance."""
-        raise NotImplementedError
 
     @property
     def rows(self) -> int:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from cascadebert_build.config.cascade_toml import config_from_file
+from cascadebert_build.config.checkpoint_source import checkpoint_source
 from cascadebert_build.config.goals import Goal
 from cascadebert_build.errors import UsageError
 
@@ -242,3 +243,48 @@ def test_buckets_that_no_member_can_fill_are_refused(tmp_path: Path) -> None:
     text = MEMBERS + "[runtime]\nbuckets = [512, 1024]\n"
     with pytest.raises(UsageError, match="every row would be padded to that"):
         config_from_file(write(tmp_path, text))
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-8"])
+def test_a_byte_order_mark_and_windows_lines_are_accepted(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "cascade.toml"
+    text = MEMBERS + '[data]\npath = "größe.tsv"\n'
+    path.write_bytes(text.replace("\n", "\r\n").encode(encoding))
+    config = config_from_file(path)
+    assert config.data is not None
+    assert config.data.path == "größe.tsv"
+
+
+@pytest.mark.parametrize(
+    ("encoding", "named"),
+    [
+        ("utf-16", "UTF-16"),
+        ("utf-16-le", "UTF-16"),
+        ("utf-16-be", "UTF-16"),
+        ("utf-32", "UTF-32"),
+        ("latin-1", "Latin-1"),
+    ],
+)
+def test_other_encodings_are_refused_with_their_name(
+    tmp_path: Path, encoding: str, named: str
+) -> None:
+    path = tmp_path / "cascade.toml"
+    path.write_bytes((MEMBERS + "# größe\n").encode(encoding))
+    with pytest.raises(UsageError, match="UTF-8") as caught:
+        config_from_file(path)
+    assert named in str(caught.value)
+    assert (f"{path}:7:" in str(caught.value)) == (encoding == "latin-1")
+
+
+@pytest.mark.parametrize(
+    "value", ["checkpoints/x", "Models/a", "ckpt/a", "my model", "a/b/c", "./x", "x/", "a\\b"]
+)
+def test_a_missing_folder_is_never_a_hub_id(tmp_path: Path, value: str) -> None:
+    assert checkpoint_source(value, tmp_path) == str((tmp_path / value).resolve())
+
+
+def test_hub_ids_stay_unless_their_owner_is_a_folder_here(tmp_path: Path) -> None:
+    for value in ("org/model", "distilbert-base-uncased", "BAAI/bge-small-en-v1.5"):
+        assert checkpoint_source(value, tmp_path) == value
+    (tmp_path / "org").mkdir()
+    assert checkpoint_source("org/model", tmp_path) == str(tmp_path / "org" / "model")

@@ -29,11 +29,6 @@ def test_csv_and_jsonl_and_pairs(tmp_path: Path) -> None:
         assert rows.label_indices(["neg", "pos"]).tolist() == [1]
 
 
-def test_a_labels_own_name_wins_over_its_index() -> None:
-    rows = Rows(("x", "x", "x"), ("1", "0", 1), "test")
-    assert rows.label_indices(["1", "0"]).tolist() == [0, 1, 1]
-
-
 def test_rows_without_labels(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("text\nhello\n")
     rows = rows_from_source(DataConfig(str(tmp_path / "a.csv"), label=None))

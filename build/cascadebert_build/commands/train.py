@@ -8,6 +8,8 @@ from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
+from ..config.checkpoint_source import checkpoint_source
+from ..config.labels import LABELS_ARE
 from ..config.rows import Rows, rows_from_source
 from ..config.schema import DataConfig
 from ..errors import UsageError
@@ -95,6 +97,12 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--labels", metavar="A,B,…", help="label names in the order of integer labels"
     )
+    parser.add_argument(
+        "--labels-are",
+        choices=LABELS_ARE,
+        default="auto",
+        help="whether numbers in the label column are names or indices (default: what fits all)",
+    )
     parser.add_argument("--subset", metavar="NAME", help="configuration of a hub data set")
 
 
@@ -143,6 +151,7 @@ def rows_of(args: argparse.Namespace, path: str, split: str) -> Rows:
             args.label or columns[2],
             split,
             subset,
+            labels_are=args.labels_are,
         )
     )
 
@@ -155,12 +164,12 @@ def labels_of(args: argparse.Namespace) -> list[str] | None:
 
 
 def base_of(args: argparse.Namespace) -> str:
-    """The base checkpoint: an absolute folder if it exists, else a hub id."""
+    """The base checkpoint: an absolute folder, or a hub id."""
     return _source(args.base)
 
 
 def _source(path: Path) -> str:
-    return str(path.resolve()) if path.exists() else str(path)
+    return checkpoint_source(str(path), Path.cwd())
 
 
 def layers_of(args: argparse.Namespace) -> tuple[int, ...] | None:

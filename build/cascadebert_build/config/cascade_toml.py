@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
@@ -31,6 +32,14 @@ if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
 _MOST_PROBLEMS = 5  # in one message
+
+# UTF-32's mark begins with that of UTF-16, so it comes first.
+_WIDE_MARKS = (
+    (codecs.BOM_UTF32_LE, "UTF-32"),
+    (codecs.BOM_UTF32_BE, "UTF-32"),
+    (codecs.BOM_UTF16_LE, "UTF-16"),
+    (codecs.BOM_UTF16_BE, "UTF-16"),
+)
 
 _TABLES = {
     "members": MemberConfig,
@@ -67,10 +76,10 @@ def config_from_file(path: Path) -> CascadeConfig:
     if path.is_dir():
         path /= "cascade.toml"
     try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+        raw = tomllib.loads(_utf8_text(path))
     except FileNotFoundError as exc:
         raise UsageError(f"{path} does not exist: give the path of a cascade.toml") from exc
-    except ValueError as exc:  # not TOML, not UTF-8, or a number of thousands of digits
+    except ValueError as exc:  # not TOML, or a number of thousands of digits
         raise UsageError(f"{path} is not TOML: {exc}") from exc
     except RecursionError as exc:
         raise UsageError(f"{path} is nested too deeply for a cascade.toml") from exc
@@ -82,6 +91,30 @@ def config_from_file(path: Path) -> CascadeConfig:
     except UsageError as exc:
         raise UsageError(f"{path}: {exc}") from exc
     return config
+
+
+def _utf8_text(path: Path) -> str:
+    """The text of a file in UTF-8, with or without a byte-order mark.
+
+    Raises:
+        UsageError: The file has another encoding. The message names it and the remedy.
+    """
+    data = path.read_bytes()
+    remedy = "save it as UTF-8, in your editor under “Save with encoding”"
+    wide = next((name for mark, name in _WIDE_MARKS if data.startswith(mark)), None)
+    if wide is None and b"\0" in data[:256]:
+        wide = "UTF-16 without a byte-order mark, or no text"
+    if wide is not None:
+        raise UsageError(f"{path} is {wide}: {remedy}")
+    try:
+        # Windows editors begin UTF-8 with a mark; lines end with LF, CR LF or CR.
+        return data.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
+    except UnicodeDecodeError as exc:
+        line = data.count(b"\n", 0, exc.start) + 1
+        raise UsageError(
+            f"{path}:{line}: the byte 0x{data[exc.start]:02x} is not UTF-8, perhaps "
+            f"{data[exc.start : exc.start + 1].decode('cp1252', 'replace')!r} in Latin-1: {remedy}"
+        ) from exc
 
 
 def _config(raw: dict[str, Any], folder: Path) -> CascadeConfig:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from cascadebert_core.tokenization import Text
 
 from ..errors import UsageError
 from ..extras import needs_extra
+from .labels import UnknownLabel, index_of_labels
 from .schema import DataConfig
 
 
@@ -32,12 +33,17 @@ class Rows:
         source: The file or data set, for reports.
         numbers: The line or record of each row in the source, from 1. None if the rows do not
             come from a file.
+        labels_are: How the labels are read, one of `labels.LABELS_ARE`.
+        all_labels: The distinct labels of the whole source, which decide how they are read. None:
+            those of these rows.
     """
 
     texts: tuple[Text, ...]
     labels: tuple[int | str, ...] | None
     source: str
     numbers: tuple[int, ...] | None = None
+    labels_are: str = "auto"
+    all_labels: tuple[int | str, ...] | None = None
 
     @property
     def pair(self) -> bool:
@@ -48,7 +54,13 @@ class Rows:
         """Some of the rows, in the given order."""
         labels = None if self.labels is None else tuple(self.labels[i] for i in indices)
         numbers = None if self.numbers is None else tuple(self.numbers[i] for i in indices)
-        return Rows(tuple(self.texts[i] for i in indices), labels, self.source, numbers)
+        return replace(
+            self,
+            texts=tuple(self.texts[i] for i in indices),
+            labels=labels,
+            numbers=numbers,
+            all_labels=self._distinct_labels(),
+        )
 
     def where(self, row: int) -> str:
         """The place of a row (from 0) for messages: its line if it has one."""
@@ -64,21 +76,24 @@ class Rows:
         """The labels as indices into `labels`, shape (n,).
 
         Raises:
-            UsageError: The rows have no labels, or one that is not in `labels`.
+            UsageError: The rows have no labels, or one that is not in `labels`, or it is not
+                clear whether they are names or indices.
         """
         if self.labels is None:
             raise UsageError(f"{self.source} has no labels: name their column as data.label")
-        index_of: dict[int | str, int] = {name: i for i, name in enumerate(labels)}
-        index_of |= {i: i for i in range(len(labels))}
-        # Text files have integers as strings. If a label is named "1", the name wins.
-        index_of = {**{str(i): i for i in range(len(labels))}, **index_of}
-        for row, label in enumerate(self.labels):
-            if label not in index_of:
-                raise UsageError(
-                    f"{self.where(row)}: the label {str(label)!r} is none of {', '.join(labels)} "
-                    f"(or 0 to {len(labels) - 1}): correct the row, or give the names of all labels"
-                )
+        try:
+            index_of = index_of_labels(self._distinct_labels(), labels, self.labels_are)
+        except UnknownLabel as exc:
+            here = exc.label in self.labels  # else in a row that this subset lacks
+            where = self.where(self.labels.index(exc.label)) if here else self.source
+            raise UsageError(f"{where}: {exc}") from exc
+        except UsageError as exc:
+            raise UsageError(f"{self.source}: {exc}") from exc
         return np.array([index_of[label] for label in self.labels], dtype=np.int64)
+
+    def _distinct_labels(self) -> tuple[int | str, ...]:
+        # A dict keeps the order of the rows: the first unknown label is the one that is named.
+        return self.all_labels or tuple(dict.fromkeys(self.labels or ()))
 
 
 def rows_from_source(data: DataConfig) -> Rows:
@@ -106,7 +121,11 @@ def rows_from_source(data: DataConfig) -> Rows:
     if not texts:
         raise UsageError(f"{source} has no rows")
     return Rows(
-        tuple(texts), tuple(labels) if data.label is not None else None, source, tuple(numbers)
+        tuple(texts),
+        tuple(labels) if data.label is not None else None,
+        source,
+        tuple(numbers),
+        data.labels_are,
     )
 
 

@@ -14,6 +14,7 @@ from cascadebert_engine.profiles import Profile, default_opt_batch, profiles_of_
 from cascadebert_engine.request import HARDWARE_COMPATIBILITY, BuildOptions
 
 from ..errors import UsageError
+from .checkpoint_source import checkpoint_source
 from .fields import (
     EMPTY_IS_NONE,
     LIST,
@@ -26,6 +27,7 @@ from .fields import (
     one_of,
 )
 from .goals import DEFAULT_GOALS, DEFAULT_POINT, KINDS, ONLY_POINT, Goal
+from .labels import LABELS_ARE
 
 BACKENDS = ("python", "onnxruntime", "tensorrt")
 ENGINES = ("onnxruntime", "tensorrt")
@@ -52,6 +54,7 @@ class MemberConfig(Table):
         max_batch_size: Rows in one call.
         opt_batch_size: Rows that a TensorRT engine is tuned for. 0: half of `max_batch_size` for
             the first stage, an eighth for the others, which see only the hard rows.
+        trust_remote_code: Run the Python code that comes with the checkpoint. Only the build does.
     """
 
     name: Annotated[str, NAME]
@@ -59,6 +62,7 @@ class MemberConfig(Table):
     max_length: Annotated[int, at_least(3)] = 128
     max_batch_size: Annotated[int, at_least(1)] = 64
     opt_batch_size: int = 0
+    trust_remote_code: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +77,7 @@ class DataConfig(Table):
         split: The split of a hub data set. Files have none.
         subset: The configuration of a hub data set ("sst2" of "nyu-mll/glue").
         duplicates: "keep" counts rows of equal text as separate inputs. "drop" counts them once.
+        labels_are: "names", "indices", or "auto": see `labels.index_of_labels`.
     """
 
     path: str
@@ -82,6 +87,7 @@ class DataConfig(Table):
     split: str = "validation"
     subset: str | None = None
     duplicates: Annotated[str, one_of(("keep", "drop"))] = "keep"
+    labels_are: Annotated[str, one_of(LABELS_ARE)] = "auto"
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,8 +287,8 @@ class CascadeConfig(Table):
         return f"{self.name}_{member.name}"
 
     def checkpoint(self, member: MemberConfig) -> str:
-        """The member's checkpoint: an absolute folder if it exists, else a hub id."""
-        return self._path(member.checkpoint)
+        """The member's checkpoint: an absolute folder, or a hub id; see `checkpoint_source`."""
+        return checkpoint_source(member.checkpoint, self.folder)
 
     def data_source(self, path: str | None = None) -> DataConfig:
         """The held-out rows, or another file or data set with the same columns.

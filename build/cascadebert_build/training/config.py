@@ -87,14 +87,27 @@ def label_names(rows: Rows, base: str, given: Sequence[str] | None = None) -> tu
         raise UsageError(one_label(rows, distinct[0]))
     if any(not str(label).isdecimal() for label in distinct):
         return tuple(str(label) for label in distinct)
-    largest = max(range(len(rows.labels)), key=lambda i: int((rows.labels or ())[i]))
-    n = int(rows.labels[largest]) + 1
-    if n > len(rows.labels):
+    return _names_of_numbers(rows, distinct, of_base)
+
+
+def _names_of_numbers(
+    rows: Rows, distinct: Sequence[int | str], of_base: tuple[str, ...]
+) -> tuple[str, ...]:
+    """Names of labels that are all numbers: the base's if they fit, else `LABEL_0` and so on."""
+    numbers = sorted({int(label) for label in distinct})
+    texts = {str(label) for label in distinct}
+    if texts <= set(of_base) or numbers[-1] + 1 == len(of_base):
+        return of_base
+    if rows.labels_are == "names":
+        return tuple(str(label) for label in sorted(distinct, key=int))
+    if numbers != list(range(len(numbers))):
+        largest = max(range(len(rows.labels or ())), key=lambda i: int((rows.labels or ())[i]))
         raise UsageError(
-            f"{rows.where(largest)}: the label {n - 1} of {len(rows.labels)} rows is not an index: "
-            "give names, or numbers from 0 on"
+            f"{rows.where(largest)}: the label {numbers[-1]} is not an index, since the labels "
+            f"{', '.join(map(str, numbers[:5]))} do not count from 0 on: "
+            f"give --labels-are names if they are names, or the names with --labels"
         )
-    return of_base if len(of_base) == n else tuple(f"LABEL_{i}" for i in range(n))
+    return tuple(f"LABEL_{i}" for i in numbers)
 
 
 def one_label(rows: Rows, label: int | str) -> str:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from cascadebert_build.repository.model_config import ModelConfig, config_from_text, config_to_text
-from cascadebert_build.repository.published_cascade import cascade_from_folder
+from cascadebert_build.repository.model_repository import ModelRepository
 from cascadebert_core.contract import POLICY_FILE
 from cascadebert_core.policy import Policy, policy_from_file, policy_to_json
 
@@ -93,7 +93,9 @@ def _clone(repository: Path, cascade: str, name: str) -> ModelConfig:
 def _copy_newest(source: Path, target: Path) -> None:
     no_bytecode = shutil.ignore_patterns("__pycache__")
     shutil.copytree(
-        source / str(cascade_from_folder(source).newest), target / _VERSION, ignore=no_bytecode
+        source / str(ModelRepository.read(source.parent).cascade(source.name).newest),
+        target / _VERSION,
+        ignore=no_bytecode,
     )
     shutil.copyfile(source / _CONFIG, target / _CONFIG)
 

@@ -15,26 +15,13 @@ from cascadebert_core.contract import (
 )
 from cascadebert_core.policy import Policy, policy_to_json
 
-from ..errors import UsageError
 from .changes import Change, NewFolder, Removal, TextFile, changed_file
 from .model_config import CONFIG_FILE, ModelConfig, config_from_text, config_to_text, set_parameter
-from .model_folder import version_folders
 from .published_cascade import PublishedCascade
 from .stage_folder import StageFiles
 
 _FIRST = 1  # in the checkout's own cascade, this version folder is the tracked source
 _MODEL_FILE = "model.py"
-
-
-def require_cascade(model: Path) -> None:
-    """Refuse to publish over a model that is not a cascade.
-
-    Raises:
-        UsageError: The folder is another model's.
-    """
-    ours = any((model / str(v) / _core().name).is_dir() for v in version_folders(model))
-    if model.exists() and not ours:
-        raise UsageError(f"{model} is another model: choose another name for the cascade")
 
 
 def config_of_cascade(model: Path, calls: int) -> tuple[ModelConfig, list[Change]]:

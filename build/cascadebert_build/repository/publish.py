@@ -7,7 +7,7 @@ policy.json comes after them, as the switch; what is not kept goes last.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,12 +15,10 @@ from cascadebert_core.policy import Policy, StagePolicy
 
 from ..config.schema import RuntimeConfig
 from ..errors import UsageError
-from .bls_folder import changes_to_remove, config_of_cascade, plan_version, require_cascade
+from .bls_folder import config_of_cascade, plan_version
 from .changes import Change, apply
 from .model_repository import ModelRepository
-from .published_cascade import PublishedCascade
-from .served_versions import changes_of_choice
-from .stage_folder import StageFiles, StageFolder, StageVersion, is_stage, plan_stage
+from .stage_folder import StageFiles, StageVersion, plan_stage
 
 # Versions of a cascade: the one that is published, the one that serves, and one to go back to.
 DEFAULT_KEEP = 3
@@ -96,36 +94,28 @@ def plan_publication(
 ) -> Publication:
     """Decide what a publication changes; nothing is written. See `publish_cascade`."""
     model = repository.path / name
-    folders = [StageFolder.read(repository.path / files.stage.model) for files in stages]
-    require_cascade(model)
-    old = repository.cascades.get(name, PublishedCascade(model))
+    old = repository.cascade_to_publish(name)
+    folders = [repository.stage(files.stage.model) for files in stages]
     # What a start serves may be in use.
     spared = set(old.served) if keep > 1 else set[int]()
     # With the new version, `keep` stay.
     staying = repository.with_cascade(old.keeping({*old.versions[::-1][: keep - 1], *spared}))
+    models = [files.stage.model for files in stages]
+    calls = [(repository.calls_of(model), staying.calls_of(model)) for model in models]
     new = [
-        plan_stage(
-            folder, files, runtime,
-            called=repository.calls_of(files.stage.model),
-            kept=staying.calls_of(files.stage.model),
-            first=files is stages[0],
-        )
-        for folder, files in zip(folders, stages, strict=True)
-    ]  # fmt: skip
+        plan_stage(folder, files, runtime, called, kept, first=files is stages[0])
+        for folder, files, (called, kept) in zip(folders, stages, calls, strict=True)
+    ]
     pinned = replace(policy, stages=_pinned(policy, new))
     version, switch = plan_version(old, pinned, stages)
-    cascade = old.with_version(version, pinned) if switch else old
     config, config_changes = config_of_cascade(model, runtime.instances or 1)
-    served = max(cascade.served)
-    choice = changes_of_choice(
-        repository.with_cascade(cascade),
-        name,
-        config,
-        pinned if switch else old.policy(served),
-        {each.stage.model: each.config for each in new},
+    cascade = old.with_version(version, pinned) if switch else old
+    written = repository.with_cascade(
+        cascade, [folder.with_version(each) for folder, each in zip(folders, new, strict=True)]
     )
+    newest = pinned if switch else old.policy(max(cascade.served))
+    choice = written.changes_of_choice(name, config, newest)
     chosen = any(change.path.is_relative_to(model) for change in choice)
-    kept = cascade.keeping({*cascade.versions[-keep:], *spared, *cascade.served})
     return Publication(
         name,
         version,
@@ -136,11 +126,7 @@ def plan_publication(
             *config_changes,
             *switch,
             *choice,
-            *_prune(
-                repository.with_cascade(kept),
-                cascade,
-                [f.with_version(e) for f, e in zip(folders, new, strict=True)],
-            ),
+            *written.changes_to_prune(name, {*cascade.versions[-keep:], *spared, *cascade.served}),
         ),
     )
 
@@ -150,28 +136,3 @@ def _pinned(policy: Policy, new: Sequence[StageVersion]) -> tuple[StagePolicy, .
         replace(stage, version=each.stage.version)
         for stage, each in zip(policy.stages, new, strict=True)
     )
-
-
-def _prune(
-    repository: ModelRepository, cascade: PublishedCascade, written: Collection[StageFolder]
-) -> list[Change]:
-    """Delete versions that are not kept, and the stages that no version calls any more.
-
-    Args:
-        repository: With the versions of the cascade that are kept.
-        cascade: With all versions.
-        written: The stages that were published now.
-    """
-    kept = repository.cascades[cascade.name]
-    changes: list[Change] = []
-    for version in sorted(set(cascade.versions) - set(kept.versions)):
-        changes += changes_to_remove(cascade.folder / str(version))
-    folders = {folder.path.name: folder for folder in written}
-    # A publication that broke off may have left stages that no policy names.
-    left = {path.name for path in repository.path.glob(f"{cascade.name}_*")}
-    for model in sorted({*folders, *cascade.stages(), *left}):
-        path = repository.path / model
-        if model in folders or is_stage(path):
-            folder = folders.get(model) or StageFolder.read(path)
-            changes += folder.changes_to_keep(repository.calls_of(model))
-    return changes

@@ -6,13 +6,14 @@ policy pins the version of every stage, so a version stays whole for as long as 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
 from google.protobuf.text_format import ParseError
 
+import cascadebert_core
 from cascadebert_core.contract import POLICY_FILE
 from cascadebert_core.errors import PolicyError
 from cascadebert_core.policy import Policy, policy_from_file
@@ -20,10 +21,11 @@ from cascadebert_engine.files import read_json
 
 from ..errors import UsageError
 from .model_config import ModelConfig, config_from_text, read_config, versions_of_config
-from .model_folder import version_folders
 
 # tritonserver reads configs/published.pbtxt when it starts with --model-config-name=published.
 PUBLISHED_CONFIG = "published"
+# Every version folder has the core, also one that waits for its policy.
+_CORE = cascadebert_core.__name__
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,10 +107,11 @@ class PublishedCascade:
 
     def stages(self, versions: Collection[int] | None = None) -> dict[str, set[int]]:
         """The stage versions, by model, that these versions call; None is all versions."""
-        return stage_versions(
-            [call for v, calls in self.calls.items() if versions is None or v in versions
-             for call in calls]
-        )  # fmt: skip
+        called: dict[str, set[int]] = {}
+        for version in self.versions if versions is None else self.calls.keys() & set(versions):
+            for call in self.calls[version]:
+                called.setdefault(call.model, set()).add(call.version)
+        return called
 
     def require_versions(self, versions: Collection[int]) -> None:
         """Refuse versions that are not published.
@@ -138,10 +141,20 @@ class PublishedCascade:
         return replace(self, chosen=tuple(sorted(versions)))
 
 
-def cascade_from_folder(folder: Path) -> PublishedCascade:
-    """Read which versions a cascade has, what they call, and which are chosen."""
-    policies = {v: folder / str(v) / POLICY_FILE for v in version_folders(folder)}
+def cascade_from_folder(folder: Path, folders: Sequence[int]) -> PublishedCascade | None:
+    """Read which versions a cascade has, what they call, and which are chosen.
+
+    Args:
+        folder: The folder of a model.
+        folders: Its version folders.
+
+    Returns:
+        The cascade, perhaps without a version; None if the folder is another model's.
+    """
+    policies = {v: folder / str(v) / POLICY_FILE for v in folders}
     published = {v: path for v, path in policies.items() if path.is_file()}
+    if not published and not any((folder / str(v) / _CORE).is_dir() for v in folders):
+        return None
     try:
         text = (folder / "configs" / f"{PUBLISHED_CONFIG}.pbtxt").read_text(encoding="utf-8")
         chosen = tuple(versions_of_config(config_from_text(text)))
@@ -150,14 +163,6 @@ def cascade_from_folder(folder: Path) -> PublishedCascade:
     return PublishedCascade(
         folder, {v: _calls_of_policy(path) for v, path in published.items()}, chosen
     )
-
-
-def stage_versions(calls: Collection[StageCall]) -> dict[str, set[int]]:
-    """The stage versions that these calls need, by the stage's model."""
-    return {
-        model: {call.version for call in calls if call.model == model}
-        for model in dict.fromkeys(call.model for call in calls)
-    }
 
 
 def _calls_of_policy(path: Path) -> tuple[StageCall, ...]:

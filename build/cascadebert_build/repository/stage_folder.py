@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -26,7 +26,6 @@ from .model_config import (
     stage_config,
     with_versions,
 )
-from .model_folder import version_folders
 
 _STAGES = Path(__file__).parents[1] / "stages"
 # Marks the model as ours, and records which files each version was written from.
@@ -59,28 +58,40 @@ class StageFolder:
     Attributes:
         path: The folder.
         records: For every version, by its number, the hashes of its files.
-        config: The configuration of all versions; None if the model is new.
+        config: The configuration of all versions; None if the model is new or its file damaged.
         folders: Its version folders.
     """
 
     path: Path
-    records: Mapping[str, Any]
-    config: ModelConfig | None
-    folders: tuple[int, ...]
+    records: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    config: ModelConfig | None = None
+    folders: tuple[int, ...] = ()
 
-    @classmethod
-    def read(cls, path: Path) -> StageFolder:
-        """Read a stage model's folder, which need not exist.
+    def config_of(self, versions: Collection[int]) -> ModelConfig:
+        """The configuration, with no more than these versions.
 
         Raises:
-            UsageError: The folder is another model's, or its configuration cannot be read.
+            UsageError: The configuration is missing or damaged.
         """
-        if path.exists() and not (path / _STAGE_MANIFEST).is_file():
+        return with_versions(self.config or read_config(self.path), versions)
+
+    def require_shared_config(self, new: ModelConfig, kept: Collection[int]) -> None:
+        """Refuse a configuration that the versions which are kept cannot share.
+
+        Raises:
+            UsageError: They cannot, or the configuration of today is missing or damaged.
+        """
+        if not kept:
+            return
+        today = self.config_of(kept)
+        conflict = conflict_of_configs(today, new)
+        if conflict is not None:
             raise UsageError(
-                f"{path} is another model: choose another name for the cascade or the member"
+                f"{self.path} keeps version {max(kept)}, which cannot share one "
+                f"config.pbtxt with what is published now ({conflict}): give the member another "
+                "name in cascade.toml, and it becomes a model of its own; or drop the older "
+                "versions with --keep 1 and restart the server"
             )
-        config = read_config(path) if (path / CONFIG_FILE).is_file() else None
-        return cls(path, _records(path), config, tuple(version_folders(path)))
 
     def version_of(self, hashes: Mapping[str, str]) -> tuple[int, bool]:
         """The version that has these files, or the next one; and whether it is complete."""
@@ -121,7 +132,7 @@ class StageFolder:
             return [Removal(self.path)]
         changes: list[Change] = []
         if self.config is not None:  # before a folder that the configuration names is gone
-            text = config_to_text(with_versions(self.config, versions))
+            text = config_to_text(self.config_of(versions))
             if text != config_to_text(self.config):
                 changes.append(TextFile(self.path / CONFIG_FILE, text))
         folders = {*self.folders, *map(int, self.records)} - set(versions)
@@ -180,16 +191,7 @@ def plan_stage(
     version, present = folder.version_of(hashes)
     profiles = 0 if files.manifest is None else len(manifest_from_file(files.manifest).profiles)
     config = stage_config(files.stage, runtime, profiles, first=first)
-    older = set(kept) - {version}
-    if older:
-        conflict = conflict_of_configs(folder.config or read_config(folder.path), config)
-        if conflict is not None:
-            raise UsageError(
-                f"{folder.path} keeps version {max(older)}, which cannot share one "
-                f"config.pbtxt with what is published now ({conflict}): give the member another "
-                "name in cascade.toml, and it becomes a model of its own; or drop the older "
-                "versions with --keep 1 and restart the server"
-            )
+    folder.require_shared_config(config, set(kept) - {version})
     if called and files.manifest is None:
         # A cascade sends no more rows than its own policy says; the model must take the most.
         largest = max(files.stage.max_batch_size, *called.values())
@@ -208,9 +210,21 @@ def plan_stage(
     )
 
 
-def is_stage(path: Path) -> bool:
-    """Whether a folder is a stage model that was published."""
-    return (path / _STAGE_MANIFEST).is_file()
+def stage_from_folder(path: Path, folders: Sequence[int]) -> StageFolder | None:
+    """Read a stage model that was published; None if the folder is anything else.
+
+    Args:
+        path: The folder.
+        folders: Its version folders.
+    """
+    if not (path / _STAGE_MANIFEST).is_file():
+        return None
+    records = _records(path)
+    try:
+        config = read_config(path)
+    except UsageError:
+        config = None
+    return StageFolder(path, records, config, tuple(folders))
 
 
 def _records(path: Path) -> dict[str, Any]:

@@ -126,7 +126,7 @@ def _trim(
                 "more, so the stages that it calls are unknown",
             )  # fmt: skip
             return
-    called = repository.stages(running)
+    called = repository.called_stages(running)
     for model in sorted(known):
         needed = called.get(model, set())
         extra = server.versions(model) - needed

@@ -64,7 +64,7 @@ def serve_cascades(
         raise CheckFailed("\n".join(found))
     for model in stages:
         _require_engine(path / model)
-    called = repository.stages(served)
+    called = repository.called_stages(served)
     with TritonServer(path, ports=ports, log_path=log_path, options=options) as server:
         for model, config in stages.items():  # the stages first, the cascades last
             server.load(model, config_to_json(with_versions(config, called[model])))

@@ -27,7 +27,7 @@ from ..repository.model_config import (
     set_parameter,
     versions_of_config,
 )
-from ..repository.served_versions import PUBLISHED_CONFIG
+from ..repository.published_cascade import PUBLISHED_CONFIG
 from .installation import find_installation
 from .loaded_models import is_cascade, loaded_configs
 from .model_control import ModelControlClient

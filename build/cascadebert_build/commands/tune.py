@@ -6,6 +6,7 @@ import argparse
 from dataclasses import replace
 from typing import Any
 
+from cascadebert_core.contract import OPERATING_POINTS
 from cascadebert_core.guarantee import ACCURACY_DROP, COST, DEFERRAL_RATE, DISAGREEMENT, SPEEDUP
 from cascadebert_core.policy import Policy
 from cascadebert_core.signals import SIGNALS
@@ -90,13 +91,12 @@ def _config_with_flags(config: CascadeConfig, args: argparse.Namespace) -> Casca
 
 
 def _result(policy: Policy) -> dict[str, Any]:
-    points = (policy.certificate or {}).get("operating_points", {})
     return {
         "policy": policy.id,
         "thresholds": policy.thresholds,
         "default_operating_point": policy.default_operating_point,
-        "operating_points": {
-            name: {"thresholds": thresholds, **points.get(name, {})}
+        OPERATING_POINTS: {
+            name: {"thresholds": thresholds, **policy.certificate_of(name)}
             for name, thresholds in policy.operating_points.items()
         },
     }

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cascadebert_core.contract import OPERATING_POINTS
 from cascadebert_core.policy import Policy, policy_to_json
 from cascadebert_engine.files import read_json, sha256_of, write_json, write_text
 
@@ -91,7 +92,7 @@ class TuneStep:
             certificate |= {
                 "cost_of": _runtime_name(self._config.runtime),
                 "cost": _costs(artefacts, times),
-                "operating_points": {name: p.certificate for name, p in tuned.points.items()},
+                OPERATING_POINTS: {name: p.certificate for name, p in tuned.points.items()},
             }
         policy = replace(self._with_call_limits(policy, times), certificate=certificate)
         write_text(self._context.workspace.policy, policy_to_json(policy))

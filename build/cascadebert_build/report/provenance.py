@@ -84,8 +84,7 @@ def provenance_of(
         data: The user's name for the rows on the command line; None: cascade.toml's rows.
     """
     certificate = policy.certificate or {}
-    points = certificate.get("operating_points", {})
-    method = points.get(policy.default_operating_point, {}).get("method")
+    method = policy.certificate_of(policy.default_operating_point).get("method")
     sha256 = build.rows.sha256()
     runtime = build.config.runtime
     members = [

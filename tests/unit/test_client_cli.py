@@ -1,5 +1,6 @@
 """`classify` and `status`, against the fake server."""
 
+import gzip
 import io
 import json
 import os
@@ -14,6 +15,8 @@ from typing import Any
 import grpc
 import pytest
 
+from cascadebert_build.config.rows import rows_from_source
+from cascadebert_build.config.schema import DataConfig
 from cascadebert_client import CascadeClient
 from cascadebert_client.cli import main
 from tests.unit.fake_triton import POLICY, FakeTriton, expected
@@ -107,6 +110,32 @@ def test_a_file_in_its_order(server: FakeTriton, capsys: Capture, tmp_path: Path
     assert captured.err == ""
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "arguments"),
+    [
+        ("UP.TSV", b'text\tlabel\n"say ""a"""\t1\n', ()),
+        ("rows.json.gz", gzip.compress(b'[{"text": "say \\"a\\""}]'), ()),
+        ("rows.dat", b'text,label\n"say ""a""",1\n', ("--format", "csv")),
+    ],
+)
+def test_files_are_read_as_the_build_reads_them(
+    server: FakeTriton,
+    capsys: Capture,
+    tmp_path: Path,
+    name: str,
+    content: bytes,
+    arguments: tuple[str, ...],
+):
+    path = tmp_path / name
+    path.write_bytes(content)
+    command = ["classify", "--url", server.url, "--json", "--file", str(path), *arguments]
+    assert main(command) == 0
+    (answer,) = objects(capsys.readouterr().out)
+    check(answer, 0, 'say "a"')
+    rows = rows_from_source(DataConfig(str(path), label=None, format=(*arguments, None, None)[1]))
+    assert rows.texts == ('say "a"',)
+
+
 def test_a_file_of_pairs(server: FakeTriton, capsys: Capture, tmp_path: Path):
     path = tmp_path / "pairs.jsonl"
     path.write_text('{"q": "a", "s": "b"}\n')
@@ -198,6 +227,7 @@ def test_model_version_and_timeout(server: FakeTriton):
     [
         (["a", "--file", "x.tsv"], "both TEXT and --file"),
         (["a", "--text", "x"], "give --file too"),
+        (["a", "--format", "csv"], "give --file too"),
         (["a", "--pairs"], "--pairs is for stdin"),
         (["a", "b", "--pair", "c"], "2 TEXT, but 1 after --pair"),
         (["--pair", "c"], "0 TEXT, but 1 after --pair"),

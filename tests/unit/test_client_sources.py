@@ -78,7 +78,7 @@ def test_rows_are_read_one_by_one():
 @pytest.mark.parametrize(
     ("content", "name", "message"),
     [
-        ("text\na\n", "x.txt", r"x\.txt is none of \.tsv, \.csv, \.jsonl"),
+        ("text\na\n", "x.xyz", r"x\.xyz ends in none of \.tsv, "),
         ("", "x.tsv", r"x\.tsv:1: there is no header"),
         ("\na\n", "x.csv", r"x\.csv:1: there is no header"),
         (
@@ -100,7 +100,11 @@ def test_rows_are_read_one_by_one():
         (b"text\na\xff\n", "x.csv", r"x\.csv:2: byte 0xff at position 1 is not UTF-8"),
         ("{text}\n", "x.jsonl", r"x\.jsonl:1: not JSON"),
         ('{"text": "a"}\n["b"]\n', "x.jsonl", r"x\.jsonl:2: list, not an object"),
-        ('{"Text": "a"}\n', "x.jsonl", r"x\.jsonl:1: no key 'text', but 'Text'"),
+        (
+            '{"Text": "a"}\n',
+            "x.jsonl",
+            r"x\.jsonl:1: no key named 'text', but 'Text': did you mean 'Text'",
+        ),
         ('{"text": 3}\n', "x.jsonl", r"x\.jsonl:1: 'text' is int, not a string"),
         ('{"text": "\\ud800"}\n', "x.jsonl", r"x\.jsonl:1: 'text' has a lone surrogate"),
     ],

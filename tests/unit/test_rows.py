@@ -59,7 +59,10 @@ def test_damaged_files_are_refused(tmp_path: Path, name: str, content: bytes, me
 def test_missing_files_and_unknown_labels_are_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="does not exist"):
         rows_from_source(DataConfig(str(tmp_path / "no.tsv")))
-    with pytest.raises(UsageError, match="is not a data file"):
+    with pytest.raises(UsageError, match="give a data file"):
+        rows_from_source(DataConfig(str(tmp_path / "data.xlsx")))
+    (tmp_path / "data.xlsx").write_bytes(b"PK")
+    with pytest.raises(UsageError, match="ends in none of"):
         rows_from_source(DataConfig(str(tmp_path / "data.xlsx")))
     with pytest.raises(
         UsageError, match=r"test, row 1: the label '7' is none of a, b \(or 0 to 1\)"

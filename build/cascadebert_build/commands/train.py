@@ -8,6 +8,8 @@ from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
+from cascadebert_client.sources import FORMATS
+
 from ..config.checkpoint_source import checkpoint_source
 from ..config.labels import LABELS_ARE
 from ..config.rows import Rows, rows_from_source
@@ -77,7 +79,15 @@ def add_train_parser(commands: Any) -> None:
 
 def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the rows to train on, their columns, and the base checkpoint."""
-    parser.add_argument("data", metavar="DATA", help="tsv, csv, jsonl, or a hub data set")
+    parser.add_argument(
+        "data",
+        metavar="DATA",
+        help="a tsv, csv, jsonl, json or parquet file, which may be compressed (.gz), or a hub "
+        "data set",
+    )
+    parser.add_argument(
+        "--format", choices=FORMATS, help="the files' format (default: what their endings tell)"
+    )
     parser.add_argument(
         "--base", type=Path, required=True, metavar="CHECKPOINT", help="folder or hub id"
     )
@@ -152,6 +162,7 @@ def rows_of(args: argparse.Namespace, path: str, split: str) -> Rows:
             split,
             subset,
             labels_are=args.labels_are,
+            format=args.format,
         )
     )
 

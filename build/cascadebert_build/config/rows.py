@@ -1,4 +1,4 @@
-"""Labelled rows from a tsv, csv or jsonl file, or from a Hugging Face data set."""
+"""Labelled rows from a data file, or from a Hugging Face data set."""
 
 from __future__ import annotations
 
@@ -13,13 +13,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cascadebert_client.errors import InvalidRequest
-from cascadebert_client.sources import SUFFIXES, Values, text_problem, values_from_file
+from cascadebert_client.sources import (
+    FORMATS,
+    Values,
+    format_of_name,
+    missing_column,
+    text_problem,
+    unknown_format,
+    values_from_file,
+)
 from cascadebert_core.tokenization import Text
 
 from ..errors import UsageError
 from ..extras import needs_extra
 from .labels import UnknownLabel, index_of_labels
 from .schema import DataConfig
+
+_NAMING = "name the columns as data.text, data.text_pair and data.label, or with the flags"
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +114,7 @@ def rows_from_source(data: DataConfig) -> Rows:
             text. The message names file and line.
     """
     columns = [column for column in (data.text, data.text_pair, data.label) if column is not None]
-    in_file = Path(data.path).suffix in SUFFIXES
+    in_file = data.format is not None or format_of_name(data.path) is not None
     source = data.path if in_file else f"{data.path} ({data.split})"
     texts: list[Text] = []
     labels: list[int | str] = []
@@ -130,10 +140,9 @@ def rows_from_source(data: DataConfig) -> Rows:
 
 
 def _file_values(data: DataConfig, columns: list[str]) -> Iterator[Values]:
-    remedy = "name the columns as data.text, data.text_pair and data.label, or with the flags"
     try:
         with Path(data.path).open("rb") as file:
-            yield from values_from_file(file, data.path, columns, remedy)
+            yield from values_from_file(file, data.path, columns, _NAMING, data.format)
     except FileNotFoundError as exc:
         raise UsageError(f"{data.path} does not exist") from exc
     except OSError as exc:
@@ -143,22 +152,28 @@ def _file_values(data: DataConfig, columns: list[str]) -> Iterator[Values]:
 
 
 def _hub_values(data: DataConfig, columns: list[str]) -> Iterator[Values]:
-    if Path(data.path).is_absolute():
+    if Path(data.path).is_file():
+        raise UsageError(unknown_format(data.path))
+    if Path(data.path).is_absolute() or Path(data.path).exists():
+        what = "is a folder" if Path(data.path).is_dir() else "does not exist"
         raise UsageError(
-            f"{data.path} is not a data file: give one that ends in {', '.join(SUFFIXES)}, "
-            "or the id of a hub data set"
+            f"{data.path} {what}: give a data file ({', '.join(FORMATS)}), or the id of a hub data "
+            "set"
         )
     with needs_extra("hub"):
         import datasets  # pyright: ignore[reportMissingImports] - the hub extra is optional
     try:
         records = datasets.load_dataset(data.path, data.subset, split=data.split)
     except Exception as exc:
-        raise UsageError(f"the hub data set {data.path!r} cannot be loaded: {exc}") from exc
-    missing = [column for column in columns if column not in records.column_names]
-    if missing:
         raise UsageError(
-            f"{data.path} has no column {missing[0]!r}: it has {', '.join(records.column_names)}"
-        )
+            f"{data.path!r} is no file here, and as a data set of the hub it cannot be loaded: "
+            f"{exc}"
+        ) from exc
+    for column in columns:
+        if column not in records.column_names:
+            raise UsageError(
+                f"{data.path}: {missing_column(column, records.column_names, _NAMING)}"
+            )
     for number, record in enumerate(records, start=1):
         yield number, [record[column] for column in columns]
 

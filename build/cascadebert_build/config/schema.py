@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
 
+from cascadebert_client.sources import FORMATS, format_of_name
 from cascadebert_core.guarantee import DEFAULT_CONFIDENCE, GUARANTEES
 from cascadebert_core.policy import LONGEST_TIMEOUT_S, REQUEST_TIMEOUT_S
 from cascadebert_core.signals import MAX_PROBABILITY, SIGNALS
@@ -70,7 +71,8 @@ class DataConfig(Table):
     """Held-out rows for verify, tune and evaluate.
 
     Attributes:
-        path: A tsv, csv or jsonl file, or the id of a hub data set.
+        path: A tsv, csv, jsonl, json or parquet file, which may be compressed (.gz), or the id of
+            a hub data set.
         text: The column of the text.
         text_pair: The column of the second text; None if the task has no pairs.
         label: The column of the label; None if the rows have no labels.
@@ -78,6 +80,7 @@ class DataConfig(Table):
         subset: The configuration of a hub data set ("sst2" of "nyu-mll/glue").
         duplicates: "keep" counts rows of equal text as separate inputs. "drop" counts them once.
         labels_are: "names", "indices", or "auto": see `labels.index_of_labels`.
+        format: Of the file. None: the ending of its name tells it.
     """
 
     path: str
@@ -88,6 +91,7 @@ class DataConfig(Table):
     subset: str | None = None
     duplicates: Annotated[str, one_of(("keep", "drop"))] = "keep"
     labels_are: Annotated[str, one_of(LABELS_ARE)] = "auto"
+    format: Annotated[str, one_of(FORMATS)] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,6 +297,8 @@ class CascadeConfig(Table):
     def data_source(self, path: str | None = None) -> DataConfig:
         """The held-out rows, or another file or data set with the same columns.
 
+        The format of another file is what its ending tells, else that of [data].
+
         Raises:
             UsageError: cascade.toml has no [data].
         """
@@ -302,7 +308,12 @@ class CascadeConfig(Table):
             return replace(self.data, path=self._path(self.data.path))
         # A path from the command line is relative to the current folder.
         given = Path(path).expanduser().resolve()
-        return replace(self.data, path=str(given) if given.exists() else path)
+        known = format_of_name(path) is not None
+        return replace(
+            self.data,
+            path=str(given) if given.exists() else path,
+            format=None if known or not given.exists() else self.data.format,
+        )
 
     def buckets(self, member: MemberConfig) -> tuple[int, ...]:
         """Padded lengths of a member, ascending, ending with its maximum length."""

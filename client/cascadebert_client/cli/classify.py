@@ -13,11 +13,12 @@ from typing import Any, TextIO
 from tqdm import tqdm
 
 from .._base import DEFAULT_CONCURRENCY, DEFAULT_ROWS_PER_REQUEST
+from .._files.formats import CSV, JSONL, TSV, format_of_name, is_gzip
 from .._rows import Row
 from .._traffic import BY, BY_REQUEST
 from .._types import Classification
 from ..errors import InvalidRequest
-from ..sources import rows_from_file, rows_from_lines
+from ..sources import FORMATS, rows_from_file, rows_from_lines
 from .exit_codes import DONE
 from .rendering import JsonLines, Renderer, Table, TabSeparated
 from .server_arguments import Subparsers, add_connection_arguments, client_from_arguments
@@ -53,7 +54,17 @@ def _add_input_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--pairs", action="store_true", help="read text pairs from stdin, separated by a tab"
     )
-    parser.add_argument("--file", type=Path, metavar="FILE", help="a .tsv, .csv or .jsonl file")
+    parser.add_argument(
+        "--file",
+        type=Path,
+        metavar="FILE",
+        help="a .tsv, .csv, .jsonl, .json or .parquet file, which may be compressed (.gz)",
+    )
+    parser.add_argument(
+        "--format",
+        choices=FORMATS,
+        help="the file's format (default: what its ending tells)",
+    )
     parser.add_argument(
         "--text", metavar="COLUMN", help="the file's column with the text (default: text)"
     )
@@ -148,6 +159,8 @@ def _require_one_source(args: argparse.Namespace) -> None:
         raise InvalidRequest("both TEXT and --file are given: give one of them")
     if args.file is None and (args.text is not None or args.text_pair is not None):
         raise InvalidRequest("--text and --text-pair name columns of a file: give --file too")
+    if args.file is None and args.format is not None:
+        raise InvalidRequest("--format is the format of a file: give --file too")
     if args.pairs and (args.texts or args.file is not None):
         raise InvalidRequest("--pairs is for stdin: use --pair with TEXT, --text-pair with --file")
     if args.pair is not None and len(args.pair) != len(args.texts):
@@ -165,7 +178,9 @@ def _rows(args: argparse.Namespace, resources: contextlib.ExitStack) -> Iterable
         stream = resources.enter_context(args.file.open("rb"))
     except FileNotFoundError as exc:
         raise InvalidRequest(f"{args.file} does not exist: check the path after --file") from exc
-    return rows_from_file(stream, str(args.file), _given(args.text, "text"), args.text_pair)
+    return rows_from_file(
+        stream, str(args.file), _given(args.text, "text"), args.text_pair, args.format
+    )
 
 
 def _shares(args: argparse.Namespace) -> dict[str, float] | None:
@@ -239,15 +254,21 @@ def _with_progress(
 ) -> Iterable[Classification]:
     """Show a progress bar on a terminal, unless the answers are printed there."""
     hidden = not sys.stderr.isatty() or (args.output is None and sys.stdout.isatty())
-    total = None if hidden or args.file is None else _count_lines(args.file)
+    total = None if hidden or args.file is None else _count_lines(args.file, args.format)
     return tqdm(answers, total=total, unit="row", disable=hidden, file=sys.stderr)
 
 
-def _count_lines(path: Path) -> int:
-    """Estimate the rows of a file: count its lines, without the header."""
+def _count_lines(path: Path, file_format: str | None) -> int | None:
+    """Estimate the rows of a file: count its lines, without the header.
+
+    None if its lines are not rows.
+    """
+    kind = file_format or format_of_name(str(path))
+    if kind not in {TSV, CSV, JSONL} or is_gzip(str(path)):
+        return None
     with path.open("rb") as stream:
         lines = sum(block.count(b"\n") for block in iter(lambda: stream.read(1 << 20), b""))
-    return lines - (path.suffix.lower() != ".jsonl")
+    return lines - (kind != JSONL)
 
 
 def _summary(exit_stages: Counter[int], path: Path) -> str:

@@ -1,0 +1,1 @@
+"""How files of rows are read: formats, encodings, tables, JSON and Parquet."""

@@ -73,7 +73,7 @@ class DemoResult:
         lines += [
             "",
             f"The cascade gives {large.name}'s label on {self.agreement:.1%} of the rows, and "
-            f"answers {cascade.rows_per_s / large.rows_per_s:.1f} times as many a second.",
+            f"answers {cascade.rows_per_s / large.rows_per_s:.1f} times as many rows a second.",
             f"Measured through the server at {CONCURRENCY} requests of one row in flight; "
             f"thresholds {thresholds_as_text(self.thresholds)}.",
             f"Picture: {self.picture}",

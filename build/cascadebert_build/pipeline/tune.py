@@ -287,7 +287,7 @@ def _as_sentence(point: OperatingPoint, goal: Goal) -> str:
     text = (
         f"thresholds {thresholds_as_text(point.thresholds)}: "
         f"{1 - found['exits'][0]:.1%} deferred, {found['speedup']:.3g} times cheaper than the "
-        f"last member alone, {found['disagreement']:.2%} other answers on {found['n']} rows"
+        f"last member alone, the answer differs on {found['disagreement']:.2%} of {found['n']} rows"
     )
     if goal.guarantee is None:
         text += f"; {goal}: guarantees nothing about the answers"

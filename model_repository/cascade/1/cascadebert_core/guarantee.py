@@ -22,7 +22,7 @@ BUDGETS = (DEFERRAL_RATE, SPEEDUP, COST)
 DEFAULT_CONFIDENCE = 0.95
 
 _GUARANTEE_WORDS = {
-    DISAGREEMENT: "another answer than the last member's on at most {:.3g}% of the inputs",
+    DISAGREEMENT: "the answer differs from the last member's on at most {:.3g}% of the inputs",
     ACCURACY_DROP: "accuracy at most {:.3g} points below the last member's",
 }
 _BUDGET_WORDS = {

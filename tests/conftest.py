@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import hypothesis
 import pytest
 
 # The members of the tests are tiny, so more threads cost more than they save, and a run may have
@@ -25,6 +26,11 @@ if TYPE_CHECKING:
 
 EXPORTS = "CASCADEBERT_TEST_EXPORTS"
 TESTS = Path(__file__).parent
+
+
+# An example may be slow on a busy machine, or because it imports scipy first.
+hypothesis.settings.register_profile("cascadebert", deadline=None)
+hypothesis.settings.load_profile("cascadebert")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -69,19 +69,19 @@ def pad_rows(
         pad_id: The token id of padding; RoBERTa's positions depend on it.
         trace: The trace that the batch carries.
     """
-    length = bucket_of(max(map(len, rows)), buckets)
+    lengths = [len(row) for row in rows]
+    length = bucket_of(max(lengths), buckets)
     shape = (len(rows), length)
-    filled = {
-        INPUT_IDS: np.full(shape, pad_id, dtype=np.int32),
-        ATTENTION_MASK: np.zeros(shape, dtype=np.int32),
-    }
-    if TOKEN_TYPE_IDS in inputs:
-        filled[TOKEN_TYPE_IDS] = np.zeros(shape, dtype=np.int32)
+    ids = np.full(shape, pad_id, dtype=np.int32)
+    mask = np.zeros(shape, dtype=np.int32)
+    filled = {INPUT_IDS: ids, ATTENTION_MASK: mask}
     for i, row in enumerate(rows):
-        filled[INPUT_IDS][i, : len(row)] = row.ids
-        filled[ATTENTION_MASK][i, : len(row)] = 1
-        if TOKEN_TYPE_IDS in inputs:
-            filled[TOKEN_TYPE_IDS][i, : len(row)] = row.type_ids
+        ids[i, : lengths[i]] = row.ids
+        mask[i, : lengths[i]] = 1
+    if TOKEN_TYPE_IDS in inputs:
+        types = filled[TOKEN_TYPE_IDS] = np.zeros(shape, dtype=np.int32)
+        for i, row in enumerate(rows):
+            types[i, : lengths[i]] = row.type_ids
     return StageBatch(filled, trace)
 
 
@@ -131,6 +131,11 @@ def plan_calls(lengths: Sequence[int], limits: CallLimits) -> list[list[int]]:
         Lists of indices into `lengths`. Rows of shorter buckets come first, and rows of one bucket
         keep their order. Rows that need several calls are spread evenly over them.
     """
+    if not lengths:
+        return []
+    padded_to = bucket_of(max(lengths), limits.buckets)
+    if bucket_of(min(lengths), limits.buckets) == padded_to:  # the common case needs no search
+        return _in_equal_parts(list(range(len(lengths))), limits.rows(padded_to))
     bucket = [bucket_of(length, limits.buckets) for length in lengths]
     order = sorted(range(len(lengths)), key=bucket.__getitem__)
     padded = [bucket[i] for i in order]
@@ -178,6 +183,8 @@ def next_call(lengths: Sequence[int], limits: CallLimits) -> list[int]:
 def _in_equal_parts(rows: list[int], most: int) -> list[list[int]]:
     """Split rows into the fewest parts of at most `most` rows; their sizes differ by at most 1."""
     n_parts = -(-len(rows) // most)
+    if n_parts == 1:
+        return [rows]
     edges = [len(rows) * i // n_parts for i in range(n_parts + 1)]
     return [rows[start:end] for start, end in pairwise(edges)]
 

@@ -16,6 +16,9 @@ from .tokenization import EncodedRow, Text
 
 _LOGGER = logging.getLogger(__name__)
 
+# Rows of a job: ints of shape (k,), or a slice of rows that follow each other, which is faster.
+Indices = NDArray[np.intp] | slice
+
 
 @dataclass(slots=True)
 class Row:
@@ -87,11 +90,12 @@ class Job:
     def __post_init__(self) -> None:
         n = len(self.texts)
         self.probabilities = np.zeros((n, self.n_labels), dtype=np.float32)
-        # Below every confidence, so that the first answer is kept.
-        self.confidence = np.full(n, -1.0, dtype=np.float32)
-        self.exit_stage = np.full(n, -1, dtype=np.int32)
+        self.confidence = np.empty(n, dtype=np.float32)
+        self.confidence.fill(-1.0)  # below every confidence, so that the first answer is kept
+        self.exit_stage = np.empty(n, dtype=np.int32)
+        self.exit_stage.fill(-1)
         self.degraded = np.zeros(n, dtype=np.bool_)
-        self._seen_stage = np.full(n, -1, dtype=np.int32)
+        self._seen_stage = self.exit_stage.copy()
         self._pending = n
         self._lock = threading.Lock()
 
@@ -110,7 +114,7 @@ class Job:
 
     def settle(
         self,
-        indices: NDArray[np.intp],
+        indices: Indices,
         probabilities: NDArray[np.float32],
         confidence: NDArray[np.float32],
         stage: int,
@@ -118,7 +122,7 @@ class Job:
         """Decide rows: they exit at a stage.
 
         Args:
-            indices: int of shape (k,), rows of this job. Decided rows keep their answers.
+            indices: k rows of this job. Decided rows keep their answers.
             probabilities: float32 of shape (k, n_labels).
             confidence: float32 of shape (k,).
             stage: The stage, 0-based.
@@ -131,20 +135,20 @@ class Job:
                 return 0
             undecided = self.exit_stage[indices] < 0
             if not undecided.all():
-                indices, probabilities = indices[undecided], probabilities[undecided]
-                confidence = confidence[undecided]
+                indices = np.arange(len(self.texts))[indices][undecided]
+                probabilities, confidence = probabilities[undecided], confidence[undecided]
             self.probabilities[indices] = probabilities
             self.confidence[indices] = confidence
             self.exit_stage[indices] = stage
-            self._pending -= len(indices)
+            self._pending -= len(confidence)
             ended = self._pending == 0
         if ended:
             self._call_listeners()
-        return len(indices)
+        return len(confidence)
 
     def keep_best(
         self,
-        indices: NDArray[np.intp],
+        indices: Indices,
         probabilities: NDArray[np.float32],
         confidence: NDArray[np.float32],
         stage: int,
@@ -154,7 +158,7 @@ class Job:
             if self._pending == 0:
                 return
             better = confidence > self.confidence[indices]  # false for NaN
-            kept = indices[better]
+            kept = np.arange(len(self.texts))[indices][better]
             self.probabilities[kept] = probabilities[better]
             self.confidence[kept] = confidence[better]
             self._seen_stage[kept] = stage

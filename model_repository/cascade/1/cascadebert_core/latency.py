@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Generator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 
 # Weight of the newest call in the moving averages: about the last ten calls count.
 _WEIGHT = 0.2
@@ -32,34 +32,21 @@ class LatencyEstimator:
         """
         self._max_batch_size = max_batch_size
         self._calls_in_flight = max(1, calls_in_flight)
-        self._clock = clock
+        self.clock = clock
         self._lock = threading.Lock()
         self._call_s = 0.0
         self._row_s = 0.0
         self._running = 0
         self._measured_s: float | None = None
 
-    @contextmanager
-    def call(
-        self, rows: int, instance: AbstractContextManager[object] | None = None
-    ) -> Generator[None, None, None]:
-        """Measure one call, unless it raises.
+    def call(self, rows: int, instance: AbstractContextManager[object] | None = None) -> _Call:
+        """Measure one call in a `with` statement, unless it raises.
 
         Args:
             rows: The rows of the call.
             instance: Held while the call runs. The wait for it is not measured.
         """
-        with self._lock:
-            self._running += 1
-        try:
-            with instance or nullcontext():
-                started_s = self._clock()
-                yield
-                seconds = self._clock() - started_s
-            self._learn(seconds, rows)
-        finally:
-            with self._lock:
-                self._running -= 1
+        return _Call(self, rows, instance or nullcontext())
 
     @property
     def running(self) -> int:
@@ -88,11 +75,50 @@ class LatencyEstimator:
             return ahead_s + (0.5 * self._call_s if busy else 0.0) + self._call_s
 
     def _learn(self, seconds: float, rows: int) -> None:
-        with self._lock:
-            weight = 1.0 if self._is_stale() else _WEIGHT
-            self._call_s += weight * (seconds - self._call_s)
-            self._row_s += weight * (seconds / rows - self._row_s)
-            self._measured_s = self._clock()
+        weight = 1.0 if self._is_stale() else _WEIGHT
+        self._call_s += weight * (seconds - self._call_s)
+        self._row_s += weight * (seconds / rows - self._row_s)
+        self._measured_s = self.clock()
 
     def _is_stale(self) -> bool:
-        return self._measured_s is None or self._clock() - self._measured_s > _STALE_S
+        return self._measured_s is None or self.clock() - self._measured_s > _STALE_S
+
+    def began(self) -> None:
+        """Count a call that runs or waits for an instance."""
+        with self._lock:
+            self._running += 1
+
+    def ended(self, rows: int, seconds: float | None) -> None:
+        """Count a call no more, and learn from its seconds; None if it has failed."""
+        with self._lock:
+            self._running -= 1
+            if seconds is not None:
+                self._learn(seconds, rows)
+
+
+class _Call:
+    """One call; a class, because a generator's context costs twice as much."""
+
+    __slots__ = ("_estimator", "_instance", "_rows", "_started_s")
+
+    def __init__(
+        self, estimator: LatencyEstimator, rows: int, instance: AbstractContextManager[object]
+    ) -> None:
+        self._estimator = estimator
+        self._rows = rows
+        self._instance = instance
+        self._started_s = 0.0
+
+    def __enter__(self) -> None:
+        self._estimator.began()
+        try:
+            self._instance.__enter__()
+        except BaseException:
+            self._estimator.ended(self._rows, None)
+            raise
+        self._started_s = self._estimator.clock()
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        seconds = self._estimator.clock() - self._started_s if kind is None else None
+        self._instance.__exit__(None, None, None)
+        self._estimator.ended(self._rows, seconds)

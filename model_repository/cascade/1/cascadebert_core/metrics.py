@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,9 +22,10 @@ from .job import Job
 from .policy import Policy
 
 
-@dataclass(frozen=True, slots=True)
-class Series:
+class Series(NamedTuple):
     """One line of the metrics endpoint, without the labels that all lines share.
+
+    A tuple, since it is the key of every count, and hashing a dataclass costs more.
 
     Attributes:
         family: A key of `metric_names.FAMILIES`.
@@ -102,16 +103,17 @@ class Metrics:
         self, stage: int, confidence: NDArray[np.float32], exits: NDArray[np.bool_]
     ) -> None:
         """See `observer.Observer`."""
-        known = confidence[np.isfinite(confidence)]
+        n_deferred = len(exits) - np.count_nonzero(exits)
         with self._lock:
-            self._counts[self._deferred[stage]] += len(exits) - int(exits.sum())
-            self._confidence[stage].add(known)
+            self._counts[self._deferred[stage]] += n_deferred
+            self._confidence[stage].add(confidence.tolist())
 
     def answered(self, stage: int, seconds: Sequence[float], rows: Sequence[int]) -> None:
         """See `observer.Observer`."""
         with self._lock:
             self._counts[self._exited[stage]] += sum(rows)
-            self._latency[stage].add(seconds, rows)
+            for one, n in zip(seconds, rows, strict=True):
+                self._latency[stage].add([one] * n)
 
     def degraded(self, reason: str, rows: int) -> None:
         """See `observer.Observer`."""

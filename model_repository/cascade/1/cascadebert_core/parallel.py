@@ -31,6 +31,9 @@ class ParallelCalls:
         Args:
             calls: Functions that do not raise.
         """
+        if len(calls) == 1:
+            calls[0]()
+            return
         turns = _Turns(iter(calls))
         helpers = min(self.limit, len(calls)) - 1
         futures = [self._pool.submit(turns.take) for _ in range(helpers)] if self._pool else []

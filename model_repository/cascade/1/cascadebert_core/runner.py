@@ -13,7 +13,7 @@ from .contract import FAULT
 from .degradation import Degradation
 from .errors import InternalError
 from .gate import Decision, stack_thresholds
-from .job import Job, Row
+from .job import Indices, Job, Row
 from .observer import Observer
 from .parallel import ParallelCalls
 from .stage import Stage
@@ -87,15 +87,13 @@ class StageRunner:
 
     def _run_call(self, stage: Stage, rows: list[Row], deferred: list[Row]) -> None:
         encoded = [row.encoded for row in rows if row.encoded is not None]
-        thresholds = stack_thresholds(
-            [row.job.route.thresholds[stage.index] for row in rows], self._n_labels
-        )
+        thresholds = _thresholds([row.job for row in rows], stage.index, self._n_labels)
         trace = next((row.job.trace for row in rows if row.job.trace is not None), None)
         decision = stage.decide(encoded, thresholds, trace)
         if self._observer is not None:
             self._observer.decided(stage.index, decision.confidence, decision.exits)
         self._answer(stage.index, rows, decision)
-        for row in (rows[i] for i in np.flatnonzero(~decision.exits)):
+        for row in (rows[i] for i in _positions(~decision.exits)):
             if row.job.route.last == stage.index:
                 error = InternalError(
                     f"{stage} returned NaN or infinite logits for row {row.index}, and no further "
@@ -111,28 +109,48 @@ class StageRunner:
         exits = decision.exits
         answered = [
             (now_s - job.began_s, job.settle(*_part(rows, decision, positions), stage))
-            for job, positions in _positions_by_job(rows, np.flatnonzero(exits))
+            for job, positions in _positions_by_job(rows, _positions(exits))
         ]
         if answered and self._observer is not None:
             self._observer.answered(stage, [s for s, _ in answered], [n for _, n in answered])
         if self._degradation.allowed:
-            for job, positions in _positions_by_job(rows, np.flatnonzero(~exits)):
+            for job, positions in _positions_by_job(rows, _positions(~exits)):
                 job.keep_best(*_part(rows, decision, positions), stage)
+
+
+def _thresholds(jobs: Sequence[Job], stage: int, n_labels: int) -> NDArray[np.float32] | np.float32:
+    """Return the rows' thresholds at a stage, as `gate.decide` takes them."""
+    route = jobs[0].route
+    if all(job.route is route for job in jobs):
+        shared = route.thresholds[stage]
+        return shared[None, :] if isinstance(shared, np.ndarray) else shared
+    return stack_thresholds([job.route.thresholds[stage] for job in jobs], n_labels)
 
 
 def _part(
     rows: Sequence[Row], decision: Decision, positions: list[int]
-) -> tuple[NDArray[np.intp], NDArray[np.float32], NDArray[np.float32]]:
+) -> tuple[Indices, NDArray[np.float32], NDArray[np.float32]]:
     """Return the rows' indices in their job, their probabilities and their confidence."""
-    indices = np.array([rows[i].index for i in positions], dtype=np.intp)
-    return indices, decision.probabilities[positions], decision.confidence[positions]
+    indices = [rows[i].index for i in positions]
+    own, of_batch = _as_slice(indices), _as_slice(positions)
+    return own, decision.probabilities[of_batch], decision.confidence[of_batch]
 
 
-def _positions_by_job(
-    rows: Sequence[Row], positions: NDArray[np.intp]
-) -> list[tuple[Job, list[int]]]:
+def _as_slice(ascending: list[int]) -> Indices:
+    """Return numbers as a slice if they follow each other, because numpy is faster with one."""
+    first, last = ascending[0], ascending[-1]
+    if last - first + 1 == len(ascending):
+        return slice(first, last + 1)
+    return np.array(ascending, dtype=np.intp)
+
+
+def _positions(chosen: NDArray[np.bool_]) -> list[int]:
+    return [i for i, yes in enumerate(chosen.tolist()) if yes]
+
+
+def _positions_by_job(rows: Sequence[Row], positions: list[int]) -> list[tuple[Job, list[int]]]:
     """Group positions in `rows` by job."""
     of_job: dict[int, list[int]] = {}
-    for i in positions.tolist():
+    for i in positions:
         of_job.setdefault(id(rows[i].job), []).append(i)
     return [(rows[own[0]].job, own) for own in of_job.values()]

@@ -22,10 +22,12 @@ from ..extras import require
 from ..graphs.macs import macs_per_token, relative_costs
 from ..pipeline.build import CascadeBuild
 from ..pipeline.evaluate import Evaluated
+from ..pipeline.preflight import check_output_file
 from ..pipeline.workspace import workspace_of
 from ..progress import timed
 from ..report import (
     EarlyExitCurve,
+    check_early_exit,
     early_exit_from_file,
     material_from_evaluation,
     page_from_material,
@@ -81,10 +83,14 @@ def add_evaluate_parser(commands: Any) -> None:
 def _evaluate(args: argparse.Namespace) -> int:
     if args.early_exit is not None and args.report is None:
         raise UsageError("--early-exit draws its curves into a report: give --report OUT.html too")
+    check_output_file(args.predictions, "--predictions")
+    check_output_file(args.report, "--report")
     if args.report is not None:
         require("build", "matplotlib", "onnx")
     early_exit = () if args.early_exit is None else early_exit_from_file(args.early_exit)
     config = load_config(args.config)
+    if early_exit and config.data is not None:
+        check_early_exit(labelled=config.data.label is not None)
     evaluated = evaluate(
         config,
         work_dir=args.work_dir,

@@ -15,6 +15,7 @@ from ..config.labels import LABELS_ARE
 from ..config.rows import Rows, rows_from_source
 from ..config.schema import DataConfig
 from ..errors import UsageError
+from ..pipeline.preflight import TrainingInputs, check_training
 from ..training import processes
 from ..training.config import TrainConfig
 from ..training.difficulty import difficulty_from_file, difficulty_path
@@ -206,7 +207,7 @@ def _train(args: argparse.Namespace) -> int:
     if args.objective == "dar":
         path = args.difficulty or difficulty_path(args.data)
         hard = difficulty_from_file(path, rows).hard
-    result = train_member(
+    inputs = TrainingInputs(
         rows,
         base_of(args),
         args.output,
@@ -221,8 +222,20 @@ def _train(args: argparse.Namespace) -> int:
         if args.validation is None
         else rows_of(args, args.validation, "validation"),
         hard=hard,
-        layers=layers_of(args),
         teacher=None if args.teacher is None else _source(args.teacher),
+    )
+    layers = layers_of(args)
+    check_training(inputs)
+    result = train_member(
+        inputs.rows,
+        inputs.base,
+        inputs.output,
+        inputs.config,
+        labels=inputs.labels,
+        validation=inputs.validation,
+        hard=inputs.hard,
+        layers=layers,
+        teacher=inputs.teacher,
     )
     if not processes.is_first():
         return 0

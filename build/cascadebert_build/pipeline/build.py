@@ -31,6 +31,7 @@ from .export import export_member
 from .exported import Exported, exported_member
 from .logits_cache import LogitsCache
 from .optimized import OptimizedGraphs
+from .preflight import check_build, check_rows
 from .tune import TuneStep
 from .tuned import is_tuned_on, tuned_policy
 from .verify import is_verified, verify_exported
@@ -101,7 +102,11 @@ class CascadeBuild:
         Args:
             repository: The model repository.
             keep: Versions of the cascade that stay there.
+
+        Raises:
+            UsageError: Something cannot be used; see `check_build`, which comes first.
         """
+        check_build(self.context, repository, keep)
         exported = [self.export(member) for member in self.config.members]
         draft = policy_from_members(self.config, [each.manifest for each in exported])
         for each in exported:
@@ -137,9 +142,16 @@ class CascadeBuild:
         return request
 
     def tune(self) -> Policy:
-        """Choose temperatures and operating points; see `TuneStep.tune`."""
+        """Choose temperatures and operating points; see `TuneStep.tune`.
+
+        Raises:
+            UsageError: A member is not exported, a label is unknown, or the rows are too few for a
+                goal, before anything is run; or a goal cannot be met.
+        """
         artefacts = self.artefacts()
-        return self._tuner.tune(self._draft_of(artefacts), artefacts)
+        draft = self._draft_of(artefacts)
+        check_rows(self.context, draft)
+        return self._tuner.tune(draft, artefacts)
 
     def verify_decisions(self) -> DecisionReport | None:
         """Check the gate's decisions against those of the FP32 graphs."""

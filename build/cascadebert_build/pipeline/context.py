@@ -7,6 +7,7 @@ from functools import cached_property
 
 from ..config.rows import Rows, rows_from_source
 from ..config.schema import CascadeConfig
+from ..tuning.row_split import RowSplit, split_rows_for_tuning
 from .workspace import Workspace
 
 
@@ -30,3 +31,17 @@ class BuildContext:
     def rows(self) -> Rows:
         """The held-out rows, read when they are first needed."""
         return self.given_rows or rows_from_source(self.config.data_source())
+
+    @property
+    def drops_duplicates(self) -> bool:
+        """Whether each text counts once."""
+        return self.config.data is not None and self.config.data.duplicates == "drop"
+
+    @cached_property
+    def split(self) -> RowSplit:
+        """The purpose of each held-out row."""
+        return split_rows_for_tuning(
+            self.rows,
+            temperatures=self.config.tune.fit_temperature,
+            drop_duplicates=self.drops_duplicates,
+        )

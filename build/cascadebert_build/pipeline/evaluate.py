@@ -16,6 +16,7 @@ from ..evaluation.evaluate import Evaluation, evaluate
 from ..evaluation.simulate import Outcome
 from ..progress import say
 from .build import CascadeBuild
+from .preflight import check_labels
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +63,9 @@ def evaluate_build(
     if data is not None:
         rows = rows_from_source(build.config.data_source(data))
         build = CascadeBuild(build.config, build.workspace, force=build.context.force, rows=rows)
-    logits = [build.logits(member) for member in build.config.members]
     rows = build.rows
+    check_labels(rows, policy)
+    logits = [build.logits(member) for member in build.config.members]
     if data is None and not all_rows:
         report = build.report_rows(policy)
         say(

@@ -19,15 +19,14 @@ from cascadebert_engine.files import read_json, sha256_of, write_json, write_tex
 from ..config.goals import ONLY_POINT, Goal
 from ..config.placement import cores, placement_of_stage
 from ..config.schema import RuntimeConfig
-from ..errors import UsageError
 from ..evaluation.evaluate import thresholds_as_text
 from ..graphs.logits import Run
 from ..graphs.macs import attention_layers, macs_per_token
 from ..progress import say, timed
-from ..tuning.guarantee import rows_needed
+from ..tuning.feasible_goals import FeasibleGoals, feasible_goals
 from ..tuning.operating_point import OperatingPoint
 from ..tuning.policy import TunedPolicy, tune_policy, with_fitted_temperatures
-from ..tuning.row_split import SEED, RowSplit, first_of_texts, split_rows_for_tuning
+from ..tuning.row_split import SEED, RowSplit, first_of_texts
 from ..tuning.stage_cost import BATCH_SIZES, StageTimes, cost_of_rows, measure_stages
 from .artefact import Artefact, ArtefactMaker, artefact_hashes
 from .context import BuildContext
@@ -55,11 +54,7 @@ class TuneStep:
 
     def split(self) -> RowSplit:
         """Which of the rows answer which question."""
-        return split_rows_for_tuning(
-            self._context.rows,
-            temperatures=self._config.tune.fit_temperature,
-            drop_duplicates=self._drops_duplicates(),
-        )
+        return self._context.split
 
     def tune(self, draft: Policy, artefacts: Sequence[Artefact]) -> Policy:
         """Choose temperatures and operating points, and write the policy with its certificate.
@@ -106,8 +101,9 @@ class TuneStep:
         cost: NDArray[np.float64],
     ) -> TunedPolicy:
         """Choose the thresholds of every goal, and print what they do."""
-        goals = self._goals(split)
-        default = self._default(goals)
+        feasible = feasible_goals(self._config, self._context.rows, split, len(policy.labels))
+        self._report_left_out(feasible)
+        goals, default = feasible.goals, feasible.default
         with timed("tune", self._config.name) as note:
             tuned = tune_policy(
                 policy,
@@ -130,51 +126,14 @@ class TuneStep:
             say("point", f"{name}{mark}", _as_sentence(point, goals[name]))
         return tuned
 
-    def _goals(self, split: RowSplit) -> dict[str, Goal]:
-        """The user's goals, or those of the default ones that the rows can show."""
+    def _report_left_out(self, feasible: FeasibleGoals) -> None:
         goals = self._config.goals()
-        if self._config.has_goals():
-            return goals
-        n = len(split.thresholds if len(self._config.members) == 2 else split.test)
-        needed = {
-            name: rows_needed(goal.guarantee)
-            for name, goal in goals.items()
-            if goal.guarantee is not None
-        }
-        for name, least in needed.items():
-            if n < least:
-                say(
-                    "point", name,
-                    f"left out: to guarantee {goals[name]} takes {least} rows, and {n} are left",
-                )  # fmt: skip
-        kept = {name: goal for name, goal in goals.items() if n >= needed[name]}
-        if not kept:
-            raise UsageError(
-                f"{n} of the {len(self._context.rows.texts)} held-out rows are left to test "
-                f"thresholds on, and the loosest guarantee takes {min(needed.values())}: give more "
-                "rows, or a goal under [tune] that guarantees nothing, such as "
-                "max_deferral_rate = 0.25"
-            )
-        return kept
-
-    def _default(self, goals: dict[str, Goal]) -> str:
-        """The wanted default point; if a built-in one was left out, the next stricter.
-
-        Raises:
-            UsageError: The point that the user named was left out.
-        """
-        wanted = self._config.default_point()
-        if wanted in goals:
-            return wanted
-        if self._config.tune.default is not None:
-            raise UsageError(
-                f"tune.default is {wanted!r}, which so few rows cannot show (see above): give more "
-                f"rows, or one of {', '.join(goals)}"
-            )
-        return list(goals)[-1]  # the strictest that is left
-
-    def _drops_duplicates(self) -> bool:
-        return self._config.data is not None and self._config.data.duplicates == "drop"
+        for name, least in feasible.left_out.items():
+            say(
+                "point", name,
+                f"left out: to guarantee {goals[name]} takes {least} rows, and {feasible.n} are "
+                "left",
+            )  # fmt: skip
 
     def _report_duplicates(self) -> None:
         """Print what becomes of rows that have the text of another row."""
@@ -184,7 +143,7 @@ class TuneStep:
             return
         what = (
             "left out, as data.duplicates says: the guarantee is on distinct texts"
-            if self._drops_duplicates()
+            if self._context.drops_duplicates
             else "counted as inputs that came again; if they are copies, the guarantee is weaker "
             'than it says: set duplicates = "drop" under [data]'
         )

@@ -1,7 +1,7 @@
 """The page of `cascadebert evaluate --report`: plots first, then rows to look at."""
 
 from .early_exit import EarlyExitCurve, early_exit_from_file
-from .material import Material, material_from_evaluation
+from .material import Material, check_early_exit, material_from_evaluation
 from .page import page_from_material
 from .provenance import MemberSource, Provenance, provenance_of
 
@@ -10,6 +10,7 @@ __all__ = [
     "Material",
     "MemberSource",
     "Provenance",
+    "check_early_exit",
     "early_exit_from_file",
     "material_from_evaluation",
     "page_from_material",

@@ -121,6 +121,19 @@ class Material:
         return bootstrap(_mean, difference, resamples=resamples_for(len(rows)))
 
 
+def check_early_exit(*, labelled: bool) -> None:
+    """Refuse early-exit curves beside rows without labels.
+
+    Raises:
+        UsageError: The rows have no labels.
+    """
+    if not labelled:
+        raise UsageError(
+            "--early-exit gives accuracies and the data has no labels to compare them with: name "
+            "their column as data.label, or leave --early-exit out"
+        )
+
+
 def material_from_evaluation(
     policy: Policy,
     rows: Rows,
@@ -146,11 +159,8 @@ def material_from_evaluation(
         UsageError: Early-exit curves are given, and the rows have no labels.
     """
     evaluation, outcome = evaluated
-    if early_exit and rows.labels is None:
-        raise UsageError(
-            "--early-exit gives accuracies and the data has no labels to compare them with: name "
-            "their column as data.label, or leave --early-exit out"
-        )
+    if early_exit:
+        check_early_exit(labelled=rows.labels is not None)
     return Material(
         names=tuple(names),
         signals=tuple(stage.signal for stage in policy.stages),

@@ -70,8 +70,7 @@ def publish_cascade(
         UsageError: The repository cannot be written, `name` is another model there, or a stage
             cannot share its configuration with a version that is kept.
     """
-    if keep < 1:
-        raise UsageError(f"--keep {keep}: give a number from 1 on; 1 keeps the new version alone")
+    check_keep(keep)
     try:
         path.mkdir(parents=True, exist_ok=True)
         publication = plan_publication(
@@ -81,6 +80,16 @@ def publish_cascade(
     except OSError as exc:
         raise UsageError(f"the model repository {path} cannot be written: {exc}") from exc
     return publication
+
+
+def check_keep(keep: int) -> None:
+    """Refuse a number of versions to keep that has none.
+
+    Raises:
+        UsageError: It is below 1.
+    """
+    if keep < 1:
+        raise UsageError(f"--keep {keep}: give a number from 1 on; 1 keeps the new version alone")
 
 
 def plan_publication(

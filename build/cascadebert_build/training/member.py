@@ -97,11 +97,8 @@ def train_member(
     """
     require("build", "torch", "transformers", "accelerate")
     check_config(config)
-    if config.objective == "dar" and hard is None:
-        raise UsageError(
-            "the objective 'dar' needs to know which rows are hard: run `cascadebert difficulty`"
-        )
-    _check_output(output)
+    check_objective(config, hard)
+    check_output(output)
     recipe = _Recipe(base, label_names(rows, base, labels), config, teacher, layers)
     parts = training_rows(rows, recipe.names, config.seed, validation, hard)
     tokenizer = tokenizer_from_source(base)
@@ -124,7 +121,24 @@ def train_member(
     return result
 
 
-def _check_output(output: Path) -> None:
+def check_objective(config: TrainConfig, hard: NDArray[np.bool_] | None) -> None:
+    """Refuse an objective that needs to know which rows are hard, if that is not known.
+
+    Raises:
+        UsageError: The message names the command that finds them.
+    """
+    if config.objective == "dar" and hard is None:
+        raise UsageError(
+            "the objective 'dar' needs to know which rows are hard: run `cascadebert difficulty`"
+        )
+
+
+def check_output(output: Path) -> None:
+    """Refuse a folder that has other files.
+
+    Raises:
+        UsageError: It exists and is not empty.
+    """
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise UsageError(f"{output} exists and is not an empty folder: give another one")
 

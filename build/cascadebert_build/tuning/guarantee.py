@@ -81,10 +81,7 @@ class Predictions:
         if kind == DISAGREEMENT:
             return (self.labels != last).astype(np.int8)
         if self.truth is None:
-            raise UsageError(
-                "max_accuracy_drop needs labelled rows: name the label column in [data], or "
-                "give max_disagreement, which needs no labels"
-            )
+            raise UsageError(needs_labels())
         right = self.labels == self.truth[:, None]
         return right[:, -1:].astype(np.int8) - right.astype(np.int8)
 
@@ -126,6 +123,14 @@ class CertifiedThresholds:
     bound: float
     method: str
     tried: int
+
+
+def needs_labels() -> str:
+    """The message for an accuracy drop without labels."""
+    return (
+        "max_accuracy_drop needs labelled rows: name the label column in [data], or give "
+        "max_disagreement, which needs no labels"
+    )
 
 
 def check_enough_rows(guarantee: Guarantee, n: int) -> None:

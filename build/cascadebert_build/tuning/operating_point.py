@@ -124,12 +124,35 @@ def choose_operating_point(
     return OperatingPoint(thresholds, certificate | _description(held_out, thresholds, rows))
 
 
+def is_scanned(guarantee: Guarantee, n_thresholds: int, *, per_label: bool) -> bool:
+    """Whether all thresholds can be tested in turn, so that no rows need to choose a sequence."""
+    return guarantee.kind == DISAGREEMENT and n_thresholds == 1 and not per_label
+
+
+def check_axes(n_thresholds: int, n_labels: int) -> None:
+    """Refuse more thresholds than a grid can have.
+
+    Args:
+        n_thresholds: Number of stages that may defer.
+        n_labels: Thresholds of each of them: 1, or the number of labels.
+
+    Raises:
+        UsageError: There are too many.
+    """
+    if n_thresholds * n_labels > _MOST_AXES:
+        raise UsageError(
+            f"per_label = true with {n_labels} labels and {n_thresholds + 1} stages makes "
+            f"{n_thresholds * n_labels} thresholds, more than the {_MOST_AXES} that can be "
+            "searched together: leave per_label out"
+        )
+
+
 def _certified(
     guarantee: Guarantee, held_out: TuningRows, *, per_label: bool
 ) -> tuple[CertifiedThresholds, NDArray[np.intp]]:
     predictions, split = held_out.predictions, held_out.split
     n_thresholds = predictions.confidence.shape[1]
-    if guarantee.kind == DISAGREEMENT and n_thresholds == 1 and not per_label:
+    if is_scanned(guarantee, n_thresholds, per_label=per_label):
         return certify_by_scan(guarantee, predictions.take(split.thresholds)), split.thresholds
     check_enough_rows(guarantee, len(split.test) if len(split.design) else 0)
     design = split.design[:: -(-len(split.design) // _DESIGN_ROWS) or 1]
@@ -160,12 +183,7 @@ def _candidates(predictions: Predictions, n_labels: int) -> list[NDArray[np.floa
     """
     n_thresholds = predictions.confidence.shape[1]
     n_axes = n_thresholds * n_labels
-    if n_axes > _MOST_AXES:
-        raise UsageError(
-            f"per_label = true with {n_labels} labels and {n_thresholds + 1} stages makes "
-            f"{n_axes} thresholds, more than the {_MOST_AXES} that can be searched together: leave "
-            "per_label out"
-        )
+    check_axes(n_thresholds, n_labels)
     per_axis = max(2, min(_FINEST, int(_CANDIDATES ** (1 / n_axes)) - 2))
     axes: list[NDArray[np.float32]] = []
     for stage in range(n_thresholds):

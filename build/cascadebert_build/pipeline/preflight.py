@@ -1,0 +1,236 @@
+"""Checks of everything that can be known before the first long step.
+
+`build`, `tune`, `evaluate` and `train` call these functions first. They read configurations, data
+and the headers of checkpoints; they load no weights and write nothing. The steps check again what
+they rely on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cascadebert_core.contract import ATTENTION_MASK, INPUT_IDS
+from cascadebert_core.policy import Policy, policy_from_json, policy_to_json
+from cascadebert_engine.files import read_json
+
+from ..checkpoints.checkpoint import config_from_source
+from ..config.rows import Rows
+from ..config.schema import MemberConfig
+from ..errors import UsageError
+from ..extras import has_extra
+from ..repository.model_repository import ModelRepository
+from ..repository.publish import check_keep
+from ..training.config import TrainConfig, check_config, label_names
+from ..training.member import check_objective, check_output
+from ..training.parts import training_rows
+from ..training.resume import partial_folder
+from ..tuning.feasible_goals import feasible_goals
+from .context import BuildContext
+from .disk_space import Need, check_folder, check_space, fp32_size, training_size
+from .draft import policy_from_members
+from .exported import MemberManifest, exported_member
+
+
+def check_build(context: BuildContext, repository: Path, keep: int) -> None:
+    """Check what all steps of a build will need.
+
+    Args:
+        context: The build.
+        repository: The model repository to publish to.
+        keep: Versions of the cascade that stay there.
+
+    Raises:
+        UsageError: A checkpoint, the data, a goal, a name or a folder cannot be used, or the disk
+            is too small.
+    """
+    check_keep(keep)
+    policy = expected_policy(context)
+    check_rows(context, policy)
+    _check_repository(context, repository)
+    _check_build_space(context, repository)
+
+
+def check_rows(context: BuildContext, policy: Policy) -> None:
+    """Check the held-out rows: columns, labels, and whether they can show what is asked for.
+
+    Args:
+        context: The build.
+        policy: Of the members; its thresholds do not matter.
+
+    Raises:
+        UsageError: The message names the row, or the number of rows that are needed.
+    """
+    check_labels(context.rows, policy)
+    if len(policy.stages) > 1:
+        feasible_goals(context.config, context.rows, context.split, len(policy.labels))
+    check_folder(context.workspace.folder, "the work folder")
+
+
+def check_labels(rows: Rows, policy: Policy) -> None:
+    """Check that each row has one of the cascade's labels, if the rows have labels.
+
+    Raises:
+        UsageError: The message has the row's number and its label.
+    """
+    if rows.labels is not None:
+        rows.label_indices(policy.labels)
+
+
+def check_output_file(path: Path | None, flag: str) -> None:
+    """Check that a file can be written.
+
+    Args:
+        path: The file; None: there is none to write.
+        flag: Of the command line, for the message.
+
+    Raises:
+        UsageError: It is a folder, or its folder does not exist or cannot be written to.
+    """
+    if path is None:
+        return
+    if path.is_dir():
+        raise UsageError(f"{flag} {path} is a folder: give a file's name")
+    check_folder(path.parent, f"the folder of {flag}")
+
+
+def expected_policy(context: BuildContext) -> Policy:
+    """The policy of the members as their checkpoints describe them, before they are exported.
+
+    Raises:
+        UsageError: A checkpoint cannot be used, labels disagree, or a name cannot be served.
+    """
+    manifests = [_expected_manifest(context, member) for member in context.config.members]
+    policy = policy_from_members(context.config, manifests)
+    return policy_from_json(policy_to_json(policy))  # which checks names and numbers
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingInputs:
+    """What a training starts from; see `train_member`."""
+
+    rows: Rows
+    base: str
+    output: Path
+    config: TrainConfig
+    labels: Sequence[str] | None = None
+    validation: Rows | None = None
+    hard: NDArray[np.bool_] | None = None
+    teacher: str | None = None
+
+
+def check_training(inputs: TrainingInputs) -> None:
+    """Check what a training will need.
+
+    Raises:
+        UsageError: A checkpoint, the data, a setting or a folder cannot be used, or the disk is too
+            small.
+    """
+    check_objective(inputs.config, inputs.hard)
+    check_output(inputs.output)
+    check_folder(inputs.output.parent, "the folder of --output")
+    base = _inspected(inputs.base)
+    teacher = None if inputs.teacher is None else _inspected(inputs.teacher)
+    names = label_names(inputs.rows, inputs.base, inputs.labels)
+    training_rows(inputs.rows, names, inputs.config.seed, inputs.validation, inputs.hard)
+    if inputs.validation is not None:
+        inputs.validation.label_indices(names)
+    if teacher is not None and sorted(teacher.labels) != sorted(names):
+        raise UsageError(
+            f"the teacher {inputs.teacher} has the labels {list(teacher.labels)} and the data "
+            f"{list(names)}: they must agree as a set"
+        )
+    partial = partial_folder(inputs.output)
+    there = sum(path.stat().st_size for path in partial.rglob("*") if path.is_file())
+    need = Need(inputs.output, max(0, training_size(base.size) - there))
+    check_space([need], "free some, or give another --output")
+    check_config(inputs.config)  # last: it loads PyTorch
+
+
+@dataclass(frozen=True, slots=True)
+class _Checkpoint:
+    """What is known of a checkpoint without loading it.
+
+    Attributes:
+        folder: None: a hub id.
+        config: The contents of config.json.
+        labels: In the order of the logits.
+        size: Bytes of its weights in FP32; 0 if unknown.
+    """
+
+    folder: Path | None
+    config: Mapping[str, Any]
+    labels: tuple[str, ...]
+    size: int
+
+
+def _expected_manifest(context: BuildContext, member: MemberConfig) -> MemberManifest:
+    """What the export of a member will say of it."""
+    source = context.config.checkpoint(member)
+    is_exported = context.workspace.manifest(member).is_file()
+    if is_exported and not Path(source).is_dir() and not has_extra("torch"):
+        return exported_member(context, member).manifest  # by another machine
+    found = _inspected(source)
+    return MemberManifest(
+        key="",
+        checkpoint=member.checkpoint,
+        onnx_sha256="",
+        tokenizer_sha256="",
+        tokenizer="to-be-exported",
+        labels=found.labels,
+        inputs=(INPUT_IDS, ATTENTION_MASK),
+        max_positions=None,
+    )
+
+
+def _inspected(source: str) -> _Checkpoint:
+    """Read a checkpoint's config.json.
+
+    Raises:
+        UsageError: There is no such checkpoint.
+    """
+    folder = Path(source)
+    if folder.is_dir() and (folder / "config.json").is_file():
+        config = read_json(folder / "config.json") or {}
+        labels = {int(i): str(label) for i, label in (config.get("id2label") or {}).items()}
+        names = tuple(labels[i] for i in sorted(labels)) or ("LABEL_0", "LABEL_1")
+        return _Checkpoint(folder, config, names, fp32_size(folder, config))
+    if folder.is_absolute():
+        raise UsageError(f"the checkpoint {source} does not exist, or has no config.json")
+    config = config_from_source(source)
+    return _Checkpoint(None, config.to_dict(), tuple((config.id2label or {}).values()), 0)
+
+
+def _check_repository(context: BuildContext, path: Path) -> None:
+    """Check that the models can be published under their names."""
+    check_folder(path, "the model repository")
+    repository = ModelRepository.read(path)
+    repository.cascade_to_publish(context.config.name)
+    for member in context.config.members:
+        repository.stage(context.config.model_name(member))
+
+
+def _check_build_space(context: BuildContext, repository: Path) -> None:
+    """Check that graphs, and what is made from them, fit on the disks they will lie on."""
+    config, workspace = context.config, context.workspace
+    compiled = config.runtime.engine == "tensorrt" or config.runtime.optimizes
+    work = published = 0
+    for member in config.members:
+        source = config.checkpoint(member)
+        if not Path(source).is_dir():
+            continue  # on the hub, or exported elsewhere
+        size = _inspected(source).size
+        exported = workspace.onnx(member).is_file()
+        work += 0 if exported and not context.force else size
+        work += size if compiled and not exported else 0
+        is_published = (repository / config.model_name(member)).is_dir()
+        published += 0 if exported and is_published else size
+    check_space(
+        [Need(workspace.folder, work), Need(repository, published)],
+        "free some, or give another --work-dir or --model-repository",
+    )

@@ -1,0 +1,428 @@
+"""What can be known before the first long step is refused before it: nothing is exported or run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import struct
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn
+
+import numpy as np
+import pytest
+
+from cascadebert_build.cli import main
+from cascadebert_build.config.cascade_toml import config_from_file
+from cascadebert_build.config.rows import Rows
+from cascadebert_build.errors import UsageError
+from cascadebert_build.pipeline import build as build_module
+from cascadebert_build.pipeline import disk_space
+from cascadebert_build.pipeline.build import CascadeBuild
+from cascadebert_build.pipeline.disk_space import Need, check_space, fp32_size
+from cascadebert_build.pipeline.exported import MemberManifest
+from cascadebert_build.pipeline.logits_cache import LogitsCache
+from cascadebert_build.pipeline.preflight import TrainingInputs, check_training, expected_policy
+from cascadebert_build.pipeline.workspace import workspace_of
+from cascadebert_build.training.config import TrainConfig
+from cascadebert_core.policy import policy_to_json
+from cascadebert_engine.files import write_json
+
+Capture = pytest.CaptureFixture[str]
+
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "good", "bad", "film", "text"]
+
+
+def save_bare_checkpoint(folder: Path, labels: tuple[str, ...] = ("negative", "positive")) -> None:
+    """A tiny BERT's files, written without PyTorch; its weights are zeros."""
+    folder.mkdir(parents=True)
+    config = {
+        "model_type": "bert",
+        "architectures": ["BertForSequenceClassification"],
+        "hidden_size": 4,
+        "vocab_size": len(WORDS),
+        "max_position_embeddings": 64,
+        "id2label": {str(i): label for i, label in enumerate(labels)},
+        "label2id": {label: i for i, label in enumerate(labels)},
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    shapes = {
+        "bert.embeddings.word_embeddings.weight": (len(WORDS), 4),
+        "bert.embeddings.position_embeddings.weight": (64, 4),
+        "classifier.weight": (len(labels), 4),
+    }
+    header: dict[str, Any] = {}
+    end = 0
+    for name, shape in shapes.items():
+        start, end = end, end + 4 * int(np.prod(shape))
+        header[name] = {"dtype": "F32", "shape": shape, "data_offsets": [start, end]}
+    text = json.dumps(header).encode()
+    weights = struct.pack("<Q", len(text)) + text + bytes(end)
+    (folder / "model.safetensors").write_bytes(weights)
+    tokenizer = {
+        "version": "1.0",
+        "added_tokens": [],
+        "pre_tokenizer": {"type": "BertPreTokenizer"},
+        "model": {
+            "type": "WordPiece",
+            "unk_token": "[UNK]",
+            "continuing_subword_prefix": "##",
+            "max_input_chars_per_word": 100,
+            "vocab": {word: i for i, word in enumerate(WORDS)},
+        },
+    }
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "BertTokenizer"}')
+    (folder / "vocab.txt").write_text("\n".join([*WORDS, ""]))
+
+
+def write_rows(path: Path, n: int = 1000, **changed: str) -> None:
+    """Rows with the labels 0 and 1; `row7="neutral"` changes the label of row 7, from 1."""
+    labels = [changed.get(f"row{i + 1}", str(i % 2)) for i in range(n)]
+    lines = [f"good film {i}\t{label}" for i, label in enumerate(labels)]
+    path.write_text("\n".join(["text\tlabel", *lines, ""]))
+
+
+@pytest.fixture
+def cascade(tmp_path: Path) -> Path:
+    """A cascade.toml of two bare checkpoints, with enough rows."""
+    save_bare_checkpoint(tmp_path / "small")
+    save_bare_checkpoint(tmp_path / "large")
+    write_rows(tmp_path / "rows.tsv")
+    path = tmp_path / "cascade.toml"
+    path.write_text(
+        '[[members]]\nname = "small"\ncheckpoint = "./small"\nmax_length = 32\n'
+        '[[members]]\nname = "large"\ncheckpoint = "./large"\nmax_length = 32\n'
+        '[data]\npath = "rows.tsv"\n'
+    )
+    return path
+
+
+class Usage(NamedTuple):
+    """Of `shutil.disk_usage`."""
+
+    free: int
+
+
+class Reached(Exception):  # noqa: N818
+    """A long step was begun."""
+
+
+def reached(*_: object, **__: object) -> NoReturn:
+    raise Reached
+
+
+@pytest.fixture(autouse=True)
+def no_long_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build_module, "export_member", reached)
+    monkeypatch.setattr(LogitsCache, "served", reached)
+
+
+def refused(capsys: Capture, *arguments: object) -> str:
+    """The message of a command that ends with exit code 2."""
+    assert main([str(argument) for argument in arguments]) == 2
+    return capsys.readouterr().err
+
+
+def build_refused(capsys: Capture, cascade: Path, *more: object) -> str:
+    repository = cascade.parent / "repository"
+    message = refused(capsys, "build", cascade, "--model-repository", repository, *more)
+    assert not repository.exists()
+    assert not (cascade.parent / "work").exists()
+    return message
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+# --- build
+
+
+def test_a_build_without_faults_goes_on_to_the_export(cascade: Path) -> None:
+    with pytest.raises(Reached):
+        main(["build", str(cascade), "--model-repository", str(cascade.parent / "repository")])
+
+
+def test_the_expected_policy_is_of_the_checkpoints(cascade: Path) -> None:
+    config = config_from_file(cascade)
+    policy = expected_policy(CascadeBuild(config, workspace_of(config, None)).context)
+    assert policy.labels == ("negative", "positive")
+    assert [stage.model for stage in policy.stages] == ["cascade_small", "cascade_large"]
+
+
+Fault = Callable[[Path], object]
+
+FAULTS: dict[str, tuple[Fault, tuple[str, ...]]] = {
+    "no data": (
+        lambda folder: edit(folder / "cascade.toml", '[data]\npath = "rows.tsv"\n', ""),
+        ("[data]",),
+    ),
+    "no file": (lambda folder: (folder / "rows.tsv").unlink(), ("rows.tsv does not exist",)),
+    "no column": (
+        lambda folder: edit(folder / "rows.tsv", "text\tlabel", "text\tlabels"),
+        ("'label'", "did you mean 'labels'?"),
+    ),
+    "unknown label": (
+        lambda folder: write_rows(folder / "rows.tsv", row7="neutral"),
+        ("rows.tsv:8", "'neutral'"),
+    ),
+    "too few rows": (
+        lambda folder: write_rows(folder / "rows.tsv", 60),
+        ("60 held-out rows", "59", "about 74 rows"),
+    ),
+    "too few rows for a goal": (
+        lambda folder: edit(
+            folder / "cascade.toml", "[data]", "[tune]\nmax_disagreement = 0.001\n[data]"
+        ),
+        ("at least 2995",),
+    ),
+    "no labels for an accuracy drop": (
+        lambda folder: edit(
+            folder / "cascade.toml",
+            "[data]",
+            '[tune]\nmax_accuracy_drop = 0.05\n[data]\nlabel = ""',
+        ),
+        ("needs labelled rows",),
+    ),
+    "no checkpoint": (
+        lambda folder: shutil.rmtree(folder / "large"), ("large", "does not exist")
+    ),
+    "labels disagree": (
+        lambda folder: (
+            shutil.rmtree(folder / "large"),
+            save_bare_checkpoint(folder / "large", ("bad", "good")),
+        )[0],
+        ("'large'", "negative", "good"),
+    ),
+    "the repository is a file": (
+        lambda folder: (folder / "repository").write_text(""),
+        ("the model repository", "is a file"),
+    ),
+    "the name is another model's": (
+        lambda folder: (folder / "repository" / "cascade").mkdir(parents=True),
+        ("another model",),
+    ),
+    "a stage's name is another model's": (
+        lambda folder: (folder / "repository" / "cascade_large").mkdir(parents=True),
+        ("another model",),
+    ),
+    "the work folder is a file": (
+        lambda folder: (folder / "work").write_text(""),
+        ("the work folder", "is a file"),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_fault_is_named_before_anything_is_exported(
+    name: str, cascade: Path, capsys: Capture
+) -> None:
+    fault, words = FAULTS[name]
+    fault(cascade.parent)
+    before = sorted(cascade.parent.rglob("*"))
+    message = refused(capsys, "build", cascade, "--model-repository", cascade.parent / "repository")
+    assert all(word in message for word in words), message
+    assert sorted(cascade.parent.rglob("*")) == before
+
+
+def test_versions_to_keep_are_counted_first(cascade: Path, capsys: Capture) -> None:
+    assert "--keep 0" in build_refused(capsys, cascade, "--keep", 0)
+
+
+def test_per_label_thresholds_are_counted_first(cascade: Path, capsys: Capture) -> None:
+    names = tuple(f"label{i}" for i in range(7))
+    for member in ("small", "large"):
+        shutil.rmtree(cascade.parent / member)
+        save_bare_checkpoint(cascade.parent / member, names)
+    edit(cascade, "[data]", "[tune]\nper_label = true\n[data]")
+    assert "7 thresholds, more than the 6" in build_refused(capsys, cascade)
+
+
+def test_a_small_disk_is_refused(
+    cascade: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(disk_space.shutil, "disk_usage", lambda _: Usage(1))
+    message = build_refused(capsys, cascade)
+    assert "are free" in message
+    assert "--work-dir" in message
+
+
+# --- tune and evaluate
+
+
+@pytest.fixture
+def exported(cascade: Path) -> Path:
+    """The cascade with the files that an export leaves, without an export."""
+    config = config_from_file(cascade)
+    workspace = workspace_of(config, None)
+    for member in config.members:
+        onnx, tokenizer = workspace.onnx(member), workspace.tokenizer(member)
+        onnx.parent.mkdir(parents=True)
+        onnx.write_bytes(b"a graph")
+        shutil.copyfile(cascade.parent / member.name / "tokenizer.json", tokenizer)
+        manifest = MemberManifest(
+            "key", member.checkpoint, hashlib.sha256(b"a graph").hexdigest(),
+            hashlib.sha256(tokenizer.read_bytes()).hexdigest(), "bert-123",
+            ("negative", "positive"), ("input_ids", "attention_mask"), 64,
+        )  # fmt: skip
+        write_json(workspace.manifest(member), asdict(manifest))
+    return cascade
+
+
+def test_tune_goes_on_to_the_logits(exported: Path) -> None:
+    with pytest.raises(Reached):
+        main(["tune", str(exported)])
+
+
+@pytest.mark.parametrize(
+    ("rows", "flags", "words"),
+    [
+        ({"row7": "neutral"}, (), ("rows.tsv:8", "'neutral'")),
+        ({"n": 60}, (), ("60 held-out rows", "59")),
+        ({"n": 60}, ("--max-disagreement", "0.05"), ("at least 59", "about 74")),
+        ({"n": 1000}, ("--max-disagreement", "0.0001"), ("at least 29956",)),
+        ({"n": 60}, ("--max-accuracy-drop", "0.05"), ("at least",)),
+    ],
+)
+def test_tune_refuses_rows_before_it_runs_the_members(
+    exported: Path, capsys: Capture, rows: Any, flags: tuple[str, ...], words: tuple[str, ...]
+) -> None:
+    write_rows(exported.parent / "rows.tsv", **rows)
+    message = refused(capsys, "tune", exported, *flags)
+    assert all(word in message for word in words), message
+
+
+def test_a_budget_takes_few_rows(exported: Path) -> None:
+    write_rows(exported.parent / "rows.tsv", 60)
+    with pytest.raises(Reached):
+        main(["tune", str(exported), "--max-deferral-rate", "0.3"])
+
+
+def tuned(exported: Path) -> None:
+    config = config_from_file(exported)
+    build = CascadeBuild(config, workspace_of(config, None))
+    artefacts = {each.exported.name: each.hashes() for each in build.artefacts()}
+    policy = build.draft().with_thresholds((0.5,))
+    write_json(build.workspace.policy, json.loads(policy_to_json(policy)))
+
+    build.workspace.policy.write_text(
+        policy_to_json(replace(policy, certificate={"artefacts": artefacts}))
+    )
+
+
+def test_evaluate_refuses_before_it_runs_the_members(exported: Path, capsys: Capture) -> None:
+    tuned(exported)
+    with pytest.raises(Reached):
+        main(["evaluate", str(exported)])
+    write_rows(exported.parent / "other.tsv", 9, row7="neutral")
+    message = refused(capsys, "evaluate", exported, "--data", exported.parent / "other.tsv")
+    assert "other.tsv:8" in message
+    assert "'neutral'" in message
+    (exported.parent / "other.tsv").write_text("txt\tlabel\na\t1\n")
+    message = refused(capsys, "evaluate", exported, "--data", exported.parent / "other.tsv")
+    assert "did you mean 'txt'?" in message
+    message = refused(capsys, "evaluate", exported, "--predictions", exported.parent)
+    assert "--predictions" in message
+    inside_a_file = exported / "out.html"
+    assert "--report" in refused(capsys, "evaluate", exported, "--report", inside_a_file)
+
+
+def test_curves_without_labels_are_refused_before_the_members_run(
+    exported: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cascadebert_build.commands.evaluate.require", lambda *_: None)
+    curves = exported.parent / "curves.json"
+    curves.write_text('{"curves": [{"name": "x", "points": [{"cost": 1, "accuracy": 0.5}]}]}')
+    edit(exported, "[data]", '[data]\nlabel = ""')
+    tuned(exported)
+    flags = ("--early-exit", curves, "--report", exported.parent / "out.html")
+    assert "has no labels" in refused(capsys, "evaluate", exported, *flags)
+
+
+# --- train
+
+
+def training(folder: Path, **changed: Any) -> TrainingInputs:
+    rows = Rows(("a", "b") * 20, ("negative", "positive") * 20, "rows")
+    given: dict[str, Any] = {
+        "rows": rows,
+        "base": str(folder / "small"),
+        "output": folder / "out",
+        "config": TrainConfig(),
+        "labels": ("negative", "positive"),
+        **changed,
+    }
+    return TrainingInputs(**given)
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"base": "missing"}, ("missing", "does not exist")),
+        ({"teacher": "missing"}, ("missing", "does not exist")),
+        ({"teacher": "other"}, ("other", "bad")),
+        ({"output": "small"}, ("is not an empty folder",)),
+        ({"output": "rows.tsv/out"}, ("--output", "is a file")),
+        ({"config": TrainConfig(objective="dar")}, ("cascadebert difficulty",)),
+        ({"labels": ("good", "bad")}, ("rows, row 1", "'negative'")),
+        ({"validation": Rows(("a",), ("neutral",), "others", (9,))}, ("others:9", "'neutral'")),
+        ({"rows": Rows(("a", "b"), ("negative", "positive"), "rows")}, ("2 rows",)),
+        ({"rows": Rows(("a",) * 20, ("negative",) * 20, "rows")}, ("'negative'",)),
+    ],
+)
+def test_a_training_is_checked_before_pytorch_is_loaded(
+    cascade: Path, changed: dict[str, Any], words: tuple[str, ...]
+) -> None:
+    folder = cascade.parent
+    save_bare_checkpoint(folder / "other", ("bad", "good"))
+    for name in ("base", "teacher", "output"):
+        if name in changed:
+            path = folder / changed[name]
+            changed = {**changed, name: path if name == "output" else str(path)}
+    with pytest.raises(UsageError) as caught:
+        check_training(training(folder, **changed))
+    assert all(word in str(caught.value) for word in words), caught.value
+
+
+def test_the_disk_must_hold_a_trainings_checkpoints(
+    cascade: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = (cascade.parent / "small" / "model.safetensors").stat().st_size
+    monkeypatch.setattr(disk_space.shutil, "disk_usage", lambda _: Usage(9 * weights))
+    with pytest.raises(UsageError, match="are free"):
+        check_training(training(cascade.parent))
+
+
+# --- disk space
+
+
+def test_folders_of_one_disk_share_its_space(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(disk_space.shutil, "disk_usage", lambda _: Usage(3_000_000_000))
+    needs = [Need(tmp_path / "a" / "b", 2_000_000_000), Need(tmp_path / "c", 1_000_000_000)]
+    check_space(needs, "free some")
+    with pytest.raises(UsageError, match=r"about 3\.1 GB .* and 3\.0 GB are free"):
+        check_space([*needs, Need(tmp_path, 100_000_000)], "free some")
+
+
+def test_half_precision_weights_double(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(bytes(100))
+    (tmp_path / "pytorch_model.bin").write_bytes(bytes(100))
+    assert fp32_size(tmp_path, {}) == 100
+    assert fp32_size(tmp_path, {"torch_dtype": "bfloat16"}) == 200
+    (tmp_path / "model.safetensors").unlink()
+    assert fp32_size(tmp_path, {"dtype": "float32"}) == 100
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_of_others_is_refused(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(UsageError, match="cannot be written"):
+        disk_space.check_folder(tmp_path / "new", "the work folder")

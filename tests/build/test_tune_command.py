@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from tokenizers import Tokenizer
 
 from cascadebert_build.cli import main
 from tests.support.checkpoints import TEXTS, save_checkpoint
@@ -177,6 +178,31 @@ def test_the_confidence_of_tune_is_that_of_all_points(
     assert "with 99% confidence" in capsys.readouterr().err
     assert main(["tune", str(config), "--max-cost", "5", "--confidence", "0.99"]) == 2
     assert "max_cost is a budget" in capsys.readouterr().err
+
+
+def test_rows_that_are_cut_are_counted(exported: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = write_cascade(exported)
+    config.write_text(config.read_text().replace("max_length = 32", "max_length = 12"))
+    tokenizer = Tokenizer.from_file(str(exported / "work" / "tiny" / "small" / "tokenizer.json"))
+    tokenizer.no_truncation()
+    counts = [len(tokenizer.encode(line).ids) for line in LINES]
+    cut = sum(count > 12 for count in counts)
+    assert 0 < cut < len(LINES)
+    assert main(["tune", str(config), "--max-disagreement", "0.05"]) == 0
+    said = capsys.readouterr().err
+    assert re.search(rf"rows +small +{cut} of 400 rows .* max_length = 12 ", said)
+    assert re.search(rf"rows +large +{cut} of 400 rows", said)
+    flags = ["evaluate", str(config), "--all-rows"]
+    assert main([*flags, "--json"]) == 0
+    small, large = json.loads(capsys.readouterr().out)["truncation"]
+    assert (small["rows"], small["cut"], small["longest"]) == (400, cut, max(counts))
+    assert sum(count <= small["holds"] for count in counts) >= 0.99 * len(counts)
+    assert {**large, "member": "small"} == small
+    page = exported / "page.html"
+    assert main([*flags, "--report", str(page)]) == 0
+    assert f"small: {cut} of 400 rows" in capsys.readouterr().out
+    assert f"<b>small</b>: {cut} of 400 rows" in page.read_text()
+    write_cascade(exported)
 
 
 def test_a_certificate_of_other_rows_or_artefacts_is_refused(

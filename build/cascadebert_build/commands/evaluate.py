@@ -106,7 +106,15 @@ def _evaluate(args: argparse.Namespace) -> int:
     if args.report is not None:
         build = CascadeBuild(config, workspace_of(config, args.work_dir), rows=evaluated.rows)
         _write_report(args.report, build, evaluated, early_exit, args.data)
-    print_result(args, asdict(evaluated.evaluation), str(evaluated.evaluation))
+    cut = [f"{each.member}: {each}" for each in evaluated.truncations if each.cut]
+    print_result(
+        args,
+        {
+            **asdict(evaluated.evaluation),
+            "truncation": [asdict(each) for each in evaluated.truncations],
+        },
+        "\n".join([str(evaluated.evaluation), *cut]),
+    )
     return 0
 
 
@@ -130,7 +138,9 @@ def _write_report(
             early_exit=early_exit,
         )
         now = datetime.now(timezone.utc)
-        provenance = provenance_of(build, evaluated.policy, macs, now, data)
+        provenance = provenance_of(
+            build, evaluated.policy, macs, now, data, truncations=evaluated.truncations
+        )
         write_text(path, page_from_material(material, provenance))
         note(f"{path}, {path.stat().st_size / 1e6:.1f} MB")
 

@@ -18,7 +18,8 @@ from cascadebert_engine.request import EngineRequest
 from ..config.rows import Rows
 from ..config.schema import CascadeConfig, MemberConfig
 from ..errors import CheckFailed, UsageError
-from ..progress import timed
+from ..evaluation.truncation import Truncation, truncation_of_counts
+from ..progress import say, timed
 from ..repository.publish import DEFAULT_KEEP, Publication, publish_cascade
 from ..verification.decisions import DecisionReport
 from ..verification.onnx import VerifyReport
@@ -109,6 +110,7 @@ class CascadeBuild:
         check_build(self.context, repository, keep)
         exported = [self.export(member) for member in self.config.members]
         draft = policy_from_members(self.config, [each.manifest for each in exported])
+        self._report_truncation(exported)
         for each in exported:
             verify_exported(self.context, each)
         if self.uses_plans:
@@ -151,6 +153,7 @@ class CascadeBuild:
         artefacts = self.artefacts()
         draft = self._draft_of(artefacts)
         check_rows(self.context, draft)
+        self._report_truncation([each.exported for each in artefacts])
         return self._tuner.tune(draft, artefacts)
 
     def verify_decisions(self) -> DecisionReport | None:
@@ -261,7 +264,29 @@ class CascadeBuild:
         """Logits of the rows from the exported FP32 graph."""
         return self._logits.reference(self.exported(member))
 
+    def truncation(self, exported: Exported, rows: NDArray[np.intp] | None = None) -> Truncation:
+        """How many of the rows a member cuts.
+
+        Args:
+            exported: The member.
+            rows: Indices of the rows that count; None: all.
+        """
+        counts = self._logits.token_counts(exported)
+        return truncation_of_counts(
+            counts if rows is None else counts[rows],
+            member=exported.name,
+            max_length=exported.member.max_length,
+            max_positions=exported.manifest.max_positions,
+        )
+
     # --- shared by the steps
+
+    def _report_truncation(self, exported: Sequence[Exported]) -> None:
+        """Print how many rows are cut, if some are."""
+        for each in exported:
+            truncation = self.truncation(each)
+            if truncation.cut:
+                say("rows", each.name, str(truncation))
 
     @property
     def _tuner(self) -> TuneStep:

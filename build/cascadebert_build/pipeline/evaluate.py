@@ -14,6 +14,7 @@ from ..config.rows import Rows, rows_from_source
 from ..errors import UsageError
 from ..evaluation.evaluate import Evaluation, evaluate
 from ..evaluation.simulate import Outcome
+from ..evaluation.truncation import Truncation
 from ..progress import say
 from .build import CascadeBuild
 from .preflight import check_labels
@@ -29,6 +30,7 @@ class Evaluated:
         policy: The policy that answered.
         rows: The n rows.
         logits: Logits of every stage, each of shape (n, n_labels), in the checkpoint's order.
+        truncations: How many of the rows each member cuts, small to large.
     """
 
     evaluation: Evaluation
@@ -36,6 +38,7 @@ class Evaluated:
     policy: Policy
     rows: Rows
     logits: Sequence[NDArray[np.float32]]
+    truncations: tuple[Truncation, ...] = ()
 
 
 def evaluate_build(
@@ -63,7 +66,7 @@ def evaluate_build(
     if data is not None:
         rows = rows_from_source(build.config.data_source(data))
         build = CascadeBuild(build.config, build.workspace, force=build.context.force, rows=rows)
-    rows = build.rows
+    rows, chosen = build.rows, None
     check_labels(rows, policy)
     logits = [build.logits(member) for member in build.config.members]
     if data is None and not all_rows:
@@ -74,8 +77,12 @@ def evaluate_build(
             "--all-rows takes all, --data others",
         )  # fmt: skip
         logits = [values[report] for values in logits]
-        rows = rows.subset(report.tolist())
-    return Evaluated(*evaluate(policy, rows, logits, thresholds), policy, rows, logits)
+        rows, chosen = rows.subset(report.tolist()), report
+    truncations = tuple(
+        build.truncation(build.exported(member), chosen) for member in build.config.members
+    )
+    evaluated = evaluate(policy, rows, logits, thresholds)
+    return Evaluated(*evaluated, policy, rows, logits, truncations)
 
 
 def _thresholds(

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cascadebert_core.batching import bucket_of
+from cascadebert_core.tokenization import Encoder
 from cascadebert_engine.files import sha256_of
 
 from ..errors import UsageError
@@ -19,6 +20,10 @@ from ..progress import timed
 from .artefact import Artefact, ArtefactMaker
 from .context import BuildContext
 from .exported import Exported
+
+# A maximum length that no row has.
+_UNLIMITED = 1 << 30
+_COUNTED_AT_ONCE = 1024
 
 Open = Callable[[], AbstractContextManager[Run]]
 
@@ -72,18 +77,32 @@ class LogitsCache:
         )
 
     def lengths(self, exported: Exported) -> list[int]:
-        """Padded length of every row, in tokens; counted once for a tokenizer and rows."""
+        """Padded length of every row, in tokens."""
+        kept = np.minimum(self.token_counts(exported), exported.member.max_length)
+        return [bucket_of(int(length), exported.buckets) for length in kept]
+
+    def token_counts(self, exported: Exported) -> NDArray[np.int64]:
+        """Tokens of every row before it is cut to the member's maximum length, shape (n,).
+
+        They are counted once for a tokenizer and rows.
+        """
         context, member = self._context, exported.member
-        key = sha256_of(
-            "lengths", exported.manifest.tokenizer_sha256, context.rows.sha256(), member.max_length
-        )
+        key = sha256_of("token counts", exported.manifest.tokenizer_sha256, context.rows.sha256())
         path = context.workspace.logits(member, key)
-        lengths = load_logits(path, key)
-        if lengths is None:
-            encoded = exported.stage_input.encoder.encode(context.rows.texts)
-            lengths = np.array([len(row) for row in encoded], dtype=np.float32)
-            save_logits(path, key, lengths)
-        return [bucket_of(int(length), exported.buckets) for length in lengths]
+        counts = load_logits(path, key)
+        if counts is None:
+            encoder = Encoder(exported.tokenizer, _UNLIMITED)
+            texts = context.rows.texts
+            counts = np.array(
+                [
+                    len(row)
+                    for start in range(0, len(texts), _COUNTED_AT_ONCE)
+                    for row in encoder.encode(texts[start : start + _COUNTED_AT_ONCE])
+                ],
+                dtype=np.float32,  # exact to 16 million
+            )
+            save_logits(path, key, counts)
+        return counts.astype(np.int64)
 
     def _logits(
         self, exported: Exported, artefact_key: str, opened: Open, *, regrouped: bool = False

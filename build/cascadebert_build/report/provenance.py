@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from cascadebert_core.policy import Policy
 
+from ..evaluation.truncation import Truncation
 from ..pipeline.artefact import Artefact
 from ..pipeline.build import CascadeBuild
 
@@ -52,6 +53,7 @@ class Provenance:
         members: Small to large.
         versions: (package, version) of the packages that are installed.
         date: The date of the report.
+        truncations: How many of the rows each member cuts.
     """
 
     cascade: str
@@ -65,6 +67,7 @@ class Provenance:
     members: tuple[MemberSource, ...]
     versions: tuple[tuple[str, str], ...]
     date: str
+    truncations: tuple[Truncation, ...] = ()
 
 
 def provenance_of(
@@ -73,6 +76,8 @@ def provenance_of(
     macs: Sequence[int],
     date: datetime,
     data: str | None = None,
+    *,
+    truncations: Sequence[Truncation] = (),
 ) -> Provenance:
     """Gather it from the work folder and the installed packages.
 
@@ -82,6 +87,7 @@ def provenance_of(
         macs: Multiply-accumulates of a token in each member.
         date: The date of the report.
         data: The user's name for the rows on the command line; None: cascade.toml's rows.
+        truncations: How many of the rows each member cuts.
     """
     certificate = policy.certificate or {}
     method = policy.certificate_of(policy.default_operating_point).get("method")
@@ -109,6 +115,7 @@ def provenance_of(
         members=tuple(members),
         versions=(("Python", platform.python_version()), *_versions()),
         date=date.strftime("%Y-%m-%d %H:%M %Z").strip(),
+        truncations=tuple(truncations),
     )
 
 

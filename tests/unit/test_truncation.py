@@ -1,0 +1,44 @@
+"""How many rows a member cuts, and which length would hold almost all of them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cascadebert_build.evaluation.truncation import HELD, truncation_of_counts
+
+
+def test_rows_are_cut_above_the_maximum_only() -> None:
+    counts = np.array([10] * 90 + [32] * 5 + [33, 40, 60, 70, 500])
+    found = truncation_of_counts(counts, member="small", max_length=32)
+    assert (found.rows, found.cut, found.holds, found.longest) == (100, 5, 70, 500)
+    assert "5 of 100 rows" in str(found)
+    assert "max_length = 70 would hold 99%" in str(found)
+    assert "positions" not in str(found)
+    limited = truncation_of_counts(counts, member="small", max_length=32, max_positions=64)
+    assert "positions for 64" in str(limited)
+
+
+def test_a_length_that_holds_almost_all_rows_is_not_to_be_raised() -> None:
+    found = truncation_of_counts(np.array([10] * 99 + [50]), member="small", max_length=32)
+    assert (found.cut, found.holds) == (1, 10)
+    assert "would hold" not in str(found)
+    assert "the longest has 50" in str(found)
+
+
+@given(st.lists(st.integers(3, 10_000), min_size=1, max_size=300), st.integers(3, 512))
+def test_the_length_that_holds_is_the_smallest_one(counts: list[int], max_length: int) -> None:
+    found = truncation_of_counts(np.array(counts), member="m", max_length=max_length)
+    assert found.cut == sum(count > max_length for count in counts)
+    whole = sum(count <= found.holds for count in counts)
+    assert 100 * whole >= HELD * len(counts)
+    fewer = sum(count < found.holds for count in counts)
+    assert 100 * fewer < HELD * len(counts)
+
+
+@pytest.mark.parametrize("n", [1, 99, 100, 101])
+def test_a_share_of_a_hundred_rows_is_not_rounded_up(n: int) -> None:
+    found = truncation_of_counts(np.arange(1, n + 1), member="m", max_length=3)
+    assert found.holds == -(-99 * n // 100)

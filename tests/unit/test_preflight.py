@@ -18,6 +18,7 @@ import pytest
 from cascadebert_build.cli import main
 from cascadebert_build.config.cascade_toml import config_from_file
 from cascadebert_build.config.rows import Rows
+from cascadebert_build.config.schema import CascadeConfig
 from cascadebert_build.errors import UsageError
 from cascadebert_build.pipeline import build as build_module
 from cascadebert_build.pipeline import disk_space
@@ -26,7 +27,7 @@ from cascadebert_build.pipeline.disk_space import Need, check_space, fp32_size
 from cascadebert_build.pipeline.exported import MemberManifest
 from cascadebert_build.pipeline.logits_cache import LogitsCache
 from cascadebert_build.pipeline.preflight import TrainingInputs, check_training, expected_policy
-from cascadebert_build.pipeline.workspace import workspace_of
+from cascadebert_build.pipeline.workspace import Workspace, workspace_of
 from cascadebert_build.training.config import TrainConfig
 from cascadebert_core.policy import policy_to_json
 from cascadebert_engine.files import write_json
@@ -426,3 +427,59 @@ def test_a_folder_of_others_is_refused(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     with pytest.raises(UsageError, match="cannot be written"):
         disk_space.check_folder(tmp_path / "new", "the work folder")
+
+
+def test_members_without_label_names_are_warned_about_until_labels_says_the_order(
+    cascade: Path, capsys: Capture
+) -> None:
+    shutil.rmtree(cascade.parent / "small")
+    save_bare_checkpoint(cascade.parent / "small", ("LABEL_0", "LABEL_1"))
+    policy = expected_policy(CascadeBuild(*config_and_workspace(cascade)).context)
+    assert policy.labels == ("negative", "positive")
+    warning = capsys.readouterr().err
+    assert warning.startswith("warning  small")
+    assert '["negative", "positive"]' in warning
+    cascade.write_text('labels = ["positive", "negative"]\n' + cascade.read_text())
+    policy = expected_policy(CascadeBuild(*config_and_workspace(cascade)).context)
+    assert [stage.label_indices for stage in policy.stages] == [(0, 1), (1, 0)]
+    assert capsys.readouterr().err == ""
+
+
+def test_numbers_in_the_names_of_labels_are_their_order(cascade: Path) -> None:
+    shutil.rmtree(cascade.parent / "small")
+    save_bare_checkpoint(cascade.parent / "small", ("LABEL_1", "LABEL_0"))
+    policy = expected_policy(CascadeBuild(*config_and_workspace(cascade)).context)
+    assert [stage.label_indices for stage in policy.stages] == [(1, 0), (0, 1)]
+
+
+@pytest.mark.parametrize("command", ["build", "export"])
+def test_the_last_members_files_are_checked_before_the_first_export(
+    cascade: Path, command: str, capsys: Capture
+) -> None:
+    (cascade.parent / "large" / "tokenizer.json").unlink()
+    (cascade.parent / "large" / "vocab.txt").unlink()
+    assert "has no tokenizer" in refused(capsys, command, cascade)
+    assert not (cascade.parent / "work").exists()
+
+
+def test_labels_that_can_be_names_or_indices_are_refused_before_the_first_export(
+    cascade: Path, capsys: Capture
+) -> None:
+    for member in ("small", "large"):
+        shutil.rmtree(cascade.parent / member)
+        save_bare_checkpoint(cascade.parent / member, ("1", "0"))
+    assert "labels_are" in build_refused(capsys, cascade)
+
+
+def test_more_tokens_than_positions_are_refused_before_the_first_export(
+    cascade: Path, capsys: Capture
+) -> None:
+    edit(cascade, '"./large"\nmax_length = 32', '"./large"\nmax_length = 65')
+    message = build_refused(capsys, cascade)
+    assert "max_length is 65" in message
+    assert "positions for 64" in message
+
+
+def config_and_workspace(cascade: Path) -> tuple[CascadeConfig, Workspace]:
+    config = config_from_file(cascade)
+    return config, workspace_of(config, None)

@@ -59,6 +59,7 @@ def logits_of_checkpoint(
             tokens = tokenizer(
                 *(list(column) for column in zip(*pairs, strict=True)),
                 truncation=True, max_length=max_length, padding=True, return_tensors="pt",
+                return_attention_mask=True,
             ).to(device)  # fmt: skip
             output = model(**{name: tokens[name] for name in checkpoint.inputs})
             logits[part] = output.logits.float().cpu().numpy()[:, columns]

@@ -13,6 +13,7 @@ from .. import build, load_config, publish
 from ..config.schema import MemberConfig
 from ..errors import CheckFailed, UsageError
 from ..pipeline.build import CascadeBuild
+from ..pipeline.preflight import expected_policy
 from ..pipeline.workspace import workspace_of
 from ..progress import say
 from ..repository.publish import DEFAULT_KEEP, Publication
@@ -91,7 +92,9 @@ def _print_published(args: argparse.Namespace, published: Publication) -> int:
 
 def _export(args: argparse.Namespace) -> int:
     steps = _steps(args)
-    exported = {m.name: steps.export(m) for m in _members(args, steps)}
+    members = _members(args, steps)
+    expected_policy(steps.context)  # names, labels and files of all members
+    exported = {member.name: steps.export(member) for member in members}
     print_result(args, {name: asdict(each.manifest) for name, each in exported.items()})
     return 0
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 from cascadebert_core.contract import ATTENTION_MASK, INPUT_IDS, LOGITS
 
 from ..checkpoints.checkpoint import Checkpoint
-from ..errors import CheckFailed, first_cause
+from ..errors import CheckFailed, UsageError, first_cause
 from ..extras import needs_extra
 from .mask import plain_mask_in_file
 
@@ -26,24 +26,29 @@ OPSET = 18
 # Increase it when the exported graph changes: members are then exported again.
 GRAPH_VERSION = 2
 
+_LONGEST_CAUSE = 200  # characters of another library's message
+
 
 def onnx_from_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
     """Write `path`; inputs are INT32 (batch, length), the output FP32 `logits` (batch, labels).
 
     Raises:
-        CheckFailed: The exporter cannot trace the model, or the graph lacks one of its inputs.
+        UsageError: The model cannot classify two rows, or the exporter cannot trace it.
+        CheckFailed: The graph lacks one of the model's inputs.
     """
     with needs_extra("build"):
         import onnx
         import torch
     wrapped = _logits_only(checkpoint)
+    example = _example(checkpoint)
+    _check_forward(wrapped, example, checkpoint)
     batch = torch.export.Dim("batch", min=1, max=1 << 16)
     length = torch.export.Dim("length", min=2, max=1 << 16)
     with _quiet(), torch.no_grad():
         try:
             program = torch.onnx.export(
                 wrapped,
-                _example(checkpoint),
+                example,
                 dynamo=True,
                 input_names=list(checkpoint.inputs),
                 output_names=[LOGITS],
@@ -57,9 +62,11 @@ def onnx_from_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
             program.save(str(path), external_data=False)
             plain_mask_in_file(path)
         except Exception as exc:
-            raise CheckFailed(
-                f"{checkpoint.source} ({checkpoint.model.config.model_type}) cannot be exported "
-                f"to ONNX: {first_cause(exc)}"
+            path.unlink(missing_ok=True)
+            raise UsageError(
+                f"the checkpoint {checkpoint.source!r} ({checkpoint.model.config.model_type}) "
+                f"cannot be exported to ONNX ({first_cause(exc)[:_LONGEST_CAUSE]}): give a member "
+                "of another family, such as BERT, RoBERTa, DeBERTa or ModernBERT"
             ) from exc
     graph = onnx.load(str(path), load_external_data=False).graph
     inputs = [value.name for value in graph.input]
@@ -85,6 +92,39 @@ def _logits_only(checkpoint: Checkpoint) -> torch.nn.Module:
             return self.model(**dict(zip(names, tensors, strict=True)), return_dict=True).logits
 
     return LogitsOnly().eval()
+
+
+def _check_forward(
+    wrapped: torch.nn.Module, example: tuple[torch.Tensor, ...], checkpoint: Checkpoint
+) -> None:
+    """Run the model on two rows, which takes a moment, before it is traced.
+
+    Raises:
+        UsageError: It fails, or its logits are not those of a classifier.
+    """
+    import torch
+
+    where = f"the checkpoint {checkpoint.source!r} ({checkpoint.model.config.model_type})"
+    try:
+        with torch.no_grad():
+            logits = wrapped(*example)
+        shape = list(logits.shape)
+    except Exception as exc:
+        raise UsageError(
+            f"{where} cannot classify two rows of tokens ({first_cause(exc)[:_LONGEST_CAUSE]}): "
+            "try it with transformers, or give another checkpoint"
+        ) from exc
+    expected = [len(example[0]), len(checkpoint.labels)]
+    if shape != expected:
+        raise UsageError(
+            f"{where} gives logits of shape {shape} for {expected[0]} rows, and id2label in "
+            f"config.json names {expected[1]} labels: correct it, or give another checkpoint"
+        )
+    if not bool(torch.isfinite(logits).all()):
+        raise UsageError(
+            f"{where} gives logits that are not finite: its weights are damaged, or the training "
+            "diverged; save it again, or give another checkpoint"
+        )
 
 
 def _example(checkpoint: Checkpoint) -> tuple[torch.Tensor, ...]:

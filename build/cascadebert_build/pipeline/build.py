@@ -31,6 +31,7 @@ from .engines import Engines
 from .export import export_member
 from .exported import Exported, exported_member
 from .logits_cache import LogitsCache
+from .member_warnings import warn_of_unknown_tokens
 from .optimized import OptimizedGraphs
 from .preflight import check_build, check_rows
 from .tune import TuneStep
@@ -112,6 +113,7 @@ class CascadeBuild:
         draft = policy_from_members(self.config, [each.manifest for each in exported])
         self._report_truncation(exported)
         for each in exported:
+            warn_of_unknown_tokens(each, self.rows.texts)
             verify_exported(self.context, each)
         if self.uses_plans:
             for each in exported:
@@ -134,6 +136,7 @@ class CascadeBuild:
         """Check an exported graph against its checkpoint; see `verify_exported`."""
         exported = self.exported(member)
         self.draft()  # labels and lengths, before a minute is spent on numbers
+        warn_of_unknown_tokens(exported, self.rows.texts)
         return verify_exported(self.context, exported)
 
     def make_graphs(self, exported: Exported) -> EngineRequest:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
+from collections.abc import Generator
 from importlib.metadata import version
 from pathlib import Path
 
@@ -14,6 +17,7 @@ from ..extras import has_extra, require
 from ..graphs.export import GRAPH_VERSION, OPSET, onnx_from_checkpoint
 from ..progress import say, timed
 from .context import BuildContext
+from .draft import check_max_length
 from .exported import Exported, MemberManifest, exported_member
 
 
@@ -24,8 +28,8 @@ def export_member(context: BuildContext, member: MemberConfig) -> Exported:
 
     Raises:
         MissingExtra: The build extra is not installed.
-        UsageError: The checkpoint cannot be read.
-        CheckFailed: The checkpoint cannot be exported.
+        UsageError: The checkpoint cannot be read or exported.
+        CheckFailed: The graph lacks one of the model's inputs.
     """
     found = None if context.force else _found(context, member)
     if found is not None and not has_extra("torch"):
@@ -34,20 +38,26 @@ def export_member(context: BuildContext, member: MemberConfig) -> Exported:
     require("build", "torch", "transformers", "onnx", "onnxscript", "onnxruntime")
     source = context.config.checkpoint(member)
     versions = [version(package) for package in ("torch", "transformers", "onnxscript")]
-    key = sha256_of(sha256_of_checkpoint(source), OPSET, GRAPH_VERSION, versions)
+    key = sha256_of(
+        sha256_of_checkpoint(source), OPSET, GRAPH_VERSION, versions,
+        *(["trust_remote_code"] if member.trust_remote_code else []),
+    )  # fmt: skip
     if found is not None and found.manifest.key == key:
         say("export", member.name, "up to date")
         return found
     if not Path(source).exists():
         say("export", member.name, f"no folder {context.config.folder / source}: asking the hub")
+    if member.trust_remote_code:
+        say("warning", member.name, f"Python code of {source} may run here (trust_remote_code)")
     return _export(context, member, source, key)
 
 
 def _export(context: BuildContext, member: MemberConfig, source: str, key: str) -> Exported:
     workspace = context.workspace
     onnx, tokenizer = workspace.onnx(member), workspace.tokenizer(member)
-    with timed("export", member.name) as note:
-        checkpoint = checkpoint_from_source(source)
+    with timed("export", member.name) as note, _removed_if_it_fails(onnx, tokenizer):
+        checkpoint = checkpoint_from_source(source, trust_remote_code=member.trust_remote_code)
+        check_max_length(member, member.checkpoint, checkpoint.max_positions())
         onnx.parent.mkdir(parents=True, exist_ok=True)
         workspace.manifest(member).unlink(missing_ok=True)
         onnx_from_checkpoint(checkpoint, onnx)
@@ -58,7 +68,7 @@ def _export(context: BuildContext, member: MemberConfig, source: str, key: str) 
             checkpoint=member.checkpoint,
             onnx_sha256=sha256_of_file(onnx),
             tokenizer_sha256=tokenizer_hash,
-            tokenizer=f"{checkpoint.model.config.model_type}-{tokenizer_hash[:12]}",
+            tokenizer=_tokenizer_name(checkpoint.model.config.model_type, tokenizer_hash),
             labels=checkpoint.labels,
             inputs=checkpoint.inputs,
             max_positions=checkpoint.max_positions(),
@@ -66,6 +76,25 @@ def _export(context: BuildContext, member: MemberConfig, source: str, key: str) 
         manifest.write(workspace.manifest(member))
         note(f"{onnx.stat().st_size / 1e6:.0f} MB, opset {OPSET}, {', '.join(manifest.inputs)}")
     return Exported(member, manifest, onnx, tokenizer, context.config.buckets(member))
+
+
+@contextlib.contextmanager
+def _removed_if_it_fails(*paths: Path) -> Generator[None, None, None]:
+    """Remove these files, and the folders that are empty then, if the block fails."""
+    try:
+        yield
+    except BaseException:
+        for path in paths:
+            path.unlink(missing_ok=True)
+        for folder in list(paths[0].parents)[:3]:  # work/<cascade>/<member>
+            if folder.exists() and not any(folder.iterdir()):
+                folder.rmdir()
+        raise
+
+
+def _tokenizer_name(family: str, sha256: str) -> str:
+    """A folder's name of lower-case letters, digits and hyphens: `big-bird-0123456789ab`."""
+    return "-".join([*re.findall(r"[a-z0-9]+", family.lower()), sha256[:12]])
 
 
 def _found(context: BuildContext, member: MemberConfig) -> Exported | None:

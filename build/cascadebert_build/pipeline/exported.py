@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 
+from cascadebert_core.policy import TOKENIZER_NAME
 from cascadebert_core.tokenization import Encoder
 from cascadebert_engine.files import read_json, sha256_of_file, write_json
 
@@ -92,6 +93,11 @@ def exported_member(context: BuildContext, member: MemberConfig) -> Exported:
         raise UsageError(
             f"{path} is damaged or of another release ({exc}): run `cascadebert export --force`"
         ) from exc
+    if not TOKENIZER_NAME.fullmatch(manifest.tokenizer):
+        raise UsageError(
+            f"{path} is of an older release, whose tokenizer is called {manifest.tokenizer!r}: run "
+            "`cascadebert export` again"
+        )
     exported = Exported(
         member,
         manifest,

@@ -7,19 +7,19 @@ they rely on.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cascadebert_core.contract import ATTENTION_MASK, INPUT_IDS
 from cascadebert_core.policy import Policy, policy_from_json, policy_to_json
-from cascadebert_engine.files import read_json
 
-from ..checkpoints.checkpoint import config_from_source
+from ..checkpoints.checkpoint import config_of_hub_model
+from ..checkpoints.inspection import inspect_base, inspect_checkpoint
+from ..checkpoints.labels import labels_of_config
 from ..config.rows import Rows
 from ..config.schema import MemberConfig
 from ..errors import UsageError
@@ -35,6 +35,7 @@ from .context import BuildContext
 from .disk_space import Need, check_folder, check_space, fp32_size, training_size
 from .draft import policy_from_members
 from .exported import MemberManifest, exported_member
+from .member_warnings import warn_of_unnamed_labels
 
 
 def check_build(context: BuildContext, repository: Path, keep: int) -> None:
@@ -102,11 +103,14 @@ def check_output_file(path: Path | None, flag: str) -> None:
 def expected_policy(context: BuildContext) -> Policy:
     """The policy of the members as their checkpoints describe them, before they are exported.
 
+    It warns of members whose labels have no names.
+
     Raises:
         UsageError: A checkpoint cannot be used, labels disagree, or a name cannot be served.
     """
     manifests = [_expected_manifest(context, member) for member in context.config.members]
     policy = policy_from_members(context.config, manifests)
+    warn_of_unnamed_labels(context.config, manifests)
     return policy_from_json(policy_to_json(policy))  # which checks names and numbers
 
 
@@ -134,7 +138,8 @@ def check_training(inputs: TrainingInputs) -> None:
     check_objective(inputs.config, inputs.hard)
     check_output(inputs.output)
     check_folder(inputs.output.parent, "the folder of --output")
-    base = _inspected(inputs.base)
+    base = inspect_base(inputs.base)
+    base_size = 0 if base is None else fp32_size(base.folder, base.config)
     teacher = None if inputs.teacher is None else _inspected(inputs.teacher)
     names = label_names(inputs.rows, inputs.base, inputs.labels)
     training_rows(inputs.rows, names, inputs.config.seed, inputs.validation, inputs.hard)
@@ -147,7 +152,7 @@ def check_training(inputs: TrainingInputs) -> None:
         )
     partial = partial_folder(inputs.output)
     there = sum(path.stat().st_size for path in partial.rglob("*") if path.is_file())
-    need = Need(inputs.output, max(0, training_size(base.size) - there))
+    need = Need(inputs.output, max(0, training_size(base_size) - there))
     check_space([need], "free some, or give another --output")
     check_config(inputs.config)  # last: it loads PyTorch
 
@@ -157,16 +162,15 @@ class _Checkpoint:
     """What is known of a checkpoint without loading it.
 
     Attributes:
-        folder: None: a hub id.
-        config: The contents of config.json.
         labels: In the order of the logits.
         size: Bytes of its weights in FP32; 0 if unknown.
+        positions: Rows of the table of positions, of which a model may leave some unused; None:
+            unknown.
     """
 
-    folder: Path | None
-    config: Mapping[str, Any]
     labels: tuple[str, ...]
     size: int
+    positions: int | None
 
 
 def _expected_manifest(context: BuildContext, member: MemberConfig) -> MemberManifest:
@@ -184,26 +188,24 @@ def _expected_manifest(context: BuildContext, member: MemberConfig) -> MemberMan
         tokenizer="to-be-exported",
         labels=found.labels,
         inputs=(INPUT_IDS, ATTENTION_MASK),
-        max_positions=None,
+        max_positions=found.positions,
     )
 
 
 def _inspected(source: str) -> _Checkpoint:
-    """Read a checkpoint's config.json.
+    """Read a checkpoint's files, without its weights.
 
     Raises:
-        UsageError: There is no such checkpoint.
+        UsageError: There is no such checkpoint, or it cannot be a member.
     """
-    folder = Path(source)
-    if folder.is_dir() and (folder / "config.json").is_file():
-        config = read_json(folder / "config.json") or {}
-        labels = {int(i): str(label) for i, label in (config.get("id2label") or {}).items()}
-        names = tuple(labels[i] for i in sorted(labels)) or ("LABEL_0", "LABEL_1")
-        return _Checkpoint(folder, config, names, fp32_size(folder, config))
-    if folder.is_absolute():
-        raise UsageError(f"the checkpoint {source} does not exist, or has no config.json")
-    config = config_from_source(source)
-    return _Checkpoint(None, config.to_dict(), tuple((config.id2label or {}).values()), 0)
+    found = inspect_checkpoint(source)
+    if found is None:
+        return _Checkpoint(labels_of_config(config_of_hub_model(source), source), 0, None)
+    return _Checkpoint(
+        labels_of_config(found.config, source),
+        fp32_size(found.folder, found.config),
+        found.position_rows,
+    )
 
 
 def _check_repository(context: BuildContext, path: Path) -> None:

@@ -30,7 +30,10 @@ def verify_exported(context: BuildContext, exported: Exported) -> VerifyReport |
     with timed("verify", exported.name) as note:
         report = verify_onnx(
             OnnxSession(exported.onnx).logits,
-            checkpoint_from_source(context.config.checkpoint(exported.member)),
+            checkpoint_from_source(
+                context.config.checkpoint(exported.member),
+                trust_remote_code=exported.member.trust_remote_code,
+            ),
             exported.stage_input,
             context.rows.texts,
             member=exported.name,

@@ -30,7 +30,9 @@ def encoded_items(
     targets = rows.label_indices(names)
     texts = [text if isinstance(text, str) else text[0] for text in rows.texts]
     pairs = [text[1] for text in rows.texts if not isinstance(text, str)] or None
-    encoded = tokenizer(texts, pairs, truncation=True, max_length=max_length)
+    encoded = tokenizer(
+        texts, pairs, truncation=True, max_length=max_length, return_attention_mask=True
+    )
     return [
         {**{key: values[i] for key, values in encoded.items()}, LABELS: int(target)}
         for i, target in enumerate(targets)

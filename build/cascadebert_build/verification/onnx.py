@@ -170,7 +170,11 @@ def _reference_logits(
         for i, text in enumerate(progress):
             parts = (text,) if isinstance(text, str) else text
             tokens = cast("Any", checkpoint.tokenizer)(
-                *parts, truncation=True, max_length=max_length, return_tensors="pt"
+                *parts,
+                truncation=True,
+                max_length=max_length,
+                return_tensors="pt",
+                return_attention_mask=True,  # whatever the tokenizer's own default is
             )
             if tokens["input_ids"][0].tolist() != rows[i].ids.tolist():
                 raise CheckFailed(

@@ -36,7 +36,7 @@ Threshold = float | tuple[float, ...]
 
 _MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 # A tokenizer's name becomes a folder inside the version folder, so it must not lead out of it.
-_TOKENIZER_NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
+TOKENIZER_NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,7 +306,7 @@ def _stage(keys: _Keys, *, n_labels: int, last: bool) -> StagePolicy:
     stage = StagePolicy(
         model=keys.string("model", _MODEL_NAME),
         version=keys.integer("version", minimum=1),
-        tokenizer=keys.string("tokenizer", _TOKENIZER_NAME),
+        tokenizer=keys.string("tokenizer", TOKENIZER_NAME),
         max_length=keys.integer("max_length", minimum=3),
         max_batch_size=keys.integer("max_batch_size", minimum=1),
         buckets=keys.integers("buckets"),

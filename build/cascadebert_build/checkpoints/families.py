@@ -1,0 +1,133 @@
+"""Kinds of models that cannot be members, known by their config.json."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from ..errors import UsageError
+from .folder import ADAPTER_CONFIG, CONFIG, json_object
+
+_OTHER = "fine-tune another family, such as BERT, RoBERTa, DeBERTa or ModernBERT"
+
+_WITHOUT_MASK = "it has no attention mask, so a row's answer depends on how far it is padded"
+_NOT_TRACED = "its attention cannot be traced to an ONNX graph of any batch and length"
+_NOT_IDS = "it takes other inputs than the ids of tokens"
+
+# Why a model_type is refused. Every other family is tried: the export and its check decide.
+REFUSED_FAMILIES = {
+    "fnet": _WITHOUT_MASK,
+    "longformer": _NOT_TRACED,
+    "led": _NOT_TRACED,
+    "xlnet": _NOT_TRACED,
+    "reformer": _NOT_TRACED,
+    "canine": _NOT_IDS,
+    "perceiver": _NOT_IDS,
+    "tapas": _NOT_IDS,
+    "layoutlmv2": _NOT_IDS,
+}
+
+
+def check_family(config: Mapping[str, Any], source: str) -> None:
+    """Refuse a family that cannot be served, and quantised weights.
+
+    Raises:
+        UsageError: The message says why, and what to do.
+    """
+    family = config.get("model_type")
+    if not isinstance(family, str) or not family:
+        raise UsageError(
+            f"the checkpoint {source!r}: {CONFIG} has no model_type, so it is not of transformers: "
+            "save model and tokenizer with `save_pretrained`"
+        )
+    if family in REFUSED_FAMILIES:
+        raise UsageError(
+            f"the checkpoint {source!r} is a {family}, which cannot be a member: "
+            f"{REFUSED_FAMILIES[family]}; {_OTHER}"
+        )
+    quantized = config.get("quantization_config")
+    if quantized:
+        method = quantized.get("quant_method") if isinstance(quantized, Mapping) else None
+        raise UsageError(
+            f"the checkpoint {source!r} is quantized ({method or 'quantization_config'}): save it "
+            "in full precision (`model.dequantize()`, then `save_pretrained`); the build can make "
+            "INT8 and FP16 itself"
+        )
+
+
+def check_code(
+    config: Mapping[str, Any],
+    source: str,
+    *,
+    trusted: bool,
+    known: Collection[str],
+    classified: Collection[str],
+) -> bool:
+    """Refuse a model whose code is not in transformers, unless its own code is trusted.
+
+    Args:
+        config: The contents of config.json.
+        source: The checkpoint, for messages.
+        trusted: Whether the user trusts the checkpoint's code.
+        known: Each model_type that transformers knows.
+        classified: Those that have a class for sequence classification.
+
+    Returns:
+        Whether the checkpoint's own code will run.
+
+    Raises:
+        UsageError: The code is not trusted, or there is none.
+    """
+    family = config.get("model_type")
+    code = config.get("auto_map") or {}
+    own = isinstance(code, Mapping) and "AutoModelForSequenceClassification" in code
+    if own and trusted:
+        return True
+    if family in classified:
+        return False
+    if own:
+        file = str(code["AutoModelForSequenceClassification"]).partition(".")[0]
+        raise UsageError(
+            f"the checkpoint {source!r} brings its own code ({file}.py) for model_type "
+            f"{family!r}: read it, and if you trust it, set trust_remote_code = true for this "
+            "member in cascade.toml"
+        )
+    if family in known:
+        raise UsageError(
+            f"the checkpoint {source!r} is a {family}, for which transformers has no sequence "
+            f"classification: {_OTHER}"
+        )
+    raise UsageError(
+        f"the checkpoint {source!r} has model_type {family!r}, which this transformers does not "
+        f"know: install a newer one, or {_OTHER}"
+    )
+
+
+def check_adapter(folder: Path) -> None:
+    """Refuse the weights of an adapter, which are not a model's.
+
+    Raises:
+        UsageError: The folder holds an adapter. The message says how to merge it.
+    """
+    path = folder / ADAPTER_CONFIG
+    if not path.exists():
+        return
+    adapter = json_object(path)
+    kind = adapter.get("peft_type") or "PEFT"
+    base = adapter.get("base_model_name_or_path") or "its base model"
+    if (folder / "model.safetensors").exists() or (folder / "pytorch_model.bin").exists():
+        raise UsageError(
+            f"the checkpoint {folder} has a model's weights and a {kind} adapter's beside them: if "
+            f"the adapter is merged into them, remove {ADAPTER_CONFIG} and adapter_model.*"
+        )
+    if kind in {"PREFIX_TUNING", "PROMPT_TUNING", "P_TUNING", "ADAPTION_PROMPT"}:
+        raise UsageError(
+            f"the checkpoint {folder} is a {kind} adapter of {base}, which cannot be merged into a "
+            "model: train a LoRA adapter and merge it, or fine-tune the model"
+        )
+    raise UsageError(
+        f"the checkpoint {folder} is a {kind} adapter of {base}, and not a model: load it with "
+        "`peft.AutoPeftModelForSequenceClassification.from_pretrained(…)`, call "
+        "`merge_and_unload()`, and save model and tokenizer with `save_pretrained`"
+    )

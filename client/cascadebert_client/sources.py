@@ -17,7 +17,7 @@ from ._files.formats import (
 )
 from ._files.json_records import values_from_json, values_from_jsonl
 from ._files.lines import decoded_lines
-from ._files.messages import did_you_mean, missing_column
+from ._files.messages import did_you_mean, missing_column, names_in_message
 from ._files.parquet import values_from_parquet
 from ._files.tables import Values, chosen_fields, split_records, values_from_table
 from ._rows import Row, text_problem
@@ -29,6 +29,7 @@ __all__ = [
     "did_you_mean",
     "format_of_name",
     "missing_column",
+    "names_in_message",
     "rows_from_file",
     "rows_from_lines",
     "text_problem",

@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cascadebert_build.config.rows import rows_from_source
-from cascadebert_build.config.schema import DataConfig
+from cascadebert_build.config.schema import CascadeConfig, DataConfig, MemberConfig
 from cascadebert_build.errors import UsageError
 from cascadebert_client import InvalidRequest
 from cascadebert_client.sources import (
@@ -354,7 +354,26 @@ def test_parquet_without_pyarrow_names_the_extra(monkeypatch: pytest.MonkeyPatch
     assert "extra 'parquet'" in problem(b"PAR1", "x.parquet")
 
 
-# --- misspelt columns
+# --- misspelt names
+
+
+def test_a_missing_file_is_guessed(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("")
+    (tmp_path / "notes.md").write_text("")
+    with pytest.raises(UsageError) as caught:
+        rows_from_source(DataConfig(str(tmp_path / "row.csv")))
+    assert "did you mean 'rows.csv'?" in str(caught.value)
+    assert "notes.md" not in str(caught.value)
+    with pytest.raises(UsageError, match="nor does"):
+        rows_from_source(DataConfig(str(tmp_path / "nowhere" / "row.csv")))
+
+
+def test_a_missing_file_beside_cascade_toml_is_named_with_its_folder(tmp_path: Path) -> None:
+    member = MemberConfig("a", "b")
+    config = CascadeConfig(tmp_path, (member,), data=DataConfig("rows.csv"))
+    assert config.data_source().path == str(tmp_path / "rows.csv")
+    hub = CascadeConfig(tmp_path, (member,), data=DataConfig("nyu-mll/glue"))
+    assert hub.data_source().path == "nyu-mll/glue"
 
 
 def test_a_misspelt_column_is_guessed() -> None:

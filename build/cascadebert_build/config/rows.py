@@ -16,8 +16,10 @@ from cascadebert_client.errors import InvalidRequest
 from cascadebert_client.sources import (
     FORMATS,
     Values,
+    did_you_mean,
     format_of_name,
     missing_column,
+    names_in_message,
     text_problem,
     unknown_format,
     values_from_file,
@@ -144,11 +146,22 @@ def _file_values(data: DataConfig, columns: list[str]) -> Iterator[Values]:
         with Path(data.path).open("rb") as file:
             yield from values_from_file(file, data.path, columns, _NAMING, data.format)
     except FileNotFoundError as exc:
-        raise UsageError(f"{data.path} does not exist") from exc
+        raise UsageError(f"{data.path} does not exist{_near(Path(data.path))}") from exc
     except OSError as exc:
         raise UsageError(f"{data.path} cannot be read: {exc.strerror}") from exc
     except InvalidRequest as exc:
         raise UsageError(str(exc)) from exc
+
+
+def _near(path: Path) -> str:
+    """The end of a sentence about a missing file: what is there instead."""
+    if not path.parent.is_dir():
+        return f", nor does {path.parent}: correct the path"
+    files = sorted(each.name for each in path.parent.iterdir() if format_of_name(each.name))
+    if not files:
+        return ": correct the path"
+    guess = did_you_mean(path.name, files)
+    return f": {guess}the data files there are {names_in_message(files)}"
 
 
 def _hub_values(data: DataConfig, columns: list[str]) -> Iterator[Values]:

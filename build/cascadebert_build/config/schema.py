@@ -311,7 +311,7 @@ class CascadeConfig(Table):
         known = format_of_name(path) is not None
         return replace(
             self.data,
-            path=str(given) if given.exists() else path,
+            path=str(given) if given.exists() or known else path,
             format=None if known or not given.exists() else self.data.format,
         )
 
@@ -371,7 +371,12 @@ class CascadeConfig(Table):
     def _path(self, value: str) -> str:
         path = (self.folder / Path(value).expanduser()).resolve()
         # A relative path that is meant as one must not be mistaken for a hub id.
-        is_path = path.exists() or value.startswith((".", "/", "~")) or value.count("/") > 1
+        is_path = (
+            path.exists()
+            or value.startswith((".", "/", "~"))
+            or value.count("/") > 1
+            or format_of_name(value) is not None
+        )
         return str(path) if is_path else value
 
 

@@ -391,6 +391,26 @@ def test_a_training_is_checked_before_pytorch_is_loaded(
     assert all(word in str(caught.value) for word in words), caught.value
 
 
+def test_the_command_trains_only_if_the_checks_pass(
+    cascade: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = cascade.parent
+    monkeypatch.setattr("cascadebert_build.commands.train.train_member", reached)
+    monkeypatch.setattr("cascadebert_build.pipeline.preflight.check_config", lambda _: None)
+    command = (
+        "train", folder / "rows.tsv", "--base", folder / "small", "--output", folder / "out",
+        "--labels", "negative,positive",
+    )  # fmt: skip
+    with pytest.raises(Reached):
+        main([str(argument) for argument in command])
+    write_rows(folder / "rows.tsv", row7="neutral")
+    message = refused(capsys, *command)
+    assert "rows.tsv:8" in message
+    assert "did you mean 'text'?" in refused(capsys, *command, "--text", "txet")
+    assert "nowhere" in refused(capsys, *command, "--validation", folder / "nowhere.tsv")
+    assert not list(folder.glob("out*"))
+
+
 def test_the_disk_must_hold_a_trainings_checkpoints(
     cascade: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,13 +16,12 @@ from typing import Any
 from cascadebert_build.extras import needs_extra
 from cascadebert_core.tokenization import Text
 
-from .payloads import PATH, READY, REQUEST_TIMEOUT_S, Rows, payload_of_answers
+from .payloads import PATH, READY, REQUEST_TIMEOUT_S, payload_of_answers, texts_of_payload
 from .python_cascade import Answer, cascade_from_repository
 from .settings import PeerArguments
 
 with needs_extra("bench"):
     import litserve
-    from fastapi import HTTPException
 
 
 class CascadeAPI(litserve.LitAPI):
@@ -41,17 +40,12 @@ class CascadeAPI(litserve.LitAPI):
     def setup(self, device: Any) -> None:
         """Load the cascade."""
         of = self._arguments
-        self._cascade = cascade_from_repository(
-            of.repository, of.cascade, threads=of.settings.threads
-        )
+        self._cascade = cascade_from_repository(of.repository, of.cascade, of.settings.threads)
         sys.stderr.write(f"{READY}\n")
 
-    def decode_request(self, request: Rows) -> list[Text]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Return the rows of one request, which FastAPI has checked before it was queued."""
-        try:
-            return request.texts(self._cascade.policy.pair)
-        except ValueError as exc:
-            raise HTTPException(422, str(exc)) from exc
+    def decode_request(self, request: dict[str, list[str]]) -> list[Text]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Return the rows of one request."""
+        return texts_of_payload(request)
 
     def batch(self, inputs: list[list[Text]]) -> tuple[list[Text], list[int]]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Return the rows of all requests, and how many each has."""

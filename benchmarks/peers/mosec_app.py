@@ -17,13 +17,12 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # as in the served cas
 from cascadebert_build.extras import needs_extra
 from cascadebert_core.tokenization import Text
 
-from .payloads import PATH, READY, REQUEST_TIMEOUT_S, Rows, payload_of_answers
+from .payloads import PATH, READY, REQUEST_TIMEOUT_S, payload_of_answers, texts_of_payload
 from .python_cascade import Answer, cascade_from_repository
 from .settings import PeerArguments
 
 with needs_extra("bench"):
     import mosec
-    from mosec.errors import ValidationError
 
 # mosec creates its workers in new processes, without arguments.
 _VARIABLE = "CASCADEBERT_PEER"
@@ -36,18 +35,12 @@ class CascadeWorker(mosec.Worker):
         """Load the cascade."""
         super().__init__()
         of = PeerArguments.from_json(os.environ[_VARIABLE])
-        self._cascade = cascade_from_repository(
-            of.repository, of.cascade, threads=of.settings.threads
-        )
+        self._cascade = cascade_from_repository(of.repository, of.cascade, of.settings.threads)
         sys.stderr.write(f"{READY}\n")
 
     def deserialize(self, data: bytes) -> list[Text]:
-        """Return the rows of one request. mosec fails a whole batch if one request is wrong."""
-        try:
-            rows = Rows.model_validate(super().deserialize(data))
-            return rows.texts(self._cascade.policy.pair)
-        except ValueError as exc:
-            raise ValidationError(str(exc)) from exc
+        """Return the rows of one request."""
+        return texts_of_payload(super().deserialize(data))
 
     def forward(self, data: list[list[Text]]) -> list[list[Answer]]:
         """Answer the rows of all requests of a batch together."""

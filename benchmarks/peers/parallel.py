@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import threading
-import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor, wait
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
+from threading import BrokenBarrierError
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from cascadebert_build.errors import CheckFailed
@@ -15,38 +15,26 @@ from cascadebert_build.errors import CheckFailed
 ParamsT = ParamSpec("ParamsT")
 ResultT = TypeVar("ResultT")
 
-_JOIN_S = 10.0
+# The barrier and the counter of this process. They can only be given to a process that starts.
+_shared: dict[str, Any] = {}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Worker:
-    """What one process of `run_in_parallel` knows of the others.
-
-    Attributes:
-        index: The number of this process, from 0.
-        processes: The number of processes.
-    """
+    """One process of `run_in_parallel`, with its number from 0."""
 
     index: int
-    processes: int
-    _barrier: Any
-    _counter: Any
-    _timeout_s: float
 
     def wait(self) -> None:
         """Wait until every process has reached this point."""
-        self._barrier.wait(self._timeout_s)
+        _shared["barrier"].wait()
 
     def next(self) -> int:
         """Return 0, 1, 2, …: each number in one process."""
-        with self._counter.get_lock():
-            number: int = self._counter.value
-            self._counter.value = number + 1
+        with _shared["counter"].get_lock():
+            number: int = _shared["counter"].value
+            _shared["counter"].value = number + 1
             return number
-
-    def abort(self) -> None:
-        """Release the processes that wait for this one."""
-        self._barrier.abort()
 
 
 def run_in_parallel(
@@ -56,10 +44,10 @@ def run_in_parallel(
     *arguments: ParamsT.args,
     **options: ParamsT.kwargs,
 ) -> list[ResultT]:
-    """Run a module's function in new processes, and wait for all of them.
+    """Run a module's function in new processes, once in each, and wait for all of them.
 
     Args:
-        processes: The number of processes. Each runs the function once.
+        processes: The number of processes.
         timeout_s: The time for all of it. The processes are killed afterwards.
         task: The function. It gets a `Worker`, then the arguments.
         *arguments: Arguments of `task`.
@@ -72,59 +60,31 @@ def run_in_parallel(
         CheckFailed: A process failed, died or hung.
     """
     context = get_context("spawn")  # a fork would inherit the locks of threads
-    barrier, counter = context.Barrier(processes), context.Value("q", 0)
-    deadline_s = time.monotonic() + timeout_s
-    running: list[tuple[Any, Any]] = []
-    try:
-        for index in range(processes):
-            receiver, sender = context.Pipe(duplex=False)
-            worker = Worker(index, processes, barrier, counter, timeout_s)
-            process = context.Process(
-                target=_work, args=(sender, task, worker, arguments, options), daemon=True
-            )
-            process.start()
-            sender.close()  # now the pipe ends when the process ends
-            running.append((process, receiver))
-        outcomes = [_outcome(process, receiver, deadline_s) for process, receiver in running]
-    finally:
-        for process, receiver in running:
-            process.terminate()
-            process.join(_JOIN_S)
-            receiver.close()
-    failures = [outcome for outcome in outcomes if isinstance(outcome, _Failure)]
+    shared = (context.Barrier(processes, timeout=timeout_s), context.Value("q", 0))
+    others = set(active_children())
+    with ProcessPoolExecutor(processes, context, _share, shared) as pool:
+        futures = [pool.submit(_work, i, task, arguments, options) for i in range(processes)]
+        if wait(futures, timeout_s).not_done:
+            for process in set(active_children()) - others:
+                process.kill()  # the pool is broken then, and so is what its futures hold
+        failures = [failure for of in futures if (failure := of.exception()) is not None]
     if failures:
         # A process that only waited for the failed one does not know the cause.
-        reason = next((f.reason for f in failures if not f.waited), failures[0].reason)
-        raise CheckFailed(f"a process of {processes} failed: {reason}")
-    return outcomes
+        causes = [of for of in failures if not isinstance(of, BrokenBarrierError)] or failures
+        raise CheckFailed(f"a process of {processes} failed: {causes[0]!r}") from causes[0]
+    return [of.result() for of in futures]
 
 
-@dataclass(frozen=True)
-class _Failure:
-    reason: str
-    waited: bool = False
+def _share(barrier: Any, counter: Any) -> None:
+    _shared.update(barrier=barrier, counter=counter)
 
 
-def _outcome(process: Any, receiver: Any, deadline_s: float) -> Any:
-    try:
-        if not receiver.poll(max(0.0, deadline_s - time.monotonic())):
-            return _Failure("it did not end in time")
-        outcome = receiver.recv()
-        process.join(_JOIN_S)  # its resources are freed only at its end
-        return outcome
-    except EOFError:
-        process.join(_JOIN_S)
-        return _Failure(f"it ended with code {process.exitcode}")
-
-
-def _work(
-    sender: Any, task: Callable[..., Any], worker: Worker, arguments: Any, options: Any
-) -> None:
+def _work(index: int, task: Callable[..., Any], arguments: Any, options: Any) -> Any:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # as in the served cascade
+    worker = Worker(index)
+    worker.wait()  # so no process takes two tasks
     try:
-        outcome = task(worker, *arguments, **options)
-    except Exception as exc:  # noqa: BLE001 - it is raised in the process that waits
-        worker.abort()
-        waited = isinstance(exc, threading.BrokenBarrierError)
-        outcome = _Failure(f"{type(exc).__name__}: {exc}", waited)
-    sender.send(outcome)
+        return task(worker, *arguments, **options)
+    except BaseException:
+        _shared["barrier"].abort()
+        raise

@@ -7,7 +7,6 @@ import http.client
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -15,21 +14,20 @@ import time
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
+
+import psutil
 
 from cascadebert_build.errors import CheckFailed, UsageError
 from cascadebert_build.extras import require
 from cascadebert_build.repository.model_repository import ModelRepository
-from cascadebert_core.policy import Policy
+from cascadebert_build.server.ports import HOST, Ports, resolve_ports
 from cascadebert_core.tokenization import Text
 
-from ..tools.machine import process_stats
 from ..tools.request_data import payload_of_texts
 from .payloads import PATH, READY, answers_of_payload
 from .python_cascade import Answer
-from .settings import BEST, PEERS, PeerArguments, PeerSettings
+from .settings import BEST, PeerArguments, PeerSettings
 
-_HOST = "127.0.0.1"
 _START_S = 180.0
 _STOP_S = 15.0
 _POLL_S = 0.1
@@ -43,12 +41,17 @@ class Peer:
     """A peer that answers.
 
     Attributes:
-        url: The address of the server, without the path (`payloads.PATH`).
-        pid: The id of its first process. The others descend from it.
+        port: Its port on 127.0.0.1. It answers at `payloads.PATH`.
+        pid: The id of its first process. The others are in its group.
     """
 
-    url: str
+    port: int
     pid: int
+
+    @property
+    def url(self) -> str:
+        """The address, without the path."""
+        return f"http://{HOST}:{self.port}"
 
     @contextlib.contextmanager
     def at_work(self) -> Generator[None, None, None]:
@@ -56,13 +59,43 @@ class Peer:
 
         An idle server may still poll: LitServe takes 0.2 cores from the contender that is measured.
         """
-        with contextlib.suppress(ProcessLookupError):  # the next request to it fails
-            os.killpg(self.pid, signal.SIGCONT)
+        _signal_group(self.pid, signal.SIGCONT)  # if it has ended, the next request to it fails
         try:
             yield
         finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self.pid, signal.SIGSTOP)
+            _signal_group(self.pid, signal.SIGSTOP)
+
+    def post(self, body: bytes, timeout_s: float) -> tuple[int, str]:
+        """POST a body, and return the status and the text of the response.
+
+        Raises:
+            OSError: There is no response.
+            http.client.HTTPException: The response is not HTTP.
+        """
+        with contextlib.closing(
+            http.client.HTTPConnection(HOST, self.port, timeout=timeout_s)
+        ) as connection:
+            connection.request("POST", PATH, body, {"Content-Type": "application/json"})
+            response = connection.getresponse()
+            return response.status, response.read().decode(errors="replace")
+
+    def answers(self, texts: Sequence[Text], timeout_s: float = 60.0) -> list[Answer]:
+        """Classify texts, 16 in each request.
+
+        Raises:
+            CheckFailed: It gave no answer.
+        """
+        answers: list[Answer] = []
+        for start in range(0, len(texts), _ROWS_A_REQUEST):
+            body = json.dumps(payload_of_texts(texts[start : start + _ROWS_A_REQUEST])).encode()
+            try:
+                status, response = self.post(body, timeout_s)
+                if status != http.HTTPStatus.OK:
+                    raise CheckFailed(f"{self.url} answered {status}: {response[:200]}")
+                answers += answers_of_payload(json.loads(response))
+            except (OSError, http.client.HTTPException, ValueError) as exc:
+                raise CheckFailed(f"{self.url} gave no answer: {exc!r}") from exc
+        return answers
 
 
 @contextlib.contextmanager
@@ -72,7 +105,7 @@ def peer_server(
     """Serve a cascade by LitServe or mosec on a free port of 127.0.0.1.
 
     Args:
-        kind: One of `PEERS`.
+        kind: A key of `settings.BEST`.
         repository: The model repository.
         cascade: The name of the cascade.
         settings: The settings of the peer; None: `settings.BEST`.
@@ -81,151 +114,82 @@ def peer_server(
     Raises:
         UsageError: There is no such peer or cascade.
         MissingExtra: Its package is not installed.
-        CheckFailed: It does not start, or answers wrongly. The message has the end of its log.
+        CheckFailed: It does not start. The message has the end of its log.
     """
-    if kind not in PEERS:
-        raise UsageError(f"peer {kind!r}: give one of {', '.join(PEERS)}")
+    if kind not in BEST:
+        raise UsageError(f"peer {kind!r}: give one of {', '.join(BEST)}")
     require("bench", kind)
-    policy = ModelRepository.read(repository).cascade(cascade).policy()
-    chosen = BEST[kind] if settings is None else settings
-    arguments = PeerArguments(repository.resolve(), cascade, _free_port(), chosen)
+    is_pair = ModelRepository.read(repository).cascade(cascade).policy().pair
+    text = ("a fine film", "a fine film") if is_pair else "a fine film"
+    port = resolve_ports(Ports(0, 0, 0)).http
+    arguments = PeerArguments(repository.resolve(), cascade, port, settings or BEST[kind])
     # For the frameworks' sockets. A process that is killed leaves them behind.
     with tempfile.TemporaryDirectory(prefix="peer-", ignore_cleanup_errors=True) as scratch:
-        process = _start(kind, arguments, log, scratch)
+        with log.open("wb") as file:
+            process = subprocess.Popen(
+                [sys.executable, "-m", f"benchmarks.peers.{kind}_app", arguments.to_json()],
+                cwd=_CHECKOUT,
+                env={**os.environ, "TMPDIR": scratch, "PYTHONUNBUFFERED": "1"},
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # with a group of its own, all its processes can be ended
+            )
+        peer = Peer(port, process.pid)
         try:
-            _await_answer(process, kind, arguments, policy, log)
-            yield Peer(f"http://{_HOST}:{arguments.port}", process.pid)
+            problem = _problem_at_start(process, peer, arguments.settings.workers, text, log)
+            if problem:
+                lines = log.read_text(errors="replace").splitlines()[-_LOG_LINES:]
+                raise CheckFailed("\n  ".join([f"{kind} does not serve: {problem}", *lines]))
+            yield peer
         finally:
             _end(process)
 
 
-def ask(port: int, body: bytes, timeout_s: float) -> tuple[int, str]:
-    """POST a body to a peer.
-
-    Returns:
-        The status and the text of the response.
-
-    Raises:
-        OSError: There is no response.
-        http.client.HTTPException: The response is not HTTP.
-    """
-    connection = http.client.HTTPConnection(_HOST, port, timeout=timeout_s)
-    try:
-        connection.request("POST", PATH, body, {"Content-Type": "application/json"})
-        response = connection.getresponse()
-        return response.status, response.read().decode(errors="replace")
-    finally:
-        connection.close()
-
-
-def ask_for_answers(url: str, texts: Sequence[Text], timeout_s: float = 60.0) -> list[Answer]:
-    """Ask a peer to classify texts, 16 in each request.
-
-    Raises:
-        CheckFailed: It gave no answer.
-    """
-    port = urlsplit(url).port
-    assert port is not None
-    answers: list[Answer] = []
-    for start in range(0, len(texts), _ROWS_A_REQUEST):
-        body = json.dumps(payload_of_texts(texts[start : start + _ROWS_A_REQUEST])).encode()
-        try:
-            status, response = ask(port, body, timeout_s)
-            if status != http.HTTPStatus.OK:
-                raise CheckFailed(f"{url} answered with status {status}: {response[:200]}")
-            answers += answers_of_payload(json.loads(response))
-        except (OSError, http.client.HTTPException, ValueError) as exc:
-            raise CheckFailed(f"{url} gave no answer: {exc!r}") from exc
-    return answers
-
-
 def processes_of_group(group: int) -> list[int]:
     """Return the ids of the processes of a process group that have not ended."""
-    return [
-        pid
-        for pid, (state, _, of_group, *_) in process_stats().items()
-        if int(of_group) == group and state != "Z"
-    ]
+    found: list[int] = []
+    for process in psutil.process_iter(["status"]):
+        with contextlib.suppress(ProcessLookupError):
+            if process.info["status"] != psutil.STATUS_ZOMBIE and os.getpgid(process.pid) == group:
+                found.append(process.pid)
+    return found
 
 
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind((_HOST, 0))
-        port: int = listener.getsockname()[1]
-        return port
-
-
-def _start(kind: str, arguments: PeerArguments, log: Path, scratch: str) -> subprocess.Popen[bytes]:
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("wb") as file:
-        return subprocess.Popen(
-            [sys.executable, "-m", f"benchmarks.peers.{kind}_app", arguments.to_json()],
-            cwd=_CHECKOUT,
-            env={**os.environ, "TMPDIR": scratch, "PYTHONUNBUFFERED": "1"},
-            stdin=subprocess.DEVNULL,
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            # With a group of its own, all its processes can be ended.
-            start_new_session=True,
-        )
-
-
-def _await_answer(
-    process: subprocess.Popen[bytes], kind: str, arguments: PeerArguments, policy: Policy, log: Path
-) -> None:
-    """Wait until every worker holds the cascade and a request gets a valid answer."""
-    text = "a fine film"
-    body = json.dumps(payload_of_texts([(text, text) if policy.pair else text])).encode()
+def _problem_at_start(
+    process: subprocess.Popen[bytes], peer: Peer, workers: int, text: Text, log: Path
+) -> str:
+    """Wait until every worker holds the cascade and a request is answered; "" if that is so."""
     deadline_s = time.monotonic() + _START_S
     problem = "its workers did not load the cascade"
     while time.monotonic() < deadline_s:
         if process.poll() is not None:
-            raise _failed(kind, f"it ended with code {process.returncode}", log)
-        if log.read_text(errors="replace").count(READY) >= arguments.settings.workers:
+            return f"it ended with code {process.returncode}"
+        if log.read_text(errors="replace").count(READY) >= workers:
             try:
-                status, response = ask(arguments.port, body, timeout_s=10)
-            except (OSError, http.client.HTTPException) as exc:
-                problem = f"no answer to a request: {exc!r}"
-            else:
-                if status == http.HTTPStatus.OK:
-                    _check(response, policy, kind, log)
-                    return
-                problem = f"status {status}: {response[:200]}"
+                peer.answers([text], timeout_s=10)
+                return ""
+            except CheckFailed as exc:
+                problem = str(exc)
         time.sleep(_POLL_S)
-    raise _failed(kind, f"it is not ready after {_START_S:g} s: {problem}", log)
-
-
-def _check(response: str, policy: Policy, kind: str, log: Path) -> None:
-    try:
-        (answer,) = answers_of_payload(json.loads(response))
-    except ValueError as exc:
-        raise _failed(kind, f"its answer is not valid: {exc}", log) from exc
-    if (
-        answer.label not in policy.labels
-        or not 0 <= answer.confidence <= 1
-        or not 0 <= answer.exit_stage < len(policy.stages)
-    ):
-        raise _failed(kind, f"{answer} is not an answer of {', '.join(policy.labels)}", log)
-
-
-def _failed(kind: str, problem: str, log: Path) -> CheckFailed:
-    lines = log.read_text(errors="replace").splitlines()[-_LOG_LINES:]
-    tail = "\n".join(f"  {line}" for line in lines)
-    return CheckFailed(f"{kind} does not serve: {problem}\n{tail}\n  the whole log: {log}")
+    return f"it is not ready after {_START_S:g} s: {problem}"
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
     """End the process and its group: first with SIGTERM, then with SIGKILL."""
     if process.poll() is None:
-        process.send_signal(signal.SIGTERM)
-        os.killpg(process.pid, signal.SIGCONT)  # a stopped process gets no other signal
+        process.terminate()
+        _signal_group(process.pid, signal.SIGCONT)  # a stopped process gets no other signal
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(_STOP_S)
     deadline_s = time.monotonic() + _STOP_S
-    while (left := processes_of_group(process.pid)) and time.monotonic() < deadline_s:
-        for pid in left:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+    while processes_of_group(process.pid) and time.monotonic() < deadline_s:
+        _signal_group(process.pid, signal.SIGKILL)
         process.poll()
         time.sleep(_POLL_S)
     process.wait(_STOP_S)
+
+
+def _signal_group(group: int, number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(group, number)

@@ -8,10 +8,6 @@ from pathlib import Path
 
 from cascadebert_build.config.placement import cores
 
-LITSERVE = "litserve"
-MOSEC = "mosec"
-PEERS = (LITSERVE, MOSEC)
-
 
 @dataclass(frozen=True, slots=True)
 class PeerSettings:
@@ -31,26 +27,28 @@ class PeerSettings:
     max_batch_size: int
     batch_timeout_ms: int
 
+    def __str__(self) -> str:
+        return (
+            f"{self.workers} workers of {self.threads} thread, at most {self.max_batch_size} "
+            f"requests a batch, {self.batch_timeout_ms} ms to gather them"
+        )
+
 
 # Found with perf_analyzer at concurrency 1, 8 and 32 on two busy cores (SST-2, MiniLM pair, 25%
 # deferred). One worker for each core: one worker of two threads had 0.5 to 0.7 times the throughput
 # of two workers. Batches of 16 to 64 requests were alike, and smaller ones took more CPU time per
 # request. A short wait: 5 ms are noticeable at concurrency 1.
 BEST = {
-    LITSERVE: PeerSettings(cores(), 1, 32, 2),
-    MOSEC: PeerSettings(cores(), 1, 32, 1),
+    "litserve": PeerSettings(cores(), 1, 32, 2),
+    "mosec": PeerSettings(cores(), 1, 32, 1),
 }
 
 
 @dataclass(frozen=True, slots=True)
 class PeerArguments:
-    """What the process of a peer is told. It gets this as JSON in its only argument.
+    """What the process of a peer is told, as JSON in its only argument: what to serve, and where.
 
-    Attributes:
-        repository: The model repository.
-        cascade: The name of the cascade.
-        port: The port on 127.0.0.1.
-        settings: The settings of the peer.
+    The port is on 127.0.0.1.
     """
 
     repository: Path
@@ -66,5 +64,5 @@ class PeerArguments:
     def from_json(cls, text: str) -> PeerArguments:
         """Read what `to_json` wrote."""
         of = json.loads(text)
-        settings = PeerSettings(**of["settings"])
-        return cls(Path(of["repository"]), of["cascade"], of["port"], settings)
+        of |= {"repository": Path(of["repository"]), "settings": PeerSettings(**of["settings"])}
+        return cls(**of)

@@ -30,12 +30,13 @@ from ..tools.machine import this_machine
 from ..tools.perf_analyzer_binary import find_binary
 from .bench import Bench
 from .corpora import corpora, corpora_of_config
+from .names import SECTIONS
 from .pairs import pairs_of
 from .plan import FULL, QUICK
 from .record import RUN, Record, rows_from_folder
 from .report import report_of
 from .results import Results
-from .run import SECTIONS, run_config, run_sections
+from .run import run_config, run_sections
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -4,56 +4,32 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, cast
 
+import cascadebert_build as cascadebert
 from cascadebert_build.config.placement import cores
-from cascadebert_build.server.ports import Ports
-from cascadebert_build.server.serve import serve_cascades
 from cascadebert_build.server.tritonserver import TritonServer
 from cascadebert_client import CascadeClient
 from cascadebert_core.tokenization import Text
 
 from ..peers.python_cascade import Answer
-from ..peers.server import Peer
-from ..tools.perf_analyzer import JSON, Load, PerfAnalyzer
+from ..tools.perf_analyzer import Load, PerfAnalyzer
 from ..tools.perf_analyzer_binary import Binary
-from ..tools.stage_statistics import work_as_row, work_meter
-from .cascade_settings import CASCADE, cascade_settings
+from ..tools.stage_statistics import StageStatistics
 from .contender import Contender, take_turns
 from .expected_answers import Expected, checked, expected_of_cascade, expected_of_member
+from .names import BLOCKING, CASCADE, LARGE, SMALL
 from .plan import USUAL_SHARE, Plan
 from .record import Record
 from .workload import Workload
 
-ServerT = TypeVar("ServerT")
-
 # Every instance of every contender has one thread on a CPU.
 THREADS = 1
-_ANSWER_S = 60.0
-
-
-class Started(Generic[ServerT]):
-    """A server that starts when it is first needed, and ends with an exit stack.
-
-    A continued run has most of its rows. A server that is not measured is not started.
-    """
-
-    def __init__(
-        self, stack: ExitStack, start: Callable[[], AbstractContextManager[ServerT]]
-    ) -> None:
-        """Remember how to start it."""
-        self._stack = stack
-        self._start = start
-        self._server: ServerT | None = None
-
-    def __call__(self) -> ServerT:
-        """Return the server."""
-        if self._server is None:
-            self._server = self._stack.enter_context(self._start())
-        return self._server
+ANSWER_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,15 +60,8 @@ class Bench:
 
     def closed(self, *concurrencies: int, rows: int = 1) -> list[Load]:
         """Return closed loops of the plan's length."""
-        plan = self.plan
-        return [
-            Load(c, rows=rows, window_s=plan.window_s, ramp_s=plan.ramp_s) for c in concurrencies
-        ]
-
-    def open(self, rate_rps: float) -> Load:
-        """Return an open loop of the plan's length."""
-        plan = self.plan
-        return Load(1, window_s=plan.open_window_s, ramp_s=plan.ramp_s, rate_rps=rate_rps)
+        length = {"window_s": self.plan.window_s, "ramp_s": self.plan.ramp_s}
+        return [Load(concurrency, rows=rows, **length) for concurrency in concurrencies]
 
     def take_turns(
         self,
@@ -102,15 +71,7 @@ class Bench:
         loads: Sequence[Load],
         repeats: Sequence[int] | None = None,
     ) -> None:
-        """Measure contenders as the plan says; see `contender.take_turns`.
-
-        Args:
-            section: The section of the bench.
-            workload: The workload of all contenders.
-            contenders: They take turns.
-            loads: The loads of the plan.
-            repeats: The numbers of the repeats; None: all of the plan's.
-        """
+        """Measure contenders, all repeats of the plan or some; see `contender.take_turns`."""
         take_turns(
             self.record,
             section,
@@ -141,37 +102,23 @@ class Bench:
         """
         if instances is None:
             instances = {} if workload.built.steps.uses_plans else {"": cores()}
-        wanted = instances
+        each = ", ".join(f"{model or 'every stage'}: {n}" for model, n in instances.items())
+        with ExitStack() as stack:
 
-        @contextmanager
-        def start() -> Generator[TritonServer, None, None]:
-            with ExitStack() as stack:
+            @cache
+            def server() -> TritonServer:
                 with _on_cores(n_cores):  # processes that start here stay there
-                    server = stack.enter_context(
-                        serve_cascades(
+                    return stack.enter_context(
+                        cascadebert.serve(
                             workload.repository,
                             models or workload.models,
-                            ports=Ports(0, 0, 0),
-                            instances=wanted,
+                            instances=instances,
                             threads={"": THREADS},
                         )
                     )
-                yield server
 
-        with ExitStack() as stack:
-            yield TritonSide(self, workload, Started(stack, start), _in_words(wanted))
-
-    def serve_other_settings(self, stack: ExitStack, workload: Workload) -> list[Contender]:
-        """Return the cascade at its other settings, each on a server that `stack` ends."""
-        if workload.built.steps.uses_plans:  # engines share a device and not cores
-            return []
-        small, large = (stage.model for stage in workload.policy.stages)
-        settings = cascade_settings(small, large, cores())
-        return [
-            stack.enter_context(self.serve(workload, of, [workload.cascade])).cascade(name)
-            for name, of in settings.items()
-            if name != CASCADE
-        ]
+            settings = f"instances of {each}; one thread each" if each else "instances as published"
+            yield TritonSide(self, workload, server, settings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,32 +128,21 @@ class TritonSide:
     Attributes:
         bench: The run.
         workload: What is served.
-        server: Starts the server.
+        server: Returns the server, which starts at the first call.
         settings: The settings of the stages, for people.
     """
 
     bench: Bench
     workload: Workload
-    server: Started[TritonServer]
+    server: Callable[[], TritonServer]
     settings: str
-
-    @property
-    def url(self) -> str:
-        """The address of the server. The server is started if it is not running."""
-        return self.server().url
-
-    def pid(self) -> int:
-        """Return the process id of the server. The server is started if it is not running."""
-        pid = self.server().pid
-        assert pid is not None
-        return pid
 
     def contender(
         self,
         name: str,
         model: str,
-        *,
         expected: Expected | None,
+        *,
         parameters: Mapping[str, str] | None = None,
         data: Path | None = None,
     ) -> Contender:
@@ -222,17 +158,17 @@ class TritonSide:
         sent = dict(parameters or {})
 
         def measure(load: Load) -> dict[str, Any]:
-            analyzer = PerfAnalyzer(self.bench.binary, self.url, parameters=sent)
-            stages = [stage.model for stage in self.workload.policy.stages]
-            with work_meter(self.url, stages) as work:
-                figures = _window(analyzer, model, data or self.workload.texts, load)
-            return figures | {"stages": work_as_row(work, figures["run_s"])}
+            url = self.server().url
+            analyzer = PerfAnalyzer(self.bench.binary, url, parameters=sent)
+            with StageStatistics(url, self.workload.stages) as stages:
+                figures = window_of(analyzer, model, data or self.workload.texts, load)
+            return figures | {"stages": stages.as_row(figures["run_s"])}
 
         def ask(texts: Sequence[Text]) -> list[Answer]:
-            with CascadeClient(self.url, model) as client:
+            with CascadeClient(self.server().url, model) as client:
                 # All of them are texts, or all are pairs.
                 answers = client.classify(
-                    cast("list[str]", list(texts)), timeout_s=_ANSWER_S, **cast("Any", sent)
+                    cast("list[str]", list(texts)), timeout_s=ANSWER_S, **cast("Any", sent)
                 )
             return [Answer(a.label, a.confidence, a.exit_stage) for a in answers]
 
@@ -245,66 +181,39 @@ class TritonSide:
             deferred_share=None if expected is None else expected.deferred_share,
         )
 
-    def cascade(self, name: str = CASCADE) -> Contender:
+    def pid(self) -> int:
+        """Return the process id of the server."""
+        pid = self.server().pid
+        assert pid is not None
+        return pid
+
+    def cascade(self) -> Contender:
         """Return the cascade at the usual share of deferred rows."""
         expected = expected_of_cascade(self.workload, USUAL_SHARE)
-        return self.contender(name, self.workload.cascade, expected=expected)
+        return self.contender(CASCADE, self.workload.cascade, expected)
 
     def blocking(self) -> Contender:
         """Return the blocking baseline."""
         expected = expected_of_cascade(self.workload, USUAL_SHARE)
-        blocking = self.contender("blocking", self.workload.blocking, expected=expected)
+        blocking = self.contender(BLOCKING, self.workload.blocking, expected)
         settings = f"{self.settings}; {cores()} instances of the BLS model"
         return replace(blocking, settings=settings)
 
-    def small(self) -> Contender:
-        """Return the small member alone, through the same contract."""
-        return self.member("small alone", 0)
-
-    def large(self) -> Contender:
-        """Return the large member alone, through the same contract."""
-        return self.member("large alone", 1)
+    def members(self) -> list[Contender]:
+        """Return the small and the large member alone, through the same contract."""
+        return [self.member(SMALL, 0), self.member(LARGE, 1)]
 
     def member(self, name: str, index: int, data: Path | None = None) -> Contender:
         """Return a member alone, 0 or 1."""
         expected = expected_of_member(self.workload, index)
-        return self.contender(name, self.workload.members[index], data=data, expected=expected)
+        return self.contender(name, self.workload.members[index], expected, data=data)
 
 
-def json_contender(
-    bench: Bench,
-    name: str,
-    settings: str,
-    *,
-    peer: Started[Peer],
-    payloads: Path,
-    expected: Expected,
-    ask: Callable[[Sequence[Text]], Sequence[Answer]],
-) -> Contender:
-    """Return a server of JSON over HTTP as a contender. It is stopped while others are measured."""
-
-    def measure(load: Load) -> dict[str, Any]:
-        analyzer = PerfAnalyzer(bench.binary, peer().url, service=JSON)
-        with peer().at_work():
-            return _window(analyzer, name, payloads, load)
-
-    return Contender(
-        name, settings, measure, check=checked(name, expected, ask), pid=lambda: peer().pid,
-        deferred_share=expected.deferred_share,
-    )  # fmt: skip
-
-
-def _window(analyzer: PerfAnalyzer, model: str, data: Path, load: Load) -> dict[str, Any]:
+def window_of(analyzer: PerfAnalyzer, model: str, data: Path, load: Load) -> dict[str, Any]:
+    """Return one window of perf_analyzer as figures of a row."""
     window = asdict(analyzer.measure(model, data, load))
     # Requests in flight at the end of the last window are answered but not exported.
     return window | {"unexported": load.concurrency if load.rate_rps is None else 0}
-
-
-def _in_words(instances: Mapping[str, int]) -> str:
-    if not instances:
-        return "instances as published"
-    each = ", ".join(f"{model or 'every stage'}: {n}" for model, n in instances.items())
-    return f"instances of {each}; one thread each"
 
 
 @contextmanager

@@ -7,16 +7,13 @@ from dataclasses import dataclass
 
 from cascadebert_build.report.plots import Plot
 
+from .names import ACCURACY, BATCHES, CALLS, CLOSED, CORES, INSTANCES, SHARES
 from .plots import accuracy_plot, bar_plot, exits_plot, latency_plot, share_plot
 from .results import Results
-from .sections import accuracy, closed_loop, shares, sweeps
 from .speedups import gain_in_words, speedups_of
 from .sweeps import Sweep, sweeps_of, text_sweeps
 
-_SWEPT = (
-    closed_loop.SECTION, shares.SECTION, sweeps.CORES, sweeps.INSTANCES, sweeps.BATCHES,
-    sweeps.CALLS,
-)  # fmt: skip
+_SWEPT = (CLOSED, SHARES, CORES, INSTANCES, BATCHES, CALLS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +48,7 @@ class Group:
 
 def latency_groups(results: Results) -> Iterator[Group]:
     """Yield latency and accuracy, workload by workload."""
-    for workload in results.workloads(closed_loop.SECTION, accuracy.SECTION):
+    for workload in results.workloads(CLOSED, ACCURACY):
         plots = (
             ("latency", latency_plot(results, workload), "Latency against throughput",
              "A point for each number of clients. Right and low is good."),

@@ -34,19 +34,6 @@ _DEVIATIONS = 3
 
 
 @dataclass(slots=True)
-class Known:
-    """What is known of a contender since it was started.
-
-    Attributes:
-        checked: Whether its answers were checked.
-        loads: The loads with the windows that it needs, by the plan's loads.
-    """
-
-    checked: bool = False
-    loads: dict[Load, Load] = field(default_factory=dict[Load, Load])
-
-
-@dataclass(frozen=True, slots=True)
 class Contender:
     """One way to answer requests.
 
@@ -59,7 +46,8 @@ class Contender:
         check: Raises CheckFailed if its answers are wrong.
         pid: Returns the process id of its server; None: it has no server.
         deferred_share: The share of its rows that it defers; None: not known.
-        known: What is kept from one turn to the next.
+        checked: Whether its answers were checked.
+        sized: The loads with the windows that it needs, by the plan's loads.
     """
 
     name: str
@@ -69,7 +57,8 @@ class Contender:
     check: Callable[[], None] | None = None
     pid: Callable[[], int] | None = None
     deferred_share: float | None = None
-    known: Known = field(default_factory=Known)
+    checked: bool = False
+    sized: dict[Load, Load] = field(default_factory=dict[Load, Load])
 
 
 def take_turns(
@@ -109,9 +98,9 @@ def take_turns(
                 key = Key(section, workload, contender.name, str(load), repeat)
                 if key in record:
                     continue
-                if contender.check is not None and not contender.known.checked:
+                if contender.check is not None and not contender.checked:
                     contender.check()
-                    contender.known.checked = True
+                    contender.checked = True
                 row = _row(contender, load, look_s, wait_quiet_s)
                 record.add(key, row)
                 say(f"{section:9} {workload:15} {load!s:16} {repeat + 1}  {_line(contender, row)}")
@@ -120,10 +109,8 @@ def take_turns(
 def sized(load: Load, look: Mapping[str, Any], *, defers: bool = False) -> Load:
     """Return a load with the ramp and the window that a contender needs.
 
-    Args:
-        load: The load of the plan.
-        look: The figures of a short window under that load.
-        defers: Whether some answers are deferred, even if the look has none.
+    `look` has the figures of a short window under that load of the plan. `defers` says whether some
+    answers are deferred, even if the look has none.
     """
     longest_s = _LONGEST * load.window_s
     ramp_s = min(max(load.ramp_s, _RAMP * look["all"]["p99_ms"] / 1000), longest_s / 2)
@@ -162,10 +149,8 @@ def _row(contender: Contender, planned: Load, look_s: float, wait_quiet_s: float
 def cpu_of_request(cpu: CpuMeter, figures: Mapping[str, Any]) -> dict[str, float]:
     """Return the CPU time of a request in ms: the server's and the load generator's.
 
-    Args:
-        cpu: The CPU time of the whole run.
-        figures: Its requests (`total`), and how many more were answered but not exported
-            (`unexported`): with 64 clients and slow answers, a twelfth.
+    More requests may be answered than exported (`unexported`): with 64 clients and slow answers, a
+    twelfth.
     """
     answered = figures["total"] + figures.get("unexported", 0)
     return {
@@ -178,13 +163,13 @@ def _looked_at(contender: Contender, load: Load, look_s: float) -> Load:
     """Return the load sized for a contender, after a short look at the first time."""
     if not contender.warm_up:
         return load
-    if load not in contender.known.loads:
+    if load not in contender.sized:
         try:
             look = contender.measure(replace(load, window_s=look_s, ramp_s=0.0))
         except CheckFailed:  # it is so slow that a part of the look had no answer
             look = contender.measure(replace(load, window_s=_LONGEST * look_s, ramp_s=0.0))
-        contender.known.loads[load] = sized(load, look, defers=bool(contender.deferred_share))
-    return contender.known.loads[load]
+        contender.sized[load] = sized(load, look, defers=bool(contender.deferred_share))
+    return contender.sized[load]
 
 
 def _require_rate(asked_rps: float, figures: Mapping[str, Any]) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cascadebert_build.config.cascade_toml import config_from_file
+import cascadebert_build as cascadebert
 from cascadebert_build.config.rows import rows_from_source
 from cascadebert_build.config.schema import DataConfig
 from cascadebert_build.demo.corpus import LABELS, corpus_from_seed
@@ -107,10 +107,7 @@ def _merged(groups: Sequence[Sequence[int]]) -> list[int]:
 
 
 def corpora(glue: Path | None) -> dict[str, Corpus]:
-    """Return the texts by name.
-
-    Args:
-        glue: The folder with SST-2, MRPC and QNLI; None: the demo's reviews.
+    """Return the texts by name, from the folder with SST-2, MRPC and QNLI, or the demo's reviews.
 
     Raises:
         UsageError: A file is missing.
@@ -121,13 +118,13 @@ def corpora(glue: Path | None) -> dict[str, Corpus]:
         joined = tuple(" ".join(texts[i : i + 4]) for i in range(0, len(texts), 4))
         short = Corpus(SHORT, "made-up reviews", texts, tuple(LABELS[row.label] for row in rows))
         long = Corpus(LONG, "four made-up reviews in one", joined)
-        return {c.name: c for c in (short, long, _mixed("made-up reviews", texts, joined))}
-    sst2, labels = _read(glue, "SST-2")
-    mrpc, _ = _read(glue, "MRPC")
-    qnli, _ = _read(glue, "QNLI")
-    short = Corpus(SHORT, "SST-2 dev", sst2, labels)
-    long = Corpus(LONG, "QNLI dev, question and sentence", qnli)
-    return {c.name: c for c in (short, long, _mixed("SST-2, MRPC, QNLI dev", sst2, mrpc, qnli))}
+        mixed = _mixed("made-up reviews", texts, joined)
+    else:
+        sst2, mrpc, qnli = (_read(glue, task) for task in ("SST-2", "MRPC", "QNLI"))
+        short = Corpus(SHORT, "SST-2 dev", *sst2)
+        long = Corpus(LONG, "QNLI dev, question and sentence", qnli[0])
+        mixed = _mixed("SST-2, MRPC, QNLI dev", sst2[0], mrpc[0], qnli[0])
+    return {corpus.name: corpus for corpus in (short, long, mixed)}
 
 
 def corpora_of_config(path: Path) -> dict[str, Corpus]:
@@ -136,7 +133,7 @@ def corpora_of_config(path: Path) -> dict[str, Corpus]:
     Raises:
         UsageError: It has none, or they cannot be read.
     """
-    rows = rows_from_source(config_from_file(path).data_source())
+    rows = rows_from_source(cascadebert.load_config(path).data_source())
     return {HELD_OUT: Corpus(HELD_OUT, rows.source, rows.texts, rows.labels)}
 
 

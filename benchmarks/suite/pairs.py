@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cascadebert_build.config.cascade_toml import config_from_file
+import cascadebert_build as cascadebert
 from cascadebert_build.config.rows import Rows
 from cascadebert_build.config.schema import CascadeConfig, DataConfig, MemberConfig, TuneConfig
 from cascadebert_build.demo.corpus import corpus_from_seed
@@ -21,7 +21,8 @@ from cascadebert_build.repository.model_repository import ModelRepository
 from cascadebert_core.policy import Policy
 
 from ..tools.random_checkpoints import SHAPES, write_member
-from .corpora import Corpus
+from .corpora import LONG, MIXED, SHORT, Corpus
+from .names import LIMIT, SECTIONS, SHARES, SWEEP
 from .plan import USUAL_SHARE
 
 MEMBERS = ("small", "large")
@@ -36,27 +37,32 @@ class Pair:
         checkpoints: The small and the large checkpoint, or shapes of random weights.
         labelled: Whether the texts' labels are the members', so that accuracy is counted.
         max_length: The maximum length in tokens.
-        cost_only: Whether only the limit and the shares are measured.
-        swept: Whether the sweeps are measured.
-        peers: Whether other servers, and processes without one, are compared.
+        sections: The sections that are measured on the first of its texts.
+        texts: The texts. On all but the first one, few loads of Triton's contenders are measured.
+        peers: Whether other servers are compared.
     """
 
     name: str
     checkpoints: tuple[str, str]
     labelled: bool = False
     max_length: int = 128
-    cost_only: bool = False
-    swept: bool = True
+    sections: tuple[str, ...] = SECTIONS
+    texts: tuple[str, ...] = (SHORT,)
     peers: bool = True
 
 
 # Fine-tuned. The other pairs have random weights.
 MINILM = Pair("minilm", ("sst2-small", "sst2-large"), labelled=True)
 RANDOM_PAIRS = (
-    Pair("l2-h128", ("l2-h128", "l12-h768")),
-    Pair("l6-h384", ("l6-h384", "l12-h768"), swept=False, peers=False),
+    Pair("l2-h128", ("l2-h128", "l12-h768"), texts=(SHORT, LONG, MIXED)),
+    Pair(
+        "l6-h384",
+        ("l6-h384", "l12-h768"),
+        sections=tuple(name for name in SECTIONS if name != SWEEP),
+        peers=False,
+    ),
     # A cost ratio of about 20: 18 by the operations of a token. L4-H256 would have 27.
-    Pair("l4-h312", ("l4-h312", "l12-h768"), cost_only=True),
+    Pair("l4-h312", ("l4-h312", "l12-h768"), sections=(LIMIT, SHARES)),
 )
 # The demo's members with untrained weights. Their accuracy is counted on made-up labels.
 STAND_IN = Pair("tiny", ("small", "large"), labelled=True, max_length=64)
@@ -111,13 +117,10 @@ class BuiltPair:
 
 
 def build_pair(pair: Pair, corpus: Corpus, work: Path, checkpoints: Path | None) -> BuiltPair:
-    """Build a pair, unless it is up to date.
+    """Build a pair in a folder of `work`, unless it is up to date.
 
-    Args:
-        pair: The pair.
-        corpus: The short text: rows to verify and tune on.
-        work: The folder for random checkpoints, artefacts and the repository.
-        checkpoints: The folder of the fine-tuned checkpoints. Random ones use their tokenizer.
+    It is verified and tuned on the rows of `corpus`. Random checkpoints take the tokenizer of the
+    fine-tuned ones, which are in the folder `checkpoints`.
     """
     folder = work / pair.name
     data = folder / "rows.tsv"
@@ -143,7 +146,7 @@ def pair_of_config(path: Path, work: Path) -> BuiltPair:
     Raises:
         UsageError: It does not have two members.
     """
-    config = config_from_file(path)
+    config = cascadebert.load_config(path)
     if len(config.members) != 2:
         raise UsageError(
             f"{path} has {len(config.members)} members: the bench compares a small and a large one"
@@ -158,19 +161,10 @@ def pair_of_config(path: Path, work: Path) -> BuiltPair:
 def thresholds_of_shares(
     policy: Policy, logits: list[NDArray[np.float32]], shares: tuple[float, ...]
 ) -> dict[float, float]:
-    """Return the threshold that defers each share of these rows, as nearly as possible.
-
-    Args:
-        policy: The policy with stages and temperatures.
-        logits: The logits of every member.
-        shares: The shares, 0 to 1.
-    """
+    """Return the threshold that defers each share of these rows, 0 to 1, as nearly as possible."""
     confidence = np.sort(confidence_of_first(policy, logits))
-    found: dict[float, float] = {}
-    for share in shares:
-        n = round(share * len(confidence))
-        found[share] = float(confidence[n - 1]) if n else 0.0
-    return found
+    counts = {share: round(share * len(confidence)) for share in shares}
+    return {share: float(confidence[n - 1]) if n else 0.0 for share, n in counts.items()}
 
 
 def confidence_of_first(policy: Policy, logits: list[NDArray[np.float32]]) -> NDArray[np.float32]:

@@ -20,8 +20,7 @@ class Plan:
         open_window_s: One measurement in an open loop.
         concurrencies: The concurrencies of the closed loops, ascending.
         many: A concurrency at which everything is saturated.
-        shares: The shares of deferred rows at which operating points are compared.
-        sweep_shares: The shares at which throughput over deferral is drawn.
+        sweep_shares: The shares of deferred rows at which operating points are compared.
         call_limits: The padded tokens of one call at which throughput is drawn.
         request_rows: The rows of a request, if requests have several.
         gate_rows: The rows of a request when the gate's price is measured.
@@ -36,7 +35,6 @@ class Plan:
     open_window_s: float = 12.0
     concurrencies: tuple[int, ...] = (1, 4, 16, 64)
     many: int = 32
-    shares: tuple[float, ...] = (0.1, 0.25, 0.5)
     sweep_shares: tuple[float, ...] = (0.0, 0.05, 0.1, 0.25, 0.5, 0.75, 1.0)
     call_limits: tuple[int, ...] = (128, 256, 512, 1024, 4096)
     request_rows: tuple[int, ...] = (1, 8, 32)
@@ -50,6 +48,6 @@ FULL = Plan()
 # For correctness: the same code and the same report, with figures that mean little.
 QUICK = replace(
     FULL, repeats=1, window_s=1.2, ramp_s=0.3, look_s=0.45, open_window_s=1.8,
-    concurrencies=(1, 8), many=8, shares=(0.25,), sweep_shares=(0.0, 0.5, 1.0),
+    concurrencies=(1, 8), many=8, sweep_shares=(0.0, 0.5, 1.0),
     call_limits=(128, 1024), request_rows=(8,), gate_rows=(1, 4), limit_s=1.0, cell_s=0.02,
 )  # fmt: skip

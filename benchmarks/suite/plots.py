@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from statistics import median
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
 
 from cascadebert_build.report.plots import Mark, Plot
 from cascadebert_build.report.svg import INK, MUTED, figure_of, svg_from_figure
 
 from ..tools.ratio import ratio_by_repeat
-from .cascade_settings import CASCADE, EQUAL_SHARES
-from .ratios import limit_rows_per_s
+from .names import ACCURACY, BLOCKING, CASCADE, CLOSED, LARGE, SHARES, THE_LIMIT
+from .ratios import rates_of
 from .results import Results
-from .sections import accuracy, closed_loop, shares
-from .speedups import LARGE, Speedup
+from .speedups import Speedup
 from .sweeps import Sweep
 
 if TYPE_CHECKING:
@@ -25,9 +28,6 @@ _COLOURS = (
     "#7b4173", "#6b6ecf",
 )  # fmt: skip
 _MARKERS = "osD^vPX<>*"
-# Both settings of the cascade have our colour.
-_STYLES = {CASCADE: "-", EQUAL_SHARES: ":"}
-_MARKS: dict[str, Mark] = {"-": "line", ":": "dotted", "--": "dashed"}
 _Key = list[tuple[Mark, str, str]]
 
 
@@ -39,26 +39,21 @@ def latency_plot(results: Results, workload: str) -> Plot | None:
     key: _Key = []
     with figure_of(4.2) as figure:
         axes = figure.subplots()
-        names = results.contenders(closed_loop.SECTION, workload)
-        others = [name for name in names if name not in _STYLES]
-        for name in names:
+        for i, name in enumerate(results.contenders(CLOSED, workload)):  # ours is the first
             points = _curve(results, workload, name, "throughput_rps", "all.p50_ms")
-            if not points:
-                continue
-            i = 0 if name in _STYLES else 1 + others.index(name)
-            colour, style = _COLOURS[i % len(_COLOURS)], _STYLES.get(name, "-")
-            ours = name == CASCADE
-            axes.plot(
-                *zip(*points, strict=True), style, color=colour, ms=5,
-                marker=_MARKERS[i % len(_MARKERS)], lw=2.4 if ours else 1.3,
-                zorder=4 if ours else 3,
-            )  # fmt: skip
-            key.append((_MARKS[style], colour, name))
+            if len(points):
+                ours = name == CASCADE
+                colour = _COLOURS[i % len(_COLOURS)]
+                axes.plot(
+                    *points.T, "-", color=colour, ms=5, marker=_MARKERS[i % len(_MARKERS)],
+                    lw=2.4 if ours else 1.3, zorder=4 if ours else 3,
+                )  # fmt: skip
+                key.append(("line", colour, name))
         if not key:
             return None
-        bare = sorted(limit_rows_per_s(results, workload).values())
+        bare = rates_of(results, workload, THE_LIMIT)
         if bare:
-            axes.axvline(bare[len(bare) // 2], color=MUTED, ls="--", lw=1.4)
+            axes.axvline(median(bare.values()), color=MUTED, ls="--", lw=1.4)
             key.append(("dashed", MUTED, "limit: the bare runtime, no server"))
         axes.set(xlabel="requests per second", ylabel="median latency, ms", yscale="log")
         axes.set_xlim(left=0)
@@ -73,14 +68,13 @@ def exits_plot(results: Results, workload: str) -> Plot | None:
     ticks: set[int] = set()
     with figure_of(3.6) as figure:
         axes = figure.subplots()
-        for name, colour in zip((CASCADE, "blocking"), _COLOURS, strict=False):
-            for kind, style in (("exited", "-"), ("deferred", "--")):
+        for name, colour in zip((CASCADE, BLOCKING), _COLOURS, strict=False):
+            for kind, style, mark in (("exited", "-", "line"), ("deferred", "--", "dashed")):
                 found = _curve(results, workload, name, "of_load.concurrency", f"{kind}.p50_ms")
-                if not found:
-                    continue
-                axes.plot(*zip(*found, strict=True), style, color=colour, marker="o", ms=4)
-                key.append((_MARKS[style], colour, f"{name}, {kind}"))
-                ticks.update(int(x) for x, _ in found)
+                if len(found):
+                    axes.plot(*found.T, style, color=colour, marker="o", ms=4)
+                    key.append((cast("Mark", mark), colour, f"{name}, {kind}"))
+                    ticks.update(found[:, 0].astype(int).tolist())
         if not key:
             return None
         axes.set(
@@ -122,11 +116,11 @@ def accuracy_plot(results: Results, workload: str) -> Plot | None:
 
     Return None if accuracies or the throughput of the large member were not measured.
     """
-    large = results.throughput(shares.SECTION, workload, LARGE)
+    large = results.throughput(SHARES, workload, LARGE)
     points: dict[str, tuple[float, float]] = {}
-    for name in results.contenders(accuracy.SECTION, workload):
-        cost = ratio_by_repeat(large, results.throughput(shares.SECTION, workload, name))
-        right = results.median(accuracy.SECTION, workload, name, "accuracy")
+    for name in results.contenders(ACCURACY, workload):
+        cost = ratio_by_repeat(large, results.throughput(SHARES, workload, name))
+        right = results.median(ACCURACY, workload, name, "accuracy")
         if cost is not None and right is not None:
             points[name] = (cost.median, 100 * right)
     if not points:
@@ -168,15 +162,9 @@ def bar_plot(sweep: Sweep) -> Plot:
     return Plot(svg, (("box", _COLOURS[0], "median"), ("line", INK, "lowest to highest repeat")))
 
 
-def _curve(
-    results: Results, workload: str, contender: str, x: str, y: str
-) -> list[tuple[float, float]]:
-    """Return two figures of a contender at every load that has both, lightest first."""
-    key = (closed_loop.SECTION, workload, contender)
-    if not {x, y} <= set(results.medians) or key not in results.medians.index.droplevel("load"):
-        return []
-    pairs = results.medians.loc[key, [x, y]].dropna()
-    return list(zip(pairs[x], pairs[y], strict=True))
+def _curve(results: Results, workload: str, contender: str, x: str, y: str) -> NDArray[np.float64]:
+    """Return two figures of a contender at every load that has both, lightest first: (n, 2)."""
+    return results.loads(CLOSED, workload, contender).reindex(columns=[x, y]).dropna().to_numpy()
 
 
 def _plain_numbers(axes: Axes) -> None:

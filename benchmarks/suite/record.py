@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -23,29 +23,22 @@ class Key:
 
     Attributes:
         section: The section of the report.
-        workload: pair/text, or "" if there is none. In rows its key is `scene`.
+        scene: The workload, pair/text, or "" if there is none.
         contender: What was measured.
         load: The load in words.
         repeat: The number of the repeat, from 0.
     """
 
     section: str
-    workload: str
+    scene: str
     contender: str
     load: str = ""
     repeat: int = 0
 
-    @property
-    def columns(self) -> dict[str, Any]:
-        """The key as columns of a row."""
-        of = asdict(self)
-        of["scene"] = of.pop("workload")
-        return of
-
     @classmethod
     def of_row(cls, row: Mapping[str, Any]) -> Key:
         """Return the key of a row."""
-        return cls(row["section"], row["scene"], row["contender"], row["load"], row["repeat"])
+        return cls(*(row[field.name] for field in fields(cls)))
 
 
 class Record:
@@ -83,11 +76,7 @@ class Record:
         return key in self._rows and "error" not in self._rows[key]
 
     def pin(self, workload: str, work: Mapping[str, Any]) -> None:
-        """Record what a workload's rows measure. Each row gets its `policy`.
-
-        Args:
-            workload: pair/text.
-            work: The id of the policy, and the hashes of the artefacts and the text.
+        """Record what a workload's rows measure: a policy (in each row), artefacts and text.
 
         Raises:
             UsageError: The run has rows of this workload that measured something else.
@@ -106,8 +95,8 @@ class Record:
 
     def add(self, key: Key, figures: Mapping[str, Any]) -> None:
         """Keep one measurement."""
-        policy = self.run["scenes"].get(key.workload, {}).get("policy")
-        row = {**key.columns, **({"policy": policy} if policy else {}), **figures}
+        policy = self.run["scenes"].get(key.scene, {}).get("policy")
+        row = {**asdict(key), **({"policy": policy} if policy else {}), **figures}
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / _ROWS).open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cascadebert_build.report.html import page_environment
-from cascadebert_build.report.plots import Mark, Plot
+from cascadebert_build.report.plots import Plot
 
 from .charts import Chart, Group, latency_groups, load_groups
 from .results import Results
@@ -19,9 +19,8 @@ from .targets import NOT_MET, Verdict, tally_of, verdicts_of
 
 # A cell with at most this many characters stays on one line.
 _SHORT = 18
-# The sizes of a chart in points, as matplotlib's SVG has them: margins, a line of the key, and the
-# mean width of a letter in it, rounded up because the reader's font is unknown.
-_MARGIN, _LINE, _LETTER, _SWATCH = 8.0, 16.0, 5.8, 32.0
+# The sizes of a chart in points, as matplotlib's SVG has them: margins, and a line of the key.
+_MARGIN, _LINE = 8.0, 16.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,32 +110,13 @@ def svg_file(plot: Plot, title: str) -> str:
     box = re.search(r'viewBox="0 0 ([0-9.]+) ([0-9.]+)"', plot.svg)
     assert box is not None, "matplotlib gives every SVG a view box"
     width, height = float(box[1]), float(box[2])
-    lines = list(_key_lines(plot, width))
     # A nested element needs a size of its own. On a page the plot takes the size of its place.
     size = f'<svg x="{_MARGIN}" y="{2 * _LINE}" width="{width}" height="{height}" '
     return _templates().get_template("chart.svg.j2").render(
-        title=title, drawing=plot.svg.replace("<svg ", size, 1), lines=lines,
-        top=2 * _LINE + height + _MARGIN, margin=_MARGIN, line_height=_LINE, swatch_width=_SWATCH,
-        width=width + 2 * _MARGIN, height=2 * _LINE + height + len(lines) * _LINE + 2 * _MARGIN,
+        title=title, drawing=plot.svg.replace("<svg ", size, 1), key=plot.key,
+        top=2 * _LINE + height + _MARGIN, margin=_MARGIN, line_height=_LINE,
+        width=width + 2 * _MARGIN, height=2 * _LINE + height + len(plot.key) * _LINE + 2 * _MARGIN,
     )  # fmt: skip
-
-
-_Entry = tuple[float, tuple[Mark, str, str]]
-
-
-def _key_lines(plot: Plot, width: float) -> Iterator[list[_Entry]]:
-    """Yield the lines of the key, each with as many entries as fit, and their places."""
-    line: list[_Entry] = []
-    x = 0.0
-    for entry in plot.key:
-        needed = _SWATCH + _LETTER * len(entry[2])
-        if line and x + needed > width:
-            yield line
-            line, x = [], 0.0
-        line.append((x, entry))
-        x += needed + 2 * _MARGIN
-    if line:
-        yield line
 
 
 @cache

@@ -1,4 +1,4 @@
-"""The rows of a run as a pandas frame: medians, best loads, ratios by repeat."""
+"""The rows of a run as a pandas frame: medians, best loads, figures by repeat."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from typing import Any
 
 import pandas as pd
 
-from .cascade_settings import CASCADE
+from .names import CASCADE
+from .record import Key
 
 Row = Mapping[str, Any]
-Line = dict[str, Any]
 Repeats = dict[int, float]
 
 # What identifies a measurement, with its repeat.
 KEYS = ["section", "workload", "contender", "load"]
+_CONTENDER = KEYS[:3]
 # Columns by which loads are ordered, lightest first.
 _WEIGHT = ["of_load.rate_rps", "of_load.concurrency", "of_load.rows"]
 
@@ -43,53 +44,45 @@ class Results:
         self.frame[KEYS] = self.frame[KEYS].astype(object)  # an empty frame has numbers
         self.frame[_WEIGHT] = self.frame[_WEIGHT].astype(float).fillna(0.0)
         self.medians: Any = _ordered(self.frame.groupby(KEYS, sort=False).median(numeric_only=True))
-        self._lines: dict[tuple[str, str, str], list[Line]] = {}
-        for line in self.frame.to_dict("records"):
-            self._lines.setdefault(tuple(line[name] for name in KEYS[:3]), []).append(line)
-        self._loads: dict[tuple[str, str, str], list[str]] = {}
-        for *key, load in self.medians.index:
-            self._loads.setdefault(tuple(key), []).append(load)
+        self._lines: dict[Any, Any] = dict(iter(self.frame.groupby(_CONTENDER, sort=False)))
+        self._loads: dict[Any, Any] = {
+            key: of.droplevel(_CONTENDER)
+            for key, of in self.medians.groupby(level=_CONTENDER, sort=False)
+        }
 
     def failures(self) -> list[Row]:
         """Return the failed rows whose measurement never succeeded."""
-        measured = {_key(row) for row in self.rows if "error" not in row}
-        failed = {_key(row): row for row in self.rows if "error" in row}
+        measured = {Key.of_row(row) for row in self.rows if "error" not in row}
+        failed = {Key.of_row(row): row for row in self.rows if "error" in row}
         return [row for key, row in failed.items() if key not in measured]
 
     def workloads(self, *sections: str) -> list[str]:
         """Return the workloads of some sections, in order of measurement."""
-        return list(dict.fromkeys(w for name in sections for s, w, _ in self._lines if s == name))
+        return list(self.frame.loc[self.frame["section"].isin(sections), "workload"].unique())
 
     def contenders(self, section: str, workload: str) -> list[str]:
         """Return the contenders of a workload in order of measurement, `cascade` first."""
         names = [c for s, w, c in self._lines if (s, w) == (section, workload)]
         return sorted(names, key=lambda name: name != CASCADE)
 
-    def lines(self, section: str, workload: str, contender: str) -> list[Line]:
+    def lines(self, section: str, workload: str, contender: str) -> Any:
         """Return the lines of a contender in `frame`, in order of measurement."""
-        return self._lines.get((section, workload, contender), [])
+        return self._lines.get((section, workload, contender), self.frame[:0])
 
-    def loads(self, section: str, workload: str, contender: str) -> list[str]:
-        """Return the loads of a contender, lightest first."""
-        return self._loads.get((section, workload, contender), [])
+    def loads(self, section: str, workload: str, contender: str) -> Any:
+        """Return the medians of a contender by load, lightest first."""
+        return self._loads.get((section, workload, contender), self.frame[:0])
 
     def values(
         self, section: str, workload: str, contender: str, figure: str, load: str | None = None
     ) -> Repeats:
-        """Return one figure of every repeat.
-
-        Args:
-            section: The section of the rows.
-            workload: The workload of the rows.
-            contender: The contender of the rows.
-            figure: A column of `frame`.
-            load: The load, or None if there is only one.
-        """
-        return {
-            int(line["repeat"]): float(line[figure])
-            for line in self.lines(section, workload, contender)
-            if (load is None or line["load"] == load) and is_known(line.get(figure))
-        }
+        """Return one figure (a column of `frame`) of every repeat under a load; None: any."""
+        lines = self.lines(section, workload, contender)
+        if figure not in lines:
+            return {}
+        known = lines if load is None else lines[lines["load"] == load]
+        known = known.dropna(subset=[figure])
+        return dict(zip(known["repeat"].astype(int), known[figure].astype(float), strict=True))
 
     def median(
         self, section: str, workload: str, contender: str, figure: str, load: str | None = None
@@ -100,20 +93,20 @@ class Results:
 
     def best_load(self, section: str, workload: str, contender: str) -> str | None:
         """Return the load with the highest throughput."""
-        rates = {
-            load: self.median(section, workload, contender, "throughput_rps", load)
-            for load in self.loads(section, workload, contender)
-        }
-        known = {load: rate for load, rate in rates.items() if rate is not None}
-        return max(known, key=lambda load: known[load]) if known else None
+        loads = self.loads(section, workload, contender)
+        rates = loads.reindex(columns=["throughput_rps"])["throughput_rps"].dropna()
+        return rates.idxmax() if len(rates) else None
 
     def heaviest_common_load(
         self, section: str, workload: str, contenders: Sequence[str]
     ) -> str | None:
         """Return the heaviest load that all of these contenders have, if they were measured."""
-        loads = [self.loads(section, workload, name) for name in contenders]
-        known = [of_one for of_one in loads if of_one]
-        common = [load for load in known[0] if all(load in of for of in known)] if known else []
+        known = [of for name in contenders if len(of := self.loads(section, workload, name))]
+        common = (
+            [load for load in known[0].index if all(load in of.index for of in known)]
+            if known
+            else []
+        )
         return common[-1] if common else None
 
     def throughput(
@@ -124,15 +117,10 @@ class Results:
         return self.values(section, workload, contender, "throughput_rps", load) if load else {}
 
 
-def is_known(value: Any) -> bool:
-    """Whether a figure was measured: pandas marks the others by NaN."""
-    return value is not None and value == value  # noqa: PLR0124 - only NaN differs from itself
-
-
 def _ordered(medians: Any) -> Any:
     """Sort medians as `Results.medians` says."""
-    places: Any = medians.index.to_frame(index=False)[KEYS[:3]]
-    for name in KEYS[:3]:
+    places: Any = medians.index.to_frame(index=False)[_CONTENDER]
+    for name in _CONTENDER:
         places[name] = pd.factorize(places[name])[0]
     places.loc[medians.index.get_level_values("contender") == CASCADE, "contender"] = -1
     places[_WEIGHT] = medians[_WEIGHT].to_numpy()
@@ -143,7 +131,3 @@ def _flat(row: Row) -> dict[str, Any]:
     """Give every element of the list `row_ms` a column of its own."""
     times = {f"row_ms.{i}": value for i, value in enumerate(row.get("row_ms", ()))}
     return {**{k: v for k, v in row.items() if k != "row_ms"}, **times}
-
-
-def _key(row: Row) -> tuple[Any, ...]:
-    return tuple(row[name] for name in ("section", "scene", "contender", "load", "repeat"))

@@ -7,11 +7,8 @@ from dataclasses import dataclass
 from itertools import takewhile
 
 from ..tools.ratio import Ratio, ratio_by_repeat
+from .names import LARGE, LIMIT, SHARES, share_in_words
 from .results import Results
-from .sections import limit, shares
-
-LARGE = "large alone"
-_OURS = "cascade, "
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,30 +32,18 @@ class Speedup:
 
 def speedups_of(results: Results, workload: str) -> list[Speedup]:
     """Return the operating points that were measured, by share of deferred rows."""
-    large = results.throughput(shares.SECTION, workload, LARGE)
+    large = results.throughput(SHARES, workload, LARGE)
     found: list[Speedup] = []
-    for name in operating_points(results, workload):
-        share = results.median(shares.SECTION, workload, name, "deferred_share")
-        ours = results.throughput(shares.SECTION, workload, name)
+    for name in filter(share_in_words, results.contenders(SHARES, workload)):
+        share = results.median(SHARES, workload, name, "deferred_share")
+        ours = results.throughput(SHARES, workload, name)
         measured = ratio_by_repeat(ours, large)
-        if share is None or measured is None:
-            continue
-        gained = {repeat: ours[repeat] / large[repeat] for repeat in ours if repeat in large}
-        key = (limit.SECTION, workload, name, "promised_speedup")
-        kept = ratio_by_repeat(gained, results.values(*key))
-        found.append(Speedup(name, share, measured, results.median(*key), kept))
+        if share is not None and measured is not None:
+            gained = {repeat: ours[repeat] / large[repeat] for repeat in ours if repeat in large}
+            key = (LIMIT, workload, name, "promised_speedup")
+            kept = ratio_by_repeat(gained, results.values(*key))
+            found.append(Speedup(name, share, measured, results.median(*key), kept))
     return sorted(found, key=lambda speedup: speedup.share)
-
-
-def operating_points(results: Results, workload: str) -> list[str]:
-    """Return the contenders of a workload that are operating points of the cascade."""
-    names = results.contenders(shares.SECTION, workload)
-    return [name for name in names if name.startswith(_OURS)]
-
-
-def share_in_words(name: str) -> str:
-    """Return the share of deferred rows in a contender's name: "25%"; "" if it has none."""
-    return name.removeprefix(_OURS).removesuffix(" deferred") if name.startswith(_OURS) else ""
 
 
 def gain_in_words(speedups: Sequence[Speedup]) -> str:

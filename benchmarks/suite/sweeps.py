@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import pairwise, product
 from statistics import median
 
-from .cascade_settings import CASCADE
-from .limit_times import mean_tokens
+from .names import BATCHES, CALLS, CASCADE, CLOSED, CORES, INSTANCES
+from .ratios import mean_tokens
 from .results import Results
-from .sections import closed_loop, sweeps
 
 # A smaller gain is none: repeats of one window differ by about this much.
 _STEP = 0.05
@@ -61,20 +60,15 @@ class Sweep:
 
 def sweeps_of(results: Results, workload: str) -> list[Sweep]:
     """Return every sweep of a workload."""
-    own: list[tuple[str, str, Callable[[Sequence[Point]], str], str]] = [
-        (sweeps.CORES, "Throughput against cores of the server", knee_in_words,
-         " The load generator may use all cores, the server's too."),
-        (sweeps.INSTANCES, "Throughput against instances", best_in_words, ""),
-        (sweeps.BATCHES, "Throughput against tokens in one call", knee_in_words, ""),
-        (sweeps.CALLS, "Throughput by how rows of unlike lengths are called", best_in_words, ""),
-    ]  # fmt: skip
-    clients = tuple(_points(results, closed_loop.SECTION, workload, by_load=True))
+    loads = results.loads(CLOSED, workload, CASCADE).index
+    clients = tuple(_points(results, CLOSED, workload, [(CASCADE, load, load) for load in loads]))
     title = "Throughput against clients at a time"
-    found = [Sweep(closed_loop.SECTION, workload, title, clients, knee_in_words(clients))]
-    for section, title, in_words, note in own:
-        points = tuple(_points(results, section, workload))
+    found = [Sweep(CLOSED, workload, title, clients, knee_in_words(clients))]
+    for section, title, in_words, note in _SWEEPS:
+        names = results.contenders(section, workload)
         if in_words is knee_in_words:  # "512 tokens a call": ordered by number
-            points = tuple(sorted(points, key=lambda point: int(point.name.split()[0])))
+            names.sort(key=lambda name: int(name.split()[0]))
+        points = tuple(_points(results, section, workload, [(name, None, name) for name in names]))
         found.append(Sweep(section, workload, title, points, in_words(points) + note))
     return [sweep for sweep in found if sweep.points]
 
@@ -82,11 +76,11 @@ def sweeps_of(results: Results, workload: str) -> list[Sweep]:
 def text_sweeps(results: Results) -> list[Sweep]:
     """Return throughput against length of text, for every pair with more than one text."""
     texts: dict[str, list[Point]] = {}
-    for text in _TEXTS:
-        for workload in results.workloads(closed_loop.SECTION):
-            pair, _, of = workload.partition("/")
-            if of == text and (point := _point(results, closed_loop.SECTION, workload, CASCADE)):
-                named = replace(point, name=text, tokens=mean_tokens(results, workload))
+    for text, workload in product(_TEXTS, results.workloads(CLOSED)):
+        pair, _, of = workload.partition("/")
+        if of == text:
+            for point in _points(results, CLOSED, workload, [(CASCADE, None, text)]):
+                named = replace(point, tokens=mean_tokens(results, workload))
                 texts.setdefault(pair, []).append(named)
     title = "Throughput against length of text"
     return [
@@ -156,30 +150,30 @@ def length_in_words(points: Sequence[Point]) -> str:
 
 
 def _points(
-    results: Results, section: str, workload: str, *, by_load: bool = False
+    results: Results,
+    section: str,
+    workload: str,
+    settings: Iterable[tuple[str, str | None, str]],
 ) -> Iterator[Point]:
-    """Yield a point for each load of the cascade, or for each contender at its best load."""
-    if by_load:
-        for load in results.loads(section, workload, CASCADE):
-            if point := _point(results, section, workload, CASCADE, load):
-                yield replace(point, name=load)
-        return
-    for name in results.contenders(section, workload):
-        if point := _point(results, section, workload, name):
-            yield point
-
-
-def _point(
-    results: Results, section: str, workload: str, contender: str, load: str | None = None
-) -> Point | None:
-    load = load or results.best_load(section, workload, contender)
-    rates = results.throughput(section, workload, contender, load)
-    if not rates:
-        return None
-    cpu_ms = results.median(section, workload, contender, "server_cpu_ms", load)
-    cores = None if cpu_ms is None else cpu_ms * median(rates.values()) / 1000
-    return Point(contender, tuple(sorted(rates.values())), cores)
+    """Yield a point for each (contender, load or None for the best one, name) that is measured."""
+    for contender, at, name in settings:
+        load = at or results.best_load(section, workload, contender)
+        rates = results.throughput(section, workload, contender, load)
+        if rates:
+            cpu_ms = results.median(section, workload, contender, "server_cpu_ms", load)
+            cores = None if cpu_ms is None else cpu_ms * median(rates.values()) / 1000
+            yield Point(name, tuple(sorted(rates.values())), cores)
 
 
 def _busy(point: Point) -> str:
     return "" if point.cores is None else f" The server keeps {point.cores:.1f} cores busy there."
+
+
+# Section, title, how it is said, and what to add.
+_SWEEPS: tuple[tuple[str, str, Callable[[Sequence[Point]], str], str], ...] = (
+    (CORES, "Throughput against cores of the server", knee_in_words,
+     " The load generator may use all cores, the server's too."),
+    (INSTANCES, "Throughput against instances", best_in_words, ""),
+    (BATCHES, "Throughput against tokens in one call", knee_in_words, ""),
+    (CALLS, "Throughput by how rows of unlike lengths are called", best_in_words, ""),
+)  # fmt: skip

@@ -1,4 +1,4 @@
-"""The tables of the bench's report, for the page and for its summary."""
+"""The tables of the bench's report. `tables.toml` describes them."""
 
 from __future__ import annotations
 
@@ -10,31 +10,14 @@ from typing import Any
 import pandas as pd
 
 from ..tools.ratio import ratio_by_repeat
-from .cascade_settings import CASCADE, EQUAL_SHARES
-from .ratios import COMPARED, LIMIT, difference_in_words, limit_rows_per_s
-from .results import KEYS, Results, is_known
-from .sections import (
-    accuracy,
-    closed_loop,
-    gate,
-    limit,
-    open_loop,
-    rows_per_request,
-    shares,
-    startup,
-)
-from .speedups import LARGE, share_in_words, speedups_of
+from . import names
+from .data import read_data
+from .ratios import COMPARED, difference_in_words, rates_of
+from .results import KEYS, Results
+from .speedups import speedups_of
 from .targets import Verdict, elsewhere_of
 
-# The sections whose rows are listed: contenders under load.
-_LOADED = {
-    closed_loop.SECTION: "Closed loops",
-    open_loop.SECTION: "Open loop",
-    shares.SECTION: "Deferral rates",
-    rows_per_request.SECTION: "Rows per request",
-    gate.SECTION: "The gate",
-}
-_WORKLOAD = "pair/text"
+_LOADED: dict[str, str] = read_data("tables")["windows"]["sections"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,346 +51,199 @@ class Table:
 
 def target_tables(verdicts: Sequence[Verdict], results: Results) -> list[Table]:
     """Return the targets that are ratios, and where the figures of the others are."""
-    note = (
-        "Median of the repeats, with the lowest and the highest. The median is judged. Throughput "
-        "is judged with each contender at its own best load. Beside it is the same ratio at one "
-        "load, the heaviest that all compared contenders have. The median time to tokenise a "
-        "request is compared with the small stage in the limit's calls of as many rows: for one "
-        "row, the mean over the lengths of the text; for 32, the bucket that the requests are made "
-        "from. These calls were timed on all cores at once. They are scaled to one process alone "
-        "by the gain at the bucket's best batch size."
-    )
     asked = [verdict for verdict in verdicts if verdict.asked]
-    elsewhere = tuple((str(number), about, where) for number, about, where in elsewhere_of(results))
-    return [
-        _verdict_table("Targets 1 to 5", note, asked),
-        Table("Targets 6 to 9", "", ("", "about", "where"), 3, elsewhere),
-    ]
+    return [_verdicts("targets", asked), _table("elsewhere", elsewhere_of(results))]
 
 
 def information_tables(verdicts: Sequence[Verdict]) -> list[Table]:
     """Return the ratios that are for information; empty if none was measured."""
     found = [verdict for verdict in verdicts if not verdict.asked]
-    title = "The same ratios of other pairs, texts and settings"
-    return [_verdict_table(title, "For information: they have no target.", found)] if found else []
+    return [_verdicts("information", found)] if found else []
 
 
 def tables_of_run(results: Results) -> list[Table]:
     """Return all other tables that have a line, in the order of the report."""
     found = [
-        _saturated(results),
-        _exited(results),
-        _operating_points(results),
-        _limits(results),
-        _settings(results),
-        _other_processes(results),
-        _stages(results),
-        _startup(results),
-        *_loaded(results),
-        _failures(results),
+        _table("saturated", _saturated(results)),
+        _table("exited", _exited(results)),
+        _table("operating_points", _operating_points(results)),
+        _table("limit", _limits(results)),
+        _table("settings", _settings(results)),
+        _table("other_processes", _other_processes(results)),
+        _table("stages", _stages(results)),
+        _table("startup", _startup(results)),
+        *_windows(results),
+        _table("failures", _failures(results)),
     ]
     return [table for table in found if table.lines]
 
 
-def _verdict_table(title: str, note: str, verdicts: Sequence[Verdict]) -> Table:
-    lines = tuple(
-        (str(v.number), v.workload, v.claim, v.word, v.wanted, _text(v.measured), v.beside)
-        for v in verdicts
-    )
-    names = ("", _WORKLOAD, "ratio", "", "wanted", "measured", "beside it")
-    return Table(title, note, names, 4, lines)
-
-
-def _saturated(results: Results) -> Table:
-    """Every contender's best throughput, and its throughput at one load for all."""
-    section = closed_loop.SECTION
-    lines: list[tuple[str, ...]] = []
-    for workload in results.workloads(section):
-        load = results.heaviest_common_load(section, workload, COMPARED)
-        ours = results.throughput(section, workload, CASCADE)
-        there = results.throughput(section, workload, CASCADE, load) if load else {}
-        for name in results.contenders(section, workload):
-            theirs = results.throughput(section, workload, name)
-            same = results.throughput(section, workload, name, load) if load else {}
-            is_ours = name == CASCADE
-            lines.append(
-                (
-                    workload,
-                    name,
-                    results.best_load(section, workload, name) or "",
-                    _range(theirs.values()),
-                    "" if is_ours else _text(ratio_by_repeat(ours, theirs)),
-                    load or "",
-                    _range(same.values()),
-                    "" if is_ours else _text(ratio_by_repeat(there, same)),
-                )
-            )
-        bare = limit_rows_per_s(results, workload)
-        if bare:
-            over, there_over = (_text(ratio_by_repeat(of, bare)) for of in (ours, there))
-            lines.append(
-                (workload, LIMIT, "", _range(bare.values()), over, load or "", "", there_over)
-            )
+def _table(kind: str, lines: Any, **filled: str) -> Table:
+    """Make a table of lines, or of a frame that has the figures of the columns."""
+    of = read_data("tables")[kind]
+    if isinstance(lines, pd.DataFrame):
+        columns = [_texts(lines, *figure_and_format) for _, *figure_and_format in of["columns"]]
+        lines = zip(*columns, strict=True)
     return Table(
-        "Saturated throughput",
-        "Requests per second in closed loops: at each contender's best load, and at the heaviest "
-        "load that the cascade and the contenders it is judged against all have.",
-        (
-            _WORKLOAD, "contender", "best load", "requests/s", "cascade over it",
-            "one load", "requests/s", "cascade over it",
-        ),
-        3,
-        tuple(lines),
+        of["title"].format(**filled),
+        of["note"],
+        tuple(column[0] for column in of["columns"]),
+        of["words"],
+        tuple(tuple(map(_text, line)) for line in lines),
+    )
+
+
+def _texts(lines: Any, figure: str, form: str = "") -> list[str]:
+    return [_text(value, form) for value in lines.reindex(columns=[figure])[figure]]
+
+
+def _verdicts(kind: str, verdicts: Sequence[Verdict]) -> Table:
+    return _table(
+        kind, [(v.number, v.workload, v.claim, v.word, v.wanted, v.measured, v.beside)
+               for v in verdicts]
     )  # fmt: skip
 
 
-def _exited(results: Results) -> Table:
-    """The exited median over the blocking cascade's, at every load."""
-    section = closed_loop.SECTION
-    lines: list[tuple[str, ...]] = []
-    for workload in results.workloads(section):
-        best = results.best_load(section, workload, CASCADE)
-        for setting in (CASCADE, EQUAL_SHARES):
-            for load in results.loads(section, workload, setting):
+def _saturated(results: Results) -> Iterator[tuple[Any, ...]]:
+    """Yield every contender's best throughput, and its throughput at one load for all."""
+    for workload in results.workloads(names.CLOSED):
+        one_load = results.heaviest_common_load(names.CLOSED, workload, COMPARED) or ""
+        for name in (*results.contenders(names.CLOSED, workload), names.THE_LIMIT):
+            line: list[Any] = []
+            for load in (None, one_load):
                 ours, theirs = (
-                    results.values(section, workload, name, "exited.p50_ms", load)
-                    for name in (setting, "blocking")
+                    {} if load == "" else rates_of(results, workload, of, load)
+                    for of in (names.CASCADE, name)
                 )
-                ratio = ratio_by_repeat(ours, theirs)
-                if ratio is None:
-                    continue
-                name = f"{load}, judged" if (setting, load) == (CASCADE, best) else load
-                medians = (_range(ours.values()), _range(theirs.values()), str(ratio))
-                lines.append((workload, setting, name, *medians))
-    return Table(
-        "Exited requests, over the blocking cascade's",
-        "Median latency in ms at every concurrency. Target 1 is judged at the best load of "
-        "`cascade`, and so is its throughput.",
-        (_WORKLOAD, "setting", "load", "cascade", "blocking", "ratio"),
-        3,
-        tuple(lines),
-    )
+                shown = "" if load and name == names.THE_LIMIT else _range(theirs.values())
+                over = None if name == names.CASCADE else ratio_by_repeat(ours, theirs)
+                best = results.best_load(names.CLOSED, workload, name) if load is None else load
+                line += [best, shown, over]
+            if any(line[1:3]):
+                yield workload, name, *line
 
 
-def _operating_points(results: Results) -> Table:
-    """Accuracy and speed-up of the trained pair."""
-    lines: list[tuple[str, ...]] = []
-    for workload in results.workloads(accuracy.SECTION):
+def _exited(results: Results) -> Iterator[tuple[Any, ...]]:
+    """Yield the exited median over the blocking cascade's, at every load."""
+    for workload in results.workloads(names.CLOSED):
+        best = results.best_load(names.CLOSED, workload, names.CASCADE)
+        for load in results.loads(names.CLOSED, workload, names.CASCADE).index:
+            ours, theirs = (
+                results.values(names.CLOSED, workload, name, "exited.p50_ms", load)
+                for name in (names.CASCADE, names.BLOCKING)
+            )
+            ratio = ratio_by_repeat(ours, theirs)
+            if ratio is not None:
+                name = f"{load}, judged" if load == best else load
+                yield workload, name, _range(ours.values()), _range(theirs.values()), ratio
+
+
+def _operating_points(results: Results) -> Iterator[tuple[Any, ...]]:
+    """Yield accuracy and speed-up of the trained pair."""
+    for workload in results.workloads(names.ACCURACY):
         speedups = {speedup.name: speedup for speedup in speedups_of(results, workload)}
-        large = results.throughput(shares.SECTION, workload, LARGE)
-        for name in results.contenders(accuracy.SECTION, workload):
+        large = results.throughput(names.SHARES, workload, names.LARGE)
+        for name in results.contenders(names.ACCURACY, workload):
             right, deferred = (
-                results.median(accuracy.SECTION, workload, name, figure)
+                results.median(names.ACCURACY, workload, name, figure)
                 for figure in ("accuracy", "deferral_rate")
             )
-            at = speedups.get(name)
-            alone = results.throughput(shares.SECTION, workload, name)
-            asked = share_in_words(name)
-            lines.append(
-                (
-                    workload,
-                    CASCADE if asked else name,
-                    asked,
-                    _text(deferred, ".1%"),
-                    _text(at and at.share, ".1%"),
-                    _text(at.measured if at else ratio_by_repeat(alone, large)),
-                    _text(at and at.expected, ".2f"),
-                    _text(right, ".1%"),
-                    "" if name == LARGE else difference_in_words(results, workload, name),
-                )
+            at, asked = speedups.get(name), names.share_in_words(name)
+            alone = ratio_by_repeat(results.throughput(names.SHARES, workload, name), large)
+            yield (
+                workload,
+                names.CASCADE if asked else name,
+                asked,
+                _text(deferred, ".1%"),
+                _text(at and at.share, ".1%"),
+                at.measured if at else alone,
+                _text(at and at.expected, ".2f"),
+                _text(right, ".1%"),
+                "" if name == names.LARGE else difference_in_words(results, workload, name),
             )
-    return Table(
-        "Operating points: accuracy and speed-up",
-        "Accuracy is counted on each half of the rows with thresholds chosen on the other half. "
-        "The difference from the large member is paired, row by row, with a 95% bootstrap "
-        "interval. Deferred: the share asked for; the share in those halves; the share as served "
-        "under load, with thresholds chosen on all rows. Speed-up: throughput over the large "
-        "member alone, with many clients. Expected: by the cost of the stages.",
-        (
-            _WORKLOAD, "contender", "deferred: asked", "counted", "served", "speed-up",
-            "expected", "accuracy", "difference, points",
-        ),
-        2,
-        tuple(lines),
-    )  # fmt: skip
 
 
-def _limits(results: Results) -> Table:
-    lines = _medians(results, limit.SECTION)
-    if "row_ms.1" in lines:
-        lines = lines.assign(cost_ratio=lines["row_ms.1"] / lines["row_ms.0"])
-    return Table(
-        "The limit",
-        "The bare runtime on all cores, each bucket of lengths at its best batch size: no server, "
-        "no tokenising, no gate. “Computed over measured” compares the sum of the times with real "
-        "passes over the text. The last column is the cost of a row in the large member over its "
-        "cost in the small one.",
-        (_WORKLOAD, "", "rows/s", "expected speed-up", "computed over measured", "cost ratio"),
-        2,
-        _cells(
-            lines,
-            {"workload": "", "contender": "", "rows_per_s": ".1f", "promised_speedup": ".2f",
-             "computed_over_measured": ".2f", "cost_ratio": ".2f"},
-        ),
-    )  # fmt: skip
+def _limits(results: Results) -> Any:
+    lines = _medians(results, names.LIMIT)
+    times = lines.reindex(columns=["row_ms.0", "row_ms.1"])
+    return lines.assign(cost_ratio=times["row_ms.1"] / times["row_ms.0"])
 
 
-def _settings(results: Results) -> Table:
-    """What every contender ran with, and on which workloads."""
-    frame = results.frame
-    used = frame[frame["section"].isin([*_LOADED, limit.SECTION])].copy()
-    if "settings" not in used:
-        used["settings"] = None
-    used["settings"] = used["settings"].fillna("not recorded")
-    used.loc[used["section"] == limit.SECTION, "contender"] = LIMIT
+def _settings(results: Results) -> Any:
+    """Return what every contender ran with, and on which workloads."""
+    frame = results.frame.reindex(columns=[*KEYS, "settings"]).fillna({"settings": "not recorded"})
+    used = frame[frame["section"].isin([*_LOADED, names.LIMIT])].copy()
+    used.loc[used["section"] == names.LIMIT, "contender"] = names.THE_LIMIT
     # The operating points are one model.
-    of_cascade = used["contender"].str.startswith("cascade, ") & (used["section"] == shares.SECTION)
-    used.loc[of_cascade, "contender"] = CASCADE
-    lines = [
-        (*key, ", ".join(dict.fromkeys(group["workload"])))
-        for key, group in used.groupby(["contender", "settings"])
-    ]
-    names = ("contender", "settings", _WORKLOAD)
-    return Table("Contenders and their settings", "", names, 3, tuple(lines))
+    points = used["contender"].map(names.share_in_words).astype(bool)
+    used.loc[points & (used["section"] == names.SHARES), "contender"] = names.CASCADE
+    by_settings = used.groupby(["contender", "settings"])["workload"]
+    return by_settings.agg(lambda of: ", ".join(of.unique())).reset_index()
 
 
-def _other_processes(results: Results) -> Table:
-    """How much of the machine other processes used."""
-    frame = results.frame
-    lines: tuple[tuple[str, ...], ...] = ()
-    if "others_cores" in frame:
-        windows = frame.dropna(subset=["others_cores"]).copy()
-        # One measurement of the limit makes the rows of all shares.
-        windows.loc[windows["section"] == limit.SECTION, ["contender", "load"]] = ""
-        windows = windows.drop_duplicates([*KEYS, "repeat"], keep="last")
-        used = windows.groupby("workload", sort=False)["others_cores"]
-        lines = _cells(
-            used.agg(["size", "median", "max"]).reset_index(),
-            {"workload": "", "size": "", "median": ".2f", "max": ".2f"},
-        )
-    return Table(
-        "Other processes",
-        "The cores that processes outside the bench used during a window, on average.",
-        (_WORKLOAD, "windows", "median", "maximum"),
-        1,
-        lines,
-    )
+def _other_processes(results: Results) -> Any:
+    """Return how much of the machine other processes used."""
+    frame = results.frame.reindex(columns=[*KEYS, "repeat", "others_cores"])
+    windows = frame.dropna(subset=["others_cores"]).copy()
+    # One measurement of the limit makes the rows of all shares.
+    windows.loc[windows["section"] == names.LIMIT, ["contender", "load"]] = ""
+    windows = windows.drop_duplicates([*KEYS, "repeat"], keep="last")
+    used = windows.groupby("workload", sort=False)["others_cores"]
+    return used.agg(["size", "median", "max"]).reset_index()
 
 
-def _stages(results: Results) -> Table:
-    """How busy the stages were, and with how many rows per call."""
-    lines: list[tuple[str, ...]] = []
-    columns = [name for name in results.medians if name.startswith("stages.")]
-    stages = dict.fromkeys(name.split(".")[1] for name in columns)
-    for section in (closed_loop.SECTION, rows_per_request.SECTION):
-        for of in _medians(results, section).to_dict("records"):
-            for stage in stages:
-                calls, rows, busy, instances = (
-                    of[f"stages.{stage}.{figure}"]
-                    for figure in ("calls", "rows_per_call", "busy", "instances")
-                )
-                if is_known(calls):
-                    lines.append(
-                        (
-                            of["workload"],
-                            of["contender"],
-                            of["load"],
-                            stage,
-                            _text(instances, ".0f"),
-                            _text(calls / of["run_s"], ".1f"),
-                            _text(rows, ".1f"),
-                            _text(busy, ".1%"),
-                            _text(max(0.0, 1 - busy), ".1%"),
-                        )
-                    )
-    return Table(
-        "Stages at work",
-        "By Triton's own statistics, over all instances of a stage and the whole window: the share "
-        "of their time in a call, and the rest, which was lost between calls. On a CPU the "
-        "instances share the cores, and a call's time includes waiting for one. On a GPU with one "
-        "instance of each stage, the rest is the device's idle time, except for what the other "
-        "stage used.",
-        (
-            _WORKLOAD, "contender", "load", "stage", "instances", "calls/s", "rows per call",
-            "at work", "between calls",
-        ),
-        4,
-        tuple(lines),
-    )  # fmt: skip
+def _stages(results: Results) -> Any:
+    """Return how busy the stages were, and with how many rows per call."""
+    windows = results.medians.reset_index()
+    windows = windows[windows["section"].isin([names.CLOSED, names.ROWS])]
+    columns = [name.split(".") for name in windows if name.startswith("stages.")]
+    found: list[Any] = []
+    for stage in dict.fromkeys(stage for _, stage, _ in columns):
+        own = {f"stages.{of}.{figure}": figure for _, of, figure in columns if of == stage}
+        work = windows.rename(columns=own).dropna(subset=["calls"])
+        rates = {"calls_per_s": work["calls"] / work["run_s"]}
+        found.append(work.assign(stage=stage, idle=(1 - work["busy"]).clip(lower=0), **rates))
+    return pd.concat(found).sort_index(kind="stable") if found else windows[:0]
 
 
-def _startup(results: Results) -> Table:
-    """The time before the first answer in seconds, and sizes in MB."""
-    lines: list[tuple[str, ...]] = []
-    for line in _medians(results, startup.SECTION).to_dict("records"):
-        size = line.get("bytes", float("nan"))
-        shown = _text(line.get("seconds"), ".1f", " s") or _text(size / 1e6, ".0f", " MB")
-        lines.append((line["workload"] or "any", line["contender"], shown))
-    return Table(
-        "Before the first answer",
-        "The build started from nothing. The server's files had been read before. Memory is "
-        "proportional: shared pages are divided among the processes that share them.",
-        (_WORKLOAD, "what", ""),
-        2,
-        tuple(lines),
-    )
+def _startup(results: Results) -> Any:
+    """Return the time before the first answer in seconds, and sizes in MB."""
+    lines = _medians(results, names.STARTUP).replace({"workload": {"": "any"}})
+    figures = lines.reindex(columns=["seconds", "bytes"])
+    seconds = figures["seconds"].map("{:.1f} s".format)
+    return lines.assign(shown=seconds.where(
+        figures["seconds"].notna(), (figures["bytes"] / 1e6).map("{:.0f} MB".format)
+    ))  # fmt: skip
 
 
-def _loaded(results: Results) -> Iterator[Table]:
-    names = (
-        "contender", "load", "requests/s", "all, ms", "exited, ms", "deferred, ms", "deferred",
-        "server's CPU, ms per request", "client's",
-    )  # fmt: skip
+def _windows(results: Results) -> Iterator[Table]:
     for section, title in _LOADED.items():
-        medians = _medians(results, section)
-        for workload in results.workloads(section):
-            lines = tuple(_window(w) for w in medians[medians["workload"] == workload].to_dict(
-                "records"))  # fmt: skip
-            note = "Medians over the repeats. Latencies are medians, with the 99th percentile."
-            yield Table(f"{title}: {workload}", note, names, 2, lines)
+        for workload, of in _medians(results, section).groupby("workload", sort=False):
+            shown: dict[str, Any] = {}
+            for kind in ("all", "exited", "deferred"):
+                p50, p99 = (
+                    _texts(of, f"{kind}.{figure}", ".1f") for figure in ("p50_ms", "p99_ms")
+                )
+                shown[kind] = [f"{a} ({b})" if a else "" for a, b in zip(p50, p99, strict=True)]
+            achieved = zip(of["load"], _texts(of, "achieved_rps", ".4g"), strict=True)
+            shown["load"] = [f"{a} asked, {b} achieved" if b else a for a, b in achieved]
+            yield _table("windows", of.assign(**shown), section=title, workload=str(workload))
 
 
-def _window(of: dict[str, Any]) -> tuple[str, ...]:
-    achieved = _text(of.get("achieved_rps"), ".4g")
-    latencies = [
-        f"{_text(p50, '.1f')} ({_text(of.get(f'{kind}.p99_ms'), '.1f')})"
-        if _text(p50 := of.get(f"{kind}.p50_ms"))
-        else ""
-        for kind in ("all", "exited", "deferred")
-    ]
-    return (
-        of["contender"],
-        f"{of['load']} asked, {achieved} achieved" if achieved else of["load"],
-        _text(of.get("throughput_rps"), ".1f"),
-        *latencies,
-        _text(of.get("deferred_share"), ".1%"),
-        _text(of.get("server_cpu_ms"), ".2f"),
-        _text(of.get("client_cpu_ms"), ".2f"),
-    )
-
-
-def _failures(results: Results) -> Table:
-    lines = [
-        (row["section"], row["scene"], row["contender"], row["load"], str(row["repeat"] + 1),
-         f"not measured: {' '.join(str(row['error']).split())}")
-        for row in results.failures()
-    ]  # fmt: skip
-    names = ("section", _WORKLOAD, "contender", "load", "repeat", "error")
-    return Table("Not measured", "Windows that failed.", names, 6, tuple(lines))
+def _failures(results: Results) -> Iterator[tuple[Any, ...]]:
+    for row in results.failures():
+        error = f"not measured: {' '.join(str(row['error']).split())}"
+        yield (
+            *(row[name] for name in ("section", "scene", "contender", "load")),
+            row["repeat"] + 1,
+            error,
+        )
 
 
 def _medians(results: Results, section: str) -> Any:
     """Return the medians of a section, its keys as columns."""
     medians = results.medians.reset_index()
     return medians[medians["section"] == section]
-
-
-def _cells(lines: Any, formats: dict[str, str]) -> tuple[tuple[str, ...], ...]:
-    """Return the columns of a frame as text; a column that is missing is empty."""
-    return tuple(
-        tuple(_text(line.get(name), form) for name, form in formats.items())
-        for line in lines.to_dict("records")
-    )
 
 
 def _range(values: Iterable[float]) -> str:
@@ -418,8 +254,6 @@ def _range(values: Iterable[float]) -> str:
     return f"{median(known):.1f} ({known[0]:.1f}–{known[-1]:.1f})"
 
 
-def _text(value: Any, form: str = "", unit: str = "") -> str:
+def _text(value: Any, form: str = "") -> str:
     """Return a value as text; None and NaN are empty."""
-    if not is_known(value):
-        return ""
-    return f"{value:{form}}{unit}" if form else str(value)
+    return "" if pd.isna(value) else format(value, form) if form else str(value)

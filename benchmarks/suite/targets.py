@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
 from typing import Any
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
 from ..tools.ratio import Ratio
-from .ratios import RATIOS, Comparison, compare
+from .data import read_data
+from .ratios import RATIOS
 from .results import Results
 
 MET, NOT_MET, UNMEASURED, INFORMATION = "met", "NOT met", "not measured", "for information"
-_FILE = Path(__file__).with_name("targets.toml")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,16 +68,10 @@ class Verdict:
         )
 
 
-@cache
-def read_targets() -> Mapping[str, Any]:
-    """Return `targets.toml`."""
-    return tomllib.loads(_FILE.read_text(encoding="utf-8"))
-
-
 def verdicts_of(results: Results) -> list[Verdict]:
     """Judge every ratio that has a target, measured or not, and list those for information."""
     found: list[Verdict] = []
-    for target in read_targets()["targets"]:
+    for target in read_data("targets")["targets"]:
         contenders = target.get("contender", [None])
         for contender in [contenders] if isinstance(contenders, str) else contenders:
             found += _verdicts(results, target, contender)
@@ -104,29 +90,23 @@ def tally_of(verdicts: Sequence[Verdict]) -> str:
 
 def elsewhere_of(results: Results) -> list[tuple[int, str, str]]:
     """Return (number, about, where) of the targets that are not one ratio of this run."""
-    return [
-        (
-            target["number"],
-            target["about"],
-            target["where"]
-            if "sections" not in target or results.workloads(*target["sections"])
-            else UNMEASURED,
-        )
-        for target in read_targets()["elsewhere"]
-    ]
+    found: list[tuple[int, str, str]] = []
+    for target in read_data("targets")["elsewhere"]:
+        known = "sections" not in target or results.workloads(*target["sections"])
+        found.append((target["number"], target["about"], target["where"] if known else UNMEASURED))
+    return found
 
 
 def _verdicts(results: Results, target: Mapping[str, Any], contender: str | None) -> list[Verdict]:
     """Judge one target on its own workloads, and on others if it was measured there."""
-    section, _ = RATIOS[target["ratio"]]
-    bounds = target.get("at_least", target.get("at_most", {}))
-    of = {name: target[name] for name in ("over", "rows") if name in target}
-    if contender is not None:
-        of["contender"] = contender
+    section, ratio_of = RATIOS[target["ratio"]]
     side = "at_least" if "at_least" in target else "at_most"
+    bounds = target[side]
+    of = {name: target[name] for name in ("over", "rows") if name in target}
+    of |= {"contender": contender} if contender else {}
     found: list[Verdict] = []
     for workload in dict.fromkeys([*bounds, *results.workloads(section)]):
-        comparison: Comparison = compare(results, workload, target["ratio"], **of)
+        comparison = ratio_of(results, workload, **of)
         if workload in bounds or comparison.ratio is not None:
             claim = target["claim"].format(contender=contender, load=comparison.load)
             bound = {side: bounds[workload]} if workload in bounds else {}

@@ -54,6 +54,16 @@ class Workload:
     payloads: Path
 
     @property
+    def stages(self) -> list[str]:
+        """The stage models, small and large."""
+        return [stage.model for stage in self.policy.stages]
+
+    @property
+    def encoders(self) -> list[Encoder]:
+        """The encoder of every stage, as in the served cascade."""
+        return encoders_of_cascade(self.repository, self.cascade)
+
+    @property
     def models(self) -> list[str]:
         """All Triton models that clients ask."""
         return [self.cascade, self.blocking, *self.members]
@@ -82,11 +92,6 @@ def point_of_share(share: float) -> str:
     return f"deferral-{round(100 * share)}"
 
 
-def encoders_of_workload(workload: Workload) -> list[Encoder]:
-    """Return the encoder of every stage, as in the served cascade."""
-    return encoders_of_cascade(workload.repository, workload.cascade)
-
-
 def name_of_workload(pair: Pair, corpus: Corpus) -> str:
     """Return pair/text."""
     return f"{pair.name}/{corpus.name}"
@@ -95,20 +100,15 @@ def name_of_workload(pair: Pair, corpus: Corpus) -> str:
 def make_workload(
     built: BuiltPair, corpus: Corpus, folder: Path, data: Path, plan: Plan
 ) -> Workload:
-    """Install the contenders of a pair and text.
+    """Install the contenders of a pair and text, which may be in any order.
 
-    Args:
-        built: The pair.
-        corpus: The text, in any order.
-        folder: An empty folder for the model repository.
-        data: The folder for the requests.
-        plan: The plan with the shares.
+    The model repository is made in the empty folder `folder`, and the requests in `data`.
     """
     name = built.pair.name
     repository = folder / "models"
     copy_cascade(built.repository, name, repository)
     logits = built.logits(corpus)
-    shares = tuple(sorted({USUAL_SHARE, *plan.shares, *plan.sweep_shares}))
+    shares = tuple(sorted({USUAL_SHARE, *plan.sweep_shares}))
     thresholds = thresholds_of_shares(built.policy, logits, shares)
     served = _served_policy(built.policy, thresholds)
     confidence = confidence_of_first(served, logits)

@@ -67,5 +67,4 @@ def as_json(value: Any) -> str:
 
 def say(text: str) -> None:
     """Write a line of progress to stderr."""
-    sys.stderr.write(f"{text}\n")
-    sys.stderr.flush()
+    print(text, file=sys.stderr, flush=True)

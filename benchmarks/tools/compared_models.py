@@ -11,7 +11,7 @@ from cascadebert_build.repository.model_repository import ModelRepository
 from cascadebert_core.contract import POLICY_FILE
 from cascadebert_core.policy import Policy, policy_from_file, policy_to_json
 
-_BLOCKING_MODEL = Path(__file__).parent / "blocking" / "model.py"
+_BLOCKING = Path(__file__).parent / "blocking"
 _CONFIG = "config.pbtxt"
 _VERSION = "1"
 
@@ -40,13 +40,8 @@ def install_blocking(repository: Path, cascade: str, instances: int = 1) -> str:
     """Put the blocking baseline beside a cascade: same core, policy and stages.
 
     It gets Triton's default batching. A queue policy could cost it more than it costs the cascade,
-    whose clients wait less in the queue.
-
-    Args:
-        repository: The repository of the cascade.
-        cascade: The cascade's model.
-        instances: The instances of the blocking model. With one, only one batch is in progress at
-            any time.
+    whose clients wait less in the queue. With one instance, only one batch is in progress at any
+    time.
 
     Returns:
         The baseline's name.
@@ -55,9 +50,11 @@ def install_blocking(repository: Path, cascade: str, instances: int = 1) -> str:
     config = _clone(repository, cascade, name)
     config.ClearField("dynamic_batching")
     config.dynamic_batching.SetInParent()
+    for group in config.instance_group:
+        group.count = instances
     _write_config(repository / name, config)
-    set_instances(repository, name, instances)
-    shutil.copyfile(_BLOCKING_MODEL, repository / name / _VERSION / "model.py")
+    for file in _BLOCKING.glob("*.py"):
+        shutil.copyfile(file, repository / name / _VERSION / file.name)
     return name
 
 
@@ -71,14 +68,6 @@ def install_one_member(repository: Path, cascade: str, stage: int) -> str:
     single = replace(policy, stages=(member,), operating_points=points, certificate=None)
     write_policy(repository, name, single)
     return name
-
-
-def set_instances(repository: Path, model: str, instances: int) -> None:
-    """Set the number of instances of a BLS model in a copied repository."""
-    config = config_from_text((repository / model / _CONFIG).read_text(encoding="utf-8"))
-    for group in config.instance_group:
-        group.count = instances
-    _write_config(repository / model, config)
 
 
 def _clone(repository: Path, cascade: str, name: str) -> ModelConfig:

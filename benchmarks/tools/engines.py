@@ -5,7 +5,6 @@ memory. Some need an environment of their own: `measure` writes one JSON file fo
 given, and `table` combines the files of one machine. The contenders of one `measure` take turns,
 call by call, so that a disturbance affects all of them.
 
-    python -m benchmarks.tools.engines prepare --folder shapes DATA --vocabulary CHECKPOINT
     python -m benchmarks.tools.engines measure --config cascade.toml --contender tensorrt --output a
     python -m benchmarks.tools.engines measure --config cascade.toml --contender torch-fp16 \
         --output b
@@ -27,15 +26,17 @@ import argparse
 import shlex
 import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cascadebert_build.config.cascade_toml import config_from_file
+import cascadebert_build as cascadebert
 from cascadebert_build.config.rows import rows_from_source
 from cascadebert_build.config.schema import CascadeConfig, MemberConfig
 from cascadebert_build.errors import UsageError
@@ -52,7 +53,7 @@ from cascadebert_engine.machine import this_machine as gpu_machine
 
 from .command import new_parser, run_command, say
 from .machine import this_machine
-from .random_checkpoints import SHAPES, write_member
+from .window import latency_of
 
 _GPU_ONLY = ("tensorrt", "tensorrt-graphs", "torch-fp16")
 _CPU_ONLY = ("onnxruntime-optimized", "onnxruntime-int8", "onnxruntime-dynamic", "openvino")
@@ -60,43 +61,14 @@ CONTENDERS = (*_GPU_ONLY, "torch-fp32", "onnxruntime", *_CPU_ONLY)
 _WARM_UP_CALLS = {"cuda": 10, "cpu": 2}
 
 # Tensors of shape (rows, length) to logits of shape (rows, n_labels), both in host memory.
-Run = Callable[[dict[str, NDArray[np.int32]]], Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """The figures of one contender, member and shape.
-
-    Attributes:
-        contender: The runtime.
-        member: The member.
-        rows: The rows of a call.
-        length: The tokens of a row, padded.
-        calls: The calls that were timed.
-        p50_ms: The median latency of a call.
-        p99_ms: The 99th percentile.
-        rows_per_s: The throughput of one call after the other.
-    """
-
-    contender: str
-    member: str
-    rows: int
-    length: int
-    calls: int
-    p50_ms: float
-    p99_ms: float
-    rows_per_s: float
+Tensors = dict[str, NDArray[np.int32]]
+Run = Callable[[Tensors], Any]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one of the commands."""
     parser = new_parser("tools.engines", __doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    prepare = commands.add_parser("prepare", help="write random members in common shapes")
-    prepare.add_argument("data", type=Path, help="a tsv file with a column `sentence`")
-    prepare.add_argument("--folder", type=Path, required=True)
-    prepare.add_argument("--vocabulary", required=True, help="a checkpoint with the tokenizer")
-    prepare.set_defaults(run=_prepare)
     measure = commands.add_parser("measure", help="measure contenders on all members and shapes")
     measure.add_argument("--config", type=Path, required=True, metavar="cascade.toml")
     measure.add_argument("--contender", choices=CONTENDERS, required=True, nargs="+")
@@ -119,47 +91,35 @@ def _numbers(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in text.split(","))
 
 
-def _prepare(args: argparse.Namespace) -> None:
-    lines = ['name = "shapes"']
-    for name in SHAPES:
-        write_member(args.folder / name, name, args.vocabulary)
-        lines += ["[[members]]", f'name = "{name}"', f'checkpoint = "{name}"']
-        # By default these depend on the position in the cascade.
-        lines += ["max_batch_size = 128", "opt_batch_size = 32"]
-    lines += ["[data]", f'path = "{args.data.resolve()}"', 'text = "sentence"']
-    lines += ["[runtime]", 'engine = "tensorrt"', "buckets = [32, 128]"]
-    path = args.folder / "cascade.toml"
-    path.write_text("\n".join(lines) + "\n")
-    cpu = [line for line in lines if "tensorrt" not in line]
-    path.with_name("cpu.toml").write_text("\n".join(cpu) + "\n")
-    print(f"{path}: next, cascadebert export, verify and compile --step graph")
-    print(f"{path.with_name('cpu.toml')}: the same for a CPU: next, cascadebert export")
-
-
 def _measure(args: argparse.Namespace) -> None:
     for contender in args.contender:
         if args.device == "cpu" and contender in _GPU_ONLY:
             raise UsageError(f"--contender {contender} runs on a GPU: leave --device out")
         if args.device == "cuda" and contender in _CPU_ONLY:
             raise UsageError(f"--contender {contender} runs on a CPU: give --device cpu")
-    config = config_from_file(args.config)
+    config = cascadebert.load_config(args.config)
     workspace = workspace_of(config, None)
-    rows: list[Row] = []
+    rows: list[dict[str, Any]] = []
     for member in config.members:
-        loaded = {c: _load(c, args.device, config, workspace, member) for c in args.contender}
-        runs = {name: run for name, (run, _) in loaded.items()}
-        for length in args.lengths:
-            for batch in args.batches:
+        with ExitStack() as stack:  # frees the memory of the engines
+            of: dict[str, Any] = {
+                "stack": stack, "config": config, "workspace": workspace, "member": member,
+            }  # fmt: skip
+            runs = {name: _load(name, args.device, **of) for name in args.contender}
+            for length, batch in product(args.lengths, args.batches):
                 tensors = _inputs(config, workspace, member, batch, length)
-                warm_up = _WARM_UP_CALLS[args.device]
-                for row in _time(runs, tensors, member.name, args.seconds, warm_up):
+                for name, times_s in _time(runs, tensors, args.device, args.seconds).items():
+                    taken = latency_of(1000 * times_s)
+                    row = {
+                        "contender": name, "member": member.name, "rows": batch, "length": length,
+                        "calls": taken.requests, "p50_ms": taken.p50_ms, "p99_ms": taken.p99_ms,
+                        "rows_per_s": batch / float(times_s.mean()),
+                    }  # fmt: skip
                     rows.append(row)
                     say(
-                        f"{row.contender:21} {row.member:10} {batch:4} x {length:3}: "
-                        f"{row.p50_ms:8.2f} ms, {row.rows_per_s:9.0f} rows/s"
+                        f"{name:21} {member.name:10} {batch:4} x {length:3}: "
+                        f"{row['p50_ms']:8.2f} ms, {row['rows_per_s']:9.0f} rows/s"
                     )
-        for _, close in loaded.values():
-            close()
     gpus = [gpu.name for gpu in gpu_machine().gpus]
     write_json(
         args.output,
@@ -167,14 +127,14 @@ def _measure(args: argparse.Namespace) -> None:
             "command": f"python -m benchmarks.tools.engines {shlex.join(sys.argv[1:])}",
             "machine": asdict(this_machine()),
             "device": gpus[0] if args.device == "cuda" and gpus else "cpu",
-            "rows": [asdict(row) for row in rows],
+            "rows": rows,
         },
     )
 
 
 def _inputs(
     config: CascadeConfig, workspace: Workspace, member: MemberConfig, batch: int, length: int
-) -> dict[str, NDArray[np.int32]]:
+) -> Tensors:
     """Fill a batch with real rows that fit the length, repeated if there are too few."""
     stage = exported_member(BuildContext(config, workspace), member).stage_input
     path = workspace.engine(member) / "reference.npz"
@@ -191,52 +151,45 @@ def _inputs(
 
 
 def _time(
-    runs: dict[str, Run],
-    tensors: dict[str, NDArray[np.int32]],
-    member: str,
-    seconds: float,
-    warm_up: int,
-) -> list[Row]:
-    """Time all contenders in turn, for `seconds` times their number."""
+    runs: Mapping[str, Run], tensors: Tensors, device: str, seconds: float
+) -> dict[str, NDArray[np.float64]]:
+    """Return the seconds of each contender's calls, in turn for `seconds` times their number."""
     for run in runs.values():
-        for _ in range(warm_up):
+        for _ in range(_WARM_UP_CALLS[device]):
             run(tensors)
-    times: dict[str, list[float]] = {name: [] for name in runs}
-    start = time.perf_counter()
-    while time.perf_counter() - start < seconds * len(runs):
+    times_s: dict[str, list[float]] = {name: [] for name in runs}
+    end_s = time.perf_counter() + seconds * len(runs)
+    while time.perf_counter() < end_s:
         for name, run in runs.items():
-            before = time.perf_counter()
+            began_s = time.perf_counter()
             run(tensors)
-            times[name].append(time.perf_counter() - before)
-    batch, length = next(iter(tensors.values())).shape
-    rows: list[Row] = []
-    for name, values in times.items():
-        p50, p99 = (float(value) * 1e3 for value in np.percentile(values, (50, 99)))
-        rate = batch * len(values) / sum(values)
-        rows.append(Row(name, member, batch, length, len(values), p50, p99, rate))
-    return rows
+            times_s[name].append(time.perf_counter() - began_s)
+    return {name: np.array(of) for name, of in times_s.items()}
 
 
 def _load(
-    contender: str, device: str, config: CascadeConfig, workspace: Workspace, member: MemberConfig
-) -> tuple[Run, Callable[[], None]]:
-    """Return how to run a member, and how to free its memory."""
+    contender: str,
+    device: str,
+    *,
+    stack: ExitStack,
+    config: CascadeConfig,
+    workspace: Workspace,
+    member: MemberConfig,
+) -> Run:
+    """Return how to run a member. `stack` frees its memory."""
     if contender.startswith("tensorrt"):
         from cascadebert_engine.manifest import PLAN
         from cascadebert_engine.session import EngineSession
 
         plan = workspace.engine(member) / PLAN
         session = EngineSession(plan, cuda_graphs=contender == "tensorrt-graphs")
-        return session.logits, session.close
+        stack.callback(session.close)
+        return session.logits
+    if contender.startswith("torch"):
+        return _torch(config.checkpoint(member), device, half=contender == "torch-fp16")
     if contender == "openvino":
-        run = _openvino(workspace.onnx(member))
-    elif contender == "onnxruntime":
-        run = _onnxruntime(workspace.onnx(member), device)
-    elif contender in _CPU_ONLY:
-        run = _onnxruntime(_graph(contender, workspace, member), device)
-    else:
-        run = _torch(config.checkpoint(member), device, half=contender == "torch-fp16")
-    return run, lambda: None
+        return _openvino(workspace.onnx(member))
+    return _onnxruntime(_graph(contender, workspace, member), device)
 
 
 def _torch(checkpoint: str, device: str, *, half: bool) -> Run:
@@ -250,7 +203,7 @@ def _torch(checkpoint: str, device: str, *, half: bool) -> Run:
     )
     model = model.to(device).eval()
 
-    def run(tensors: dict[str, NDArray[np.int32]]) -> Any:
+    def run(tensors: Tensors) -> Any:
         with torch.inference_mode():
             moved = {name: torch.from_numpy(array).to(device) for name, array in tensors.items()}
             return model(**moved).logits.float().cpu().numpy()
@@ -276,7 +229,9 @@ def _onnxruntime(path: Path, device: str) -> Run:
 
 
 def _graph(contender: str, workspace: Workspace, member: MemberConfig) -> Path:
-    """Make the graph of a contender from the exported one."""
+    """Return the exported graph, or the one that a contender makes of it."""
+    if contender == "onnxruntime":
+        return workspace.onnx(member)
     folder = workspace.folder / member.name / "benchmark"
     folder.mkdir(parents=True, exist_ok=True)
     fused, target = folder / "fused.onnx", folder / f"{contender}.onnx"
@@ -310,7 +265,7 @@ def _openvino(path: Path) -> Run:
     model: Any = openvino.Core().compile_model(str(path), "CPU", settings)
     request = model.create_infer_request()
 
-    def run(tensors: dict[str, NDArray[np.int32]]) -> Any:
+    def run(tensors: Tensors) -> Any:
         request.infer(tensors)
         return request.get_output_tensor(0).data.copy()
 
@@ -320,35 +275,33 @@ def _openvino(path: Path) -> Run:
 def _table(args: argparse.Namespace) -> None:
     import pandas as pd
 
-    found: list[dict[str, Any]] = []
+    results: list[dict[str, Any]] = []
     for path in args.files:
         result = read_json(path)
         if result is None:
             raise UsageError(f"{path} is not a result of `measure`: measure again")
-        found.append(result)
-    devices = sorted({result["device"] for result in found})
+        results.append(result)
+    devices = sorted({result["device"] for result in results})
     if len(devices) > 1:
         raise UsageError(f"the files are of several devices, {', '.join(devices)}: compare one")
-    rows: Any = pd.DataFrame([row for result in found for row in result["rows"]])
+    shape, base = ["member", "length", "rows"], args.ratios
+    rows: Any = pd.concat([pd.DataFrame(result["rows"]) for result in results])
+    rows = rows.drop_duplicates([*shape, "contender"], keep="last").set_index(shape)
     contenders = [name for name in CONTENDERS if name in set(rows["contender"])]
-    base = args.ratios
     if base is not None and base not in contenders:
         raise UsageError(f"--ratios {base}: the files have {', '.join(contenders)}")
-    shape = ["member", "length", "rows"]
     rows["beside"] = rows["rows_per_s"].map("{:.0f}/s".format)
     if base is not None:
-        of_base = rows[rows["contender"] == base].set_index(shape)["p50_ms"]
-        shares = rows["p50_ms"] / rows[shape].apply(tuple, axis=1).map(of_base)
+        of_base = rows.loc[rows["contender"] == base, "p50_ms"]
+        rows = rows.join(of_base.rename("of_base"))
+        shares = rows["p50_ms"] / rows["of_base"]
         rows["beside"] = shares.map("{:.2f}".format).where(shares.notna(), rows["beside"])
     rows["cell"] = rows["p50_ms"].map("{:.2f} ms, ".format) + rows["beside"]
-    cells = rows.drop_duplicates([*shape, "contender"], keep="last")
-    table = cells.pivot_table(
-        index=shape, columns="contender", values="cell", aggfunc="last", sort=False
-    )
+    cells = rows.pivot_table("cell", shape, "contender", aggfunc="last", sort=False)
     what = "and rows/s" if base is None else f"and its share of {base}'s"
     print(f"Device: {devices[0]}. Median of a call in ms, {what}.\n")
-    align = ["left", *["right"] * (len(contenders) + 2)]
-    shown = table[contenders].fillna("").reset_index()
+    shown = cells[contenders].fillna("").reset_index()
+    align = ["left", *["right"] * (len(shown.columns) - 1)]
     print(shown.to_markdown(index=False, colalign=align, disable_numparse=True))
 
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import os
 import platform
 import subprocess
 import time
 from collections.abc import Generator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
+
+import psutil
 
 from cascadebert_build.config.placement import cores
 
@@ -20,8 +22,6 @@ _PACKAGES = (
     "cascadebert", "nvidia-pytriton", "onnxruntime", "onnxruntime-gpu", "tensorrt", "tokenizers",
     "torch", "transformers", "numpy", "tritonclient", "litserve", "mosec",
 )  # fmt: skip
-_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
-_IDLE_FIELDS = (3, 4)  # in the first line of /proc/stat: idle, iowait
 _QUIET_CORES = 0.15
 
 
@@ -76,9 +76,7 @@ class CpuMeter:
     def __init__(self, server_pid: int | None) -> None:
         """Remember the server's first process; None: there is no server."""
         self._server_pid = server_pid
-        self.server_s = 0.0
-        self.own_s = 0.0
-        self.others_cores = 0.0
+        self.server_s = self.own_s = self.others_cores = 0.0
 
     def __enter__(self) -> CpuMeter:
         self._start = self._now()
@@ -90,13 +88,11 @@ class CpuMeter:
         self.others_cores = max(0.0, busy - server - own) / wall
 
     def _now(self) -> tuple[float, float, float, float]:
-        times = os.times()
-        own = times.user + times.system + times.children_user + times.children_system
         server = 0.0 if self._server_pid is None else _tree_s(self._server_pid)
-        return time.monotonic(), _busy_s(), server, own
+        return time.monotonic(), _busy_s(), server, sum(psutil.Process().cpu_times()[:4])
 
 
-@contextmanager
+@contextlib.contextmanager
 def quiet_meter(server_pid: int | None, wait_quiet_s: float) -> Generator[CpuMeter, None, None]:
     """Meter a block once other processes are idle, or after `wait_quiet_s` seconds."""
     if wait_quiet_s > 0:
@@ -105,51 +101,31 @@ def quiet_meter(server_pid: int | None, wait_quiet_s: float) -> Generator[CpuMet
         yield meter
 
 
-def wait_until_quiet(at_most_s: float) -> float:
-    """Wait while other processes use the machine. The caller's own must be idle.
-
-    Returns:
-        The cores in use at the end.
-    """
-    deadline = time.monotonic() + at_most_s
-    while True:
-        start_s, start_busy_s = time.monotonic(), _busy_s()
-        time.sleep(1.0)
-        used = (_busy_s() - start_busy_s) / (time.monotonic() - start_s)
-        if used <= _QUIET_CORES or time.monotonic() >= deadline:
-            return used
+def wait_until_quiet(at_most_s: float) -> None:
+    """Wait while other processes use the machine. The caller's own must be idle."""
+    deadline_s = time.monotonic() + at_most_s
+    while time.monotonic() < deadline_s:
+        with CpuMeter(None) as meter:
+            time.sleep(1.0)
+        if meter.others_cores <= _QUIET_CORES:
+            return
 
 
 def _busy_s() -> float:
     """Return the CPU seconds that all cores together were busy since the machine started."""
-    line = Path("/proc/stat").read_text().splitlines()[0]
-    ticks = [int(value) for value in line.split()[1:9]]  # later ones are counted in "user"
-    return (sum(ticks) - sum(ticks[field] for field in _IDLE_FIELDS)) / _TICKS_PER_S
-
-
-def process_stats() -> dict[int, list[str]]:
-    """Return the fields of /proc/<pid>/stat after the name, by process id."""
-    found: dict[int, list[str]] = {}
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            # The name in brackets may hold blanks. The fields after it do not.
-            found[int(path.parent.name)] = path.read_text().rpartition(")")[2].split()
-        except OSError:
-            continue  # it has ended
-    return found
+    times: Any = psutil.cpu_times()
+    return times.user + times.nice + times.system + times.irq + times.softirq + times.steal
 
 
 def _tree_s(root: int) -> float:
-    """Return the CPU seconds of a process and its descendants."""
-    stats = process_stats()
-
-    def descends(pid: int) -> bool:
-        while pid != root and pid in stats:
-            pid = int(stats[pid][1])
-        return pid == root
-
-    ticks = (sum(map(int, of[11:15])) for pid, of in stats.items() if descends(pid))
-    return sum(ticks) / _TICKS_PER_S
+    """Return the CPU seconds of a process and its descendants, and of those that have ended."""
+    seconds = 0.0
+    with contextlib.suppress(psutil.NoSuchProcess):
+        tree = psutil.Process(root)
+        for process in (tree, *tree.children(recursive=True)):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                seconds += sum(process.cpu_times()[:4])  # own and ended children's, user and system
+    return seconds
 
 
 def _cpu_model() -> str:

@@ -12,18 +12,14 @@ from pathlib import Path
 from cascadebert_build.errors import CheckFailed
 
 from .perf_analyzer_binary import Binary
-from .profile_export import Window, window_from_export
+from .profile_export import window_from_export
+from .window import Window
 
 # With its stability check off (-s 999), perf_analyzer still measures three windows.
 _WINDOWS = 3
 _STABILITY_OFF = "999"
 # Starting, stopping and slow windows may take this much longer than the time measured.
 _GRACE_S = 120.0
-
-TRITON = "triton"
-# Any server that takes JSON over HTTP. perf_analyzer's service "openai" POSTs the payload of each
-# step as it is, and keeps the answer as text.
-JSON = "json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,33 +54,40 @@ class PerfAnalyzer:
 
     Attributes:
         binary: The executable.
-        url: host:port of the server's gRPC endpoint, or an http:// address for `JSON`.
-        service: `TRITON` or `JSON`.
-        endpoint: The path for `JSON`, without the first slash.
+        url: host:port of Triton's gRPC endpoint, or the http:// address of another server.
+        endpoint: The path of another server that takes JSON, without the first slash; None: Triton.
         parameters: The parameters of every request to Triton; values are strings.
     """
 
     binary: Binary
     url: str
-    service: str = TRITON
-    endpoint: str = "inference"
+    endpoint: str | None = None
     parameters: Mapping[str, str] = field(default_factory=dict[str, str])
 
     def command(self, model: str, data: Path, load: Load, export: Path) -> list[str]:
         """Return the command line of one window."""
+        asynchronous = self.endpoint is not None
+        if self.endpoint is None:
+            sent = [f"--request-parameter={k}:{v}:string" for k, v in self.parameters.items()]
+            service = ["-i", "grpc", "-b", str(load.rows), *sent]
+        else:
+            # The service "openai" POSTs the payload of each step as it is, with all rows of a
+            # request, and keeps the answer as text.
+            service = ["--service-kind", "openai", "--endpoint", self.endpoint, "-i", "http"]
+        if load.rate_rps is None:
+            pace = ["--concurrency-range", str(load.concurrency)]
+        else:
+            # Without --async every thread waits for its answer, and the loop closes once all wait.
+            asynchronous = True
+            pace = ["--request-rate-range", f"{load.rate_rps:.3f}"]
+            pace += ["--request-distribution", "poisson"]
         interval_ms = round(load.window_s * 1000 / _WINDOWS)
         return [
-            str(self.binary.path), "-m", model, "-u", self.url, *self._service(load),
-            *_pace(load, asynchronous=self.service == JSON),
-            "--input-data", str(data), "-s", _STABILITY_OFF,
-            "--measurement-interval", str(interval_ms), "--profile-export-file", str(export),
+            str(self.binary.path), "-m", model, "-u", self.url, *service, *pace,
+            *(["--async"] if asynchronous else []), "--input-data", str(data),
+            "-s", _STABILITY_OFF, "--measurement-interval", str(interval_ms),
+            "--profile-export-file", str(export),
         ]  # fmt: skip
-
-    def _service(self, load: Load) -> list[str]:
-        if self.service == JSON:  # a step of the data has the rows of a request
-            return ["--service-kind", "openai", "--endpoint", self.endpoint, "-i", "http"]
-        sent = [f"--request-parameter={k}:{v}:string" for k, v in self.parameters.items()]
-        return ["-i", "grpc", "-b", str(load.rows), *sent]
 
     def measure(self, model: str, data: Path, load: Load) -> Window:
         """Load a model and time every request.
@@ -116,15 +119,4 @@ class PerfAnalyzer:
                 )
             # The command can be repeated by hand, with the export in the current folder.
             by_hand = shlex.join([*command[:-1], export.name])
-            return window_from_export(export, load.ramp_s, model, by_hand)
-
-
-def _pace(load: Load, *, asynchronous: bool) -> list[str]:
-    if load.rate_rps is None:
-        pace = ["--concurrency-range", str(load.concurrency)]
-        return [*pace, "--async"] if asynchronous else pace
-    # Without --async every thread waits for its answer, and the loop closes once all of them wait.
-    return [
-        "--request-rate-range", f"{load.rate_rps:.3f}", "--request-distribution", "poisson",
-        "--async",
-    ]  # fmt: skip
+            return window_from_export(export, load.ramp_s, by_hand)

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cascadebert_build.errors import CheckFailed, UsageError
@@ -46,14 +46,12 @@ class Binary:
 
     def environment(self) -> dict[str, str]:
         """Return the environment to start it in."""
-        return _environment(self.libraries)
+        paths = [*map(str, self.libraries), os.environ.get("LD_LIBRARY_PATH", "")]
+        return {**os.environ, "LD_LIBRARY_PATH": os.pathsep.join(filter(None, paths))}
 
 
-def find_binary(cache: Path | None = None) -> Binary:
-    """Return perf_analyzer from PATH, or from the cache, which is filled if it is empty.
-
-    Args:
-        cache: The folder for fetched files; None: `cascadebert/perf_analyzer` in the user's cache.
+def find_binary() -> Binary:
+    """Return perf_analyzer from PATH, or from the user's cache, which is filled if it is empty.
 
     Raises:
         UsageError: It can be neither found nor fetched. The message says what to install.
@@ -63,7 +61,7 @@ def find_binary(cache: Path | None = None) -> Binary:
     if on_path is not None:
         return _checked(Path(on_path), ())
     user_cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = cache or user_cache / "cascadebert" / "perf_analyzer"
+    folder = user_cache / "cascadebert" / "perf_analyzer"
     path = folder / _WHEEL / "perf_analyzer"
     if not path.is_file():
         _unpack_wheel(_WHEEL, path.parent, ".data/data/bin/perf_analyzer", "manylinux1_x86_64")
@@ -79,21 +77,17 @@ def find_binary(cache: Path | None = None) -> Binary:
     return _checked(path, tuple(libraries))
 
 
-def _environment(libraries: tuple[Path, ...]) -> dict[str, str]:
-    paths = [*map(str, libraries), os.environ.get("LD_LIBRARY_PATH", "")]
-    return {**os.environ, "LD_LIBRARY_PATH": os.pathsep.join(filter(None, paths))}
-
-
 def _checked(path: Path, libraries: tuple[Path, ...]) -> Binary:
+    binary = Binary(path, libraries, "", sha256_of_file(path))
     done = subprocess.run(
-        [path, "--version"], env=_environment(libraries), capture_output=True, text=True,
-        timeout=60, check=False,
+        [path, "--version"], env=binary.environment(), capture_output=True, text=True, timeout=60,
+        check=False,
     )  # fmt: skip
     output = (done.stdout + done.stderr).strip()
     _, found, version = output.partition("Perf Analyzer Version ")
     if not found:
         raise CheckFailed(f"{path} does not start: {output}")
-    return Binary(path, libraries, version.split()[0], sha256_of_file(path))
+    return replace(binary, version=version.split()[0])
 
 
 def _loads(library: str) -> bool:

@@ -22,14 +22,9 @@ def write_member(folder: Path, shape: str, vocabulary: str) -> None:
         shape: A key of SHAPES.
         vocabulary: The checkpoint (folder or hub id) whose tokenizer it takes. The embeddings have
             as many rows as that tokenizer has tokens.
-
-    Raises:
-        ValueError: There is no such shape.
     """
     import transformers
 
-    if shape not in SHAPES:
-        raise ValueError(f"no shape {shape!r}: choose one of {', '.join(SHAPES)}")
     layers, width = SHAPES[shape]
     tokenizer = transformers.AutoTokenizer.from_pretrained(vocabulary)
     config = transformers.BertConfig(

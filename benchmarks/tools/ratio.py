@@ -11,15 +11,7 @@ import numpy as np
 
 @dataclass(frozen=True, slots=True)
 class Ratio:
-    """A ratio over the repeats of a measurement.
-
-    It is taken repeat by repeat, because the machine may change between repeats.
-
-    Attributes:
-        median: The median over the repeats.
-        lowest: The lowest repeat.
-        highest: The highest repeat.
-    """
+    """A ratio, taken repeat by repeat, because the machine may change between repeats."""
 
     median: float
     lowest: float
@@ -38,6 +30,4 @@ def ratio_of(numerators: Sequence[float], denominators: Sequence[float]) -> Rati
 def ratio_by_repeat(ours: Mapping[int, Any], theirs: Mapping[int, Any]) -> Ratio | None:
     """Divide figures by repeat. Return None if no repeat has both."""
     both = [repeat for repeat in ours if repeat in theirs]
-    if not both:
-        return None
-    return ratio_of([ours[repeat] for repeat in both], [theirs[repeat] for repeat in both])
+    return ratio_of([ours[i] for i in both], [theirs[i] for i in both]) if both else None

@@ -26,25 +26,17 @@ def payload_of_texts(texts: Sequence[Text]) -> dict[str, list[str]]:
 
 def write_texts(path: Path, texts: Sequence[Text]) -> Path:
     """Write texts or pairs as requests to a cascade, one row a step."""
-    return _write(
-        path,
-        (
-            {
-                name.upper(): {"content": values, "shape": [1]}
-                for name, values in payload_of_texts([text]).items()
-            }
-            for text in texts
-        ),
-    )
+
+    def step(text: Text) -> dict[str, Any]:
+        columns = payload_of_texts([text])
+        return {name.upper(): {"content": of, "shape": [1]} for name, of in columns.items()}
+
+    return _write(path, map(step, texts))
 
 
-def write_payloads(path: Path, texts: Sequence[Text], rows: int = 1) -> Path:
-    """Write texts or pairs as JSON for servers other than Triton, `rows` of them a request."""
-    requests = [
-        [texts[(start + i) % len(texts)] for i in range(rows)]
-        for start in range(0, len(texts), rows)
-    ]
-    return _write(path, ({"payload": [payload_of_texts(request)]} for request in requests))
+def write_payloads(path: Path, texts: Sequence[Text]) -> Path:
+    """Write texts or pairs as JSON for servers other than Triton, one row a request."""
+    return _write(path, ({"payload": [payload_of_texts([text])]} for text in texts))
 
 
 def write_tokens(path: Path, texts: Sequence[Text], encoder: Encoder, stage: StagePolicy) -> Path:
@@ -62,14 +54,14 @@ def write_tokens(path: Path, texts: Sequence[Text], encoder: Encoder, stage: Sta
 
 def rows_of_fullest_bucket(
     texts: Sequence[Text], encoder: Encoder, stage: StagePolicy
-) -> tuple[int, list[Text]]:
-    """Return the padded length that most texts have, and those texts in their order.
+) -> list[Text]:
+    """Return the texts of the padded length that most of them have, in their order.
 
     perf_analyzer can put rows into one request only if they have one shape.
     """
     buckets = [bucket_of(len(row), stage.buckets) for row in encoder.encode(texts)]
     ((fullest, _),) = Counter(buckets).most_common(1)
-    return fullest, [text for text, b in zip(texts, buckets, strict=True) if b == fullest]
+    return [text for text, b in zip(texts, buckets, strict=True) if b == fullest]
 
 
 def _write(path: Path, steps: Iterable[dict[str, Any]]) -> Path:

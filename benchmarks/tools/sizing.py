@@ -16,10 +16,9 @@ from typing import cast
 
 from tabulate import tabulate
 
+import cascadebert_build as cascadebert
 from cascadebert_build.errors import CheckFailed, UsageError
 from cascadebert_build.repository.model_repository import ModelRepository
-from cascadebert_build.server.ports import Ports
-from cascadebert_build.server.serve import serve_cascades
 from cascadebert_client import CascadeClient, CascadeClientError
 
 from .command import add_number, new_parser, run_command
@@ -66,8 +65,8 @@ def measured(
     """
     policy = ModelRepository.read(repository).cascade(cascade).policy()
     with (
-        serve_cascades(
-            repository, [cascade], ports=Ports(0, 0, 0), instances={"": instances}, threads={"": 1}
+        cascadebert.serve(
+            repository, [cascade], instances={"": instances}, threads={"": 1}
         ) as server,
         CascadeClient(server.url, cascade) as client,
     ):

@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from xml.etree import ElementTree
 
 import pytest
 
-from benchmarks.suite.cascade_settings import CASCADE, EQUAL_SHARES, cascade_settings
-from benchmarks.suite.limit_times import mean_tokens, small_stage_ms
 from benchmarks.suite.plots import accuracy_plot, bar_plot, latency_plot, share_plot
+from benchmarks.suite.ratios import mean_tokens, small_stage_ms
 from benchmarks.suite.report import Report, report_of, svg_file
 from benchmarks.suite.results import Results
 from benchmarks.suite.speedups import gain_in_words, speedups_of
@@ -29,7 +29,7 @@ from benchmarks.suite.targets import (
     verdicts_of,
 )
 from benchmarks.tools.perf_analyzer import Load
-from benchmarks.tools.stage_statistics import Work, work_as_row
+from benchmarks.tools.stage_statistics import work_of_version
 from tests.support.bench_rows import Row, latency, limit_row, row, timed_limit, whole_run, window
 
 L2, MINILM, L4 = "l2-h128/short", "minilm/short", "l4-h312/short"
@@ -146,26 +146,12 @@ def test_what_was_not_measured_is_counted():
     ]  # fmt: skip
 
 
-def test_both_ratios_to_the_blocking_cascade_are_asked_of_one_setting():
-    found = measured([*exited_over_blocking(0.4), closed(L2, EQUAL_SHARES, 1.1, 0.6)])
+def test_both_ratios_to_the_blocking_cascade_are_of_one_setting():
+    found = measured([*exited_over_blocking(0.4), closed(L2, "cascade (equal shares)", 1.1, 0.6)])
     assert [(v.claim.split(" over ")[0], v.word) for v in found] == [
         ("throughput", MET),
         ("cascade: exited median", MET),
-        ("cascade (equal shares): throughput", INFORMATION),
-        ("cascade (equal shares): exited median", INFORMATION),
     ]
-
-
-@pytest.mark.parametrize(
-    ("n_cores", "instances"),
-    [(1, [(1, 1)]), (2, [(2, 2), (1, 1)]), (5, [(5, 5), (2, 2)])],
-)
-def test_settings_that_are_the_same_are_measured_once(
-    n_cores: int, instances: list[tuple[int, int]]
-):
-    found = cascade_settings("small", "large", n_cores)
-    assert [(of["small"], of["large"]) for of in found.values()] == instances
-    assert next(iter(found)) == CASCADE
 
 
 def test_targets_without_a_ratio_say_where_they_are():
@@ -207,8 +193,8 @@ def test_throughput_is_judged_at_the_best_load_and_shown_at_one_load():
     saturated = table_of(rows, "Saturated throughput")
     assert saturated.lines[2][:4] == (L2, "mosec", "concurrency 32", "60.0")
     assert saturated.lines[2][5:7] == ("concurrency 8", "50.0")
-    assert [line[1:3] for line in table_of(rows, "Exited").lines] == [
-        ("cascade", "concurrency 1"), ("cascade", "concurrency 8, judged"),
+    assert [line[:2] for line in table_of(rows, "Exited").lines] == [
+        (L2, "concurrency 1"), (L2, "concurrency 8, judged"),
     ]  # fmt: skip
 
 
@@ -244,11 +230,16 @@ def test_tables_have_ours_first_and_light_loads_before_heavy_ones() -> None:
     ]
 
 
-def test_work_is_what_was_done_since_by_all_instances() -> None:
-    work = Work(30, 90, 7.0, 2).since(Work(10, 30, 1.0, 2))
-    assert work_as_row({"small": work}, wall_s=4.0) == {
-        "small": {"calls": 20, "rows_per_call": 3.0, "busy": 0.75, "instances": 2}
-    }
+def test_work_of_a_stage_is_by_calls_and_not_by_requests() -> None:
+    def batch(ns: int) -> Any:
+        return SimpleNamespace(**{
+            f"compute_{part}": SimpleNamespace(ns=ns) for part in ("input", "infer", "output")
+        })  # fmt: skip
+
+    of = SimpleNamespace(
+        execution_count=20, inference_count=60, batch_stats=[batch(10**9), batch(10**9)]
+    )
+    assert work_of_version(of).tolist() == [20.0, 60.0, pytest.approx(6.0)]
 
 
 def test_accuracy_is_beside_the_speed_up():
@@ -362,7 +353,7 @@ def test_a_window_that_failed_is_listed_and_has_no_figures(undrawn: None):
     repeated = row("closed", MINILM, "cascade", Load(8), error="later it was measured")
     results = Results([failed, repeated, *rows])
     assert results.failures() == [failed]
-    assert "concurrency 64" not in results.loads("closed", MINILM, "cascade")
+    assert "concurrency 64" not in results.loads("closed", MINILM, "cascade").index
     report = report_of(RUN, results)
     assert "| 2 | not measured: perf_analyzer ended with code 99 \\| <b> |" in squeezed(
         report.summary()

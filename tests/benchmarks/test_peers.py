@@ -3,54 +3,29 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
 import signal
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
 
-from benchmarks.peers.client_side import ClosedLoop, Member, load_client_side, load_served
-from benchmarks.peers.payloads import answers_of_payload
-from benchmarks.peers.python_cascade import Answer
-from benchmarks.peers.server import Peer, ask, peer_server, processes_of_group
-from benchmarks.peers.settings import PEERS, PeerSettings
-from benchmarks.tools.request_data import payload_of_texts
+from benchmarks.peers.client_side import (
+    Member,
+    answers_of,
+    asking_cascade,
+    asking_members,
+    closed_loop,
+)
+from benchmarks.peers.server import Peer, peer_server, processes_of_group
+from benchmarks.peers.settings import BEST, PeerSettings
 from cascadebert_build.errors import CheckFailed, UsageError
 from cascadebert_build.evaluation.evaluate import NEAR, evaluate
-from cascadebert_core.tokenization import Text
 from tests.support.serving import Built
 
 SMALL = PeerSettings(workers=1, threads=1, max_batch_size=8, batch_timeout_ms=2)
-
-
-@dataclass(frozen=True)
-class Running:
-    """A peer under test."""
-
-    kind: str
-    peer: Peer
-    log: Path
-
-    @property
-    def port(self) -> int:
-        port = urlsplit(self.peer.url).port
-        assert port is not None
-        return port
-
-    def post(self, payload: Any) -> tuple[int, str]:
-        return ask(self.port, json.dumps(payload).encode(), timeout_s=30)
-
-    def answers(self, texts: list[Text]) -> list[Answer]:
-        status, body = self.post(payload_of_texts(texts))
-        assert status == 200, body
-        return answers_of_payload(json.loads(body))
 
 
 def require(kind: str) -> None:
@@ -58,19 +33,19 @@ def require(kind: str) -> None:
         pytest.skip(f"{kind} is not installed: pip install '.[bench]'")
 
 
-@pytest.fixture(scope="module", params=PEERS)
+@pytest.fixture(scope="module", params=list(BEST))
 def under_test(
     request: pytest.FixtureRequest, built: Built, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Running]:
+) -> Iterator[Peer]:
     kind: str = request.param
     require(kind)
     log = tmp_path_factory.mktemp(kind) / "log"
     with peer_server(kind, built.repository, built.name, settings=SMALL, log=log) as peer:
-        yield Running(kind, peer, log)
+        yield peer
     assert processes_of_group(peer.pid) == []
 
 
-def test_a_peer_decides_every_row_as_the_evaluation_has_it(under_test: Running, built: Built):
+def test_a_peer_decides_every_row_as_the_evaluation_has_it(under_test: Peer, built: Built):
     policy = built.policy
     _, outcome = evaluate(policy, built.steps.rows, built.logits())
     near = outcome.near_threshold(policy.thresholds, NEAR)
@@ -86,26 +61,7 @@ def test_a_peer_decides_every_row_as_the_evaluation_has_it(under_test: Running, 
         assert answers[i].confidence == pytest.approx(outcome.confidence[i], abs=1e-4)
 
 
-@pytest.mark.parametrize(
-    "payload",
-    [{}, {"text": []}, {"text": "a film"}, {"text": [5]}, {"text": [""]}, ["a film"], None],
-    ids=json.dumps,
-)
-def test_bad_input_gets_a_4xx_and_the_server_lives(under_test: Running, payload: Any):
-    status, body = under_test.post(payload)
-    assert 400 <= status < 500, (status, body)
-    assert len(under_test.answers(["the film was good"])) == 1
-
-
-def test_what_is_no_json_gets_a_4xx(under_test: Running):
-    status, body = ask(under_test.port, b"{no json", timeout_s=30)
-    assert 400 <= status < 500, (status, body)
-    status, body = under_test.post({"text": ["a"], "text_pair": ["b"]})  # not a task of pairs
-    assert 400 <= status < 500, (status, body)
-    assert len(under_test.answers(["the film was good"])) == 1
-
-
-def test_a_peer_listens_on_loopback_alone(under_test: Running):
+def test_a_peer_listens_on_loopback_alone(under_test: Peer):
     listening = [
         line.split()[1]
         for table in ("tcp", "tcp6")
@@ -115,18 +71,18 @@ def test_a_peer_listens_on_loopback_alone(under_test: Running):
     assert listening == [f"0100007F:{under_test.port:04X}"]
 
 
-def test_a_peer_rests_while_others_are_measured(under_test: Running):
+def test_a_peer_rests_while_others_are_measured(under_test: Peer):
     try:
         for _ in range(2):
-            with under_test.peer.at_work():
+            with under_test.at_work():
                 assert len(under_test.answers(["the film was good"])) == 1
             with pytest.raises(TimeoutError):  # the kernel takes the connection, nothing answers
-                ask(under_test.port, b"{}", timeout_s=0.5)
+                under_test.post(b"{}", timeout_s=0.5)
     finally:
-        os.killpg(under_test.peer.pid, signal.SIGCONT)  # for the other tests
+        os.killpg(under_test.pid, signal.SIGCONT)  # for the other tests
 
 
-@pytest.mark.parametrize("kind", PEERS)
+@pytest.mark.parametrize("kind", list(BEST))
 def test_nothing_is_left_behind_by_a_stopped_peer_after_an_error(
     kind: str, built: Built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -178,24 +134,17 @@ async def test_a_cascade_in_the_client_defers_what_the_served_one_defers(
     _, outcome = evaluate(policy, built.steps.rows, built.logits())
     exits = [0, 1]
     texts = [built.texts[int(np.flatnonzero(outcome.exit_stage == stage)[0])] for stage in exits]
-    members = [Member(built.name, stage) for stage in exits]
-    client = await load_client_side(served, members, policy, texts, concurrency=2, seconds=0.3)
-    cascade = await load_served(served, built.name, texts, concurrency=2, seconds=0.3)
-    for loop in (client, cascade):
+    members: list[Member] = [(built.name, stage) for stage in exits]
+    for asking in (asking_members(served, members, policy), asking_cascade(served, built.name)):
+        loop = await closed_loop(asking, texts, concurrency=2, seconds=0.3)
         assert loop.exited is not None
         assert loop.deferred is not None
-        assert loop.exited.requests + loop.deferred.requests == loop.requests
+        assert loop.exited.requests + loop.deferred.requests == loop.all.requests <= loop.total
         # One text of each kind, in turn; which of the last ones are answered is chance.
         assert abs(loop.exited.requests - loop.deferred.requests) <= 2
-        assert loop.requests_per_s == pytest.approx(loop.requests / loop.duration_s)
-    assert client.calls == client.requests + _deferred(client)
-    assert cascade.calls == cascade.requests
+        assert loop.throughput_rps == pytest.approx(loop.all.requests / loop.duration_s)
     with pytest.raises(UsageError, match="1 members for 2 stages"):
-        await load_client_side(served, members[:1], policy, texts, concurrency=1, seconds=0.1)
-
-
-def _deferred(loop: ClosedLoop) -> int:
-    return 0 if loop.deferred is None else loop.deferred.requests
+        await answers_of(asking_members(served, members[:1], policy), texts)
 
 
 def _is_alive(pid: int) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,31 +12,15 @@ from cascadebert_build.evaluation.metrics import bootstrap, resamples_for
 from cascadebert_build.evaluation.simulate import logits_in_policy_order, simulate
 
 from ..bench import Bench
+from ..names import ACCURACY, LARGE, SMALL, name_of_share
 from ..pairs import STAND_IN, thresholds_of_shares
 from ..record import Key
 from ..workload import Workload
-from .shares import name_of_share
 
-SECTION = "accuracy"
 _SEED = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Counted:
-    """The rows that a contender answers correctly.
-
-    Attributes:
-        right: Whether its answer is correct, shape (n,).
-        deferred: Whether it defers the row, shape (n,); None for a member alone.
-        thresholds: The threshold of each half of the rows; empty for a member alone.
-    """
-
-    right: NDArray[np.bool_]
-    deferred: NDArray[np.bool_] | None = None
-    thresholds: tuple[float, ...] = ()
-
-
-def measure_accuracy(bench: Bench, workload: Workload, shares: tuple[float, ...]) -> None:
+def measure_accuracy(bench: Bench, workload: Workload) -> None:
     """Count the accuracy of the members and the cascade, with intervals against the large member.
 
     The rows are split into halves. Each half is counted with the thresholds of the other.
@@ -48,19 +31,21 @@ def measure_accuracy(bench: Bench, workload: Workload, shares: tuple[float, ...]
         logits_in_policy_order(policy, i, values).argmax(axis=1) == truth
         for i, values in enumerate(workload.logits)
     )
-    counted = {"small alone": Counted(small), "large alone": Counted(large)}
-    for share in shares:
-        counted[name_of_share(share)] = _crossed(workload, truth, share)
+    figures = {SMALL: _figures(small, large), LARGE: _figures(large, large)}
+    for share in bench.plan.sweep_shares:
+        figures[name_of_share(share)] = _crossed(workload, truth, large, share)
     note = {}
     if workload.built.pair is STAND_IN:
         note = {"note": "random weights on made-up text: this figure means nothing"}
-    for name, of in counted.items():
-        key = Key(SECTION, workload.name, name)
+    for name, of in figures.items():
+        key = Key(ACCURACY, workload.name, name)
         if key not in bench.record:
-            bench.record.add(key, _figures(of, large) | note)
+            bench.record.add(key, of | note)
 
 
-def _crossed(workload: Workload, truth: NDArray[np.int64], share: float) -> Counted:
+def _crossed(
+    workload: Workload, truth: NDArray[np.int64], large: NDArray[np.bool_], share: float
+) -> dict[str, Any]:
     """Count the cascade at a share of deferred rows, each half with the other's threshold."""
     policy = workload.built.policy
     right = np.zeros(len(truth), dtype=bool)
@@ -74,28 +59,20 @@ def _crossed(workload: Workload, truth: NDArray[np.int64], share: float) -> Coun
         right[count] = outcome.labels == truth[count]
         deferred[count] = outcome.exit_stage > 0
         thresholds.append(threshold)
-    return Counted(right, deferred, tuple(thresholds))
+    rate = _interval("deferral_rate", np.mean, deferred)
+    return _figures(right, large) | rate | {"thresholds": thresholds}
 
 
-def _figures(of: Counted, large: NDArray[np.bool_]) -> dict[str, Any]:
-    figures: dict[str, Any] = _interval("accuracy", _mean, of.right)
-    figures |= {"accuracy_large": float(large.mean()), "rows": len(large)}
-    figures |= _interval("difference", _difference, of.right, large)
-    if of.deferred is not None:
-        figures |= _interval("deferral_rate", _mean, of.deferred)
-        figures["thresholds"] = list(of.thresholds)
-    return figures
+def _figures(right: NDArray[np.bool_], large: NDArray[np.bool_]) -> dict[str, Any]:
+    """Return the accuracy, and its difference from the large member's, with intervals."""
+    difference = _interval("difference", lambda a, b: a.mean() - b.mean(), right, large)
+    figures = {"accuracy_large": float(large.mean()), "rows": len(large)}
+    return _interval("accuracy", np.mean, right) | figures | difference
 
 
 def _interval(name: str, statistic: Any, *columns: NDArray[np.bool_]) -> dict[str, float]:
     """Return a statistic of the rows with its bootstrap interval."""
-    found = bootstrap(statistic, *columns, resamples=resamples_for(len(columns[0])))
+    found = bootstrap(
+        lambda *of: float(statistic(*of)), *columns, resamples=resamples_for(len(columns[0]))
+    )
     return {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
-
-
-def _mean(values: NDArray[np.bool_]) -> float:
-    return float(values.mean())
-
-
-def _difference(ours: NDArray[np.bool_], theirs: NDArray[np.bool_]) -> float:
-    return float(ours.mean() - theirs.mean())

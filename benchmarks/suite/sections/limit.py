@@ -14,47 +14,35 @@ from ...peers.limit import Limit, measure_limit
 from ...tools.command import say
 from ...tools.machine import quiet_meter
 from ..bench import Bench
+from ..names import LIMIT, name_of_share
 from ..record import Key
-from ..workload import Workload, encoders_of_workload
-from .shares import name_of_share
-
-SECTION = "limit"
-# No confidence is above this threshold, so every row is timed in both stages.
-_ALL_DEFERRED = 1.0
+from ..workload import Workload
 
 
 def measure_limits(bench: Bench, workload: Workload, repeat: int) -> None:
     """Measure the limit at all shares of a workload, by the times of its buckets in both stages.
 
-    Args:
-        bench: The run.
-        workload: The members and the text.
-        repeat: The number of the repeat. Running servers must be idle.
+    Running servers must be idle.
     """
     plan = bench.plan
     keys = {
-        share: Key(SECTION, workload.name, name_of_share(share), repeat=repeat)
+        share: Key(LIMIT, workload.name, name_of_share(share), repeat=repeat)
         for share in workload.thresholds
     }
     if all(key in bench.record for key in keys.values()):
         return
-    all_deferred = workload.variant(
-        bench.scratch / workload.name / "limit", workload.policy.with_thresholds((_ALL_DEFERRED,))
-    )
+    texts = workload.corpus.texts
     with quiet_meter(None, bench.wait_quiet_s) as cpu:
         limit = measure_limit(
-            all_deferred.repository,
-            workload.cascade,
-            workload.corpus.texts,
-            seconds=plan.limit_s,
-            cell_s=plan.cell_s,
-            most_rows=len(workload.corpus.texts),
+            workload.repository, workload.cascade, texts, seconds=plan.limit_s, cell_s=plan.cell_s
         )
     row_ms = _times_of_rows(workload, limit)
     turn = f"{repeat + 1}/{plan.repeats}"
-    say(f"{SECTION:9} {workload.name:15} {turn}  all deferred: {limit.rows_per_s:.1f} rows/s")
+    say(f"{LIMIT:9} {workload.name:15} {turn}  all deferred: {limit.rows_per_s:.1f} rows/s")
     for share, key in keys.items():
-        reached = _stages_reached(workload, workload.thresholds[share])
+        # Which rows reach which stage, shape (n, n_stages).
+        outcome = simulate(workload.policy, workload.logits, [workload.thresholds[share]])
+        reached = ~np.isnan(outcome.stage_confidence)
         cost_ms = float((row_ms * reached).sum(axis=1).mean())
         figures = {
             "rows_per_s": 1000 * limit.processes / cost_ms,
@@ -72,14 +60,9 @@ def _times_of_rows(workload: Workload, limit: Limit) -> NDArray[np.float64]:
     """Return the ms of each row in each stage on one busy core, shape (n, n_stages)."""
     columns: list[list[float]] = []
     for stage, encoder, measured in zip(
-        workload.policy.stages, encoders_of_workload(workload), limit.stages, strict=True
+        workload.policy.stages, workload.encoders, limit.stages, strict=True
     ):
         ms = {bucket.length: bucket.row_ms for bucket in measured.buckets}
         encoded = encoder.encode(workload.corpus.texts)
         columns.append([ms[bucket_of(len(row), stage.buckets)] for row in encoded])
     return np.array(columns).T
-
-
-def _stages_reached(workload: Workload, threshold: float) -> NDArray[np.bool_]:
-    """Return which rows reach which stage, shape (n, n_stages)."""
-    return ~np.isnan(simulate(workload.policy, workload.logits, [threshold]).stage_confidence)

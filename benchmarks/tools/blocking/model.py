@@ -15,42 +15,34 @@ from typing import Any
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # as the real cascade does
 
-import numpy as np
 import triton_python_backend_utils as pb_utils
 
 from .cascadebert_core import contract
 from .cascadebert_core.answer import AnswerWriter
-from .cascadebert_core.batching import CallLimits, pad_rows, plan_calls
-from .cascadebert_core.gate import decide
 from .cascadebert_core.inputs import texts_from_tensors
-from .cascadebert_core.job import Job, Row
+from .cascadebert_core.job import Job
 from .cascadebert_core.policy import policy_from_file
 from .cascadebert_core.route import Router
-from .cascadebert_core.tokenization import Encoder
+from .cascadebert_core.stage import stages_of_policy
+from .together import take_through
 
 
 class TritonPythonModel:
     """Every request of a batch waits for the last row of the batch."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Load the policy and one encoder for each stage."""
+        """Load the policy and the tokenizers."""
         folder = Path(__file__).resolve().parent
         self._policy = policy_from_file(folder / contract.POLICY_FILE)
         self._route = Router(self._policy).default
         self._answers = AnswerWriter(self._policy)
-        tokenizers = folder / contract.TOKENIZERS_FOLDER
-        self._encoders = [
-            Encoder(tokenizers / stage.tokenizer / contract.TOKENIZER_FILE, stage.max_length)
-            for stage in self._policy.stages
-        ]
+        self._stages = stages_of_policy(self._policy, folder, self._logits, calls_in_flight=1)
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Take the rows of all requests through the stages, then answer all requests."""
         jobs = [self._job(request) for request in requests]
         rows = [row for job in jobs for row in job.rows()]
-        for stage in range(len(self._policy.stages)):
-            if rows:
-                rows = self._deferred(stage, rows)
+        take_through(self._stages, self._route.thresholds, rows)
         return [
             self._response(job, request.requested_output_names())
             for job, request in zip(jobs, requests, strict=True)
@@ -64,43 +56,13 @@ class TritonPythonModel:
         )
         return Job(texts, self._route, len(self._policy.labels))
 
-    def _deferred(self, stage: int, rows: list[Row]) -> list[Row]:
-        """Run and gate the rows at `stage`; those that it is not sure of are returned."""
-        settings = self._policy.stages[stage]
-        encoder = self._encoders[stage]
-        stale = [row for row in rows if row.tokenizer != settings.tokenizer]
-        for row, tokens in zip(stale, encoder.encode([row.text for row in stale]), strict=True):
-            row.encoded, row.tokenizer = tokens, settings.tokenizer
-        lengths = [len(row.encoded) for row in rows]
-        deferred: list[Row] = []
-        for chunk in plan_calls(lengths, CallLimits.of_stage(settings)):
-            part = [rows[i] for i in chunk]
-            batch = pad_rows(
-                [row.encoded for row in part], settings.inputs, settings.buckets, encoder.pad_id
-            )
-            logits = self._logits(stage, batch.tensors)[:, list(settings.label_indices)]
-            decision = decide(
-                logits, settings.temperature, self._route.thresholds[stage], settings.signal
-            )
-            for i, row in enumerate(part):
-                if decision.exits[i]:
-                    row.job.settle(
-                        np.array([row.index]),
-                        decision.probabilities[i],
-                        decision.confidence[i],
-                        stage,
-                    )
-                else:
-                    deferred.append(row)
-        return deferred
-
-    def _logits(self, stage: int, tensors: dict[str, Any]) -> Any:
+    def _logits(self, stage: int, batch: Any) -> Any:
         settings = self._policy.stages[stage]
         response = pb_utils.InferenceRequest(
             model_name=settings.model,
             model_version=settings.version,
             requested_output_names=[contract.LOGITS],
-            inputs=[pb_utils.Tensor(name, tensors[name]) for name in settings.inputs],
+            inputs=[pb_utils.Tensor(name, batch.tensors[name]) for name in settings.inputs],
             preferred_memory=pb_utils.PreferredMemory(pb_utils.TRITONSERVER_MEMORY_CPU, 0),
         ).exec()
         if response.has_error():

@@ -1,0 +1,29 @@
+"""The names of sections and contenders in the rows of a run."""
+
+from __future__ import annotations
+
+LIMIT, CLOSED, OPEN, SHARES, ROWS = "limit", "closed", "open", "shares", "rows"
+GATE, ACCURACY, SWEEP, STARTUP = "gate", "accuracy", "sweep", "startup"
+SECTIONS = (LIMIT, CLOSED, OPEN, SHARES, ROWS, GATE, ACCURACY, SWEEP, STARTUP)
+# The rows of a sweep have a section of their own.
+INSTANCES, CORES, BATCHES, CALLS = "instances", "cores", "batches", "calls"
+
+CASCADE, BLOCKING, SMALL, LARGE = "cascade", "blocking", "small alone", "large alone"
+MOSEC, LITSERVE, THE_LIMIT = "mosec", "LitServe", "the limit"
+ONE_MEMBER, STAGE, TOKENISING = "one-member cascade", "stage, token ids", "tokenising"
+BUILD, MEMORY, FIRST_ANSWER = "build: ", "memory: ", "server, to the first answer"
+CLIENT = "client, installed"
+
+_OURS, _DEFERRED = f"{CASCADE}, ", " deferred"
+
+
+def name_of_share(share: float) -> str:
+    """Return the name of the contender that defers this share of the rows."""
+    return f"{_OURS}{share:.0%}{_DEFERRED}"
+
+
+def share_in_words(name: str) -> str:
+    """Return the share of deferred rows in a contender's name: "25%"; "" if it has none."""
+    if not (name.startswith(_OURS) and name.endswith(_DEFERRED)):
+        return ""
+    return name.removeprefix(_OURS).removesuffix(_DEFERRED)

@@ -71,7 +71,7 @@ def max_positions(model: PreTrainedModel) -> int | None:
     """The longest sequence, in tokens, that a model has positions for; None: it has no limit."""
     limits = [
         # RoBERTa's positions start after the padding id, and BART's after an offset.
-        int(table.num_embeddings)
+        len(table.weight)
         - (0 if table.padding_idx is None else int(table.padding_idx) + 1)
         - int(getattr(table, "offset", 0))
         for name, table in cast("Any", model.base_model).named_modules()

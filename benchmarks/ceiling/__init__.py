@@ -1,0 +1,1 @@
+"""What a request costs if its stages cost nothing: the ceiling of the server's own path."""

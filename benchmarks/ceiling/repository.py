@@ -1,0 +1,126 @@
+"""A model repository whose stages cost nothing, or what a GPU's would."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cascadebert_build.config.schema import RuntimeConfig
+from cascadebert_build.repository.model_config import CONFIG_FILE, config_from_text, config_to_text
+from cascadebert_build.repository.publish import StageFiles, publish_cascade
+from cascadebert_core.contract import STAGE_INPUTS
+from cascadebert_core.policy import Policy, StagePolicy
+
+from . import null_session
+from .null_session import SETTINGS
+
+LABELS = ("negative", "positive")
+_LEAST_MODEL = Path(__file__).parent / "least" / "model.py"
+_POINT = "default"
+_BUCKETS = (16, 32, 64, 96, 128)
+_MAX_BATCH_SIZE = 64
+
+
+@dataclass(frozen=True, slots=True)
+class StageTimes:
+    """What a call of a stage takes, without using the CPU.
+
+    Attributes:
+        call_s: Seconds of a call.
+        row_s: Seconds of each of its rows.
+    """
+
+    call_s: float = 0.0
+    row_s: float = 0.0
+
+
+NULL = StageTimes()
+
+
+def cascade_name(deferred: float) -> str:
+    """Return the name of the cascade that defers this share of the texts."""
+    return f"defers-{round(100 * deferred)}"
+
+
+def publish(
+    path: Path, tokenizer: Path, times: StageTimes, shares: Sequence[float], *, gpu: bool = False
+) -> list[str]:
+    """Publish a cascade for each share of deferred rows; all have the same two stages.
+
+    Args:
+        path: The model repository; it is created.
+        tokenizer: The tokenizer.json of both stages.
+        times: What a call of a stage takes.
+        shares: The shares, 0 to 1.
+        gpu: Whether calls are planned as for a GPU: all lengths share a call.
+
+    Returns:
+        The names of the cascades.
+    """
+    path.mkdir(parents=True)
+    artefact = path / "no-model.onnx"
+    artefact.write_bytes(b"")
+    settings = path / SETTINGS
+    settings.write_text(json.dumps({"call_s": times.call_s, "row_s": times.row_s}))
+    names: list[str] = []
+    for share in shares:
+        policy = _policy(0.5 + share / 2 if share else 0.0, gpu=gpu)
+        stages = [
+            StageFiles(stage, artefact, tokenizer, others=(settings,)) for stage in policy.stages
+        ]
+        names.append(cascade_name(share))
+        publish_cascade(path, names[-1], policy, stages, RuntimeConfig())
+    for stage in _policy(0.5, gpu=gpu).stages:
+        source, target = Path(null_session.__file__), path / stage.model / "1" / "session.py"
+        shutil.copyfile(source, target)
+    artefact.unlink()
+    settings.unlink()
+    return names
+
+
+def _policy(threshold: float, *, gpu: bool) -> Policy:
+    # As `tune` finds them: a call of a small stage on a CPU costs about as much as 48 tokens.
+    calls = {} if gpu else {"call_tokens": 48, "max_call_tokens": 2048}
+    stages = tuple(
+        StagePolicy(
+            model=f"stage_{name}",
+            version=1,
+            tokenizer="shared",
+            max_length=_BUCKETS[-1],
+            max_batch_size=_MAX_BATCH_SIZE,
+            buckets=_BUCKETS,
+            inputs=STAGE_INPUTS,
+            temperature=1.0,
+            threshold=value,
+            label_indices=(0, 1),
+            **calls,
+        )
+        for name, value in (("small", threshold), ("large", None))
+    )
+    return Policy(
+        labels=LABELS,
+        pair=False,
+        degrade=False,
+        stages=stages,
+        operating_points={_POINT: (threshold,)},
+        default_operating_point=_POINT,
+        request_timeout_s=60.0,
+        audit_rate=0.0,
+        certificate=None,
+    )
+
+
+def install_least(repository: Path, cascade: str) -> str:
+    """Put the least Python model beside a cascade, with its settings; return its name."""
+    name = "least"
+    shutil.copytree(repository / cascade, repository / name, dirs_exist_ok=True)
+    shutil.rmtree(repository / name / "configs", ignore_errors=True)
+    config = config_from_text((repository / cascade / CONFIG_FILE).read_text(encoding="utf-8"))
+    config.name = name
+    text = config_to_text(config)
+    (repository / name / CONFIG_FILE).write_text(text, encoding="utf-8")
+    shutil.copyfile(_LEAST_MODEL, repository / name / "1" / "model.py")
+    return name

@@ -12,7 +12,7 @@ from cascadebert_build.config.schema import RuntimeConfig
 from cascadebert_build.repository.model_config import CONFIG_FILE, config_from_text, config_to_text
 from cascadebert_build.repository.publish import StageFiles, publish_cascade
 from cascadebert_core.contract import STAGE_INPUTS
-from cascadebert_core.policy import Policy, StagePolicy
+from cascadebert_core.policy import ONE_CALL, Policy, StagePolicy
 
 from . import null_session
 from .null_session import SETTINGS
@@ -46,7 +46,13 @@ def cascade_name(deferred: float) -> str:
 
 
 def publish(
-    path: Path, tokenizer: Path, times: StageTimes, shares: Sequence[float], *, gpu: bool = False
+    path: Path,
+    tokenizer: Path,
+    times: StageTimes,
+    shares: Sequence[float],
+    *,
+    gpu: bool = False,
+    placement: str = "process",
 ) -> list[str]:
     """Publish a cascade for each share of deferred rows; all have the same two stages.
 
@@ -56,6 +62,7 @@ def publish(
         times: What a call of a stage takes.
         shares: The shares, 0 to 1.
         gpu: Whether calls are planned as for a GPU: all lengths share a call.
+        placement: `[runtime] placement`.
 
     Returns:
         The names of the cascades.
@@ -72,7 +79,7 @@ def publish(
             StageFiles(stage, artefact, tokenizer, others=(settings,)) for stage in policy.stages
         ]
         names.append(cascade_name(share))
-        publish_cascade(path, names[-1], policy, stages, RuntimeConfig())
+        publish_cascade(path, names[-1], policy, stages, RuntimeConfig(placement=placement))
     for stage in _policy(0.5, gpu=gpu).stages:
         source, target = Path(null_session.__file__), path / stage.model / "1" / "session.py"
         shutil.copyfile(source, target)
@@ -83,7 +90,7 @@ def publish(
 
 def _policy(threshold: float, *, gpu: bool) -> Policy:
     # As `tune` finds them: a call of a small stage on a CPU costs about as much as 48 tokens.
-    calls = {} if gpu else {"call_tokens": 48, "max_call_tokens": 2048}
+    call_tokens, max_call_tokens = (ONE_CALL, ONE_CALL) if gpu else (48, 2048)
     stages = tuple(
         StagePolicy(
             model=f"stage_{name}",
@@ -96,7 +103,8 @@ def _policy(threshold: float, *, gpu: bool) -> Policy:
             temperature=1.0,
             threshold=value,
             label_indices=(0, 1),
-            **calls,
+            call_tokens=call_tokens,
+            max_call_tokens=max_call_tokens,
         )
         for name, value in (("small", threshold), ("large", None))
     )

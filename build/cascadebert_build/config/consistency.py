@@ -40,6 +40,12 @@ def _check_runtime(runtime: RuntimeConfig) -> None:
             f"runtime.engine is {runtime.engine!r} under the backend {runtime.backend!r}: "
             "leave it out, the backend implies it"
         )
+    if runtime.placement != "process" and (runtime.backend, runtime.device) != ("python", "cpu"):
+        raise UsageError(
+            f"runtime.placement is {runtime.placement!r} with backend {runtime.backend!r} and "
+            f"device {runtime.device!r}: only stages of the python backend on a CPU can run in the "
+            "cascade's process; leave the key out"
+        )
     precisions = ENGINE_PRECISIONS[runtime.engine]
     if runtime.precision not in precisions:
         raise UsageError(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated
 
 from cascadebert_client.sources import FORMATS, format_of_name
+from cascadebert_core.contract import INLINE_ALL, INLINE_FIRST, INLINE_NONE
 from cascadebert_core.guarantee import DEFAULT_CONFIDENCE, GUARANTEES
 from cascadebert_core.policy import LONGEST_TIMEOUT_S, REQUEST_TIMEOUT_S
 from cascadebert_core.signals import MAX_PROBABILITY, SIGNALS
@@ -35,6 +36,8 @@ ENGINES = ("onnxruntime", "tensorrt")
 DEVICES = ("cpu", "gpu")
 PRECISIONS = ("fp32", "fp16", "int8")
 ENGINE_PRECISIONS = {"onnxruntime": ("fp32", "int8"), "tensorrt": ("fp16",)}
+
+PLACEMENTS = {"process": INLINE_NONE, "inline-first": INLINE_FIRST, "inline": INLINE_ALL}
 
 # On Linux each step of niceness is a factor of 1.25 (sched(7)). If both compete for one core, a
 # stage at 8 gets a seventh of it. benchmarks/NOTES.md has measurements of other values.
@@ -111,6 +114,10 @@ class RuntimeConfig(Table):
         threads: Threads of each copy. 0: chosen for the machine that serves.
         niceness: Of the processes of all stages but the first, 0 to 19, on a CPU. With a positive
             value the system prefers the first stage when stages compete for a core.
+        placement: Where the sessions of the python backend run on a CPU. "process": each stage in
+            processes of its own. "inline-first": the first stage in the cascade's process too;
+            "inline": all stages. A call is then no message, and a crash of a session ends the
+            cascade's process.
         max_queue_delay_us: How long a stage's batcher waits for more calls to merge. Keep 0, since
             the cascade merges rows itself and every row pays the delay, unless many callers use
             the stage directly.
@@ -142,6 +149,7 @@ class RuntimeConfig(Table):
     instances: Annotated[int, at_least(0)] = 0
     threads: Annotated[int, at_least(0)] = 0
     niceness: Annotated[int, between(0, _MAX_NICENESS)] = NICENESS
+    placement: Annotated[str, one_of(tuple(PLACEMENTS))] = "process"
     max_queue_delay_us: Annotated[int, at_least(0)] = 0
     cuda_graphs: bool = False
     audit_rate: Annotated[float, between(0, 1)] = 0.0
@@ -154,6 +162,11 @@ class RuntimeConfig(Table):
             f"give seconds above 0, at most {LONGEST_TIMEOUT_S:g}",
         ),
     ] = REQUEST_TIMEOUT_S
+
+    @property
+    def inline(self) -> str:
+        """Which stages run in the cascade's process, one of `contract.INLINE_STAGES`."""
+        return PLACEMENTS[self.placement]
 
     @property
     def optimizes(self) -> bool:

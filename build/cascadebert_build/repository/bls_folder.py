@@ -9,12 +9,17 @@ import cascadebert_core
 from cascadebert_core.contract import (
     CALLS_IN_FLIGHT,
     FIRST_CALLS,
+    INLINE,
+    INLINE_NICENESS,
+    INLINE_NONE,
+    INLINE_THREADS,
     POLICY_FILE,
     TOKENIZER_FILE,
     TOKENIZERS_FOLDER,
 )
 from cascadebert_core.policy import Policy, policy_to_json
 
+from ..config.schema import RuntimeConfig
 from .changes import Change, NewFolder, Removal, TextFile, changed_file
 from .model_config import CONFIG_FILE, ModelConfig, config_from_text, config_to_text, set_parameter
 from .published_cascade import PublishedCascade
@@ -24,22 +29,27 @@ _FIRST = 1  # in the checkout's own cascade, this version folder is the tracked 
 _MODEL_FILE = "model.py"
 
 
-def config_of_cascade(model: Path, calls: int) -> tuple[ModelConfig, list[Change]]:
+def config_of_cascade(model: Path, runtime: RuntimeConfig) -> tuple[ModelConfig, list[Change]]:
     """The configuration of a cascade, and the change that writes it.
 
     The checkout's own cascade keeps its tracked configuration as it is.
 
     Args:
         model: The cascade's folder.
-        calls: Calls of a stage at a time, which is the number of its instances.
+        runtime: Where the stages run.
     """
     source = _source()
     config = config_from_text((source / CONFIG_FILE).read_text(encoding="utf-8"))
     if source.resolve() == model.resolve():
         return config, []
     config.name = model.name
+    # A stage runs as many calls at a time as it has instances.
     for key in (CALLS_IN_FLIGHT, FIRST_CALLS):
-        set_parameter(config, key, str(calls))
+        set_parameter(config, key, str(runtime.instances or 1))
+    if runtime.inline != INLINE_NONE:
+        set_parameter(config, INLINE, runtime.inline)
+        set_parameter(config, INLINE_THREADS, str(runtime.threads or 1))
+        set_parameter(config, INLINE_NICENESS, str(runtime.niceness))
     return config, changed_file(model / CONFIG_FILE, config_to_text(config))
 
 

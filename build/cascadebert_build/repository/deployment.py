@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from cascadebert_core.contract import CALLS_IN_FLIGHT, FIRST_CALLS
+from cascadebert_core.contract import (
+    CALLS_IN_FLIGHT,
+    FIRST_CALLS,
+    INLINE,
+    INLINE_FIRST,
+    INLINE_NONE,
+    INLINE_THREADS,
+)
 from cascadebert_core.policy import Policy
 
 from ..config.placement import Placement, cores, override, placement_of_stage
@@ -106,8 +113,29 @@ def deployment_of(
     for key, models in ((CALLS_IN_FLIGHT, later), (FIRST_CALLS, first)):
         calls = max((stages[model].instance_group[0].count for model in models), default=1)
         set_parameter(config, key, str(calls))
+    _fit_inline(config, [stages[s.model] for s in policies[max(versions)].stages])
     describe_policy(config, policies[max(versions)])
     return Deployment(cascade, tuple(policies), stages, config, policies)
+
+
+def _fit_inline(config: ModelConfig, stages: Sequence[ModelConfig]) -> None:
+    """Give the stages in the cascade's process their threads, and their own models one instance.
+
+    Only clients that ask for such a stage by its name call its model.
+
+    Args:
+        config: The cascade's configuration, with the calls that its stages may run at a time.
+        stages: The configurations of its stages, in their order.
+    """
+    which = parameter(config, INLINE) or INLINE_NONE
+    inline = {INLINE_NONE: [], INLINE_FIRST: stages[:1]}.get(which, stages)
+    if not inline:
+        return
+    threads = max(int(parameter(stage, THREADS) or 1) for stage in inline)
+    set_parameter(config, INLINE_THREADS, str(threads))
+    for stage in inline:
+        if parameter(stage, AUTO_INSTANCES) is not None:
+            stage.instance_group[0].count = 1
 
 
 def _place(

@@ -117,7 +117,7 @@ def plan_publication(
     ]
     pinned = replace(policy, stages=_pinned(policy, new))
     version, switch = plan_version(old, pinned, stages)
-    config, config_changes = config_of_cascade(model, runtime.instances or 1)
+    config, config_changes = config_of_cascade(model, runtime)
     cascade = old.with_version(version, pinned) if switch else old
     written = repository.with_cascade(
         cascade, [folder.with_version(each) for folder, each in zip(folders, new, strict=True)]

@@ -28,6 +28,7 @@ from .cascadebert_core.errors import (
     PolicyError,
     Unavailable,
 )
+from .cascadebert_core.inline import InlineStages
 from .cascadebert_core.inputs import texts_from_tensors
 from .cascadebert_core.job import Job
 from .cascadebert_core.metrics import Metrics
@@ -74,6 +75,12 @@ class TritonPythonModel:
             level=parameters.get(contract.LOG_REQUESTS, ERRORS),
             with_text=parameters.get(contract.LOG_TEXT) == "true",
             write=pb_utils.Logger.log_warn,
+        )
+        self._inline = InlineStages(
+            policy,
+            version_folder.parent.parent,
+            parameters.get(contract.INLINE, contract.INLINE_NONE),
+            parameters,
         )
         metrics = Metrics(policy)
         self._cascade = Cascade(
@@ -163,6 +170,8 @@ class TritonPythonModel:
         return pb_utils.InferenceResponse(output_tensors=[], error=_triton_error(error))
 
     def _run_stage(self, stage: int, batch: StageBatch) -> NDArray[np.float32]:
+        if stage in self._inline:
+            return self._inline.logits(stage, batch)
         settings = self._cascade.policy.stages[stage]
         traced = {} if batch.trace is None else {"trace": batch.trace}
         request = pb_utils.InferenceRequest(

@@ -28,6 +28,7 @@ Run: when each row's stages run
     runner            rows through one stage
     stage             one stage: tokens, calls, gate
     parallel          concurrent calls of the first stage
+    inline            stages that run in the cascade's own process
     latency           how long a stage takes
     deadlines         which requests are still worth a call
     expiry            ends requests at their deadline

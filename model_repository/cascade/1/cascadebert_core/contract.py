@@ -45,10 +45,18 @@ DEGRADED_BY = (OVERLOAD, DEADLINE, FAULT)
 # Parameters in the cascade's config.pbtxt.
 CALLS_IN_FLIGHT = "calls_in_flight"  # concurrent calls of each stage but the first
 FIRST_CALLS = "first_calls"  # concurrent calls of the first stage
+INLINE = "inline"  # which stages run in the cascade's own process, one of INLINE_STAGES
+INLINE_THREADS = "inline_threads"  # threads of each of their calls
+INLINE_NICENESS = "inline_niceness"  # of the threads of later stages, on Linux's scale
 LOG_REQUESTS = "log_requests"  # one of request_log.LEVELS
 LOG_TEXT = "log_text"  # "true": log lines hold the texts
 OPERATING_POINTS = "operating_points"  # JSON, see `published_points`; a certificate's key too
 POLICY_ID = "policy"  # the policy's id
+
+INLINE_NONE = "none"
+INLINE_FIRST = "first"
+INLINE_ALL = "all"
+INLINE_STAGES = (INLINE_NONE, INLINE_FIRST, INLINE_ALL)
 
 # Files of a cascade's version folder.
 POLICY_FILE = "policy.json"

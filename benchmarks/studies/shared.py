@@ -28,7 +28,8 @@ class GlueTask:
     Attributes:
         name: A name of `cascadebert_build.training.glue.TASKS`.
         train: The file of the training rows, below the GLUE folder.
-        dev: The file of the development rows.
+        dev: The file of the development rows. If it is the same file, they are the rows that the
+            sample leaves.
         sample: The number of training rows, drawn once; None: all.
         large_epochs: The most epochs of a large member.
         small_epochs: The most epochs of a small member.
@@ -51,9 +52,11 @@ TASKS = {
     task.name: task
     for task in (
         GlueTask("sst2", "SST-2/train.tsv", "SST-2/dev.tsv", 10_000, 3, 4),
+        GlueTask("cola", "CoLA/train.tsv", "CoLA/dev.tsv", None, 3, 5),
         GlueTask("mrpc", "MRPC/train.tsv", "MRPC/dev.tsv", None, 5, 6),
         GlueTask("rte", "RTE/train.tsv", "RTE/dev.tsv", None, 5, 6),
         GlueTask("qnli", "QNLI/train_sample_10475.tsv", "QNLI/dev.tsv", None, 2, 2),
+        GlueTask("mnli", "MNLI/dev_matched.tsv", "MNLI/dev_matched.tsv", 8_000, 3, 4),
     )
 }
 
@@ -68,15 +71,13 @@ def add_glue(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
 def train_rows(glue: Path, task: GlueTask) -> Rows:
     """Return the training rows, or the fixed sample of them."""
     rows = _rows(glue / task.train, task)
-    if task.sample is None:
-        return rows
-    rng = np.random.default_rng(_SAMPLE_SEED)
-    return rows.subset(sorted(rng.permutation(len(rows.texts))[: task.sample].tolist()))
+    return rows if task.sample is None else rows.subset(sorted(_order(rows)[: task.sample]))
 
 
 def dev_rows(glue: Path, task: GlueTask) -> Rows:
     """Return the development rows, on which everything is reported."""
-    return _rows(glue / task.dev, task)
+    rows = _rows(glue / task.dev, task)
+    return rows if task.dev != task.train else rows.subset(sorted(_order(rows)[task.sample :]))
 
 
 def dev_labels(glue: Path, task: GlueTask) -> NDArray[np.int64]:
@@ -121,7 +122,15 @@ def panels(n: int, columns: int, size: tuple[float, float]) -> tuple[Any, Any, l
     return pyplot, figure, found[:n]
 
 
+def _order(rows: Rows) -> list[int]:
+    return np.random.default_rng(_SAMPLE_SEED).permutation(len(rows.texts)).tolist()
+
+
 def _rows(path: Path, task: GlueTask) -> Rows:
     columns = GLUE[task.name].columns
-    assert columns is not None
-    return rows_from_source(DataConfig(str(path), *columns, "", None))
+    if columns is not None:
+        return rows_from_source(DataConfig(str(path), *columns, "", None))
+    # CoLA has no header: source, label, the author's mark, sentence.
+    lines = [line.split("\t") for line in path.read_text(encoding="utf-8").splitlines()]
+    texts, labels = tuple(line[3] for line in lines), tuple(line[1] for line in lines)
+    return Rows(texts, labels, str(path), tuple(range(1, len(lines) + 1)))

@@ -11,7 +11,7 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from benchmarks.studies.accuracy.budgets import cascade_curve
-from benchmarks.studies.early_exit.deebert import train_deebert
+from benchmarks.studies.early_exit.deebert import train_deebert, train_logits
 from benchmarks.studies.early_exit.exit_curves import entropies, exits_by_entropy, exits_by_patience
 from benchmarks.studies.early_exit.pabee import pabee_model, train_pabee
 from benchmarks.studies.early_exit.run_exits import (
@@ -106,8 +106,9 @@ def test_layers_below_an_exit_are_not_run(
     assert rows_of_layer == [20, 0, 0]
 
 
-def test_deebert_learns_its_exits_and_keeps_the_backbone(tmp_path: Path) -> None:
-    large = save_checkpoint(tmp_path / "large", num_hidden_layers=3, labels=["good", "bad"])
+@pytest.mark.parametrize("family", ["bert", "roberta"])  # the pooler is elsewhere in the second
+def test_deebert_learns_its_exits_and_keeps_the_backbone(family: str, tmp_path: Path) -> None:
+    large = save_checkpoint(tmp_path / "large", family, num_hidden_layers=3, labels=["good", "bad"])
     logits = train_deebert(large, ROWS, ROWS, LABELS, tmp_path / "exits", seed=1, max_length=24)
     assert logits.shape == (len(TEXTS), 3, 2)
     model = AutoModelForSequenceClassification.from_pretrained(large).eval()
@@ -115,6 +116,7 @@ def test_deebert_learns_its_exits_and_keeps_the_backbone(tmp_path: Path) -> None
         own = run_member(model, batches_of(large, list(range(len(TEXTS)))), len(TEXTS))
     # The last exit is the large member itself, its columns in the order that was asked for.
     np.testing.assert_allclose(logits[:, -1], own[:, [1, 0]], atol=1e-5)
+    np.testing.assert_allclose(train_logits(tmp_path / "exits"), own[:, [1, 0]], atol=1e-5)
     truth = np.array([LABELS.index(str(label)) for label in ROWS.labels or ()])
     assert (logits[:, 0].argmax(1) == truth).mean() > 0.65  # of a random backbone; half is chance
 

@@ -94,6 +94,20 @@ def test_the_objective_gets_what_it_needs_in_every_batch(
         assert len(got & expected) >= 0.9 * len(got)
 
 
+def test_known_logits_of_the_teacher_are_taken_row_by_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[np.ndarray] = []
+    add = train.add_targets
+    monkeypatch.setattr(train, "add_targets", lambda *args: (given.append(args[2]), add(*args)))
+    base = save_checkpoint(tmp_path / "base")
+    known = np.arange(2 * len(ROWS.texts), dtype=np.float32).reshape(-1, 2) / 100
+    config = TrainConfig(epochs=1, max_length=16, seed=3)
+    train_member(ROWS, str(base), tmp_path / "out", config, teacher=str(base), teacher_logits=known)
+    kept, _ = split_indices(ROWS, 0.1, 3)
+    np.testing.assert_array_equal(given[0], known[kept])
+
+
 def test_dar_without_difficulty_is_refused(tmp_path: Path) -> None:
     base = str(save_checkpoint(tmp_path / "base"))
     with pytest.raises(UsageError, match="run `cascadebert difficulty`"):

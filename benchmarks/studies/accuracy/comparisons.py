@@ -24,7 +24,7 @@ from cascadebert_core.gate import softmax
 from ..early_exit.exit_curves import Curve, entropy_curve, patience_curve
 from .budgets import at_budget, cascade_curve
 from .packed_logits import Packed
-from .plan import DEEBERT, DEPTH, LARGE, PABEE
+from .plan import DEEBERT, DEPTH, LARGE, PABEE, glue_name
 
 OBJECTIVES = ("plain", "dar", "gatekeeper", "plain-distilled", "dar-distilled")
 # Times fewer layers than the large member alone.
@@ -198,8 +198,8 @@ def budget_methods(packed: Packed) -> dict[str, tuple[str, Callable[[int], Curve
 
 
 def metric_of(task: str) -> Callable[[NDArray[Any], NDArray[Any]], float]:
-    """Return GLUE's metric of the task."""
-    return METRICS[GLUE[task].metric]
+    """Return GLUE's metric of the task, which may end with `plan.COMPLETE`."""
+    return METRICS[GLUE[glue_name(task)].metric]
 
 
 def mean_over_seeds(
@@ -207,15 +207,16 @@ def mean_over_seeds(
     metric: Callable[[NDArray[Any], NDArray[Any]], float],
     labels: NDArray[np.int64],
     points: int,
+    depth: int = DEPTH,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return layers and the metric there, means over the curves of several seeds.
 
     A curve with few settings, such as PABEE's, keeps them. The others are interpolated.
     """
     values = [[metric(predicted, labels) for predicted in curve.predicted] for curve in curves]
-    if len(curves[0].settings) <= DEPTH:
+    if len(curves[0].settings) <= depth:
         return np.mean([curve.layers for curve in curves], axis=0), np.mean(values, axis=0)
-    grid = np.linspace(max(float(curve.layers.min()) for curve in curves), DEPTH, points)
+    grid = np.linspace(max(float(curve.layers.min()) for curve in curves), depth, points)
     found = [np.interp(grid, c.layers, of) for c, of in zip(curves, values, strict=True)]
     return grid, np.mean(found, axis=0)
 

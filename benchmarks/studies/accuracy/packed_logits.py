@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..shared import TASKS
-from .plan import DIFFICULTY, ROBERTA, Run
+from .plan import COMPLETE, cross_fitting
 
 FOLDER = Path(__file__).parent / "logits"
-NAMES = (*TASKS, ROBERTA)
+NAMES = (*TASKS, *(f"{task}{COMPLETE}" for task in TASKS))
 _RECORDS = "records"
 # The parts of a run's record that a reader needs beside the figures.
 _KEPT = ("seconds", "result", "accuracies", "versions", "hard")
@@ -56,18 +56,23 @@ def load_packed(task: str) -> Packed:
         return Packed(task, {}, {})
     with np.load(path) as stored:
         records = json.loads(str(stored[_RECORDS]))
-        logits = {name: stored[name] for name in stored.files if name != _RECORDS}
+        logits = {
+            name: _both(stored[name]) if stored[name].dtype == np.float16 else stored[name]
+            for name in stored.files
+            if name != _RECORDS
+        }
     return Packed(task, logits, records)
 
 
 def pack(task: str, runs_folder: Path) -> Packed:
     """Add new runs to what the repository has.
 
-    Half precision keeps three decimals of logits of a few units. Figures are always made from the
-    packed logits, so they are the same everywhere.
+    Half precision keeps three decimals of logits of a few units, and of two labels only the
+    difference is kept: their probabilities follow from it. Figures are always made from the packed
+    logits, so they are the same everywhere.
     """
     known = load_packed(task)
-    # "sst2-roberta" is a task of its own, though its name begins like another's.
+    # "sst2-complete" is a task of its own, though its name begins like another's.
     others = tuple(f"{name}-" for name in NAMES if name.startswith(f"{task}-"))
     for path in sorted(runs_folder.glob(f"{task}-*.npz")):
         if path.name.startswith(others):
@@ -77,19 +82,37 @@ def pack(task: str, runs_folder: Path) -> Packed:
             known.logits[path.stem] = (
                 stored["wrong"].astype(np.int8)
                 if "wrong" in stored.files
-                else stored["logits"].astype(np.float16)
+                else _both(_difference(stored["logits"]))
             )
         known.records[path.stem] = {key: record[key] for key in _KEPT if key in record}
     FOLDER.mkdir(exist_ok=True)
     if known.logits:
         arrays: dict[str, Any] = {
-            **dict(sorted(known.logits.items())),
+            **{
+                name: _difference(of) if of.ndim > 1 else of
+                for name, of in sorted(known.logits.items())
+            },
             _RECORDS: np.array(json.dumps(known.records, sort_keys=True)),
         }
         np.savez_compressed(FOLDER / f"{task}.npz", **arrays)
     return known
 
 
+def _difference(logits: NDArray[Any]) -> NDArray[np.float16]:
+    """Return what is stored: of two labels the second's logit less the first's, (..., 1)."""
+    if logits.shape[-1] == 2:
+        logits = np.diff(logits.astype(np.float32), axis=-1)
+    return logits.astype(np.float16)
+
+
+def _both(stored: NDArray[np.float16]) -> NDArray[Any]:
+    """Return logits with the stored differences; those of three labels or more are stored whole."""
+    if stored.shape[-1] > 1:
+        return stored
+    half = stored.astype(np.float32) / 2
+    return np.concatenate([-half, half], axis=-1)
+
+
 def wrong_counts(task: str) -> NDArray[Any] | None:
     """Return how often the cross-fitting got each training row wrong; None: not packed."""
-    return load_packed(task).logits.get(Run(task, 0, DIFFICULTY, 1).name)
+    return load_packed(task).logits.get(cross_fitting(task).name)

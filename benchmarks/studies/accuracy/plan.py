@@ -18,8 +18,17 @@ DIFFICULTY = "difficulty"
 LARGE = "large"
 DEEBERT = "deebert"
 PABEE = "pabee"
-# The pair of another architecture, trained from scratch on SST-2's sample.
-ROBERTA = "sst2-roberta"
+# The first layers of the large member.
+CUT = "cut"
+# The end of the names of runs with complete pretrained members, whose depth is `Run.layers`.
+COMPLETE = "-complete"
+DEPTHS = (3, 6)
+CUT_DEPTHS = (1, 2, 3)
+
+
+def glue_name(task: str) -> str:
+    """Return GLUE's name of a run's task."""
+    return task.removesuffix(COMPLETE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +36,11 @@ class Run:
     """One training or cross-fitting, and what must be done before it.
 
     Attributes:
-        task: A name of `shared.TASKS`, or `ROBERTA`.
+        task: A name of `shared.TASKS`, with the end `COMPLETE` if the members are complete.
         seed: The seed of weights, order and validation rows. The cross-fitting, which has three
             seeds, has 0.
-        kind: `DIFFICULTY`, `LARGE`, `DEEBERT`, `PABEE`, or an objective.
-        layers: The layers of the member, 1 to `DEPTH`.
+        kind: `DIFFICULTY`, `LARGE`, `DEEBERT`, `PABEE`, `CUT`, or an objective.
+        layers: The layers of a small member.
         distilled: Whether it is distilled from the large member of the same seed.
     """
 
@@ -59,14 +68,22 @@ class Run:
         needed: list[Run] = []
         if self.distilled or self.kind == DEEBERT:
             needed.append(Run(self.task, self.seed, LARGE))
+        if self.distilled and self.task.endswith(COMPLETE):
+            needed.append(Run(self.task, self.seed, DEEBERT))  # it has the teacher's logits
         if self.kind == "dar":
-            needed.append(Run(self.task, 0, DIFFICULTY, len(DIFFICULTY_LAYERS)))
+            needed.append(cross_fitting(self.task))
         return tuple(needed)
+
+
+def cross_fitting(task: str) -> Run:
+    """Return the cross-fitting of a task, with its shallowest member."""
+    shallowest = DEPTHS[0] if task.endswith(COMPLETE) else len(DIFFICULTY_LAYERS)
+    return Run(task, 0, DIFFICULTY, shallowest)
 
 
 def runs_of_task(task: str, seeds: Sequence[int]) -> Iterator[Run]:
     """Yield all runs of a task, each after those that it needs."""
-    yield Run(task, 0, DIFFICULTY, len(DIFFICULTY_LAYERS))
+    yield cross_fitting(task)
     for seed in seeds:
         yield Run(task, seed, LARGE)
         for layers in (1, 2):

@@ -31,7 +31,7 @@ from .comparisons import (
     member_figures,
 )
 from .packed_logits import Packed, pack, wrong_counts
-from .plan import DEPTH, LARGE, ROBERTA
+from .plan import DEPTH, LARGE
 from .plots import draw_confidence, draw_trade
 
 HERE = Path(__file__).parent
@@ -39,7 +39,7 @@ _MARK = "<!-- Below: python -m benchmarks.studies.accuracy.results -->"
 _SINGLES = (
     "plain-1", "plain-distilled-1", "plain-2", "plain-distilled-2", "plain-distilled-3", LARGE,
 )  # fmt: skip
-_NOT_RUN = "–"
+NOT_RUN = "–"
 
 Results = dict[str, tuple[Packed, NDArray[np.int64]]]
 
@@ -62,9 +62,6 @@ def _run(args: argparse.Namespace) -> None:
             results[name] = (packed, dev_labels(args.glue, task))
             say(f"{name}: {len(packed.logits)} runs of {task.train}")
     body = [*_signals(results), *_budgets(results), _singles(results), *_times(results)]
-    roberta = pack(ROBERTA, runs)
-    if roberta.logits:
-        body.append(_roberta(roberta, dev_labels(args.glue, TASKS["sst2"])))
     write_below(args.output, _MARK, "Results", "\n\n".join(body))
     pictures = args.output.parent / "pictures"
     pictures.mkdir(exist_ok=True)
@@ -85,9 +82,9 @@ def _signals(results: Results) -> list[str]:
         hard = "" if wrong is None else f", {float((2 * wrong > 3).mean()):.1%} of the rows hard"
         seeds = ", ".join(map(str, packed.seeds(LARGE)))
         lines = [
-            (str(layers), objective, _spread(found.accuracy, 100), _spread(found.dis),
-             _difference(found.dis_gain), _spread(found.area, 100),
-             _difference(found.area_gain, 100), _spread(found.ece, places=3))
+            (str(layers), objective, spread(found.accuracy, 100), spread(found.dis),
+             difference(found.dis_gain), spread(found.area, 100),
+             difference(found.area_gain, 100), spread(found.ece, places=3))
             for layers in (1, 2)
             for objective in OBJECTIVES
             if (found := member_figures(packed, objective, layers, labels)) is not None
@@ -102,7 +99,7 @@ def _budgets(results: Results) -> list[str]:
         "## At the same number of layers\n\n"
         f"GLUE's metric of the task (F1 for MRPC, else accuracy), %, at {DEPTH}/S layers a row on "
         "average. The setting is chosen on one half of the development rows and judged on the "
-        f"other, both ways, in ten splits. In brackets: the layers that were run. {_NOT_RUN}: the "
+        f"other, both ways, in ten splits. In brackets: the layers that were run. {NOT_RUN}: the "
         "method cannot be that cheap."
     ]
     methods = list(
@@ -118,10 +115,9 @@ def _budgets(results: Results) -> list[str]:
                 for packed, labels in results.values()
             ]
             cells = [
-                _NOT_RUN if one is None else f"{_spread(one[0], 100)} ({one[1]:.2f})"
-                for one in found
+                NOT_RUN if one is None else f"{spread(one[0], 100)} ({one[1]:.2f})" for one in found
             ]
-            lines.append([name, *cells, _mean([one and one[0] for one in found])])
+            lines.append([name, *cells, mean_in_percent([one and one[0] for one in found])])
         heading = f"### {speed_up}× fewer layers: {DEPTH / speed_up:g} of {DEPTH}"
         parts.append(section(heading, "", ("method", *results, "mean"), lines))
     return parts
@@ -132,30 +128,11 @@ def _singles(results: Results) -> str:
     for member in _SINGLES:
         found = [alone(packed, member, labels) for packed, labels in results.values()]
         layers = DEPTH if member == LARGE else int(member[-1])
-        cells = [_NOT_RUN if one is None else _spread(one, 100) for one in found]
-        lines.append([member, f"{DEPTH / layers:g}×", *cells, _mean(found)])
+        cells = [NOT_RUN if one is None else spread(one, 100) for one in found]
+        lines.append([member, f"{DEPTH / layers:g}×", *cells, mean_in_percent(found)])
     note = "The same metric of members that answer everything themselves."
     names = ("member", "fewer layers", *results, "mean")
     return section("## Single members", note, names, lines)
-
-
-def _roberta(packed: Packed, labels: NDArray[np.int64]) -> str:
-    large = [
-        float((packed.of(LARGE, seed).argmax(axis=1) == labels).mean())
-        for seed in packed.seeds(LARGE)
-    ]
-    note = (
-        "A pair of RoBERTa's architecture (byte-level tokens, no token types) with random weights, "
-        "trained on SST-2's sample alone. It shows only that the path works for the family: the "
-        f"large member has {_spread(Spread.of(large), 100)}% accuracy."
-    )
-    lines = [
-        (objective, _spread(found.accuracy, 100), _spread(found.dis), _spread(found.area, 100))
-        for objective in OBJECTIVES
-        if (found := member_figures(packed, objective, 1, labels)) is not None
-    ]
-    names = ("objective", "accuracy of the small", "DIS", "area")
-    return section("## RoBERTa architecture, from scratch", note, names, lines)
 
 
 def _times(results: Results) -> list[str]:
@@ -182,18 +159,20 @@ def _times(results: Results) -> list[str]:
     return parts
 
 
-def _mean(spreads: Sequence[Spread | None]) -> str:
+def mean_in_percent(spreads: Sequence[Spread | None]) -> str:
     """Return the mean over tasks in %, if all tasks were run."""
-    means = [100 * spread.mean for spread in spreads if spread is not None]
-    return f"{np.mean(means):.1f}" if len(means) == len(spreads) else _NOT_RUN
+    means = [100 * one.mean for one in spreads if one is not None]
+    return f"{np.mean(means):.1f}" if len(means) == len(spreads) else NOT_RUN
 
 
-def _spread(spread: Spread, scale: float = 1, places: int = 1) -> str:
-    text = f"{scale * spread.mean:.{places}f}"
-    return text if np.isnan(spread.deviation) else f"{text} ± {scale * spread.deviation:.{places}f}"
+def spread(found: Spread, scale: float = 1, places: int = 1) -> str:
+    """Return the mean, and the deviation if there are several seeds, as text."""
+    text = f"{scale * found.mean:.{places}f}"
+    return text if np.isnan(found.deviation) else f"{text} ± {scale * found.deviation:.{places}f}"
 
 
-def _difference(found: Difference | None, scale: float = 1) -> str:
+def difference(found: Difference | None, scale: float = 1) -> str:
+    """Return a gain with its interval as text, in bold if it is beyond the spread."""
     if found is None:
         return ""
     ends = (found.interval.value, found.interval.low, found.interval.high)

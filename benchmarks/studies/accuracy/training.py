@@ -34,6 +34,8 @@ from .plan import (
     PABEE,
     SEEDS,
     Run,
+    cross_fitting,
+    glue_name,
 )
 
 _LARGE_RATE, _SMALL_RATE = 5e-5, 1e-4
@@ -48,7 +50,8 @@ class Place:
 
     Attributes:
         glue: The folder of GLUE's tsv files.
-        base: The checkpoint of the 6-layer backbone, without a head.
+        base: The checkpoint of the 6-layer backbone, without a head; for complete members, the
+            folder of `accuracy.pretrained`.
         work: The folder for everything that is made.
         precision: The precision of the trainings.
     """
@@ -86,16 +89,15 @@ def use_one_thread() -> None:
     transformers.logging.set_verbosity_error()
 
 
-def restore_difficulty(place: Place, task: str) -> None:
+def restore_difficulty(place: Place, task: str, seeds: Sequence[int] = SEEDS) -> None:
     """Write a task's difficulty from the packed results, if this machine does not have it."""
-    run = Run(task, 0, DIFFICULTY, len(DIFFICULTY_LAYERS))
-    path, wrong = place.difficulty(run), wrong_counts(task)
+    path, wrong = place.difficulty(cross_fitting(task)), wrong_counts(task)
     if path.is_file() or wrong is None:
         return
-    rows = train_rows(place.glue, TASKS[task])
+    rows = train_rows(place.glue, TASKS[glue_name(task)])
     path.parent.mkdir(parents=True, exist_ok=True)
-    protocol = {"method": "restored from the packed results", "seeds": list(SEEDS)}
-    Difficulty(rows.sha256(), protocol, wrong.astype(np.int64), len(SEEDS)).write(path)
+    protocol = {"method": "restored from the packed results", "seeds": list(seeds)}
+    Difficulty(rows.sha256(), protocol, wrong.astype(np.int64), len(seeds)).write(path)
 
 
 def perform(run: Run, place: Place) -> None:
@@ -142,13 +144,14 @@ def train_run(
     base: Path,
     config: TrainConfig,
     layers: tuple[int, ...] | None = None,
+    teacher_logits: NDArray[np.float32] | None = None,
 ) -> tuple[NDArray[np.float32], dict[str, Any]]:
     """Train a member, unless it is there.
 
     Returns:
         Its logits on the development rows, and the record of its training.
     """
-    labels = tuple(GLUE[run.task.partition("-")[0]].labels)
+    labels = tuple(GLUE[glue_name(run.task)].labels)
     output = place.checkpoint(run)
     if not (output / "training.json").is_file():
         hard = None
@@ -157,7 +160,7 @@ def train_run(
         teacher = str(place.checkpoint(Run(run.task, run.seed, LARGE))) if run.distilled else None
         train_member(
             rows, str(base), output, config, labels=labels, hard=hard, teacher=teacher,
-            layers=layers,
+            teacher_logits=teacher_logits, layers=layers,
         )  # fmt: skip
     record = json.loads((output / "training.json").read_text())
     return logits_of_checkpoint(str(output), dev.texts, labels, MAX_LENGTH, run.name), record
@@ -183,7 +186,7 @@ def cross_fit(
         config,
         folds=FOLDS,
         seeds=seeds,
-        labels=GLUE[run.task.partition("-")[0]].labels,
+        labels=GLUE[glue_name(run.task)].labels,
         layers=layers,
     )
     difficulty.write(path)

@@ -20,11 +20,12 @@ from numpy.typing import NDArray
 from cascadebert_build.checkpoints.checkpoint import checkpoint_from_source
 from cascadebert_build.config.rows import Rows
 
-from .exit_layers import first_tokens, new_exits
+from .exit_layers import first_tokens, new_exits, pooler_of
 
 EPOCHS = 10
 LEARNING_RATE = 1e-3
 _BATCH_SIZE = 32
+_TRAIN_LOGITS = "train_logits.npy"
 
 
 def train_deebert(
@@ -36,8 +37,11 @@ def train_deebert(
     *,
     seed: int,
     max_length: int,
+    bf16: bool = False,
 ) -> NDArray[np.float32]:
     """Train the exits of a fine-tuned model and save them as `output/exits.pt`.
+
+    The model's own logits of the training rows are saved, too: see `train_logits`.
 
     Args:
         large: The checkpoint of stage one.
@@ -47,6 +51,7 @@ def train_deebert(
         output: The folder for the exits.
         seed: The seed of weights and order.
         max_length: The maximum length in tokens.
+        bf16: Whether the pass over the training rows multiplies in bfloat16.
 
     Returns:
         The logits of every exit on the development rows, shape (n, layers, n_labels). The last
@@ -57,11 +62,13 @@ def train_deebert(
     torch.manual_seed(seed)
     checkpoint = checkpoint_from_source(str(large))
     columns = [checkpoint.labels.index(label) for label in labels]
-    model = cast("Any", checkpoint.model)
-    train = torch.from_numpy(first_tokens(model, large, rows, max_length, "exits, train"))
-    held_out = torch.from_numpy(first_tokens(model, large, dev, max_length, "exits, dev"))
+    model = cast("Any", checkpoint.model).to("cuda" if torch.cuda.is_available() else "cpu")
+    states, known = first_tokens(model, large, rows, max_length, "exits, train", bf16=bf16)
+    train = torch.from_numpy(states)
+    states, last = first_tokens(model, large, dev, max_length, "exits, dev")
+    held_out = torch.from_numpy(states)
     targets = torch.from_numpy(rows.label_indices(checkpoint.labels))
-    exits = new_exits(model.bert, len(labels), model.config.num_hidden_layers - 1)
+    exits = new_exits(pooler_of(model), len(labels), model.config.num_hidden_layers - 1)
     optimizer = torch.optim.AdamW(exits.parameters(), LEARNING_RATE)
     steps = EPOCHS * -(-len(targets) // _BATCH_SIZE)
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=steps)
@@ -82,7 +89,14 @@ def train_deebert(
     exits.eval()
     with torch.inference_mode():
         logits = [exit_(held_out[:, i]) for i, exit_ in enumerate(exits)]
-        logits.append(model.classifier(model.bert.pooler.activation(
-            model.bert.pooler.dense(held_out[:, -1])
-        )))  # fmt: skip
-        return torch.stack(logits, dim=1).numpy()[:, :, columns]
+    np.save(output / _TRAIN_LOGITS, known[:, columns])
+    return np.stack([*(one.numpy() for one in logits), last], axis=1)[:, :, columns]
+
+
+def train_logits(output: Path) -> NDArray[np.float32]:
+    """Return the large member's logits of the training rows, shape (n, n_labels).
+
+    Args:
+        output: The folder of `train_deebert`.
+    """
+    return np.load(output / _TRAIN_LOGITS)

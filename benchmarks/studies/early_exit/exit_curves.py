@@ -18,7 +18,8 @@ class Curve:
     """What a method answers at each setting of its one constant.
 
     Attributes:
-        settings: Thresholds or patiences, so that the layers ascend, shape (k,).
+        settings: Thresholds or patiences, so that the layers ascend, shape (k,); or the two
+            thresholds of three stages, shape (k, 2).
         layers: The mean number of layers run, shape (k,).
         predicted: The label of every row at every setting, shape (k, n).
         layers_of_rows: The layers run for every row, shape (k, n).
@@ -27,7 +28,7 @@ class Curve:
     settings: NDArray[np.float64]
     layers: NDArray[np.float64]
     predicted: NDArray[np.int64]
-    layers_of_rows: NDArray[np.int64]
+    layers_of_rows: NDArray[Any]
 
 
 def entropies(logits: NDArray[Any]) -> NDArray[np.float64]:

@@ -53,24 +53,41 @@ def encoded_batches(
 
 
 def first_tokens(
-    backbone: torch.nn.Module, source: Path, rows: Rows, max_length: int, description: str
-) -> NDArray[np.float32]:
-    """Return the first token's hidden state after every layer, without dropout.
+    model: torch.nn.Module,
+    source: Path,
+    rows: Rows,
+    max_length: int,
+    description: str,
+    *,
+    bf16: bool = False,
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return what a classifier knows of each row after every layer, without dropout.
 
-    Shape (n, layers, hidden).
+    Args:
+        model: A sequence classifier. It stays on its device.
+        source: The checkpoint with the tokenizer.
+        rows: The rows.
+        max_length: The maximum length in tokens.
+        description: Of the progress bar.
+        bf16: Whether to multiply in bfloat16.
+
+    Returns:
+        The first token's hidden states, shape (n, layers, hidden), and the logits, (n, n_labels).
     """
-    backbone.eval()
-    states: NDArray[np.float32] | None = None
+    model.eval()
+    device = next(model.parameters()).device
+    states: list[NDArray[np.float32]] = []
+    logits: list[NDArray[np.float32]] = []
     batches = encoded_batches(source, rows, max_length)
-    with torch.inference_mode():
-        for part, tokens in tqdm(batches, desc=description, disable=None):
-            output = backbone(**tokens, output_hidden_states=True)
+    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+        for _, tokens in tqdm(batches, desc=description, disable=None):
+            inputs = {name: value.to(device) for name, value in tokens.items()}
+            output = model(**inputs, output_hidden_states=True)
             hidden = torch.stack([h[:, 0] for h in output.hidden_states[1:]], dim=1)
-            if states is None:
-                states = np.empty((len(rows.texts), *hidden.shape[1:]), dtype=np.float32)
-            states[part] = hidden.numpy()
-    assert states is not None
-    return states
+            states.append(hidden.float().cpu().numpy())
+            logits.append(output.logits.float().cpu().numpy())
+    back = np.argsort(np.concatenate([part for part, _ in batches]))
+    return np.concatenate(states)[back], np.concatenate(logits)[back]
 
 
 class _Standardise(torch.nn.BatchNorm1d):
@@ -82,7 +99,13 @@ class _Standardise(torch.nn.BatchNorm1d):
         return torch.nn.functional.batch_norm(input, self.running_mean, self.running_var)
 
 
-def new_exit(bert: Any, n_labels: int) -> Any:
+def pooler_of(model: Any) -> Any:
+    """Return the linear layer that a classifier's first token goes through before the last one."""
+    pooler = getattr(model.base_model, "pooler", None)
+    return model.classifier.dense if pooler is None else pooler.dense
+
+
+def new_exit(pooler: torch.nn.Linear, n_labels: int) -> Any:
     """Return an exit on a first token's hidden state: a pooler like the backbone's, and a head.
 
     The input is standardised first, feature by feature. The papers do not need that. But the first
@@ -90,12 +113,12 @@ def new_exit(bert: Any, n_labels: int) -> Any:
     every text in the lower layers, and exits there learn nothing from the small differences.
 
     Args:
-        bert: The backbone, for its width and its pooler's weights.
+        pooler: The backbone's, whose weights the exit's pooler starts from.
         n_labels: The labels of the head.
     """
-    hidden = bert.config.hidden_size
+    hidden = pooler.in_features
     dense = torch.nn.Linear(hidden, hidden)
-    dense.load_state_dict(bert.pooler.dense.state_dict())
+    dense.load_state_dict(pooler.state_dict())
     return torch.nn.Sequential(
         _Standardise(hidden, affine=False),
         dense,
@@ -105,6 +128,6 @@ def new_exit(bert: Any, n_labels: int) -> Any:
     )
 
 
-def new_exits(bert: Any, n_labels: int, n: int) -> Any:
+def new_exits(pooler: torch.nn.Linear, n_labels: int, n: int) -> Any:
     """Return a list of n exits."""
-    return torch.nn.ModuleList(new_exit(bert, n_labels) for _ in range(n))
+    return torch.nn.ModuleList(new_exit(pooler, n_labels) for _ in range(n))

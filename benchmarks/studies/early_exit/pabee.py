@@ -40,7 +40,7 @@ def pabee_model(base: Path, n_labels: int) -> Any:
             super().__init__()
             self.bert = cast("Any", AutoModel.from_pretrained(str(base), dtype=torch.float32))
             self.config = self.bert.config
-            self.heads = new_exits(self.bert, n_labels, self.config.num_hidden_layers)
+            self.heads = new_exits(self.bert.pooler.dense, n_labels, self.config.num_hidden_layers)
 
         def exits(self, **tokens: Any) -> torch.Tensor:
             states = self.bert(**tokens, output_hidden_states=True).hidden_states[1:]

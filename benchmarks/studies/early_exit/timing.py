@@ -234,7 +234,7 @@ Exit = Callable[[torch.Tensor], torch.Tensor]
 
 
 def _deebert_exits(folder: Path, large: Any, n_labels: int) -> tuple[Any, list[Exit]]:
-    exits = new_exits(large.bert, n_labels, DEPTH - 1)
+    exits = new_exits(large.bert.pooler.dense, n_labels, DEPTH - 1)
     exits.load_state_dict(torch.load(folder / "exits.pt", weights_only=True))
     exits.eval()
 

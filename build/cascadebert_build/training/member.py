@@ -73,6 +73,7 @@ def train_member(
     validation: Rows | None = None,
     hard: NDArray[np.bool_] | None = None,
     teacher: str | None = None,
+    teacher_logits: NDArray[np.float32] | None = None,
     layers: Sequence[int] | None = None,
 ) -> TrainResult:
     """Fine-tune `base` on `rows` and save the checkpoint of the best validation to `output`.
@@ -89,6 +90,8 @@ def train_member(
         validation: Rows that choose the epoch; None: a tenth of `rows`, drawn with the seed.
         hard: Whether a row is hard, shape (n,). The objective "dar" needs it.
         teacher: Folder or hub id of a larger member to distil from; None: no distillation.
+        teacher_logits: The teacher's logits of `rows`, shape (n, n_labels), columns in the order
+            of the labels; None: they are computed, which takes a pass of the teacher.
         layers: Layers of the base that the member keeps, from 0; None: all.
 
     Raises:
@@ -109,7 +112,9 @@ def train_member(
     scratch = partial_folder(output)
     key = recipe.key(parts)
     checkpoint = interrupted_checkpoint(scratch, key)
-    training = _prepared(recipe, parts, tokenizer, (train, held_out), scratch)
+    training = _prepared(
+        recipe, parts, tokenizer, (train, held_out), scratch, teacher_logits=teacher_logits
+    )
     _run(training, scratch, key, checkpoint)
     result = _result_of(training, parts)
     if processes.is_first():
@@ -193,6 +198,8 @@ def _prepared(
     tokenizer: PreTrainedTokenizerFast,
     items: tuple[list[dict[str, Any]], list[dict[str, Any]]],
     scratch: Path,
+    *,
+    teacher_logits: NDArray[np.float32] | None,
 ) -> MemberTraining:
     """The model with its Trainer.
 
@@ -202,6 +209,7 @@ def _prepared(
         tokenizer: The base's.
         items: The tokenised rows of `parts.train`, which get their targets, and of the validation.
         scratch: Folder for checkpoints.
+        teacher_logits: The teacher's logits of all rows, if they are known.
     """
     import transformers
 
@@ -214,8 +222,9 @@ def _prepared(
     train, validation = items
     check_positions(parts.train, train, max_positions(model))
     check_positions(parts.validation, validation, max_positions(model))
-    teacher_logits = None
-    if recipe.teacher is not None:
+    if teacher_logits is not None:
+        teacher_logits = teacher_logits[parts.indices]
+    elif recipe.teacher is not None:
         teacher_logits = logits_of_checkpoint(
             recipe.teacher, parts.train.texts, recipe.names, config.max_length, "teacher"
         )

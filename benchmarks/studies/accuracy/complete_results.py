@@ -1,0 +1,193 @@
+"""Write COMPLETE.md and its picture from the logits of the complete members.
+
+    python -m benchmarks.studies.accuracy.complete_results --glue GLUE [--work WORK]
+
+With --work, the runs there are packed into the repository first. What people wrote in COMPLETE.md
+above the mark stays.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.tools.command import new_parser, run_command, say
+
+from ..shared import TASKS, add_glue, dev_labels, panels, section, write_below
+from .comparisons import OBJECTIVES, alone, mean_over_seeds, member_figures, metric_of
+from .complete import ORDER
+from .complete_comparisons import (
+    COST,
+    DEPTH,
+    OPPONENTS,
+    SINGLES,
+    SPEED_UPS,
+    Answers,
+    Gain,
+    answers_at,
+    gain_of,
+    methods_of,
+    spread_of,
+)
+from .packed_logits import Packed, pack, wrong_counts
+from .plan import COMPLETE, LARGE
+from .results import NOT_RUN, difference, mean_in_percent, spread
+
+HERE = Path(__file__).parent
+_MARK = "<!-- Below: python -m benchmarks.studies.accuracy.complete_results -->"
+_SHOWN = {
+    "cascade 3→12, plain-distilled": ("#009e73", "-"),
+    "cascade 6→12, plain-distilled": ("#0072b2", "-"),
+    "DeeBERT": ("#777777", "--"),
+    "PABEE": ("#cc79a7", "--"),
+}
+
+Results = dict[str, tuple[Packed, NDArray[np.int64]]]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Pack, compute, draw and write."""
+    parser = new_parser("studies.accuracy.complete_results", __doc__)
+    add_glue(parser)
+    parser.add_argument("--work", type=Path, metavar="DIR", help="the runs to pack first")
+    parser.add_argument("--output", type=Path, default=HERE / "COMPLETE.md")
+    return run_command(parser, _run, argv)
+
+
+def _run(args: argparse.Namespace) -> None:
+    results: Results = {}
+    for name in ORDER:
+        packed = pack(f"{name}{COMPLETE}", (args.work or Path()) / "runs")
+        if packed.seeds(LARGE):
+            results[name] = packed, dev_labels(args.glue, TASKS[name])
+            say(f"{name}: {len(packed.logits)} runs")
+    body = [_singles(results), *_budgets(results), *_confidence(results)]
+    write_below(args.output, _MARK, "Cascades of complete members", "\n\n".join(body))
+    pictures = args.output.parent / "pictures"
+    pictures.mkdir(exist_ok=True)
+    _draw(pictures / "complete.png", results)
+
+
+def _singles(results: Results) -> str:
+    lines: list[list[str]] = []
+    for member, cost in {**SINGLES, LARGE: float(DEPTH)}.items():
+        found = [alone(packed, member, labels) for packed, labels in results.values()]
+        cells = [NOT_RUN if one is None else spread(one, 100) for one in found]
+        lines.append([member, f"{DEPTH / cost:.3g}×", *cells, mean_in_percent(found)])
+    note = (
+        "GLUE's metric of the task (F1 for MRPC, Matthews correlation for CoLA, else accuracy), %, "
+        "of members that answer everything themselves. The number in a name is the depth; `cut` "
+        "is the first layers of the large member's pretrained model."
+    )
+    names = ("member", "fewer multiply-adds", *results, "mean")
+    return section("## Single members", note, names, lines)
+
+
+def _budgets(results: Results) -> list[str]:
+    parts = [
+        "## At the same number of multiply-adds\n\n"
+        "The same metric, at 1/S of the large member's multiply-adds a row on average. The setting "
+        "is chosen on one half of the development rows and judged on the other, both ways, in ten "
+        "splits. The best single member of at most this cost is chosen in the same way. "
+        f"{NOT_RUN}: not run, or it cannot be that cheap. Below each table: what a cascade gains "
+        "over an opponent, with the 95% interval of a paired bootstrap over the rows."
+    ]
+    for speed_up in SPEED_UPS:
+        answers = {
+            task: answers_at(packed, labels, speed_up) for task, (packed, labels) in results.items()
+        }
+        names = dict.fromkeys(name for of_task in answers.values() for name in of_task)
+        lines: list[list[str]] = []
+        for name in names:
+            found = [
+                spread_of(task, of_task[name], results[task][1]) if name in of_task else None
+                for task, of_task in answers.items()
+            ]
+            cells = [NOT_RUN if one is None else spread(one, 100) for one in found]
+            lines.append([name, *cells, mean_in_percent(found)])
+        parts.append(section(f"### {speed_up}×", "", ("method", *results, "mean"), lines))
+        parts.append(section("", "", ("gain", *results, "mean"), _gains(results, answers, names)))
+    return parts
+
+
+def _gains(
+    results: Results, answers: dict[str, dict[str, Answers]], names: Sequence[str] | dict[str, None]
+) -> list[list[str]]:
+    lines: list[list[str]] = []
+    for name in names:
+        if not name.startswith("cascade") or not name.endswith("plain-distilled"):
+            continue
+        for opponent in OPPONENTS:
+            gains: list[Gain | None] = [
+                gain_of(task, of_task[name], of_task[opponent], results[task][1])
+                if name in of_task and opponent in of_task
+                else None
+                for task, of_task in answers.items()
+            ]
+            known = [gain for gain in gains if gain is not None]
+            if known:
+                cells = [
+                    NOT_RUN if gain is None else difference(gain.difference, 100) for gain in gains
+                ]
+                mean = Gain.mean(known).difference if len(known) == len(gains) else None
+                lines.append([f"{name} over {opponent}", *cells, difference(mean, 100) or NOT_RUN])
+    return lines
+
+
+def _confidence(results: Results) -> list[str]:
+    parts = [
+        "## Confidence of the small members\n\n"
+        "As in RESULTS.md: gains are over plain training with the same seeds (of `dar-distilled`: "
+        "over `plain-distilled`), with the 95% interval of a paired bootstrap over the rows."
+    ]
+    names = ("layers", "objective", "accuracy", "DIS", "gain in DIS", "area", "gain in area", "ECE")
+    for task, (packed, labels) in results.items():
+        wrong = wrong_counts(packed.task)
+        hard = "" if wrong is None else f", {float(wrong.mean()):.1%} of the training rows hard"
+        lines = [
+            (str(depth), objective, spread(found.accuracy, 100), spread(found.dis),
+             difference(found.dis_gain), spread(found.area, 100),
+             difference(found.area_gain, 100), spread(found.ece, places=3))
+            for depth in (3, 6)
+            for objective in OBJECTIVES
+            if (found := member_figures(packed, objective, depth, labels)) is not None
+        ]  # fmt: skip
+        seeds = ", ".join(map(str, packed.seeds(LARGE)))
+        heading = f"### {task}: {len(labels)} rows, seeds {seeds}{hard}"
+        parts.append(section(heading, "", names, lines))
+    return parts
+
+
+def _draw(path: Path, results: Results) -> None:
+    """Draw the task's metric against multiply-adds, a panel for each task, means over seeds."""
+    pyplot, figure, axes = panels(len(results), 3, (5.2, 4.0))
+    for panel, (task, (packed, labels)) in zip(axes, results.items(), strict=True):
+        methods = methods_of(packed)
+        for name, (colour, style) in _SHOWN.items():
+            if name in methods:
+                seeds, curve_of = methods[name]
+                curves = [curve_of(seed) for seed in seeds]
+                cost, values = mean_over_seeds(curves, metric_of(task), labels, 80, DEPTH)
+                panel.plot(cost / DEPTH, 100 * values, style, color=colour, label=name)
+        for member, cost in {**SINGLES, LARGE: COST[DEPTH]}.items():
+            found = alone(packed, member, labels)
+            if found is not None and not member.startswith("plain-distilled"):
+                panel.plot(cost / DEPTH, 100 * found.mean, "k*", markersize=8, zorder=5)
+                panel.annotate(member, (cost / DEPTH, 100 * found.mean), fontsize=7)
+        panel.set(xlabel="multiply-adds a row, of the large member's", title=task, xscale="log")
+        panel.set_ylabel(
+            {"mrpc": "F1, %", "cola": "Matthews correlation, %"}.get(task, "accuracy, %")
+        )
+        panel.grid(visible=True, alpha=0.3, which="both")
+    axes[0].legend(fontsize=8, loc="lower right")
+    figure.savefig(path, dpi=120)
+    pyplot.close(figure)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,149 @@
+"""Complete members: their weights, rows and runs, and answers within a budget of multiply-adds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+from transformers import BertConfig, BertModel
+
+from benchmarks.studies.accuracy.budgets import (
+    best_single,
+    cascade_curve,
+    held_out_answers,
+    three_stage_curve,
+)
+from benchmarks.studies.accuracy.complete import ORDER, base_of, runs_of_complete
+from benchmarks.studies.accuracy.complete_comparisons import Gain, answers_at, gain_of
+from benchmarks.studies.accuracy.packed_logits import Packed
+from benchmarks.studies.accuracy.pretrained import weights_of_graph
+from benchmarks.studies.shared import TASKS, dev_rows, train_rows
+from cascadebert_build.training.glue import accuracy
+
+
+def test_weights_of_a_graph_without_names_get_them_back() -> None:
+    model = BertModel(
+        BertConfig(
+            vocab_size=20, hidden_size=8, num_hidden_layers=2, num_attention_heads=2,
+            intermediate_size=12, max_position_embeddings=9,
+        ),
+        add_pooling_layer=False,
+    )  # fmt: skip
+    expected = {name: value.numpy() for name, value in model.state_dict().items()}
+    graph, number = onnx.GraphProto(), 7
+    for name, value in expected.items():
+        product = name.startswith("encoder.") and value.ndim == 2
+        # The numbers ascend with gaps, and 10 comes after 9.
+        number += 3
+        stored = f"onnx::MatMul_{number}" if product else f"model.0.auto_model.{name}"
+        graph.initializer.append(numpy_helper.from_array(value.T if product else value, stored))
+    graph.initializer.reverse()
+    found = weights_of_graph(onnx.ModelProto(graph=graph).SerializeToString())
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        np.testing.assert_array_equal(found[name], value)
+
+
+def test_every_run_comes_after_those_that_it_needs() -> None:
+    for task in ORDER:
+        runs = list(runs_of_complete(task, [1, 2]))
+        assert len({run.name for run in runs}) == len(runs) == 25
+        for i, run in enumerate(runs):
+            assert set(run.needs) <= set(runs[:i])
+    bases = {run.member: base_of(run) for run in runs_of_complete("rte", [1])}
+    assert bases["cut-distilled-2"] == bases["pabee"] == bases["large"] == "mpnet"
+    assert (bases["dar-3"], bases["plain-6"], bases["difficulty"]) == ("l3", "l6", "l3")
+
+
+def test_rows_of_one_file_train_or_judge(tmp_path: Path) -> None:
+    (tmp_path / "MNLI").mkdir()
+    lines = [f"{i}\tpremise {i}\thypothesis\tneutral" for i in range(8_100)]
+    (tmp_path / TASKS["mnli"].dev).write_text(
+        "\n".join(["index\tsentence1\tsentence2\tgold_label", *lines]) + "\n"
+    )
+    train, dev = train_rows(tmp_path, TASKS["mnli"]), dev_rows(tmp_path, TASKS["mnli"])
+    assert (len(train.texts), len(dev.texts)) == (8_000, 100)
+    assert len({*train.texts, *dev.texts}) == 8_100
+
+
+def test_a_file_without_header(tmp_path: Path) -> None:
+    (tmp_path / "CoLA").mkdir()
+    (tmp_path / TASKS["cola"].dev).write_text('gj04\t1\t\tHe "left.\nks08\t0\t*\tLeft he.\n')
+    rows = dev_rows(tmp_path, TASKS["cola"])
+    assert rows.texts == ('He "left.', "Left he.")
+    assert rows.label_indices(TASKS["cola"].labels).tolist() == [1, 0]
+
+
+def members(n: int) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Labels, and three members that are right more often the later they come."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, n)
+    found: list[np.ndarray] = []
+    for floor in (0.5, 0.75, 1.0):
+        sure = rng.uniform(0, 1, n)
+        right = rng.uniform(0, 1, n) < floor + (1 - floor) * sure
+        found.append(np.eye(2)[np.where(right, labels, 1 - labels)] * (1 + sure[:, None] * 5))
+    return labels, found
+
+
+def test_three_stages_pay_for_what_they_run_and_end_with_the_last() -> None:
+    _, (first, second, last) = members(500)
+    curve = three_stage_curve([first, second, last], (1, 2, 12))
+    assert curve.layers[0] == 1
+    np.testing.assert_array_equal(curve.predicted[0], first.argmax(1))
+    assert curve.layers[-1] == 15
+    np.testing.assert_array_equal(curve.predicted[-1], last.argmax(1))
+    assert set(np.unique(curve.layers_of_rows)) == {1, 3, 15}
+    assert (np.diff(curve.layers) >= 0).all()
+
+
+def test_held_out_answers_cost_the_budget_and_are_the_better_ones() -> None:
+    labels, (first, second, last) = members(2000)
+    curve = three_stage_curve([first, second, last], (1, 2, 12))
+    found = held_out_answers(curve, 5.0)
+    assert found is not None
+    assert found.layers == pytest.approx(5.0, abs=0.3)
+    three = np.mean([accuracy(one, labels) for one in found.predicted])
+    two = held_out_answers(cascade_curve(first, last, 1, 12), 5.0)
+    assert two is not None
+    assert three > np.mean([accuracy(one, labels) for one in two.predicted]) > 0.75
+    assert held_out_answers(curve, 0.9) is None
+
+
+def test_the_best_single_member_within_a_budget() -> None:
+    labels, found = members(2000)
+    for budget, expected in ((2.5, 1), (12.0, 2), (1.0, 0)):
+        single = best_single(found, (1, 2, 12), labels, budget=budget, metric=accuracy)
+        assert single is not None
+        np.testing.assert_array_equal(single.predicted[0], found[expected].argmax(1))
+        assert single.layers == (1, 2, 12)[expected]
+    assert best_single(found, (1, 2, 12), labels, budget=0.5, metric=accuracy) is None
+
+
+def test_gains_are_paired_and_their_mean_is_over_tasks() -> None:
+    labels, (first, second, last) = members(600)
+    name = "sst2-complete"
+    logits = {
+        f"{name}-{member}-seed1": of
+        for member, of in (("plain-3", first), ("plain-6", second), ("large", last))
+    }
+    answers = answers_at(Packed(name, logits, {}), labels, 4)
+    assert {
+        "cascade 3→12, plain",
+        "cascade 3→6→12, plain",
+        "best single member",
+    } == answers.keys() - {"cascade 6→12, plain"}
+    best = answers["cascade 6→12, plain"]
+    none = gain_of(name, best, best, labels)
+    assert none is not None
+    assert none.values == (0.0,)
+    assert not none.draws.any()
+    gain = gain_of(name, best, answers["cascade 3→12, plain"], labels)
+    assert gain is not None
+    assert gain.difference.interval.low > 0
+    mean = Gain.mean([gain, none])
+    assert mean.difference.interval.value == pytest.approx(gain.values[0] / 2)
+    assert not mean.difference.beyond_the_spread

@@ -200,7 +200,7 @@ def _stages(results: Results) -> Any:
     found: list[Any] = []
     for stage in dict.fromkeys(stage for _, stage, _ in columns):
         own = {f"stages.{of}.{figure}": figure for _, of, figure in columns if of == stage}
-        work = windows.rename(columns=own).dropna(subset=["calls"])
+        work = windows[[*KEYS, "run_s", *own]].rename(columns=own).dropna(subset=["calls"])
         rates = {"calls_per_s": work["calls"] / work["run_s"]}
         found.append(work.assign(stage=stage, idle=(1 - work["busy"]).clip(lower=0), **rates))
     return pd.concat(found).sort_index(kind="stable") if found else windows[:0]

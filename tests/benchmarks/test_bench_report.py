@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from benchmarks.suite.__main__ import main
 from benchmarks.suite.plots import accuracy_plot, bar_plot, latency_plot, share_plot
 from benchmarks.suite.ratios import mean_tokens, small_stage_ms
 from benchmarks.suite.report import Report, report_of, svg_file
@@ -406,6 +408,26 @@ def test_partial_runs_have_a_page(section: str, undrawn: None):
         report = report_of(RUN, Results(some))
         assert report.page().endswith("</html>\n")
         assert not re.search(r"\b(None|nan)\b", report.summary())
+
+
+def test_a_record_of_an_earlier_bench_is_reported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], undrawn: None
+):
+    """Its contenders that the bench no longer has are contenders like the others."""
+    earlier = ("cascade (equal shares)", "one process, ONNX Runtime")
+    alone = {"runtime": "onnxruntime", "threads": 2, "rows": 8, "calls": 9, "rows_per_s": 60.0}
+    rows = [
+        *whole_run(MINILM, repeats=1),
+        closed(MINILM, earlier[0], 70.0),
+        row("closed", MINILM, earlier[1], MANY, throughput_rps=60.0, all=latency(9.0), **alone),
+    ]
+    (tmp_path / "run.json").write_text(json.dumps(RUN))
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(of) + "\n" for of in rows))
+    assert main(["--report-only", "--out", str(tmp_path)]) == 0
+    assert "throughput over mosec's" in capsys.readouterr().out
+    summary = squeezed((tmp_path / "SUMMARY.md").read_text())
+    assert f"| {MINILM} | {earlier[0]} | concurrency 8 | 70.0 |" in summary
+    assert f"| {MINILM} | {earlier[1]} | concurrency 8 | 60.0 |" in summary
 
 
 def test_a_verdict_prints_as_a_line():

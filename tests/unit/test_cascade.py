@@ -270,6 +270,29 @@ def test_more_rows_than_a_stage_takes_go_in_several_calls(make: Callable[..., Be
     assert (job.exit_stage == 0).all()
 
 
+def test_rows_of_mixed_lengths_share_a_call_and_each_gets_its_own_answer(
+    make: Callable[..., Bench],
+) -> None:
+    # The call has its rows by length: 0, 2, 1, 3. The first and the last of them are where they
+    # would be in order.
+    bench = make()
+    texts = ["good", "bad bad film the", "good", "bad but the plot was very very bad"]
+    job = bench.job(*texts)
+    bench.begin(job)
+    assert job.exit_stage.tolist() == [0, 0, 0, 0]
+    assert job.probabilities.argmax(axis=1).tolist() == [1, 0, 1, 0]
+
+
+def test_rows_that_leave_a_gap_in_a_call_are_all_answered(make: Callable[..., Bench]) -> None:
+    # The call has rows 0, 3, 2 of the job that exit: as many as from 0 to 2, but not the same.
+    bench = make()
+    texts = ["good", "not good film", "bad but the plot was very very bad", "good film"]
+    job = bench.job(*texts)
+    bench.begin(job)
+    assert job.exit_stage.tolist() == [0, 1, 0, 0]
+    assert job.probabilities.argmax(axis=1).tolist() == [1, 0, 0, 1]
+
+
 def test_long_texts_are_truncated_and_counted_once(make: Callable[..., Bench]) -> None:
     bench = make()
     bench.begin(bench.job("not " + "good " * 40, "good"))

@@ -136,12 +136,16 @@ def _part(
     return own, decision.probabilities[of_batch], decision.confidence[of_batch]
 
 
-def _as_slice(ascending: list[int]) -> Indices:
-    """Return numbers as a slice if they follow each other, because numpy is faster with one."""
-    first, last = ascending[0], ascending[-1]
-    if last - first + 1 == len(ascending):
-        return slice(first, last + 1)
-    return np.array(ascending, dtype=np.intp)
+def _as_slice(numbers: list[int]) -> Indices:
+    """Return numbers as a slice if they follow each other, because numpy is faster with one.
+
+    A call has its rows in the order of their buckets, so the rows of a job may be in any order: all
+    numbers are compared, not only the ends.
+    """
+    first, end = numbers[0], numbers[0] + len(numbers)
+    if numbers == list(range(first, end)):
+        return slice(first, end)
+    return np.array(numbers, dtype=np.intp)
 
 
 def _positions(chosen: NDArray[np.bool_]) -> list[int]:

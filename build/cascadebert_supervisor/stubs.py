@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 _PROC = Path("/proc")
 _PROGRAM = "triton_python_backend_stub"
+_SEARCH_EVERY_S = 5.0
 _REGION = "/dev/shm/triton_python_backend_shm_region_"
 
 
@@ -35,29 +38,49 @@ class Stubs:
     26.01 on collect it, and then only the probes notice.
     """
 
-    def __init__(self, server_pid: int) -> None:
+    def __init__(self, server_pid: int, clock: Callable[[], float] = time.monotonic) -> None:
+        """Look at nothing yet.
+
+        Args:
+            server_pid: The process id of the server.
+            clock: Returns seconds and never runs backwards.
+        """
         self._server_pid = server_pid
+        self._clock = clock
+        self._searched_s = -math.inf
+        self._known: set[int] = set()
         self._models: dict[int, str] = {}
         self._suspects: set[int] = set()
         self._reported: set[int] = set()
 
     def now(self) -> list[Stub]:
         """Return all stubs, dead ones too."""
-        found = stubs_of(self._server_pid)
-        self._models |= {stub.pid: stub.model for stub in found if stub.model is not None}
-        return [replace(stub, model=self._models.get(stub.pid)) for stub in found]
+        self._searched_s = self._clock()
+        found = self._with_models(stubs_of(self._server_pid))
+        self._known = {stub.pid for stub in found}
+        return found
 
     def newly_dead(self) -> list[Stub]:
         """Return the stubs that have died, each once.
 
         A stub must be dead in two calls in a row: the server collects one whose model failed to
-        load a moment later.
+        load a moment later. Stubs that nobody has seen yet are searched every `_SEARCH_EVERY_S`
+        seconds, because that costs milliseconds: the server has hundreds of threads, and each has
+        its own list of children.
         """
-        dead = [stub for stub in self.now() if stub.death and stub.pid not in self._reported]
+        is_due = self._clock() - self._searched_s >= _SEARCH_EVERY_S
+        found = self.now() if is_due else self._with_models(map(_stub, sorted(self._known)))
+        dead = [stub for stub in found if stub.death and stub.pid not in self._reported]
         found = [stub for stub in dead if stub.pid in self._suspects]
         self._suspects = {stub.pid for stub in dead}
         self._reported |= {stub.pid for stub in found}
         return found
+
+    def _with_models(self, stubs: Iterable[Stub | None]) -> list[Stub]:
+        """Learn the models of the living, and name those of the dead."""
+        found = [stub for stub in stubs if stub is not None]
+        self._models |= {stub.pid: stub.model for stub in found if stub.model is not None}
+        return [replace(stub, model=self._models.get(stub.pid)) for stub in found]
 
 
 def stubs_of(server_pid: int) -> list[Stub]:

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from cascadebert_supervisor.stubs import Stub, Stubs, deaths, regions_of, remove_regions, stubs_of
+from tests.support.waiting import wait_until
 
 # A program of the stub's name, started by a server that does not collect it.
 _SERVER = """
@@ -124,3 +125,17 @@ def test_shared_memory_is_found_by_its_name_and_freed() -> None:
         remove_regions([region])  # a second time does no harm
     finally:
         region.unlink(missing_ok=True)
+
+
+def test_known_stubs_need_no_search(server: tuple[int, list[int]]) -> None:
+    pid, (small, large, _) = server
+    eventually_seen = {small, large}
+    while not eventually_seen <= {stub.pid for stub in stubs_of(pid) if stub.model}:
+        time.sleep(0.02)
+    now_s = 100.0
+    stubs = Stubs(pid, lambda: now_s)
+    assert stubs.newly_dead() == []  # the first call searches
+    os.kill(small, signal.SIGKILL)
+    wait_until(lambda: any(stub.death for stub in stubs_of(pid)))
+    assert stubs.newly_dead() == []  # suspected
+    assert [stub.model for stub in stubs.newly_dead()] == ["sst2_small"]  # without a search

@@ -53,6 +53,7 @@ class MetricsExporter:
         self._queued_rows = queued_rows
         self._triton_families: dict[str, Any] = {}
         self._triton_metrics: dict[Series, Any] = {}
+        self._shown: dict[Series, float] = {}  # the gauges as Triton has them
         self._unsent: dict[Series, float] = {}  # fetched counts that Triton does not have yet
         self._stopping = threading.Event()
         self._export()
@@ -68,6 +69,7 @@ class MetricsExporter:
         self._stopping.set()
         self._thread.join()
         self._export_or_log()
+        self._shown.clear()
         self._triton_metrics.clear()
         self._triton_families.clear()
 
@@ -83,15 +85,21 @@ class MetricsExporter:
 
     def _export(self) -> None:
         for stage, rows in enumerate(self._queued_rows()):
-            self._triton_metric(series(QUEUED, stage=stage)).set(rows)
+            self._set(series(QUEUED, stage=stage), rows)
         for line, value in self._counts.fetch().items():
             if FAMILIES[line.family][0] == GAUGE:
-                self._triton_metric(line).set(value)
+                self._set(line, value)
             elif value or line not in self._triton_metrics:
                 self._unsent[line] = self._unsent.get(line, 0) + value
         for line in list(self._unsent):
             self._triton_metric(line).increment(self._unsent[line])
             del self._unsent[line]
+
+    def _set(self, line: Series, value: float) -> None:
+        """Set a gauge, unless it has this value: a message costs as much as a small call."""
+        if self._shown.get(line) != value:
+            self._triton_metric(line).set(value)
+            self._shown[line] = value
 
     def _triton_metric(self, line: Series) -> Any:
         metric = self._triton_metrics.get(line)

@@ -49,10 +49,9 @@ def save_family(folder: Path, family: str, **config: Any) -> Path:
     tokenizer = make_tokenizer()
     config_class = transformers.CONFIG_MAPPING[family]
     default = config_class()
-    sizes = {key: value for key, value in _SIZES.items() if hasattr(default, key)}
-    settings = config_class(
-        **{**sizes, "vocab_size": len(tokenizer), "pad_token_id": 0, "num_labels": 2, **config}
-    )
+    sizes: dict[str, Any] = {key: value for key, value in _SIZES.items() if hasattr(default, key)}
+    sizes |= {"vocab_size": len(tokenizer), "pad_token_id": 0, "num_labels": 2}
+    settings = config_class(**{**sizes, **config})
     transformers.set_seed(0)
     model = transformers.AutoModelForSequenceClassification.from_config(settings)
     model.save_pretrained(folder)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
+from types import ModuleType
+from typing import ClassVar
 
 import pytest
 
@@ -96,3 +99,29 @@ def test_many_names_are_not_all_listed() -> None:
     with pytest.raises(UnknownLabel) as caught:
         index_of_labels(["other"], [f"intent {i}" for i in range(150)])
     assert len(str(caught.value)) < 400
+
+
+class HubColumn:
+    """`datasets.ClassLabel`, as far as it is read."""
+
+    def __init__(self, names: list[str]) -> None:
+        self.names = names
+
+
+class HubRecords(list[dict[str, object]]):
+    """`datasets.Dataset`, as far as it is read."""
+
+    column_names = ("text", "label")
+    features: ClassVar = {"text": object(), "label": HubColumn(["positive", "negative"])}
+
+
+def test_the_indices_of_a_hub_data_set_are_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    records = HubRecords([{"text": "fine", "label": 0}, {"text": "dull", "label": 1}])
+    hub = ModuleType("datasets")
+    monkeypatch.setattr(hub, "load_dataset", lambda *_, **__: records, raising=False)
+    monkeypatch.setitem(sys.modules, "datasets", hub)
+    rows = rows_from_source(DataConfig("org/reviews"))
+    assert rows.label_indices(["negative", "positive"]).tolist() == [1, 0]
+    assert rows.label_indices(["positive", "negative"]).tolist() == [0, 1]
+    assert rows.subset([1]).label_indices(["negative", "positive"]).tolist() == [0]
+    assert rows.label_indices(["no", "yes"]).tolist() == [0, 1], "other names: as in a file"

@@ -27,7 +27,10 @@ class UnknownLabel(UsageError):  # noqa: N818
 
 
 def index_of_labels(
-    labels: Collection[Label], names: Sequence[str], labels_are: str = "auto"
+    labels: Collection[Label],
+    names: Sequence[str],
+    labels_are: str = "auto",
+    index_names: Sequence[str] | None = None,
 ) -> dict[Label, int]:
     """The index of every label of a file.
 
@@ -40,13 +43,17 @@ def index_of_labels(
         labels: All labels of the file, of which each counts once.
         names: The names, in the order of the indices.
         labels_are: One of `LABELS_ARE`.
+        index_names: The names of the source's own indices, as data sets of the hub have them. If
+            they are the same names in another order, an index means the source's.
 
     Raises:
         UnknownLabel: A label is neither, or not what `labels_are` says.
         UsageError: Both readings fit the whole file, and they differ.
     """
     by_name = {name: i for i, name in enumerate(names)}
-    by_index = {str(i): i for i in range(len(names))}
+    own = index_names is not None and set(index_names) == set(names)
+    order = index_names if own and index_names is not None else names
+    by_index = {str(i): by_name[name] for i, name in enumerate(order)}
     if labels_are == "auto":
         reading = _auto(labels, by_name, by_index)
     else:

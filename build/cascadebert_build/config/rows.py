@@ -48,6 +48,7 @@ class Rows:
         labels_are: How the labels are read, one of `labels.LABELS_ARE`.
         all_labels: The distinct labels of the whole source, which decide how they are read. None:
             those of these rows.
+        index_names: The names that the source gives to its own indices, in their order.
     """
 
     texts: tuple[Text, ...]
@@ -56,6 +57,7 @@ class Rows:
     numbers: tuple[int, ...] | None = None
     labels_are: str = "auto"
     all_labels: tuple[int | str, ...] | None = None
+    index_names: tuple[str, ...] | None = None
 
     @property
     def pair(self) -> bool:
@@ -94,7 +96,9 @@ class Rows:
         if self.labels is None:
             raise UsageError(f"{self.source} has no labels: name their column as data.label")
         try:
-            index_of = index_of_labels(self._distinct_labels(), labels, self.labels_are)
+            index_of = index_of_labels(
+                self._distinct_labels(), labels, self.labels_are, self.index_names
+            )
         except UnknownLabel as exc:
             here = exc.label in self.labels  # else in a row that this subset lacks
             where = self.where(self.labels.index(exc.label)) if here else self.source
@@ -121,7 +125,10 @@ def rows_from_source(data: DataConfig) -> Rows:
     texts: list[Text] = []
     labels: list[int | str] = []
     numbers: list[int] = []
-    for number, values in _file_values(data, columns) if in_file else _hub_values(data, columns):
+    index_names: list[str] = []
+    for number, values in (
+        _file_values(data, columns) if in_file else _hub_values(data, columns, index_names)
+    ):
         where = f"{source}:{number}"
         text = _text(values[0], data.text, where)
         texts.append(
@@ -138,6 +145,7 @@ def rows_from_source(data: DataConfig) -> Rows:
         source,
         tuple(numbers),
         data.labels_are,
+        index_names=tuple(index_names) or None,
     )
 
 
@@ -164,7 +172,8 @@ def _near(path: Path) -> str:
     return f": {guess}the data files there are {names_in_message(files)}"
 
 
-def _hub_values(data: DataConfig, columns: list[str]) -> Iterator[Values]:
+def _hub_values(data: DataConfig, columns: list[str], index_names: list[str]) -> Iterator[Values]:
+    """The values of a hub data set; the names of its label's indices go to `index_names`."""
     if Path(data.path).is_file():
         raise UsageError(unknown_format(data.path))
     if Path(data.path).is_absolute() or Path(data.path).exists():
@@ -187,6 +196,8 @@ def _hub_values(data: DataConfig, columns: list[str]) -> Iterator[Values]:
             raise UsageError(
                 f"{data.path}: {missing_column(column, records.column_names, _NAMING)}"
             )
+    feature = records.features.get(data.label) if data.label is not None else None
+    index_names.extend(getattr(feature, "names", None) or ())
     for number, record in enumerate(records, start=1):
         yield number, [record[column] for column in columns]
 

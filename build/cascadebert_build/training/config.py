@@ -93,9 +93,14 @@ def label_names(rows: Rows, base: str, given: Sequence[str] | None = None) -> tu
 def _names_of_numbers(
     rows: Rows, distinct: Sequence[int | str], of_base: tuple[str, ...]
 ) -> tuple[str, ...]:
-    """Names of labels that are all numbers: the base's if they fit, else `LABEL_0` and so on."""
+    """Names of labels that are all numbers.
+
+    They are the data set's own, or the base's if they fit, or else `LABEL_0` and so on.
+    """
     numbers = sorted({int(label) for label in distinct})
     texts = {str(label) for label in distinct}
+    if rows.index_names is not None and numbers[-1] < len(rows.index_names):
+        return rows.index_names
     if texts <= set(of_base) or numbers[-1] + 1 == len(of_base):
         return of_base
     if rows.labels_are == "names":

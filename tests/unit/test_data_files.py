@@ -345,6 +345,7 @@ def test_parquet_is_read_with_its_types(tmp_path: Path) -> None:
     assert "did you mean 'text'?" in problem(content, "x.parquet", "txt")
     assert "not Parquet" in problem(content[:-9], "x.parquet")
     assert "not Parquet" in problem("text,label\n", "x.parquet")
+    assert "damaged" in problem(content.replace(b"a\tb", b"a\xefb", 1), "x.parquet", "text")
     with pytest.raises(UsageError, match=r"x\.parquet:1: 'more' is"):
         rows_from_source(DataConfig(str(path), label="more"))
 
@@ -352,6 +353,35 @@ def test_parquet_is_read_with_its_types(tmp_path: Path) -> None:
 def test_parquet_without_pyarrow_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     assert "extra 'parquet'" in problem(b"PAR1", "x.parquet")
+
+
+# --- any damage
+
+
+WHOLE = {
+    "x.tsv": b'text\tlabel\n"say ""a"""\t1\nplain\t0\n"two\nlines"\t1\n',
+    "x.csv": b'text,label\n"a, b",1\nc,0\n',
+    "x.jsonl": b'{"text": "a", "label": 1}\n{"text": "b", "label": 0}\n',
+    "x.json": b'[{"text": "a", "label": 1},{"text": "b", "label": 0}]',
+}
+BYTES = st.one_of(st.sampled_from([b'"', b"\r", b"\n", b"\t", b"\0", b"\xff\xfe"]), st.binary())
+
+
+@given(st.sampled_from(sorted(WHOLE)), st.integers(0, 60), st.integers(0, 9), BYTES, st.booleans())
+def test_a_damaged_file_is_read_or_refused_in_a_short_message(
+    name: str, start: int, cut: int, inserted: bytes, compressed: bool
+) -> None:
+    content = WHOLE[name]
+    if compressed:
+        name, content = f"{name}.gz", gzip.compress(content)
+    damaged = content[:start] + inserted + content[start + cut :]
+    try:
+        rows = read(damaged, name)
+    except InvalidRequest as exc:
+        assert str(exc).startswith(name)
+        assert len(str(exc)) < 1000
+    else:
+        assert all(len(values) == 2 for values in rows)
 
 
 # --- misspelt names

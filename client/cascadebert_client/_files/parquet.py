@@ -34,7 +34,7 @@ def values_from_parquet(
     try:
         with damage_named(name):
             file: Any = ParquetFile(stream)
-    except pyarrow.ArrowException as exc:
+    except (OSError, ValueError, pyarrow.ArrowException) as exc:
         raise InvalidRequest(f"{name} is not Parquet, or is damaged: {exc}") from exc
     known = list(file.schema_arrow.names)
     for column in columns:
@@ -58,5 +58,5 @@ def _records(
                 for values in zip(*of_columns, strict=True):
                     number += 1
                     yield number, list(values)
-    except (OSError, damaged) as exc:
+    except (OSError, ValueError, damaged) as exc:
         raise InvalidRequest(f"{name}: damaged after record {number}: {exc}") from exc

@@ -17,6 +17,7 @@ from ._requests import Parameters, Tensors, infer_arguments, parse_response
 from ._rows import Utf8Row
 from ._traffic import Traffic
 from ._types import Classification, ModelStatistics, ModelStatus, ServerStatus
+from ._verdicts import verdicts_from_parameters
 from .errors import (
     FOREIGN_ERRORS,
     AccessRestricted,
@@ -250,13 +251,16 @@ class CascadeFlows:
                 f"{self.target} has no input {TEXT}, so it is not a cascade"
                 + (f": its name is that of a stage of {cascade!r}" if cascade else "")
             )
+        parameters = {} if response is None else _strings(response)
+        points = points_from_parameters(parameters)
         return ModelStatus(
             name=self.target.model,
             ready=ready,
             versions=tuple(metadata.versions) if metadata is not None else (),
             max_batch_size=int(response.config.max_batch_size) if response is not None else None,
             problem=problems[0] if problems else None,
-            operating_points=() if response is None else points_from_parameters(_strings(response)),
+            operating_points=points,
+            verdicts=verdicts_from_parameters(parameters, points),
         )
 
     def _statistics(self, deadline: Deadline) -> Flow[tuple[ModelStatistics, ...]]:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from ._operating_points import OperatingPoint
+from ._verdicts import Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,7 @@ class ModelStatus:
         max_batch_size: Rows in one request at most; None if unknown.
         problem: Why it is not ready or its configuration could not be read; None without a problem.
         operating_points: The operating points in its configuration.
+        verdicts: What `tune` found not to pay.
     """
 
     name: str
@@ -46,6 +48,7 @@ class ModelStatus:
     max_batch_size: int | None = None
     problem: str | None = None
     operating_points: tuple[OperatingPoint, ...] = ()
+    verdicts: tuple[Verdict, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -148,11 +148,19 @@ def test_the_commands_from_rows_to_a_member_trained_with_dar(
     text = capsys.readouterr().out
     assert "100 rows" in text
     assert "bad" in text
+    # One epoch from random weights teaches nothing, and a label is on half of the rows.
+    assert "WARNING: the fold models are too weak to judge" in text
     raw = json.loads((tmp_path / "rows.tsv.difficulty.json").read_text())
     assert len(raw["wrong"]) == 100
     assert raw["protocol"]["seeds"] == [1, 2]
     arguments = ["train", str(data), *train, "--output", str(tmp_path / "member"), "--objective"]
     assert main([*arguments, "dar", "--margin", "0.3", "--teacher", teacher]) == 0
+    assert "too weak to judge" in capsys.readouterr().err
+    assert main([*command, "--json"]) == 0  # all predictions are kept
+    found = json.loads(capsys.readouterr().out)
+    assert found["too_weak"] is True
+    assert found["warning"]
+    assert found["hard"] == sum(2 * count > 2 for count in raw["wrong"])
     record = json.loads((tmp_path / "member" / "training.json").read_text())
     assert record["config"]["objective"] == "dar"
     assert record["config"]["constants"]["margin"] == 0.3

@@ -11,7 +11,7 @@ import pytest
 from onnx import NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from cascadebert_build.errors import UsageError
-from cascadebert_build.graphs.macs import macs_per_token, relative_costs
+from cascadebert_build.graphs.macs import macs_per_token
 
 
 def save_graph(
@@ -100,7 +100,3 @@ def test_an_exported_checkpoint_costs_what_its_layers_say(tmp_path: Path, family
     export_graph(save_checkpoint(tmp_path / family, family), tmp_path / "model.onnx")
     # Two layers: queries, keys, values and output of 32 x 32, and 32 x 48 up and down.
     assert macs_per_token(tmp_path / "model.onnx") == 2 * (4 * 32 * 32 + 2 * 32 * 48)
-
-
-def test_costs_are_relative_to_the_last_member() -> None:
-    assert relative_costs([10, 25, 100]) == (0.1, 0.25, 1.0)

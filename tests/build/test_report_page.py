@@ -117,6 +117,9 @@ def test_the_page_stands_alone(two_stages: Material) -> None:
     page = assert_stands_alone(page_of(replace(two_stages, early_exit=curves)))
     assert page.tags.count("figure") == 6  # two of trade, and two for each of the two members
     assert "PABEE" in page.text
+    assert two_stages.assessment is not None
+    for verdict in two_stages.assessment.verdicts:
+        assert verdict.text in page.text
     for word in ("demo: evaluation", "300 rows of rows.tsv", "tuned on these very rows"):
         assert word in page.text
     assert f"{two_stages.evaluation.cascade_accuracy:.2%}" in page.text
@@ -206,7 +209,7 @@ def test_the_command_writes_a_page_without_paths(built: Built, tmp_path: Path) -
     parsed = assert_stands_alone(html)
     assert str(tmp_path) not in html
     assert str(config.folder) not in html
-    for part in (built.policy.id, built.steps.rows.sha256(), "rows.tsv", "PABEE", "0.500"):
+    for part in (built.policy.id, built.steps.rows.sha256(), "rows.tsv", "PABEE", "small alone"):
         assert part in parsed.text
     for member in config.members:
         assert built.steps.exported(member).manifest.onnx_sha256 in parsed.text

@@ -76,7 +76,7 @@ def test_without_a_word_there_are_the_guarantees_that_the_rows_can_show(
     # The members are equal, so exiting loses nothing.
     assert fast["observed"] == 0
     assert fast["exits"] == [1.0, 0.0]
-    assert set(certificate["cost"]["small"]) == {"ms", "layers", "macs_per_token"}
+    assert set(certificate["cost"]["small"]) == {"ms", "repeats_ms", "layers", "macs_per_token"}
     assert [certificate["cost"][m]["layers"] for m in ("small", "large")] == [2, 2]
     assert set(certificate["artefacts"]) == {"small", "large"}
     # Times are measured once: the same rows and artefacts give the same policy.
@@ -92,7 +92,14 @@ def test_evaluate_reports_rows_that_chose_nothing(
     capsys.readouterr()
     assert main(["evaluate", str(config), "--json"]) == 0
     captured = capsys.readouterr()
-    assert json.loads(captured.out)["rows"] == 80
+    found = json.loads(captured.out)
+    assert found["rows"] == 80
+    # No answer differs, and 80 rows show that at most 4.5% do.
+    promises = {name: point["promise"] for name, point in found["operating_points"].items()}
+    assert {name: each["verdict"] for name, each in promises.items()} == {
+        "fast": "kept", "balanced": "too few rows to tell",
+    }  # fmt: skip
+    assert 0.04 < promises["balanced"]["observed"]["high"] < 0.05
     assert "80 of 400 held-out rows, which chose nothing" in captured.err
     assert main(["evaluate", str(config), "--json", "--all-rows", "--operating-point", "fast"]) == 0
     captured = capsys.readouterr()
@@ -100,6 +107,37 @@ def test_evaluate_reports_rows_that_chose_nothing(
     assert "chose nothing" not in captured.err
     assert main(["evaluate", str(config), "--operating-point", "slow"]) == 2
     assert "the policy has fast, balanced" in capsys.readouterr().err
+
+
+def test_a_cascade_that_does_not_pay_is_said_to_and_is_no_error(
+    exported: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = write_cascade(exported)
+    # The members are equal, and every row runs through both.
+    assert main(["tune", str(config), "--max-deferral-rate", "1.0", "--json"]) == 0
+    captured = capsys.readouterr()
+    found = json.loads(captured.out)
+    point = found["operating_points"]["default"]
+    assert point["exits"] == [0.0, 1.0]
+    assert point["computations"] == 2.0
+    assert point["speedup_spread"][0] <= point["speedup"] <= point["speedup_spread"][1] < 1
+    verdicts = {verdict["kind"]: verdict for verdict in found["verdicts"]}
+    assert set(verdicts) == {"costs_more", "smaller_as_accurate"}
+    for verdict in verdicts.values():
+        assert f"{verdict['text']} {verdict['help']}" in captured.err
+    assert "SLOWER" in captured.err
+    assert main(["evaluate", str(config)]) == 0
+    text = capsys.readouterr().out
+    assert "WARNING: The operating point default costs more than large alone" in text
+    assert "WARNING: small alone is as accurate as large" in text
+    assert main(["evaluate", str(config), "--json", "--threshold", "0.0"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert set(found["operating_points"]) == {"default", "given thresholds"}
+    given = found["operating_points"]["given thresholds"]
+    assert given["exits"] == [1.0, 0.0]
+    assert given["cost"]["computations"] == 1.0
+    assert given["promise"] is None
+    assert given["disagreement"]["value"] == 0.0 < given["disagreement"]["high"]
 
 
 @pytest.mark.parametrize(

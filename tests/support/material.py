@@ -8,12 +8,15 @@ from dataclasses import replace
 import numpy as np
 
 from cascadebert_build.config.rows import Rows
+from cascadebert_build.evaluation.costs import RowCosts
 from cascadebert_build.evaluation.evaluate import evaluate
 from cascadebert_build.report import (
     EarlyExitCurve,
     Material,
     material_from_evaluation,
 )
+from cascadebert_build.tuning.assessment import assess
+from cascadebert_build.tuning.policy import predictions_of_stages
 from tests.support.policies import make_policy
 
 
@@ -48,13 +51,23 @@ def make_material(
         logits.append(own)
     texts = tuple((f"{text} {i}", f"pair {i}") if pair else f"{text} {i}" for i in range(n))
     rows = Rows(texts, tuple(int(t) for t in truth) if labelled else None, "/home/me/rows.tsv")
-    names = ["small", "middle", "large"]
+    all_names = ["small", "middle", "large"]
+    names = all_names if len(thresholds) == 2 else all_names[:: 2 if thresholds else 3]
+    # A stage takes as much longer than the one before, 5% less or more in each of two repeats.
+    ms = np.tile([(i + 1) / len(policy.stages) for i in range(len(policy.stages))], (n, 1))
+    costs = RowCosts(ms, np.stack([0.95 * ms, 1.05 * ms]), 1e6 * ms)
+    assessment = None
+    if len(names) > 1:
+        predictions = predictions_of_stages(policy, logits, rows)
+        given = used if used != policy.thresholds else None
+        assessment = assess(policy, predictions, costs, names=names, cost_of="test", given=given)
     return material_from_evaluation(
         policy,
         rows,
         logits,
         evaluate(policy, rows, logits, used),
-        names=names if len(thresholds) == 2 else names[:: 2 if thresholds else 3],
-        costs=[(i + 1) / len(policy.stages) for i in range(len(policy.stages))],
+        names=names,
+        costs=costs,
+        assessment=assessment,
         early_exit=early_exit,
     )

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from cascadebert_build.repository.model_config import config_from_text, describe_policy, parameter
 from cascadebert_client._operating_points import OperatingPoint, points_from_parameters
+from cascadebert_client._types import ModelStatus, ServerStatus
+from cascadebert_client._verdicts import Verdict, verdicts_from_parameters
+from cascadebert_client.cli.rendering import status_json, status_text
+from cascadebert_core.contract import VERDICTS
 from cascadebert_core.guarantee import Guarantee, budget_as_text
 from tests.support.policies import make_policy
 
@@ -58,3 +63,38 @@ def test_goals_are_in_the_words_of_the_core(goal: dict[str, object], words: str 
 def test_what_is_not_understood_is_left_out(text: str) -> None:
     assert points_from_parameters({"operating_points": text}) == ()
     assert points_from_parameters({}) == ()
+
+
+def test_what_does_not_pay_is_in_the_status() -> None:
+    verdict = Verdict("costs_more", "fast", "The operating point fast costs more.", "Loosen it.")
+    raw = {"kind": "costs_more", "subject": "fast", "text": verdict.text, "help": verdict.help}
+    policy = replace(make_policy(0.9), certificate={VERDICTS: [raw]})
+    config = config_from_text('name: "x"')
+    describe_policy(config, policy)
+    text = parameter(config, VERDICTS)
+    assert text is not None
+    found = verdicts_from_parameters({VERDICTS: text}, ())
+    assert found == (verdict,)
+    model = ModelStatus("x", ready=True, verdicts=found)
+    status = ServerStatus("here", live=True, ready=True, name=None, version=None, model=model)
+    assert f"WARNING: {verdict.text} {verdict.help}" in status_text(status)
+    assert json.loads(status_json(status))["model"]["verdicts"] == [raw]
+    # The next version's policy has nothing to say.
+    describe_policy(config, make_policy(0.9))
+    assert parameter(config, VERDICTS) is None
+
+
+def test_an_earlier_release_says_only_how_fast_a_point_is() -> None:
+    points = {
+        name: OperatingPoint(name, default=False, thresholds=(0.5,), speedup=speedup)
+        for name, speedup in (("slow", 0.8), ("fast", 1.5), ("unknown", None))
+    }
+    (found,) = verdicts_from_parameters({}, tuple(points.values()))
+    assert (found.kind, found.subject) == ("costs_more", "slow")
+    assert "1.25 times the time" in found.text
+    assert verdicts_from_parameters({VERDICTS: "[]"}, tuple(points.values())) == ()
+
+
+@pytest.mark.parametrize("text", ["", "{", "3", '{"a": 1}', '[{"kind": "x"}]', "[" * 100_000])
+def test_verdicts_that_are_not_understood_are_left_out(text: str) -> None:
+    assert verdicts_from_parameters({VERDICTS: text}, ()) == ()

@@ -10,6 +10,7 @@ import pytest
 from cascadebert_build.config.goals import Goal
 from cascadebert_build.config.rows import Rows
 from cascadebert_build.errors import UsageError
+from cascadebert_build.evaluation.costs import RowCosts
 from cascadebert_build.tuning.guarantee import Predictions
 from cascadebert_build.tuning.operating_point import TuningRows, choose_operating_point
 from cascadebert_build.tuning.row_split import split_rows_for_tuning
@@ -39,7 +40,7 @@ def population_of(n: int, seed: int = 0, stages: int = 2) -> TuningRows:
     rng = np.random.default_rng(seed)
     rows = Rows(tuple(f"row {i}" for i in range(n)), tuple(i % 2 for i in range(n)), "test")
     cost = np.tile(np.array([1.0, 3.0, 10.0])[-stages:], (n, 1))
-    return TuningRows(answers_of(n, rng, stages), cost, split_rows_for_tuning(rows), 2)
+    return TuningRows(answers_of(n, rng, stages), RowCosts(cost), split_rows_for_tuning(rows), 2)
 
 
 def risk_on_fresh_rows(thresholds: tuple[object, ...], stages: int = 2) -> float:
@@ -88,7 +89,7 @@ def test_an_accuracy_drop_needs_labels_and_holds() -> None:
     assert point.certificate["exits"][0] > 0.3
     unlabelled = TuningRows(
         Predictions(population.predictions.labels, population.predictions.confidence),
-        population.cost, population.split, 2,
+        population.costs, population.split, 2,
     )  # fmt: skip
     with pytest.raises(UsageError, match="needs labelled rows"):
         choose_operating_point(Goal("max_accuracy_drop", 0.02, 0.95), unlabelled)
@@ -120,7 +121,7 @@ def test_a_goal_that_no_threshold_keeps_defers_everything() -> None:
     )
     point = choose_operating_point(
         Goal("max_disagreement", 0.01),
-        TuningRows(guessing, population.cost, population.split, 2),
+        TuningRows(guessing, population.costs, population.split, 2),
     )
     assert point.certificate["exits"][-1] > 0.99
 
@@ -149,7 +150,7 @@ def test_rows_that_exit_nowhere_leave_a_budget_its_errors() -> None:
     confidence[:40] = np.nan
     broken = TuningRows(
         Predictions(population.predictions.labels, confidence, population.predictions.truth),
-        population.cost, population.split, 2,
+        population.costs, population.split, 2,
     )  # fmt: skip
     with pytest.raises(UsageError, match="cannot be met"):
         choose_operating_point(Goal("max_cost", 3.05), broken)
@@ -160,14 +161,14 @@ def test_a_budget_is_not_spent_without_need() -> None:
     last = population.predictions.labels[:, -1:]
     alike = Predictions(np.repeat(last, 2, axis=1), population.predictions.confidence)
     point = choose_operating_point(
-        Goal("max_cost", 20.0), TuningRows(alike, population.cost, population.split, 2)
+        Goal("max_cost", 20.0), TuningRows(alike, population.costs, population.split, 2)
     )
     assert point.certificate["exits"] == [1.0, 0.0]
 
 
 def test_too_many_thresholds_by_label_are_refused_at_once() -> None:
     population = population_of(3000, stages=3)
-    many = TuningRows(population.predictions, population.cost, population.split, 20)
+    many = TuningRows(population.predictions, population.costs, population.split, 20)
     with pytest.raises(UsageError, match="makes 40 thresholds, more than the 6"):
         choose_operating_point(Goal("max_disagreement", 0.05), many, per_label=True)
 

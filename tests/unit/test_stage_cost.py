@@ -91,9 +91,10 @@ def test_a_length_without_a_measurement_is_scaled_by_its_tokens() -> None:
     assert times.per_row(32) == 4.0
     assert times.per_row(128) == 10.0
     cost = cost_of_rows([times, times], [[16, 64], [64, 64]])
-    assert cost.shape == (2, 2)
-    assert cost.tolist() == [[2.0, 5.0], [5.0, 5.0]]
-    assert cost[0, 1] == pytest.approx(5.0)
+    assert cost.ms.shape == (2, 2)
+    assert cost.ms.tolist() == [[2.0, 5.0], [5.0, 5.0]]
+    assert cost.macs is None
+    assert len(cost.repeats) == 0
 
 
 def test_the_fixed_cost_of_a_call_is_fitted_on_calls_of_several_sizes() -> None:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from cascadebert_build.config.goals import Goal
 from cascadebert_build.config.rows import Rows
 from cascadebert_build.errors import UsageError
+from cascadebert_build.evaluation.costs import RowCosts
 from cascadebert_build.tuning.guarantee import Predictions
 from cascadebert_build.tuning.operating_point import TuningRows, choose_operating_point
 from cascadebert_build.tuning.row_split import RowSplit, split_rows_for_tuning
@@ -98,9 +99,9 @@ def try_methods(
 def _tuned(
     goal: Goal, population: Population, answers: Predictions, split: RowSplit
 ) -> NDArray[np.float32]:
-    cost = np.tile(np.array(population.costs), (len(answers), 1))
+    costs = RowCosts(np.tile(np.array(population.costs), (len(answers), 1)))
     point = choose_operating_point(
-        goal, TuningRows(answers, cost, split, 2), per_label=population.per_label
+        goal, TuningRows(answers, costs, split, 2), per_label=population.per_label
     )
     return np.array([list(t) if isinstance(t, tuple) else t for t in point.thresholds], np.float32)
 

@@ -14,6 +14,7 @@ from ..config.schema import MemberConfig
 from ..errors import CheckFailed, UsageError
 from ..pipeline.build import CascadeBuild
 from ..pipeline.preflight import expected_policy
+from ..pipeline.verdicts import say_verdicts, verdicts_of_certificate
 from ..pipeline.workspace import workspace_of
 from ..progress import say
 from ..repository.publish import DEFAULT_KEEP, Publication
@@ -81,12 +82,17 @@ def _publish(args: argparse.Namespace) -> int:
     published = publish(
         load_config(args.config), args.model_repository, work_dir=args.work_dir, keep=args.keep
     )
+    say_verdicts(published.policy.certificate)
     return _print_published(args, published)
 
 
 def _print_published(args: argparse.Namespace, published: Publication) -> int:
-    where = str(args.model_repository)
-    print_result(args, {"written": list(published.written), "model_repository": where})
+    result = {
+        "written": list(published.written),
+        "model_repository": str(args.model_repository),
+        "verdicts": verdicts_of_certificate(published.policy.certificate),
+    }
+    print_result(args, result)
     return 0
 
 

@@ -14,6 +14,7 @@ from ..errors import UsageError
 from ..training import processes
 from ..training.config import label_names
 from ..training.difficulty import Difficulty, difficulty_path, label_difficulty
+from ..training.judges import Judges, judges_of
 from .train import (
     add_data_arguments,
     base_of,
@@ -64,11 +65,21 @@ def _difficulty(args: argparse.Namespace) -> int:
     if not processes.is_first():
         return 0
     difficulty.write(output)
+    names = label_names(rows, base, labels)
+    judges = judges_of(difficulty, rows.label_indices(names))
     if args.json:
-        summary = {"output": str(output), "rows": len(rows.texts)}
-        print(json.dumps({**summary, "hard": int(difficulty.hard.sum())}))
+        summary = {
+            "output": str(output),
+            "rows": len(rows.texts),
+            "hard": int(difficulty.hard.sum()),
+            "accuracy": judges.accuracy,
+            "majority": judges.majority,
+            "too_weak": judges.too_weak,
+            "warning": judges.warning,
+        }
+        print(json.dumps(summary))
     else:
-        print(_summary(rows, difficulty, label_names(rows, base, labels)))
+        print(_summary(rows, difficulty, judges, names))
         print(f"\nwritten to {output}")
     return 0
 
@@ -80,7 +91,7 @@ def _seeds(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in parts)
 
 
-def _summary(rows: Rows, difficulty: Difficulty, names: tuple[str, ...]) -> str:
+def _summary(rows: Rows, difficulty: Difficulty, judges: Judges, names: tuple[str, ...]) -> str:
     """The share of hard rows by label, and the hardest rows."""
     targets = rows.label_indices(names)
     hard = difficulty.hard
@@ -97,4 +108,11 @@ def _summary(rows: Rows, difficulty: Difficulty, names: tuple[str, ...]) -> str:
     for i in worst:
         text = rows.texts[i] if isinstance(rows.texts[i], str) else " | ".join(rows.texts[i])
         lines.append(f"  {names[targets[i]]:{width}}{str(text)[:_WIDTH]}")
+    lines += [
+        "",
+        f"the fold models are right on {judges.accuracy:.1%} of the rows; the most frequent label "
+        f"is on {judges.majority:.1%}",
+    ]
+    if judges.warning is not None:
+        lines.append(f"WARNING: {judges.warning}")
     return "\n".join(lines)

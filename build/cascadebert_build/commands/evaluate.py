@@ -19,7 +19,7 @@ from .. import evaluate, load_config
 from ..errors import UsageError
 from ..evaluation.simulate import Outcome
 from ..extras import require
-from ..graphs.macs import macs_per_token, relative_costs
+from ..graphs.macs import macs_per_token
 from ..pipeline.build import CascadeBuild
 from ..pipeline.evaluate import Evaluated
 from ..pipeline.preflight import check_output_file
@@ -75,8 +75,8 @@ def add_evaluate_parser(commands: Any) -> None:
         type=Path,
         metavar="CURVES.json",
         help='early-exit curves for the report: {"curves": [{"name": …, "points": [{"cost": …, '
-        '"accuracy": …}]}]}, with costs relative to the last member alone, and accuracies from '
-        "0 to 1",
+        '"accuracy": …}]}]}, with costs as shares of the time of the last member alone, and '
+        "accuracies from 0 to 1",
     )
 
 
@@ -106,14 +106,22 @@ def _evaluate(args: argparse.Namespace) -> int:
     if args.report is not None:
         build = CascadeBuild(config, workspace_of(config, args.work_dir), rows=evaluated.rows)
         _write_report(args.report, build, evaluated, early_exit, args.data)
+    assessment = evaluated.assessment
     cut = [f"{each.member}: {each}" for each in evaluated.truncations if each.cut]
     print_result(
         args,
         {
             **asdict(evaluated.evaluation),
             "truncation": [asdict(each) for each in evaluated.truncations],
+            **({} if assessment is None else assessment.to_json()),
         },
-        "\n".join([str(evaluated.evaluation), *cut]),
+        "\n".join(
+            [
+                str(evaluated.evaluation),
+                *cut,
+                *([] if assessment is None else ["", str(assessment)]),
+            ]
+        ),
     )
     return 0
 
@@ -134,7 +142,8 @@ def _write_report(
             evaluated.logits,
             (evaluated.evaluation, evaluated.outcome),
             names=[member.name for member in members],
-            costs=relative_costs(macs),
+            costs=evaluated.costs,
+            assessment=evaluated.assessment,
             early_exit=early_exit,
         )
         now = datetime.now(timezone.utc)

@@ -16,10 +16,12 @@ from ..config.rows import Rows, rows_from_source
 from ..config.schema import DataConfig
 from ..errors import UsageError
 from ..pipeline.preflight import TrainingInputs, check_training
+from ..progress import say
 from ..training import processes
-from ..training.config import TrainConfig
+from ..training.config import TrainConfig, label_names
 from ..training.difficulty import difficulty_from_file, difficulty_path
 from ..training.glue import HUB_DATA_SET, METRICS, TASKS
+from ..training.judges import judges_of
 from ..training.member import train_member
 from ..training.objectives import OBJECTIVES, ObjectiveConfig
 
@@ -203,10 +205,10 @@ def _train(args: argparse.Namespace) -> int:
         **{field.name: getattr(args, field.name) for field in fields(ObjectiveConfig)}
     )
     rows = rows_of(args, args.data, "train")
-    hard = None
+    difficulty = None
     if args.objective == "dar":
         path = args.difficulty or difficulty_path(args.data)
-        hard = difficulty_from_file(path, rows).hard
+        difficulty = difficulty_from_file(path, rows)
     inputs = TrainingInputs(
         rows,
         base_of(args),
@@ -221,11 +223,16 @@ def _train(args: argparse.Namespace) -> int:
         validation=None
         if args.validation is None
         else rows_of(args, args.validation, "validation"),
-        hard=hard,
+        hard=None if difficulty is None else difficulty.hard,
         teacher=None if args.teacher is None else _source(args.teacher),
     )
     layers = layers_of(args)
     check_training(inputs)
+    if difficulty is not None and processes.is_first():
+        names = label_names(rows, inputs.base, inputs.labels)
+        warning = judges_of(difficulty, rows.label_indices(names)).warning
+        if warning is not None:
+            say("WARNING", "difficulty", warning)
     result = train_member(
         inputs.rows,
         inputs.base,

@@ -14,6 +14,7 @@ from cascadebert_core.signals import SIGNALS
 from .. import load_config, tune
 from ..config.goals import KINDS
 from ..config.schema import CascadeConfig
+from ..pipeline.verdicts import verdicts_of_certificate
 from .arguments import add_cascade_parser, print_result
 
 _GOALS = {
@@ -26,7 +27,7 @@ _GOALS = {
         "guarantee: accuracy is at most this far below the last member's (0 to 1)",
     ),
     DEFERRAL_RATE: ("RATE", "budget: largest share of the rows that a stage may defer"),
-    SPEEDUP: ("TIMES", "budget: this many times cheaper than the last member alone"),
+    SPEEDUP: ("TIMES", "budget: this many times faster than the last member alone"),
     COST: ("MS", "budget: milliseconds a row on this machine"),
 }
 
@@ -99,4 +100,5 @@ def _result(policy: Policy) -> dict[str, Any]:
             name: {"thresholds": thresholds, **policy.certificate_of(name)}
             for name, thresholds in policy.operating_points.items()
         },
+        "verdicts": verdicts_of_certificate(policy.certificate),
     }

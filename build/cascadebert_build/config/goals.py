@@ -30,7 +30,7 @@ class Goal:
     Attributes:
         kind: One of `KINDS`.
         limit: A share for disagreement, accuracy drop and deferral rate. For `SPEEDUP`, how many
-            times cheaper than the last member alone. For `COST`, milliseconds a row. A deferral
+            times faster than the last member alone. For `COST`, milliseconds a row. A deferral
             rate may have one number for each stage but the last.
         confidence: That a guarantee holds. Budgets ignore it.
     """

@@ -208,7 +208,7 @@ class GoalConfig(Table):
         max_accuracy_drop: How far the accuracy may fall below the last member's, 0 to 1.
         max_deferral_rate: Largest share of the rows reaching a stage that it may defer: one
             number for all stages but the last, or one for each.
-        min_speedup: How many times cheaper than the last member alone.
+        min_speedup: How many times faster than the last member alone.
         max_cost: Milliseconds a row.
         confidence: Of a guarantee, which is one of the first two. None: that of [tune], or 0.95.
     """

@@ -20,12 +20,12 @@ from ..extras import needs_extra
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A figure with its bootstrap interval.
+    """A figure with an interval.
 
     Attributes:
         value: On the rows themselves.
-        low: Lower end of the percentile interval.
-        high: Upper end of the percentile interval.
+        low: Lower end.
+        high: Upper end.
     """
 
     value: float

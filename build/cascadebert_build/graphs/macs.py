@@ -77,11 +77,6 @@ def macs_per_token(path: Path) -> int:
     return macs
 
 
-def relative_costs(macs: Sequence[int]) -> tuple[float, ...]:
-    """Each member's cost of a row relative to the last member's, at equal tokens."""
-    return tuple(value / macs[-1] for value in macs)
-
-
 def _weight_sizes(graph: onnx.GraphProto) -> dict[str, int]:
     """The size of every constant of two or more dimensions, under all its names."""
     shapes: dict[str, Sequence[int]] = {value.name: value.dims for value in graph.initializer}

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,9 +19,11 @@ from cascadebert_engine.request import EngineRequest
 from ..config.rows import Rows
 from ..config.schema import CascadeConfig, MemberConfig
 from ..errors import CheckFailed, UsageError
+from ..evaluation.costs import RowCosts
 from ..evaluation.truncation import Truncation, truncation_of_counts
 from ..progress import say, timed
 from ..repository.publish import DEFAULT_KEEP, Publication, publish_cascade
+from ..tuning.stage_cost import cost_of_rows, stage_times_from_json
 from ..verification.decisions import DecisionReport
 from ..verification.onnx import VerifyReport
 from .artefact import Artefact, ArtefactMaker, ExportedGraphs
@@ -280,6 +283,23 @@ class CascadeBuild:
             member=exported.name,
             max_length=exported.member.max_length,
             max_positions=exported.manifest.max_positions,
+        )
+
+    def row_costs(self, policy: Policy) -> RowCosts | None:
+        """What each row costs in each stage, by the times in the policy's certificate.
+
+        Returns:
+            None for a cascade of one member, whose certificate has no times.
+        """
+        certificate: dict[str, Any] = policy.certificate or {}
+        of_stages = certificate.get("cost")
+        if of_stages is None:
+            return None
+        stages = [of_stages[member.name] for member in self.config.members]
+        return cost_of_rows(
+            [stage_times_from_json(stage) for stage in stages],
+            [self._logits.lengths(self.exported(member)) for member in self.config.members],
+            [stage["macs_per_token"] for stage in stages],
         )
 
     # --- shared by the steps

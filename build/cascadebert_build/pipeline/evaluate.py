@@ -12,10 +12,13 @@ from cascadebert_core.policy import Policy, Threshold, check_threshold
 
 from ..config.rows import Rows, rows_from_source
 from ..errors import UsageError
+from ..evaluation.costs import RowCosts
 from ..evaluation.evaluate import Evaluation, evaluate
 from ..evaluation.simulate import Outcome
 from ..evaluation.truncation import Truncation
 from ..progress import say
+from ..tuning.assessment import Assessment, assess
+from ..tuning.policy import predictions_of_stages
 from .build import CascadeBuild
 from .preflight import check_labels
 
@@ -31,6 +34,9 @@ class Evaluated:
         rows: The n rows.
         logits: Logits of every stage, each of shape (n, n_labels), in the checkpoint's order.
         truncations: How many of the rows each member cuts, small to large.
+        costs: What each row costs in each stage; None for a cascade of one member.
+        assessment: What each operating point costs and keeps, and what does not pay; None for a
+            cascade of one member.
     """
 
     evaluation: Evaluation
@@ -38,7 +44,9 @@ class Evaluated:
     policy: Policy
     rows: Rows
     logits: Sequence[NDArray[np.float32]]
-    truncations: tuple[Truncation, ...] = ()
+    truncations: tuple[Truncation, ...]
+    costs: RowCosts | None
+    assessment: Assessment | None
 
 
 def evaluate_build(
@@ -68,6 +76,7 @@ def evaluate_build(
         build = CascadeBuild(build.config, build.workspace, force=build.context.force, rows=rows)
     rows, chosen = build.rows, None
     check_labels(rows, policy)
+    costs = build.row_costs(policy)
     logits = [build.logits(member) for member in build.config.members]
     if data is None and not all_rows:
         report = build.report_rows(policy)
@@ -76,13 +85,29 @@ def evaluate_build(
             f"{len(report)} of {len(rows.texts)} held-out rows, which chose nothing; "
             "--all-rows takes all, --data others",
         )  # fmt: skip
+        if not len(report):
+            raise UsageError(
+                f"none of the {len(rows.texts)} held-out rows is left to report on: give "
+                "--all-rows, or other rows with --data"
+            )
         logits = [values[report] for values in logits]
         rows, chosen = rows.subset(report.tolist()), report
+        costs = None if costs is None else costs.take(report)
+    assessment = None
+    if costs is not None:
+        assessment = assess(
+            policy,
+            predictions_of_stages(policy, logits, rows),
+            costs,
+            names=[member.name for member in build.config.members],
+            cost_of=str((policy.certificate or {}).get("cost_of")),
+            given=thresholds if threshold is not None else None,
+        )
     truncations = tuple(
         build.truncation(build.exported(member), chosen) for member in build.config.members
     )
-    evaluated = evaluate(policy, rows, logits, thresholds)
-    return Evaluated(*evaluated, policy, rows, logits, truncations)
+    figures, outcome = evaluate(policy, rows, logits, thresholds)
+    return Evaluated(figures, outcome, policy, rows, logits, truncations, costs, assessment)
 
 
 def _thresholds(

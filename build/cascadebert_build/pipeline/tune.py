@@ -12,25 +12,40 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cascadebert_core.contract import OPERATING_POINTS
+from cascadebert_core.contract import OPERATING_POINTS, VERDICTS
 from cascadebert_core.policy import Policy, policy_to_json
 from cascadebert_engine.files import read_json, sha256_of, write_json, write_text
 
 from ..config.goals import ONLY_POINT, Goal
 from ..config.placement import cores, placement_of_stage
 from ..config.schema import RuntimeConfig
+from ..evaluation.costs import RowCosts
 from ..evaluation.evaluate import thresholds_as_text
+from ..evaluation.verdicts import PointFacts, speed_in_words, verdicts_of
 from ..graphs.logits import Run
 from ..graphs.macs import attention_layers, macs_per_token
 from ..progress import say, timed
+from ..tuning.assessment import facts_of_members
 from ..tuning.feasible_goals import FeasibleGoals, feasible_goals
 from ..tuning.operating_point import OperatingPoint
-from ..tuning.policy import TunedPolicy, tune_policy, with_fitted_temperatures
+from ..tuning.policy import (
+    TunedPolicy,
+    predictions_of_stages,
+    tune_policy,
+    with_fitted_temperatures,
+)
 from ..tuning.row_split import SEED, RowSplit, first_of_texts
-from ..tuning.stage_cost import BATCH_SIZES, StageTimes, cost_of_rows, measure_stages
+from ..tuning.stage_cost import (
+    BATCH_SIZES,
+    StageTimes,
+    cost_of_rows,
+    measure_stages,
+    stage_times_from_json,
+)
 from .artefact import Artefact, ArtefactMaker, artefact_hashes
 from .context import BuildContext
 from .logits_cache import LogitsCache
+from .verdicts import say_verdicts
 
 # This many texts have all lengths that matter for the times.
 _TIMED_TEXTS = 2000
@@ -81,14 +96,21 @@ class TuneStep:
             fitted = with_fitted_temperatures(policy, rows, logits, split.temperature)
             policy = fitted.with_thresholds((), ONLY_POINT)
         else:
-            cost = cost_of_rows(times, [self._logits.lengths(each.exported) for each in artefacts])
-            tuned = self._choose(policy, logits, split, cost)
+            of_stages = _costs(artefacts, times)
+            costs = cost_of_rows(
+                times,
+                [self._logits.lengths(each.exported) for each in artefacts],
+                [stage["macs_per_token"] for stage in of_stages.values()],
+            )
+            tuned = self._choose(policy, logits, split, costs)
             policy = tuned.policy
             certificate |= {
                 "cost_of": _runtime_name(self._config.runtime),
-                "cost": _costs(artefacts, times),
+                "cost": of_stages,
                 OPERATING_POINTS: {name: p.certificate for name, p in tuned.points.items()},
+                VERDICTS: self._verdicts(tuned, logits, split, costs),
             }
+            say_verdicts(certificate)
         policy = replace(self._with_call_limits(policy, times), certificate=certificate)
         write_text(self._context.workspace.policy, policy_to_json(policy))
         return policy
@@ -98,7 +120,7 @@ class TuneStep:
         policy: Policy,
         logits: Sequence[NDArray[np.float32]],
         split: RowSplit,
-        cost: NDArray[np.float64],
+        costs: RowCosts,
     ) -> TunedPolicy:
         """Choose the thresholds of every goal, and print what they do."""
         feasible = feasible_goals(self._config, self._context.rows, split, len(policy.labels))
@@ -110,7 +132,7 @@ class TuneStep:
                 logits,
                 self._context.rows,
                 split=split,
-                cost=cost,
+                costs=costs,
                 goals=goals,
                 default=default,
                 per_label=self._config.tune.per_label,
@@ -125,6 +147,24 @@ class TuneStep:
             mark = " (default)" if name == default else ""
             say("point", f"{name}{mark}", _as_sentence(point, goals[name]))
         return tuned
+
+    def _verdicts(
+        self,
+        tuned: TunedPolicy,
+        logits: Sequence[NDArray[np.float32]],
+        split: RowSplit,
+        costs: RowCosts,
+    ) -> list[dict[str, Any]]:
+        """What does not pay, as JSON. Members are compared on all held-out rows."""
+        rows = self._context.rows
+        distinct = np.setdiff1d(np.arange(len(rows.texts)), split.duplicates)
+        predictions = predictions_of_stages(tuned.policy, logits, rows).take(distinct)
+        names = [member.name for member in self._config.members]
+        verdicts = verdicts_of(
+            facts_of_members(names, predictions, costs.take(distinct)),
+            [PointFacts(name, point.exits, point.cost) for name, point in tuned.points.items()],
+        )
+        return [verdict.to_json() for verdict in verdicts]
 
     def _report_left_out(self, feasible: FeasibleGoals) -> None:
         goals = self._config.goals()
@@ -169,25 +209,18 @@ class TuneStep:
         key = sha256_of(
             artefact_hashes(artefacts), platform.node(), [m.max_batch_size for m in members],
             [self._config.buckets(m) for m in members], context.rows.sha256(),
-            asdict(self._config.runtime), cores(), list(BATCH_SIZES),
+            asdict(self._config.runtime), cores(), list(BATCH_SIZES), "repeats",
         )  # fmt: skip
         path = context.workspace.costs
         kept: Any = read_json(path)
         if kept is None or kept.get("key") != key or context.force:
             with timed("cost", self._config.name) as note:
                 measured = self._measure(artefacts)
-                kept = {"key": key, "ms": {name: times.ms for name, times in measured.items()}}
+                stages = {name: times.to_json() for name, times in measured.items()}
+                kept = {"key": key, "stages": stages}
                 write_json(path, kept)
                 note(", ".join(f"{name} {_usual(t):.3g} ms/row" for name, t in measured.items()))
-        return [
-            StageTimes(
-                {
-                    int(length): {int(rows): ms for rows, ms in calls.items()}
-                    for length, calls in kept["ms"][member.name].items()
-                }
-            )
-            for member in members
-        ]
+        return [stage_times_from_json(kept["stages"][member.name]) for member in members]
 
     def _measure(self, artefacts: Sequence[Artefact]) -> dict[str, StageTimes]:
         """Time the artefacts with the threads that an instance has on such a machine."""
@@ -213,11 +246,7 @@ def _costs(artefacts: Sequence[Artefact], times: Sequence[StageTimes]) -> dict[s
     """What a certificate says of the stages' costs, by member."""
     return {
         each.exported.name: {
-            # Keys of JSON objects are strings, and the policy's id is of what a reader sees.
-            "ms": {
-                str(length): {str(rows): ms for rows, ms in calls.items()}
-                for length, calls in of_stage.ms.items()
-            },
+            **of_stage.to_json(),
             "layers": attention_layers(each.exported.onnx),
             "macs_per_token": macs_per_token(each.exported.onnx),
         }
@@ -245,8 +274,8 @@ def _as_sentence(point: OperatingPoint, goal: Goal) -> str:
     found = point.certificate
     text = (
         f"thresholds {thresholds_as_text(point.thresholds)}: "
-        f"{1 - found['exits'][0]:.1%} deferred, {found['speedup']:.3g} times cheaper than the "
-        f"last member alone, the answer differs on {found['disagreement']:.2%} of {found['n']} rows"
+        f"{1 - found['exits'][0]:.1%} deferred, {speed_in_words(point.cost)}, "
+        f"the answer differs on {found['disagreement']:.2%} of {found['n']} rows"
     )
     if goal.guarantee is None:
         text += f"; {goal}: guarantees nothing about the answers"

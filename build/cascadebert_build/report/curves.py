@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,14 +31,15 @@ class CascadeCurve:
 
 
 def cascade_curve(
-    confidences: NDArray[Any], right: NDArray[np.bool_], costs: Sequence[float]
+    confidences: NDArray[Any], right: NDArray[np.bool_], costs: NDArray[np.float64]
 ) -> CascadeCurve:
     """Sweep one threshold for all stages, from no row deferred to all rows deferred.
 
     Args:
         confidences: The confidence of each stage for each row, shape (n, n_stages).
         right: Whether that stage's answer is right, shape (n, n_stages).
-        costs: The cost of a row in each member, relative to the last member.
+        costs: The cost of each row in each member, relative to the last member's mean, shape
+            (n, n_stages).
     """
     last = confidences.shape[1] - 1
     gates = np.sort(confidences[:, :last], axis=None)
@@ -57,15 +57,15 @@ def cascade_curve(
     )
 
 
-def mean_cost(stages: NDArray[Any], costs: Sequence[float]) -> float:
+def mean_cost(stages: NDArray[Any], costs: NDArray[np.float64]) -> float:
     """Return the mean cost of a row: the sum over the stages that it ran through.
 
     Args:
         stages: The stage that answered each row, shape (n,). NO_ANSWER rows ran through all.
-        costs: The cost of a row in each member.
+        costs: The cost of each row in each member, shape (n, n_stages).
     """
-    through = np.cumsum(np.asarray(costs, dtype=np.float64))
-    return float(through[stages].mean())  # NO_ANSWER, -1, takes the last sum
+    # NO_ANSWER, -1, takes the last sum.
+    return float(np.cumsum(costs, axis=1)[np.arange(len(stages)), stages].mean())
 
 
 def accuracy_of(stages: NDArray[Any], right: NDArray[np.bool_]) -> float:

@@ -14,9 +14,12 @@ from cascadebert_core.tokenization import Text
 
 from ..config.rows import Rows
 from ..errors import UsageError
+from ..evaluation.costs import RowCosts
 from ..evaluation.evaluate import Evaluation
-from ..evaluation.metrics import Interval, bootstrap, resamples_for
+from ..evaluation.intervals import difference_interval
+from ..evaluation.metrics import Interval
 from ..evaluation.simulate import Outcome
+from ..tuning.assessment import Assessment
 from .answers import NO_ANSWER, MemberAnswers, answers_of_members
 from .curves import CascadeCurve, accuracy_of, cascade_curve, mean_cost
 from .early_exit import EarlyExitCurve
@@ -36,9 +39,12 @@ class Material:
         exit_stage: The stage that answered each row by the gate's decision, shape (n,).
         thresholds: One for each stage but the last.
         tuned: Whether these are the policy's own thresholds.
-        costs: The cost of a row in each member, relative to the last.
+        times: The measured time of each row in each member, relative to the last member's mean,
+            shape (n, n_members).
         evaluation: The figures that `cascadebert evaluate` prints.
         early_exit: Curves to draw beside the cascade's.
+        assessment: Costs and guarantees of the operating points, and what does not pay; None for a
+            single member.
     """
 
     names: tuple[str, ...]
@@ -50,9 +56,10 @@ class Material:
     exit_stage: NDArray[np.int32]
     thresholds: tuple[Threshold, ...]
     tuned: bool
-    costs: tuple[float, ...]
+    times: NDArray[np.float64]
     evaluation: Evaluation
     early_exit: tuple[EarlyExitCurve, ...] = ()
+    assessment: Assessment | None = None
 
     @property
     def last(self) -> str:
@@ -95,7 +102,7 @@ class Material:
     @cached_property
     def curve(self) -> CascadeCurve:
         """The cascade's curve over one threshold for all stages."""
-        return cascade_curve(self.confidences, self.right, self.costs)
+        return cascade_curve(self.confidences, self.right, self.times)
 
     @cached_property
     def accuracy(self) -> float:
@@ -104,8 +111,13 @@ class Material:
 
     @property
     def cost(self) -> float:
-        """Mean cost of a row in the cascade at its thresholds, relative to the last member."""
-        return mean_cost(self.exit_stage, self.costs)
+        """Mean time of a row in the cascade at its thresholds, relative to the last member."""
+        return mean_cost(self.exit_stage, self.times)
+
+    @property
+    def costs(self) -> tuple[float, ...]:
+        """The mean time of a row in each member alone, relative to the last."""
+        return tuple(self.times.mean(axis=0).tolist())
 
     @property
     def deferral(self) -> float:
@@ -114,11 +126,14 @@ class Material:
 
     @cached_property
     def gain(self) -> Interval:
-        """Accuracy of the cascade minus that of the last member alone, over the same rows."""
+        """Accuracy of the cascade minus that of the last member alone, over the same rows.
+
+        The interval is right even if the answers differ on no row.
+        """
         rows = np.arange(len(self.exit_stage))
         given = self.right[rows, self.exit_stage] & (self.exit_stage != NO_ANSWER)
-        difference = given.astype(np.float64) - self.right[:, -1]
-        return bootstrap(_mean, difference, resamples=resamples_for(len(rows)))
+        won, lost = int((given & ~self.right[:, -1]).sum()), int((~given & self.right[:, -1]).sum())
+        return difference_interval(won, lost, len(rows))
 
 
 def check_early_exit(*, labelled: bool) -> None:
@@ -141,7 +156,8 @@ def material_from_evaluation(
     evaluated: tuple[Evaluation, Outcome],
     *,
     names: Sequence[str],
-    costs: Sequence[float],
+    costs: RowCosts | None,
+    assessment: Assessment | None = None,
     early_exit: Sequence[EarlyExitCurve] = (),
 ) -> Material:
     """Gather what the page needs.
@@ -152,7 +168,8 @@ def material_from_evaluation(
         logits: The logits of each stage, shape (n, n_labels) in the checkpoint's own order.
         evaluated: The result of `evaluate` for these rows.
         names: The members' names.
-        costs: The cost of a row in each member, relative to the last.
+        costs: What each row costs in each stage; None for a single member.
+        assessment: Of the operating points on these rows; None for a single member.
         early_exit: Curves to draw beside the cascade's.
 
     Raises:
@@ -171,11 +188,8 @@ def material_from_evaluation(
         exit_stage=outcome.exit_stage,
         thresholds=evaluation.thresholds,
         tuned=evaluation.thresholds == policy.thresholds,
-        costs=tuple(costs),
+        times=np.ones((len(rows.texts), 1)) if costs is None else costs.ms / costs.ms[:, -1].mean(),
         evaluation=evaluation,
         early_exit=tuple(early_exit),
+        assessment=assessment,
     )
-
-
-def _mean(values: NDArray[np.float64]) -> float:
-    return float(values.mean())

@@ -41,7 +41,7 @@ class Plot:
 
 
 def cost_plot(material: Material) -> Plot:
-    """Plot accuracy against cost: members, the cascade over thresholds, and early exits."""
+    """Plot accuracy against time: members, the cascade over thresholds, and early exits."""
     key: list[tuple[Mark, str, str]] = []
     with figure_of(3.9) as figure:
         axes = figure.subplots()
@@ -76,9 +76,9 @@ def cost_plot(material: Material) -> Plot:
             _label(axes, name, (material.costs[i], scores[i]), above=above)
         key.append(("square", INK, "a member alone"))
         axes.set(
-            xlabel=f"cost of a row ({material.last} alone = 1)", ylabel=f"{material.measure}, %"
+            xlabel=f"time of a row ({material.last} alone = 1)", ylabel=f"{material.measure}, %"
         )
-        described = f"{material.measure} against cost of {', '.join(material.names)}"
+        described = f"{material.measure} against time of {', '.join(material.names)}"
         return Plot(svg_from_figure(figure, "cost", described), tuple(key))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from google.protobuf import json_format, text_format
 from tritonclient.grpc import model_config_pb2
 
-from cascadebert_core.contract import LOGITS, OPERATING_POINTS, POLICY_ID
+from cascadebert_core.contract import LOGITS, OPERATING_POINTS, POLICY_ID, VERDICTS
 from cascadebert_core.policy import Policy, StagePolicy
 from cascadebert_core.published_points import points_to_json
 from cascadebert_engine.profiles import graph_batches
@@ -195,6 +196,10 @@ def parameter(config: ModelConfig, key: str) -> str | None:
 def describe_policy(config: ModelConfig, policy: Policy) -> None:
     """Show a policy in the cascade's configuration, which Triton serves to every client."""
     set_parameter(config, OPERATING_POINTS, points_to_json(policy))
+    config.parameters.pop(VERDICTS, None)  # of another policy
+    verdicts = (policy.certificate or {}).get(VERDICTS)
+    if verdicts:
+        set_parameter(config, VERDICTS, json.dumps(verdicts))
     set_parameter(config, POLICY_ID, policy.id)
 
 

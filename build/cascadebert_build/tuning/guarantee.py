@@ -193,7 +193,7 @@ def certify_in_order(
     cost: Callable[[NDArray[np.intp]], float],
     seed: int = 0,
 ) -> CertifiedThresholds:
-    """The cheapest of the settings that keep a guarantee, tested one after the other.
+    """The fastest of the settings that keep a guarantee, tested one after the other.
 
     Args:
         guarantee: Of either kind.
@@ -257,11 +257,11 @@ def pareto_frontier(
         exits = predictions.exits(thresholds)
         measured.append((float(losses[rows, exits].mean()), cost(exits), i))
     kept: list[int] = []
-    cheapest = np.inf
+    fastest = np.inf
     for _, mean_cost, i in sorted(measured):
-        if mean_cost < cheapest:
+        if mean_cost < fastest:
             kept.append(i)
-            cheapest = mean_cost
+            fastest = mean_cost
     picks = np.unique(np.linspace(0, len(kept) - 1, min(MAX_SETTINGS, len(kept))).astype(int))
     return [candidates[kept[i]] for i in picks]
 

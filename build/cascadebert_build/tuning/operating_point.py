@@ -25,6 +25,8 @@ from cascadebert_core.published_points import (
 
 from ..config.goals import Goal
 from ..errors import UsageError
+from ..evaluation.costs import Cost, RowCosts
+from ..evaluation.metrics import Interval
 from .deferral_rate import thresholds_for_deferral_rates
 from .guarantee import (
     CertifiedThresholds,
@@ -51,20 +53,20 @@ class TuningRows:
 
     Attributes:
         predictions: Of all stages for all rows.
-        cost: Milliseconds of each row in each stage, shape (n, n_stages).
+        costs: Of each row in each stage.
         split: The purpose of each row.
         n_labels: Number of labels of the policy.
     """
 
     predictions: Predictions
-    cost: NDArray[np.float64]
+    costs: RowCosts
     split: RowSplit
     n_labels: int
 
     @cached_property
     def cost_up_to(self) -> NDArray[np.float64]:
         """Milliseconds of each row from the first stage to each stage, shape (n, n_stages)."""
-        return np.cumsum(self.cost, axis=1)
+        return np.cumsum(self.costs.ms, axis=1)
 
     def mean_cost(self, rows: NDArray[np.intp], exits: NDArray[np.intp]) -> float:
         """Mean milliseconds a row, given the stage at which each row exits."""
@@ -72,7 +74,7 @@ class TuningRows:
 
     def mean_cost_alone(self, rows: NDArray[np.intp]) -> float:
         """Mean milliseconds a row of the last member alone."""
-        return float(self.cost[rows, -1].mean())
+        return float(self.costs.ms[rows, -1].mean())
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,16 +84,20 @@ class OperatingPoint:
     Attributes:
         thresholds: One for every stage but the last.
         certificate: For policy.json: goal, test, number of rows, observed loss, and its bound.
+        exits: The share of the rows that each stage answered.
+        cost: Of a row.
     """
 
     thresholds: tuple[Threshold, ...]
     certificate: dict[str, Any]
+    exits: tuple[float, ...]
+    cost: Cost
 
 
 def choose_operating_point(
     goal: Goal, held_out: TuningRows, *, per_label: bool = False
 ) -> OperatingPoint:
-    """Choose the cheapest thresholds that meet a goal.
+    """Choose the fastest thresholds that meet a goal.
 
     Args:
         goal: A guarantee or a budget.
@@ -121,7 +127,18 @@ def choose_operating_point(
             "method": "chosen on these rows; guarantees nothing about the answers",
             ROWS: len(rows),
         }
-    return OperatingPoint(thresholds, certificate | _description(held_out, thresholds, rows))
+    exits = held_out.predictions.take(rows).exits(_as_array(thresholds))
+    n_stages = held_out.predictions.labels.shape[1]
+    shares = tuple(float((exits == stage).mean()) for stage in range(n_stages))
+    cost = held_out.costs.take(rows).of_exits(exits)
+    losses = held_out.predictions.take(rows).losses(DISAGREEMENT)
+    differing = int(losses[np.arange(len(rows)), exits].sum())
+    certificate |= {
+        EXITS: [round(share, 6) for share in shares],
+        "disagreement": round(differing / len(rows), 6),
+        **_as_json(cost),
+    }
+    return OperatingPoint(thresholds, certificate, shares, cost)
 
 
 def is_scanned(guarantee: Guarantee, n_thresholds: int, *, per_label: bool) -> bool:
@@ -208,11 +225,11 @@ def _within_budget(
     n_thresholds = predictions.confidence.shape[1]
     # Rows with a NaN or infinite logit still exit only at the last stage.
     loosest = np.zeros(n_thresholds, dtype=np.float32)
-    cheapest = held_out.mean_cost(rows, predictions.exits(loosest))
-    if cheapest > most:
+    fastest = held_out.mean_cost(rows, predictions.exits(loosest))
+    if fastest > most:
         raise UsageError(
-            f"{goal} cannot be met: the cascade takes at least {cheapest:.3g} ms a row and the "
-            f"last member alone {alone:.3g}; at most {alone / cheapest:.3g} times cheaper is "
+            f"{goal} cannot be met: the cascade takes at least {fastest:.3g} ms a row and the "
+            f"last member alone {alone:.3g}; at most {alone / fastest:.3g} times faster is "
             "possible with these members"
         )
     settings = [
@@ -222,7 +239,7 @@ def _within_budget(
     ]
     losses = predictions.losses(DISAGREEMENT)
     index = np.arange(len(rows))
-    # The smallest disagreement; among equals, the cheapest.
+    # The smallest disagreement; among equals, the fastest.
     best = min(
         settings,
         key=lambda s: (
@@ -233,21 +250,21 @@ def _within_budget(
     return _as_thresholds(best)
 
 
-def _description(
-    held_out: TuningRows, thresholds: Sequence[Threshold], rows: NDArray[np.intp]
-) -> dict[str, Any]:
-    """What the thresholds do on the rows that chose them; none of it is guaranteed."""
-    predictions = held_out.predictions.take(rows)
-    exits = predictions.exits(_as_array(thresholds))
-    n_stages = predictions.labels.shape[1]
-    cost, alone = held_out.mean_cost(rows, exits), held_out.mean_cost_alone(rows)
-    differing = int(predictions.losses(DISAGREEMENT)[np.arange(len(rows)), exits].sum())
-    return {
-        EXITS: [round(float((exits == stage).mean()), 6) for stage in range(n_stages)],
-        "disagreement": round(differing / len(rows), 6),
-        "ms_per_row": round(cost, 4),
-        SPEEDUP: round(alone / cost, 3) if cost > 0 else None,
+def _as_json(cost: Cost) -> dict[str, Any]:
+    """What a certificate says of the cost; none of it is guaranteed."""
+
+    def spread(interval: Interval, places: int) -> list[float]:
+        return [round(interval.low, places), round(interval.high, places)]
+
+    found: dict[str, Any] = {
+        "ms_per_row": round(cost.ms.value, 4),
+        "ms_per_row_spread": spread(cost.ms, 4),
+        SPEEDUP: round(cost.speedup.value, 3),
+        "speedup_spread": spread(cost.speedup, 3),
     }
+    if cost.computations is not None:
+        found["computations"] = round(cost.computations, 4)
+    return found
 
 
 def _as_thresholds(values: NDArray[np.float32]) -> tuple[Threshold, ...]:

@@ -13,6 +13,7 @@ from cascadebert_core.policy import Policy, Threshold
 
 from ..config.goals import Goal
 from ..config.rows import Rows
+from ..evaluation.costs import RowCosts
 from ..evaluation.simulate import logits_in_policy_order
 from .deferral_rate import thresholds_for_deferral_rates
 from .guarantee import Predictions
@@ -40,7 +41,7 @@ def tune_policy(
     rows: Rows,
     *,
     split: RowSplit,
-    cost: NDArray[np.float64],
+    costs: RowCosts,
     goals: Mapping[str, Goal],
     default: str,
     per_label: bool = False,
@@ -55,7 +56,7 @@ def tune_policy(
         logits: Of every stage, each of shape (n, n_labels) in the checkpoint's order.
         rows: The n held-out rows.
         split: The purpose of each row.
-        cost: Milliseconds of each row in each stage, shape (n, n_stages).
+        costs: Of each row in each stage.
         goals: The goals of the operating points, by name.
         default: The operating point of requests that name none.
         per_label: Let thresholds differ by the label that a stage predicts.
@@ -65,7 +66,7 @@ def tune_policy(
     """
     fitted = with_fitted_temperatures(policy, rows, logits, split.temperature)
     held_out = TuningRows(
-        predictions_of_stages(fitted, logits, rows), cost, split, len(policy.labels)
+        predictions_of_stages(fitted, logits, rows), costs, split, len(policy.labels)
     )
     points = {
         name: choose_operating_point(goal, held_out, per_label=per_label)

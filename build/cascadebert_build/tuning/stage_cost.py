@@ -15,6 +15,7 @@ from cascadebert_core.batching import bucket_of
 from cascadebert_core.policy import ONE_CALL
 from cascadebert_core.tokenization import EncodedRow
 
+from ..evaluation.costs import RowCosts
 from ..graphs.logits import Run, StageInput
 
 BATCH_SIZES = (1, 4, 8, 16, 32, 64)
@@ -36,19 +37,54 @@ class StageTimes:
 
     Attributes:
         ms: {length in tokens: {rows: median milliseconds of a call}}.
+        repeats_ms: The milliseconds of each repeat of these calls, in the order of time; empty if
+            they are not known.
     """
 
     ms: dict[int, dict[int, float]]
+    repeats_ms: dict[int, dict[int, tuple[float, ...]]] = field(
+        default_factory=dict[int, dict[int, tuple[float, ...]]]
+    )
 
-    def per_row(self, length: int) -> float:
+    def per_row(self, length: int, repeat: int | None = None) -> float:
         """Milliseconds a row in the largest calls, as on a busy server.
 
         For a length that was not measured, the nearest measured one is scaled by the tokens.
+
+        Args:
+            length: In tokens.
+            repeat: One of the `n_repeats` repeats of the measurement; None: their median. A slow
+                call has fewer repeats, which are used again.
         """
         known = sorted(self.ms)
         nearest = min(known, key=lambda known_length: abs(known_length - length))
         rows = self._largest(nearest, self.max_call_tokens())
-        return self.ms[nearest][rows] / rows * length / nearest
+        ms = self.ms[nearest][rows]
+        if repeat is not None:
+            of_call = self.repeats_ms[nearest][rows]
+            ms = of_call[repeat % len(of_call)]
+        return ms / rows * length / nearest
+
+    @property
+    def n_repeats(self) -> int:
+        """The most repeats of a call."""
+        counts = [len(ms) for calls in self.repeats_ms.values() for ms in calls.values()]
+        return max(counts, default=0)
+
+    def to_json(self) -> dict[str, Any]:
+        """The times as JSON: its keys are strings, and a policy's id is of what a reader sees."""
+
+        def with_string_keys(table: Mapping[int, Mapping[int, Any]]) -> dict[str, dict[str, Any]]:
+            return {
+                str(length): {str(rows): value for rows, value in calls.items()}
+                for length, calls in table.items()
+            }
+
+        repeats = {
+            length: {rows: list(ms) for rows, ms in calls.items()}
+            for length, calls in self.repeats_ms.items()
+        }
+        return {"ms": with_string_keys(self.ms), "repeats_ms": with_string_keys(repeats)}
 
     def call_tokens(self) -> int:
         """The fixed cost of a served call, in padded tokens; see `StagePolicy`.
@@ -103,6 +139,22 @@ class StageTimes:
         )
 
 
+def stage_times_from_json(raw: Mapping[str, Any]) -> StageTimes:
+    """The times from their JSON; those of an earlier release have no repeats."""
+
+    def with_numbers(table: Mapping[str, Mapping[str, Any]]) -> dict[int, dict[int, Any]]:
+        return {
+            int(length): {int(rows): value for rows, value in calls.items()}
+            for length, calls in table.items()
+        }
+
+    repeats = with_numbers(raw.get("repeats_ms", {}))
+    return StageTimes(
+        with_numbers(raw["ms"]),
+        {length: {rows: tuple(ms) for rows, ms in of.items()} for length, of in repeats.items()},
+    )
+
+
 def measure_stages(
     stages: Mapping[str, tuple[StageInput, Callable[[], Run]]],
     texts: Sequence[Any],
@@ -135,27 +187,45 @@ def measure_stages(
         for call in calls:
             if turn < least or sum(call.times_s) < _CALL_S:
                 call.times_s.append(call.run_s())
-    found: dict[str, dict[int, dict[int, float]]] = {name: {} for name in stages}
+    found = {name: StageTimes({}) for name in stages}
     for call in calls:
-        ms = round(1e3 * float(np.median(call.times_s)), 4)
-        found[call.stage].setdefault(call.length, {})[call.rows] = ms
-    return {name: StageTimes(ms) for name, ms in found.items()}
+        times = found[call.stage]
+        repeats = tuple(round(1e3 * seconds, 4) for seconds in call.times_s)
+        times.ms.setdefault(call.length, {})[call.rows] = round(float(np.median(repeats)), 4)
+        times.repeats_ms.setdefault(call.length, {})[call.rows] = repeats
+    return found
 
 
 def cost_of_rows(
-    times: Sequence[StageTimes], lengths: Sequence[Sequence[int]]
-) -> NDArray[np.float64]:
-    """Milliseconds of each row in each stage, shape (n, n_stages).
+    times: Sequence[StageTimes],
+    lengths: Sequence[Sequence[int]],
+    macs_per_token: Sequence[int] | None = None,
+) -> RowCosts:
+    """What each row costs in each stage.
 
     Args:
         times: Of every stage.
         lengths: Padded lengths of every row, by stage.
+        macs_per_token: Multiply-accumulates of a token, by stage; None if they are not known.
     """
-    columns: list[NDArray[np.float64]] = []
-    for stage, of_stage in zip(times, lengths, strict=True):
-        distinct, inverse = np.unique(np.asarray(of_stage), return_inverse=True)
-        columns.append(np.array([stage.per_row(int(length)) for length in distinct])[inverse])
-    return np.stack(columns, axis=1)
+
+    def of_rows(repeat: int | None) -> NDArray[np.float64]:
+        columns: list[NDArray[np.float64]] = []
+        for stage, of_stage in zip(times, lengths, strict=True):
+            distinct, inverse = np.unique(np.asarray(of_stage), return_inverse=True)
+            ms = [stage.per_row(int(length), repeat) for length in distinct]
+            columns.append(np.array(ms)[inverse])
+        return np.stack(columns, axis=1)
+
+    tokens = np.array(lengths, dtype=np.float64).T
+    # All stages were timed in turns: a repeat of one belongs to the same repeat of the others.
+    n_repeats = max(each.n_repeats for each in times) if all(t.n_repeats for t in times) else 0
+    repeats = [of_rows(repeat) for repeat in range(n_repeats)]
+    return RowCosts(
+        of_rows(None),
+        np.stack(repeats) if repeats else np.zeros((0, *tokens.shape)),
+        None if macs_per_token is None else tokens * np.array(macs_per_token, dtype=np.float64),
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -131,6 +131,9 @@ def status_text(status: ServerStatus) -> str:
         [_point_cells(point) for point in status.model.operating_points],
         ("left", "right", "right", "right", "left"),
     )
+    if status.model.verdicts:
+        lines.append("")
+    lines += [f"WARNING: {verdict.text} {verdict.help}" for verdict in status.model.verdicts]
     lines += _table(
         ("", "version", "inferences", "executions", "failures", "mean ms"),
         [

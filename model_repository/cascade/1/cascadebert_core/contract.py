@@ -51,6 +51,9 @@ INLINE_NICENESS = "inline_niceness"  # of the threads of later stages, on Linux'
 LOG_REQUESTS = "log_requests"  # one of request_log.LEVELS
 LOG_TEXT = "log_text"  # "true": log lines hold the texts
 OPERATING_POINTS = "operating_points"  # JSON, see `published_points`; a certificate's key too
+VERDICTS = (
+    "verdicts"  # JSON: what does not pay, [{kind, subject, text, help}]; a certificate's key too
+)
 POLICY_ID = "policy"  # the policy's id
 
 INLINE_NONE = "none"

@@ -15,7 +15,7 @@ GUARANTEES = (DISAGREEMENT, ACCURACY_DROP)
 
 # Budgets.
 DEFERRAL_RATE = "max_deferral_rate"  # share of the rows reaching a stage that it defers
-SPEEDUP = "min_speedup"  # times cheaper than the last stage alone
+SPEEDUP = "min_speedup"  # times faster than the last stage alone
 COST = "max_cost"  # milliseconds a row
 BUDGETS = (DEFERRAL_RATE, SPEEDUP, COST)
 
@@ -27,7 +27,7 @@ _GUARANTEE_WORDS = {
 }
 _BUDGET_WORDS = {
     DEFERRAL_RATE: "at most {} of the rows deferred by a stage",
-    SPEEDUP: "at least {} times cheaper than the last member alone",
+    SPEEDUP: "at least {} times faster than the last member alone",
     COST: "at most {} ms a row",
 }
 

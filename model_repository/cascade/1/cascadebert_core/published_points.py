@@ -31,7 +31,7 @@ ROWS = "n"  # held-out rows that were used
 OBSERVED = "observed"  # the loss on them
 BOUND = "bound"  # the loss that the guarantee's confidence bounds
 EXITS = "exits"  # the share of rows that each stage answered
-SPEEDUP = "speedup"  # times cheaper than the last stage alone
+SPEEDUP = "speedup"  # times faster than the last stage alone
 _FROM_CERTIFICATE = (GUARANTEE, BUDGET, ROWS, OBSERVED, BOUND, EXITS, SPEEDUP)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 
 from cascadebert_build.evaluation.costs import Cost, RowCosts
 from cascadebert_build.evaluation.intervals import difference_interval, share_interval
@@ -137,7 +138,7 @@ def test_speed_has_its_spread_and_slow_is_said() -> None:
 def test_costs_of_rows_are_sums_over_the_stages_with_the_spread_of_paired_repeats() -> None:
     ms = np.array([[1.0, 4.0], [2.0, 8.0]])
     # The second repeat was disturbed: both stages took twice as long.
-    costs = RowCosts(ms, np.stack([ms, 2 * ms]), 1e6 * ms)
+    costs = RowCosts(ms, np.stack([ms, 2.0 * ms]), 1e6 * ms)
     alone = costs.alone(0)
     assert (alone.ms.value, alone.ms.low, alone.ms.high) == (1.5, 1.5, 3.0)
     assert (alone.share.low, alone.share.value, alone.share.high) == (0.25, 0.25, 0.25)
@@ -159,6 +160,10 @@ def test_intervals_are_right_at_zero_events() -> None:
     assert (none.value, none.low) == (0.0, 0.0)
     assert none.high == pytest.approx(1 - 0.025 ** (1 / 200))
     assert share_interval(200, 200).low == pytest.approx(0.025 ** (1 / 200))
+    for events in range(0, 21, 5):
+        exact = binomtest(events, 20).proportion_ci(confidence_level=0.9, method="exact")
+        found = share_interval(events, 20, 0.9)
+        assert (found.low, found.high) == pytest.approx((exact.low, exact.high))
     same = difference_interval(0, 0, 200)
     assert same.low == -same.high
     assert 0.015 < same.high < 0.025

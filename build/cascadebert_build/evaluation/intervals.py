@@ -17,9 +17,11 @@ def share_interval(events: int, n: int, level: float = LEVEL) -> Interval:
         level: Of the interval.
     """
     with needs_extra("build"):
-        from scipy.stats import binomtest
-    found = binomtest(events, n).proportion_ci(confidence_level=level, method="exact")
-    return Interval(events / n, float(found.low), float(found.high))
+        from scipy.stats import beta
+    tail = (1 - level) / 2
+    low = float(beta.ppf(tail, events, n - events + 1)) if events else 0.0
+    high = float(beta.ppf(1 - tail, events + 1, n - events)) if events < n else 1.0
+    return Interval(events / n, low, high)
 
 
 def difference_interval(more: int, less: int, n: int, level: float = LEVEL) -> Interval:

@@ -39,7 +39,7 @@ class Promise:
         low, high = self.observed.low, self.observed.high
         limit, level = self.guarantee.limit, self.guarantee.confidence
         if self.guarantee.kind == DISAGREEMENT:
-            found = f"other answers on {self.observed.value:.2%} of {self.rows} rows"
+            found = f"the answer differs on {self.observed.value:.2%} of {self.rows} rows"
             interval = f"{low:.2%} to {high:.2%}"
             most = f"{100 * limit:.3g}%"
         else:

@@ -9,7 +9,8 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeAlias, TypeVar, cast
 
-from cascadebert_core.contract import TEXT
+from cascadebert_core.contract import TASK, TEXT
+from cascadebert_core.task import SINGLE_LABEL
 
 from ._deadline import Deadline, RetryPolicy
 from ._operating_points import points_from_parameters
@@ -261,6 +262,7 @@ class CascadeFlows:
             problem=problems[0] if problems else None,
             operating_points=points,
             verdicts=verdicts_from_parameters(parameters, points),
+            task=parameters.get(TASK, SINGLE_LABEL),
         )
 
     def _statistics(self, deadline: Deadline) -> Flow[tuple[ModelStatistics, ...]]:

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from cascadebert_core.task import SINGLE_LABEL, set_from_text
+
 from ._operating_points import OperatingPoint
 from ._verdicts import Verdict
 
@@ -11,10 +13,12 @@ class Classification:
     """The cascade's answer for one row.
 
     Attributes:
-        label: The winning label.
+        label: The winning label. Of a multi-label cascade, the set of labels as a JSON array;
+            `labels` has it as a tuple.
         probabilities: One float32 value per label, in the order of the policy's labels.
-        confidence: The stage's confidence signal, by default the largest probability, 0 to 1. It is
-            exactly the server's float32, so it can be sent back as a threshold unchanged.
+        confidence: The stage's confidence signal, by default the largest probability, 0 to 1. Of a
+            multi-label cascade, that of the label it is least sure of. It is exactly the server's
+            float32, so it can be sent back as a threshold unchanged.
         exit_stage: Position of the stage that answered, from 0.
         degraded: Whether the row was answered below the requested threshold.
         policy: The id of the policy that decided.
@@ -26,6 +30,16 @@ class Classification:
     exit_stage: int
     degraded: bool
     policy: str
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The labels of the answer, in the order of the policy's labels.
+
+        One label, unless the cascade is a multi-label one: then all labels with a probability of at
+        least 0.5, perhaps none.
+        """
+        found = set_from_text(self.label)
+        return (self.label,) if found is None else found
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +54,7 @@ class ModelStatus:
         problem: Why it is not ready or its configuration could not be read; None without a problem.
         operating_points: The operating points in its configuration.
         verdicts: What `tune` found not to pay.
+        task: "single_label", or "multi_label" if an answer is a set of labels.
     """
 
     name: str
@@ -49,6 +64,7 @@ class ModelStatus:
     problem: str | None = None
     operating_points: tuple[OperatingPoint, ...] = ()
     verdicts: tuple[Verdict, ...] = ()
+    task: str = SINGLE_LABEL
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from cascadebert_build.config.cascade_toml import config_from_file
 from cascadebert_build.errors import CheckFailed, UsageError
 from cascadebert_build.pipeline.build import CascadeBuild
 from cascadebert_build.pipeline.workspace import workspace_of
+from cascadebert_core.task import MULTI_LABEL, SINGLE_LABEL
 from tests.support.checkpoints import FAMILIES, save_checkpoint, write_config
 from tests.support.exports import export_members
 
@@ -127,19 +128,27 @@ def test_a_second_build_does_nothing_and_a_changed_checkpoint_is_noticed(
     assert steps_of(tmp_path, folder).build(repository).written == ("cascade_only", "cascade")
 
 
+def test_a_regression_head_is_refused(tmp_path: Path) -> None:
+    folder = save_checkpoint(tmp_path / "a", problem_type="regression")
+    with pytest.raises(UsageError, match="regression head"):
+        checkpoint_from_source(str(folder))
+
+
 @pytest.mark.parametrize(
-    ("config", "message"),
+    ("problem_type", "labels", "task"),
     [
-        ({"problem_type": "regression"}, "regression head"),
-        ({"problem_type": "multi_label_classification"}, "multi-label head"),
+        (None, ("no", "yes"), None),
+        ("single_label_classification", ("no", "yes"), SINGLE_LABEL),
+        ("multi_label_classification", ("toxic", "insult", "threat"), MULTI_LABEL),
+        ("multi_label_classification", ("toxic",), MULTI_LABEL),
     ],
 )
-def test_heads_that_do_not_classify_are_refused(
-    tmp_path: Path, config: dict[str, Any], message: str
+def test_a_checkpoint_says_whether_it_has_several_labels(
+    tmp_path: Path, problem_type: str | None, labels: tuple[str, ...], task: str | None
 ) -> None:
-    folder = save_checkpoint(tmp_path / "a", **config)
-    with pytest.raises(UsageError, match=message):
-        checkpoint_from_source(str(folder))
+    folder = save_checkpoint(tmp_path / "a", labels=labels, problem_type=problem_type)
+    checkpoint = checkpoint_from_source(str(folder))
+    assert (checkpoint.labels, checkpoint.task) == (labels, task)
 
 
 def test_a_checkpoint_with_one_output_is_refused(tmp_path: Path) -> None:

@@ -141,7 +141,7 @@ def test_a_long_text_is_truncated_as_its_tokenizer_would_and_counted(
     exported = built.steps.exported(built.steps.config.members[1])
     stage = exported.stage_input
     from cascadebert_build.graphs.session import OnnxSession
-    from cascadebert_core.gate import softmax
+    from cascadebert_core.task import softmax
 
     session = OnnxSession(exported.onnx)
     (row,) = stage.encoder.encode([long])

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from cascadebert_core.contract import TOKENIZER_FILE, TOKENIZERS_FOLDER
 from cascadebert_core.policy import Policy, StagePolicy
+from cascadebert_core.signals import LEAST_SURE
+from cascadebert_core.task import MULTI_LABEL
 
 WORDS = ["good", "bad", "film", "plot", "not", "very", "the", "a", "was", "but"]
 
@@ -49,6 +52,17 @@ def make_stage(
         "label_indices": tuple(range(n_labels)),
     }
     return StagePolicy(**{**fields, **changes})  # pyright: ignore[reportArgumentType]
+
+
+def make_multi_label_policy(
+    *thresholds: float,
+    labels: tuple[str, ...] = ("insult", "threat", "toxic"),
+    audit_rate: float = 0.0,
+) -> Policy:
+    """A cascade whose answers are sets of labels."""
+    policy = make_policy(*thresholds, labels=labels, audit_rate=audit_rate)
+    stages = tuple(replace(stage, signal=LEAST_SURE) for stage in policy.stages)
+    return replace(policy, stages=stages, task=MULTI_LABEL)
 
 
 def make_policy(

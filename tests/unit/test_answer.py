@@ -9,7 +9,7 @@ from cascadebert_core import contract
 from cascadebert_core.answer import AnswerWriter
 from cascadebert_core.job import Job
 from cascadebert_core.route import route_from_thresholds
-from tests.support.policies import make_policy
+from tests.support.policies import make_multi_label_policy, make_policy
 
 POLICY = make_policy(0.9, labels=("nein", "ja", "vielleicht ü"))
 
@@ -45,3 +45,18 @@ def test_values_are_the_jobs() -> None:
     assert outputs[contract.EXIT_STAGE].ravel().tolist() == [1, 1]
     assert outputs[contract.POLICY][0, 0] == POLICY.id.encode()
     assert not outputs[contract.DEGRADED].any()
+
+
+def test_the_label_of_a_multi_label_cascade_is_its_set_as_json() -> None:
+    policy = make_multi_label_policy(0.9, labels=("insult", 'say "ü"', "toxic"))
+    job = Job(["a", "b", "c"], route_from_thresholds((0.9,)), n_labels=3)
+    probabilities = np.array([[0.9, 0.5, 0.1], [0.1, 0.2, 0.4], [0.0, 0.1, 1.0]], np.float32)
+    job.settle(np.arange(3), probabilities, probabilities.max(axis=1), stage=1)
+    outputs = AnswerWriter(policy).outputs_from_job(job, contract.OUTPUTS)
+    assert outputs[contract.LABEL].shape == (3, 1)
+    assert outputs[contract.LABEL].ravel().tolist() == [
+        '["insult", "say \\"ü\\""]'.encode(),
+        b"[]",
+        b'["toxic"]',
+    ]
+    assert outputs[contract.PROBABILITIES].tolist() == probabilities.tolist()

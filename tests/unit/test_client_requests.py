@@ -183,6 +183,15 @@ def test_a_response_becomes_classifications():
     assert (second.exit_stage, second.degraded) == (1, True)
 
 
+def test_labels_are_a_tuple_whatever_the_task():
+    (first, second) = parse_response(Response(), 2, TARGET)
+    assert (first.labels, second.labels) == ((first.label,), ("négative",))
+    sets = np.array([['["a", "ü, b"]'.encode()], [b"[]"]], np.object_)
+    (first, second) = parse_response(Response(LABEL=sets), 2, TARGET)
+    assert (first.labels, second.labels) == (("a", "ü, b"), ())
+    assert first.label == '["a", "ü, b"]'
+
+
 def test_a_confidence_sent_back_as_a_threshold_is_the_same_float32():
     (_, second) = parse_response(Response(), 2, TARGET)
     assert type(second.confidence) is float

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from cascadebert_core.gate import ALWAYS_EXIT, decide, softmax
+from cascadebert_core.gate import ALWAYS_EXIT, decide
+from cascadebert_core.task import softmax
 
 LOGITS = hnp.arrays(
     np.float32,

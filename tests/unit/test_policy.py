@@ -12,7 +12,8 @@ import pytest
 
 from cascadebert_core.errors import PolicyError
 from cascadebert_core.policy import policy_from_file, policy_from_json, policy_to_json
-from tests.support.policies import make_policy
+from cascadebert_core.task import MULTI_LABEL, SINGLE_LABEL
+from tests.support.policies import make_multi_label_policy, make_policy
 
 
 def written(**changes: Any) -> str:
@@ -50,7 +51,7 @@ def test_a_file_edited_by_hand_is_refused() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"schema_version": 1}, "schema_version is 1 and this reader knows 5"),
+        ({"schema_version": 1}, "schema_version is 1 and this reader knows 5 and 6"),
         ({"labels": ["a"]}, "two or more"),
         ({"labels": ["a", "a"]}, "distinct"),
         ({"pair": "no"}, "pair is 'no'"),
@@ -168,3 +169,46 @@ def test_a_missing_or_undecodable_file_is_a_policy_error(tmp_path: Path) -> None
     (tmp_path / "policy.json").write_bytes(b"\xff\xfe")
     with pytest.raises(PolicyError, match="cannot be read"):
         policy_from_file(tmp_path / "policy.json")
+
+
+def test_a_single_label_policy_is_written_as_older_servers_read_it() -> None:
+    raw = json.loads(policy_to_json(make_policy(0.9)))
+    assert raw["schema_version"] == 5
+    assert "task" not in raw
+    assert policy_from_json(json.dumps(raw)).task == SINGLE_LABEL
+
+
+@pytest.mark.parametrize("labels", [("toxic",), ("a", "b", "ü")])
+def test_a_multi_label_policy_has_a_schema_that_older_servers_refuse(
+    labels: tuple[str, ...],
+) -> None:
+    policy = make_multi_label_policy(0.9, 0.7, labels=labels)
+    text = policy_to_json(policy)
+    assert (json.loads(text)["schema_version"], json.loads(text)["task"]) == (6, MULTI_LABEL)
+    assert policy_from_json(text) == policy
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"task": SINGLE_LABEL}, "policy.task is 'single_label': a policy of schema 6"),
+        ({"task": "ranking"}, "policy.task is 'ranking'"),
+        ({"task": None}, "policy.task is None"),
+        ({"schema_version": 5}, "signal is 'least_sure'"),
+        ({"labels": []}, "labels is"),
+        ({"operating_points": {"default": [[0.9, 0.9, 0.9]]}}, "the answers are sets of labels"),
+    ],
+)
+def test_a_wrong_multi_label_policy_is_refused(changes: dict[str, Any], message: str) -> None:
+    raw = json.loads(policy_to_json(make_multi_label_policy(0.9)))
+    with pytest.raises(PolicyError, match=message):
+        policy_from_json(with_id({**raw, **changes}))
+
+
+def test_signals_belong_to_a_task() -> None:
+    for policy, signal in (
+        (make_multi_label_policy(0.9), "margin"),
+        (make_policy(0.9), "least_sure"),
+    ):
+        with pytest.raises(PolicyError, match=f"signal is '{signal}': give one of"):
+            policy_from_json(policy_to_json(policy.with_signal(signal)))

@@ -27,6 +27,8 @@ from cascadebert_build.repository.model_repository import ModelRepository
 from cascadebert_build.repository.publish import StageFiles, plan_publication, publish_cascade
 from cascadebert_build.server.serve import serve_cascades
 from cascadebert_core.policy import policy_from_file
+from cascadebert_core.signals import SIGNALS_OF_TASK
+from cascadebert_core.task import MULTI_LABEL, SINGLE_LABEL
 from tests.support.policies import make_policy, make_stage, write_tokenizer
 from tests.unit.test_config import MEMBERS, config_from_file, write
 
@@ -209,10 +211,13 @@ def test_stages_use_the_machine(n_cores: int, n_stages: int, expected: tuple[int
     assert (placement.instances, placement.threads) == expected
 
 
-def manifest(*labels: str, max_positions: int | None = 512) -> MemberManifest:
+def manifest(
+    *labels: str, max_positions: int | None = 512, task: str | None = None
+) -> MemberManifest:
     return MemberManifest(
         key="k", checkpoint="c", onnx_sha256="o", tokenizer_sha256="t", tokenizer="bert-0",
         labels=labels, inputs=("input_ids", "attention_mask"), max_positions=max_positions,
+        task=task,
     )  # fmt: skip
 
 
@@ -239,3 +244,59 @@ def test_members_that_disagree_on_labels_are_refused(
     config = config_from_file(write(tmp_path, MEMBERS))
     with pytest.raises(UsageError, match="members must agree on them as a set"):
         policy_from_members(config, [manifest("no", "yes"), manifest(*labels)])
+
+
+@pytest.mark.parametrize(
+    ("keys", "tasks", "expected"),
+    [
+        ("", (None, None), SINGLE_LABEL),
+        ("", (SINGLE_LABEL, None), SINGLE_LABEL),
+        ("", (MULTI_LABEL, MULTI_LABEL), MULTI_LABEL),
+        ('task = "multi_label"', (None, MULTI_LABEL), MULTI_LABEL),
+        ('task = "multi_label"', (None, None), MULTI_LABEL),
+    ],
+)
+def test_the_task_is_what_the_members_or_the_file_say(
+    tmp_path: Path, keys: str, tasks: tuple[str | None, str | None], expected: str
+) -> None:
+    config = config_from_file(write(tmp_path, f"{keys}\n{MEMBERS}"))
+    policy = policy_from_members(config, [manifest("no", "yes", task=task) for task in tasks])
+    assert policy.task == expected
+    assert {stage.signal for stage in policy.stages} == {SIGNALS_OF_TASK[expected][0]}
+
+
+@pytest.mark.parametrize(
+    ("keys", "tasks", "message"),
+    [
+        ("", (MULTI_LABEL, None), 'no problem_type .* set task = "multi_label"'),
+        ("", (SINGLE_LABEL, MULTI_LABEL), "is single_label, and another member is multi_label"),
+        ('task = "multi_label"', (SINGLE_LABEL, None), "cascade.toml says multi_label"),
+        ('task = "single_label"', (MULTI_LABEL, MULTI_LABEL), "cascade.toml says single_label"),
+    ],
+)
+def test_members_of_two_tasks_are_refused(
+    tmp_path: Path, keys: str, tasks: tuple[str | None, str | None], message: str
+) -> None:
+    config = config_from_file(write(tmp_path, f"{keys}\n{MEMBERS}"))
+    with pytest.raises(UsageError, match=message):
+        policy_from_members(config, [manifest("no", "yes", task=task) for task in tasks])
+
+
+@pytest.mark.parametrize(
+    ("keys", "task", "message"),
+    [
+        ('signal = "margin"', MULTI_LABEL, "tune.signal is 'margin'.* give least_sure"),
+        ('signal = "least_sure"', SINGLE_LABEL, "tune.signal is 'least_sure'.* give max_prob"),
+        ("per_label = true", MULTI_LABEL, "tune.per_label is true"),
+    ],
+)
+def test_keys_of_tune_must_fit_the_task(tmp_path: Path, keys: str, task: str, message: str) -> None:
+    config = config_from_file(write(tmp_path, f"{MEMBERS}\n[tune]\n{keys}\n"))
+    with pytest.raises(UsageError, match=message):
+        policy_from_members(config, [manifest("no", "yes", task=task)] * 2)
+
+
+def test_a_label_that_reads_like_a_set_is_refused(tmp_path: Path) -> None:
+    config = config_from_file(write(tmp_path, MEMBERS))
+    with pytest.raises(UsageError, match=r"the label '\[\]' reads like"):
+        policy_from_members(config, [manifest("[]", "yes")] * 2)

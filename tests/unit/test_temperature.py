@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
-from scipy import optimize
+from scipy import optimize, special
 
 from cascadebert_build.config.rows import Rows
 from cascadebert_build.errors import UsageError
@@ -14,10 +16,11 @@ from cascadebert_build.tuning.temperature import (
     HIGHEST,
     LOWEST,
     fit_temperature,
+    fit_temperature_of_sets,
     negative_log_likelihood,
 )
-from cascadebert_core.gate import softmax
-from tests.support.policies import make_policy
+from cascadebert_core.task import softmax
+from tests.support.policies import make_multi_label_policy, make_policy
 
 
 def overconfident(n: int, by: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -95,3 +98,34 @@ def test_thresholds_are_of_the_chosen_signal() -> None:
         by_signal[signal] = threshold
     assert len(set(by_signal.values())) == 4
     assert by_signal["margin"] == pytest.approx(2 * by_signal["max_probability"] - 1, abs=1e-5)
+
+
+@pytest.mark.parametrize("by", [0.5, 1.0, 2.5])
+def test_of_sets_it_has_the_least_cross_entropy_of_the_labels(by: float) -> None:
+    rng = np.random.default_rng(0)
+    honest = rng.normal(0, 2, (3000, 3))
+    sets = rng.random((3000, 3)) < special.expit(honest)
+    logits = (honest * by).astype(np.float32)
+    found = fit_temperature_of_sets(logits, sets)
+    assert found == pytest.approx(by, rel=0.06)
+
+    def loss(t: float) -> float:
+        p = special.expit(logits.astype(np.float64) / t)
+        return float(-np.log(np.where(sets, p, 1 - p)).mean())
+
+    best: Any = optimize.minimize_scalar(loss, bounds=(0.05, 20), method="bounded")
+    assert found == pytest.approx(float(best.x), abs=2e-3)
+    # The same through a policy, whose rows have names.
+    labels = ("insult", "threat", "toxic")
+    written = tuple(tuple(np.array(labels)[row].tolist()) for row in sets)
+    rows = Rows(("a",) * 3000, written, "test")
+    policy = make_multi_label_policy(0.9, labels=labels)
+    fitted = with_fitted_temperatures(policy, rows, [logits, logits], np.arange(3000))
+    assert [stage.temperature for stage in fitted.stages] == [found, found]
+
+
+def test_of_sets_the_bounds_are_kept() -> None:
+    logits = np.array([[-3.0, 3.0]], dtype=np.float32)
+    assert fit_temperature_of_sets(logits, np.array([[False, True]])) == LOWEST
+    assert fit_temperature_of_sets(logits, np.array([[True, False]])) == HIGHEST
+    assert fit_temperature_of_sets(logits * np.inf, np.array([[True, False]])) == 1.0

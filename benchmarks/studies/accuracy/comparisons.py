@@ -19,7 +19,7 @@ from cascadebert_build.evaluation.metrics import (
 )
 from cascadebert_build.training.glue import METRICS
 from cascadebert_build.training.glue import TASKS as GLUE
-from cascadebert_core.gate import softmax
+from cascadebert_core.task import softmax
 
 from ..early_exit.exit_curves import Curve, entropy_curve, patience_curve
 from .budgets import at_budget, cascade_curve

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cascadebert_build.tuning.guarantee import Predictions
-from cascadebert_core.gate import softmax
+from cascadebert_core.task import softmax
 
 from ..accuracy.packed_logits import load_packed
 from ..accuracy.plan import LARGE

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies
 
 from cascadebert_core.contract import ATTENTION_MASK, INPUT_IDS, TOKEN_TYPE_IDS
+from cascadebert_core.task import MULTI_LABEL
 
 from ..errors import UsageError, first_cause
 from ..extras import needs_extra
@@ -21,6 +22,7 @@ from .families import check_code, check_family
 from .folder import check_files, checkpoint_folder, relevant_files
 from .inspection import inspect_base, inspect_checkpoint
 from .labels import labels_of_config
+from .problem_type import task_of_problem_type
 from .vocabulary import (
     check_sentencepiece,
     check_vocabulary_files,
@@ -54,6 +56,7 @@ class Checkpoint:
         tokenizer: Its tokenizer.
         labels: In the order of the logits.
         inputs: The tensors that the model takes, of `contract.STAGE_INPUTS`.
+        task: One of `cascadebert_core.task.TASKS`; None if its config.json does not say.
     """
 
     source: str
@@ -61,6 +64,7 @@ class Checkpoint:
     tokenizer: PreTrainedTokenizerFast
     labels: tuple[str, ...]
     inputs: tuple[str, ...]
+    task: str | None = None
 
     def max_positions(self) -> int | None:
         """See `max_positions`."""
@@ -128,7 +132,9 @@ def checkpoint_from_source(source: str, *, trust_remote_code: bool = False) -> C
     _check_loading(loading, source)
     model = model.eval()
     _check_padding(model, tokenizer, source)
-    return Checkpoint(source, model, tokenizer, labels, _inputs(model, tokenizer, source))
+    inputs = _inputs(model, tokenizer, source)
+    task = task_of_problem_type(config.problem_type)
+    return Checkpoint(source, model, tokenizer, labels, inputs, task)
 
 
 def hide_weight_bars() -> None:
@@ -287,12 +293,9 @@ def sha256_of_checkpoint(source: str) -> str:
 
 
 def _labels(config: PretrainedConfig, raw: Mapping[str, Any], source: str) -> tuple[str, ...]:
-    if config.problem_type == "multi_label_classification":
-        raise UsageError(
-            f"the checkpoint {source!r} has a multi-label head: a cascade takes one label per row"
-        )
     labels = labels_of_config(raw, source)
-    if config.problem_type == "regression" or len(labels) < 2:
+    least = 1 if task_of_problem_type(config.problem_type) == MULTI_LABEL else 2
+    if config.problem_type == "regression" or len(labels) < least:
         raise UsageError(
             f"the checkpoint {source!r} has a regression head ({len(labels)} output): "
             "a cascade classifies"

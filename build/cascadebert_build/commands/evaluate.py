@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from cascadebert_core.policy import Policy
+from cascadebert_core.task import MULTI_LABEL, names_of_answer
 from cascadebert_engine.files import write_text
 
 from .. import evaluate, load_config
@@ -90,7 +91,7 @@ def _evaluate(args: argparse.Namespace) -> int:
     early_exit = () if args.early_exit is None else early_exit_from_file(args.early_exit)
     config = load_config(args.config)
     if early_exit and config.data is not None:
-        check_early_exit(labelled=config.data.label is not None)
+        check_early_exit(labelled=config.data.labelled)
     evaluated = evaluate(
         config,
         work_dir=args.work_dir,
@@ -155,11 +156,18 @@ def _write_report(
 
 
 def predictions_as_jsonl(policy: Policy, outcome: Outcome) -> str:
-    """One JSON object a row, in the order of the data: label, confidence, exit stage."""
+    """One JSON object a row, in the order of the data: label or labels, confidence, exit stage."""
+
+    def answer(key: int, stage: int) -> dict[str, Any]:
+        names = names_of_answer(key, policy.labels, policy.task) if stage >= 0 else None
+        if policy.task == MULTI_LABEL:
+            return {"labels": names}
+        return {"label": names and names[0]}
+
     lines = [
         json.dumps(
             {
-                "label": policy.labels[label] if stage >= 0 else None,
+                **answer(key, stage),
                 "confidence": float(confidence),
                 "exit_stage": int(stage),
                 "stage_confidence": [
@@ -167,7 +175,7 @@ def predictions_as_jsonl(policy: Policy, outcome: Outcome) -> str:
                 ],
             }
         )
-        for label, confidence, stage, stage_confidence in zip(
+        for key, confidence, stage, stage_confidence in zip(
             outcome.labels, outcome.confidence, outcome.exit_stage, outcome.stage_confidence,
             strict=True,
         )

@@ -52,7 +52,8 @@ def add_tune_parser(commands: Any) -> None:
     parser.add_argument(
         "--signal",
         choices=tuple(SIGNALS),
-        help="the confidence of every stage but the last (default: [tune], or max_probability)",
+        help="the confidence of every stage but the last (default: [tune], or the largest "
+        "probability, or of a multi-label cascade the least sure label's)",
     )
     parser.add_argument(
         "--fit-temperature",

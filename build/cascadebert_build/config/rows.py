@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,11 +25,13 @@ from cascadebert_client.sources import (
     unknown_format,
     values_from_file,
 )
+from cascadebert_core.task import MULTI_LABEL, set_keys
 from cascadebert_core.tokenization import Text
 
 from ..errors import UsageError
 from ..extras import needs_extra
-from .labels import UnknownLabel, index_of_labels
+from .label_sets import LabelOrSet, members_of_set, set_of_columns
+from .labels import Label, UnknownLabel, index_of_labels
 from .schema import DataConfig
 
 _NAMING = "name the columns as data.text, data.text_pair and data.label, or with the flags"
@@ -40,8 +43,8 @@ class Rows:
 
     Attributes:
         texts: Strings, or pairs of strings.
-        labels: As written in the file: integers that index the cascade's labels, or names. None
-            if the data has no label column.
+        labels: As written in the file: integers that index the cascade's labels, or names. A tuple
+            is a set of them. None if the data has no label column.
         source: The file or data set, for reports.
         numbers: The line or record of each row in the source, from 1. None if the rows do not
             come from a file.
@@ -52,11 +55,11 @@ class Rows:
     """
 
     texts: tuple[Text, ...]
-    labels: tuple[int | str, ...] | None
+    labels: tuple[LabelOrSet, ...] | None
     source: str
     numbers: tuple[int, ...] | None = None
     labels_are: str = "auto"
-    all_labels: tuple[int | str, ...] | None = None
+    all_labels: tuple[LabelOrSet, ...] | None = None
     index_names: tuple[str, ...] | None = None
 
     @property
@@ -93,21 +96,71 @@ class Rows:
             UsageError: The rows have no labels, or one that is not in `labels`, or it is not
                 clear whether they are names or indices.
         """
-        if self.labels is None:
-            raise UsageError(f"{self.source} has no labels: name their column as data.label")
-        try:
-            index_of = index_of_labels(
-                self._distinct_labels(), labels, self.labels_are, self.index_names
+        written = self._written_labels()
+        single = [label for label in written if not isinstance(label, tuple)]
+        if len(single) < len(written):
+            row = next(i for i, label in enumerate(written) if isinstance(label, tuple))
+            raise UsageError(
+                f"{self.where(row)}: the label is a list, and an answer is one label: correct the "
+                f'row, or set task = "{MULTI_LABEL}" in cascade.toml if every member has a sigmoid '
+                "for each label"
             )
+        index_of = self._index_of(self._distinct_labels(), labels)
+        return np.array([index_of[label] for label in single], dtype=np.int64)
+
+    def label_sets(self, labels: Sequence[str]) -> NDArray[np.bool_]:
+        """Which of `labels` each row has, bool of shape (n, n_labels), for multi-label cascades.
+
+        A row has a list of names or indices; in a text file, a JSON array of them. A single name or
+        index is a set of one.
+
+        Raises:
+            UsageError: The rows have no labels, or one that is not in `labels`, or it is not
+                clear whether they are names or indices.
+        """
+        sets = np.zeros((len(self.texts), len(labels)), dtype=np.bool_)
+        written = [members_of_set(label, labels) for label in self._written_labels()]
+        distinct = [members_of_set(label, labels) for label in self._distinct_labels()]
+        index_of = self._index_of(dict.fromkeys(itertools.chain(*distinct)), labels)
+        for row, members in enumerate(written):
+            sets[row, [index_of[label] for label in members]] = True
+        return sets
+
+    def answers(self, labels: Sequence[str], task: str) -> NDArray[Any]:
+        """The keys of the true answers, shape (n,); see `cascadebert_core.task`.
+
+        Raises:
+            UsageError: As `label_indices` and `label_sets`.
+        """
+        if task == MULTI_LABEL:
+            return set_keys(self.label_sets(labels))
+        return self.label_indices(labels)
+
+    def _index_of(
+        self, distinct: Collection[LabelOrSet], labels: Sequence[str]
+    ) -> dict[Label, int]:
+        """The index of every label that the source has; sets are taken apart before."""
+        single = [label for label in distinct if not isinstance(label, tuple)]
+        try:
+            return index_of_labels(single, labels, self.labels_are, self.index_names)
         except UnknownLabel as exc:
-            here = exc.label in self.labels  # else in a row that this subset lacks
-            where = self.where(self.labels.index(exc.label)) if here else self.source
-            raise UsageError(f"{where}: {exc}") from exc
+            raise UsageError(f"{self._where_is(exc.label, labels)}: {exc}") from exc
         except UsageError as exc:
             raise UsageError(f"{self.source}: {exc}") from exc
-        return np.array([index_of[label] for label in self.labels], dtype=np.int64)
 
-    def _distinct_labels(self) -> tuple[int | str, ...]:
+    def _where_is(self, label: Label, labels: Sequence[str]) -> str:
+        """The place of the first row with a label, or the source if this subset lacks it."""
+        for row, written in enumerate(self._written_labels()):
+            if label in members_of_set(written, labels):
+                return self.where(row)
+        return self.source
+
+    def _written_labels(self) -> tuple[LabelOrSet, ...]:
+        if self.labels is None:
+            raise UsageError(f"{self.source} has no labels: name their column as data.label")
+        return self.labels
+
+    def _distinct_labels(self) -> tuple[LabelOrSet, ...]:
         # A dict keeps the order of the rows: the first unknown label is the one that is named.
         return self.all_labels or tuple(dict.fromkeys(self.labels or ()))
 
@@ -119,11 +172,12 @@ def rows_from_source(data: DataConfig) -> Rows:
         UsageError: The file is missing, damaged or empty, a column is missing, or a row has no
             text. The message names file and line.
     """
-    columns = [column for column in (data.text, data.text_pair, data.label) if column is not None]
+    of_labels = data.label_columns or (() if data.label is None else (data.label,))
+    columns = [data.text, *(() if data.text_pair is None else (data.text_pair,)), *of_labels]
     in_file = data.format is not None or format_of_name(data.path) is not None
     source = data.path if in_file else f"{data.path} ({data.split})"
     texts: list[Text] = []
-    labels: list[int | str] = []
+    labels: list[LabelOrSet] = []
     numbers: list[int] = []
     index_names: list[str] = []
     for number, values in (
@@ -134,14 +188,16 @@ def rows_from_source(data: DataConfig) -> Rows:
         texts.append(
             text if data.text_pair is None else (text, _text(values[1], data.text_pair, where))
         )
-        if data.label is not None:
+        if data.label_columns:
+            labels.append(set_of_columns(values[-len(of_labels) :], data.label_columns, where))
+        elif data.label is not None:
             labels.append(_label(values[-1], data.label, where))
         numbers.append(number)
     if not texts:
         raise UsageError(f"{source} has no rows")
     return Rows(
         tuple(texts),
-        tuple(labels) if data.label is not None else None,
+        tuple(labels) if of_labels else None,
         source,
         tuple(numbers),
         data.labels_are,
@@ -197,6 +253,7 @@ def _hub_values(data: DataConfig, columns: list[str], index_names: list[str]) ->
                 f"{data.path}: {missing_column(column, records.column_names, _NAMING)}"
             )
     feature = records.features.get(data.label) if data.label is not None else None
+    feature = getattr(feature, "feature", feature)  # of each label in a list
     index_names.extend(getattr(feature, "names", None) or ())
     for number, record in enumerate(records, start=1):
         yield number, [record[column] for column in columns]
@@ -211,7 +268,13 @@ def _text(value: Any, column: str, where: str) -> str:
     return value
 
 
-def _label(value: Any, column: str, where: str) -> int | str:
+def _label(value: Any, column: str, where: str) -> LabelOrSet:
+    if isinstance(value, (list, tuple)):  # a set of labels
+        return tuple(_one_label(each, column, where) for each in cast("list[Any]", value))
+    return _one_label(value, column, where)
+
+
+def _one_label(value: Any, column: str, where: str) -> Label:
     if isinstance(value, bool) or not isinstance(value, (int, str)) or value == "":
         raise UsageError(f"{where}: {column!r} is {value!r}: give a label's name or its index")
     return value

@@ -11,7 +11,8 @@ from cascadebert_client.sources import FORMATS, format_of_name
 from cascadebert_core.contract import INLINE_ALL, INLINE_FIRST, INLINE_NONE
 from cascadebert_core.guarantee import DEFAULT_CONFIDENCE, GUARANTEES
 from cascadebert_core.policy import LONGEST_TIMEOUT_S, REQUEST_TIMEOUT_S
-from cascadebert_core.signals import MAX_PROBABILITY, SIGNALS
+from cascadebert_core.signals import SIGNALS
+from cascadebert_core.task import TASKS
 from cascadebert_engine.profiles import Profile, default_opt_batch, profiles_of_buckets
 from cascadebert_engine.request import HARDWARE_COMPATIBILITY, BuildOptions
 
@@ -78,12 +79,15 @@ class DataConfig(Table):
             a hub data set.
         text: The column of the text.
         text_pair: The column of the second text; None if the task has no pairs.
-        label: The column of the label; None if the rows have no labels.
+        label: The column of the label; None if the rows have no labels. Of a multi-label task, the
+            column of a list of labels.
         split: The split of a hub data set. Files have none.
         subset: The configuration of a hub data set ("sst2" of "nyu-mll/glue").
         duplicates: "keep" counts rows of equal text as separate inputs. "drop" counts them once.
         labels_are: "names", "indices", or "auto": see `labels.index_of_labels`.
         format: Of the file. None: the ending of its name tells it.
+        label_columns: Of a multi-label task: a column of 0 and 1 for each label, with the label's
+            name, in the place of `label`.
     """
 
     path: str
@@ -95,6 +99,16 @@ class DataConfig(Table):
     duplicates: Annotated[str, one_of(("keep", "drop"))] = "keep"
     labels_are: Annotated[str, one_of(LABELS_ARE)] = "auto"
     format: Annotated[str, one_of(FORMATS)] | None = None
+    label_columns: Annotated[
+        tuple[str, ...],
+        LIST,
+        Check(lambda value: len(set(value)) == len(value), "give distinct ones"),
+    ] = ()
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the rows have labels, in one column or in several."""
+        return self.label is not None or bool(self.label_columns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,14 +265,15 @@ class TuneConfig(GoalConfig):
     Attributes:
         default: The operating point of requests that name none.
         per_label: Let thresholds differ by the label that a stage predicts.
-        signal: Of every stage but the last, a name of `cascadebert_core.signals.SIGNALS`.
+        signal: Of every stage but the last, a name of `cascadebert_core.signals.SIGNALS`. None: the
+            first in `SIGNALS_OF_TASK` for the cascade's task.
         fit_temperature: Fit a temperature for every stage on a fifth of the held-out rows, which
             then choose no threshold. Without labels, or with too few rows, temperatures are 1.
     """
 
     default: str | None = None
     per_label: bool = False
-    signal: Annotated[str, one_of(SIGNALS)] = MAX_PROBABILITY
+    signal: Annotated[str, one_of(SIGNALS)] | None = None
     fit_temperature: bool = True
 
 
@@ -276,6 +291,8 @@ class CascadeConfig(Table):
         compile: How engines are built.
         tune: How thresholds are chosen.
         operating_points: The goal of each operating point by its name.
+        task: "multi_label" if the members have a sigmoid for each label. None: what the members'
+            config.json says (`problem_type`), or else "single_label".
     """
 
     folder: Path
@@ -298,6 +315,7 @@ class CascadeConfig(Table):
     operating_points: Mapping[Annotated[str, NAME], GoalConfig] = field(
         default_factory=dict[str, GoalConfig]
     )
+    task: Annotated[str, one_of(TASKS)] | None = None
 
     def model_name(self, member: MemberConfig) -> str:
         """The Triton model of a member's stage."""

@@ -4,24 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cascadebert_core.gate import softmax
 from cascadebert_core.policy import Policy, StagePolicy, Threshold
-from cascadebert_core.signals import ENTROPY, MARGIN, MAX_PROBABILITY, SIGNALS
+from cascadebert_core.signals import ENTROPY, MARGIN, MAX_PROBABILITY, SIGNALS_OF_TASK
+from cascadebert_core.task import (
+    MULTI_LABEL,
+    SINGLE_LABEL,
+    answer_keys,
+    label_sets,
+    probabilities_from_logits,
+    set_keys,
+)
 
 from ..config.rows import Rows
+from .label_scores import LabelScores, label_scores
 from .metrics import (
     Interval,
     bootstrap,
     brier_score,
+    calibration_error_of_rows,
     confidence_score,
     coverage_at_risk,
     deferral_curve,
     difficulty_inversion_score,
-    expected_calibration_error,
     resamples_for,
 )
 from .simulate import Outcome, logits_in_policy_order, simulate
@@ -36,8 +45,9 @@ class MemberMetrics:
 
     Attributes:
         dis: Difficulty inversion score, 0 to 100; 50 is chance.
-        ece: Expected calibration error over bins of equal mass.
-        brier: Brier score.
+        ece: Expected calibration error over bins of equal mass. Of a multi-label member, over all
+            of its decisions on labels.
+        brier: Brier score. Of a multi-label member, the sum over labels.
         coverage: Largest share of most confident rows with at most 5% wrong.
     """
 
@@ -68,6 +78,10 @@ class Evaluation:
             deferral rates; None without labels or with one member.
         signals: Difficulty inversion score of the first member by each confidence signal; None
             without labels.
+        task: The policy's. An answer of a multi-label cascade is a set, which is right if it is the
+            true set.
+        label_scores: Of each member of a multi-label cascade alone, then of the cascade; None of
+            single-label cascades, and without labels.
     """
 
     rows: int
@@ -83,19 +97,26 @@ class Evaluation:
     metrics: tuple[MemberMetrics, ...] | None
     curve_area: Interval | None
     signals: dict[str, Interval] | None
+    task: str = SINGLE_LABEL
+    label_scores: tuple[LabelScores, ...] | None = None
 
     def __str__(self) -> str:
         lines = [f"{self.rows} rows, thresholds {thresholds_as_text(self.thresholds)}", ""]
         width = max(len(name) for name in (*self.members, "cascade")) + 2
-        lines.append(f"{'':{width}}{'accuracy':>9}{'answered':>10}")
+        lines.append(f"{'':{width}}{'accuracy':>9}{'answered':>10}{self._score_names()}")
         for i, name in enumerate(self.members):
             accuracy = "–" if self.member_accuracy is None else f"{self.member_accuracy[i]:.2%}"
-            lines.append(f"{name:{width}}{accuracy:>9}{self.exits[i] / self.rows:>10.1%}")
+            share = f"{self.exits[i] / self.rows:.1%}"
+            lines.append(f"{name:{width}}{accuracy:>9}{share:>10}{self._scores(i)}")
         accuracy = "–" if self.cascade_accuracy is None else f"{self.cascade_accuracy:.2%}"
-        lines.append(f"{'cascade':{width}}{accuracy:>9}")
+        empty = " " * 10 if self.label_scores is not None else ""
+        lines.append(f"{'cascade':{width}}{accuracy:>9}{empty}{self._scores(-1)}")
+        if self.task == MULTI_LABEL:
+            lines.append("accuracy: of whole sets of labels")
+        what = "labels are" if self.task == MULTI_LABEL else "label is"
         lines += [
             "",
-            f"deferred {self.deferral_rate:.1%}; the cascade's label is not "
+            f"deferred {self.deferral_rate:.1%}; the cascade's {what} not "
             f"{self.members[-1]}'s on {self.disagreement:.2%} of the rows",
         ]
         if self.metrics is not None:
@@ -116,6 +137,18 @@ class Evaluation:
         if self.unanswered:
             lines.append(f"{self.unanswered} rows have no answer: their logits are not finite")
         return "\n".join(lines)
+
+    def _score_names(self) -> str:
+        if self.label_scores is None:
+            return ""
+        return f"{'micro F1':>10}{'macro F1':>10}{'Hamming loss':>14}"
+
+    def _scores(self, index: int) -> str:
+        """The columns of a member's label scores, or with -1 of the cascade's."""
+        if self.label_scores is None:
+            return ""
+        of = self.label_scores[index]
+        return f"{of.micro_f1:>10.4f}{of.macro_f1:>10.4f}{of.hamming_loss:>14.4f}"
 
 
 def thresholds_as_text(thresholds: Sequence[Threshold]) -> str:
@@ -147,96 +180,163 @@ def evaluate(
     used = tuple(policy.thresholds if thresholds is None else thresholds)
     outcome = simulate(policy, logits, used)
     answered = outcome.exit_stage >= 0
-    truth = None if rows.labels is None else rows.label_indices(policy.labels)
+    truth = None if rows.labels is None else _truth_of(policy, rows)
     ordered = [logits_in_policy_order(policy, i, values) for i, values in enumerate(logits)]
-    # NaN or infinite logits give no answer, and so never a correct one.
-    of_members = [
-        np.where(np.isfinite(values).all(axis=1), values.argmax(axis=1), -1) for values in ordered
+    alone = [
+        _Member(stage, values, policy.task)
+        for stage, values in zip(policy.stages, ordered, strict=True)
     ]
+    of_members = [member.answers() for member in alone]
     answers = np.where(answered, outcome.labels, -1)
     evaluation = Evaluation(
         rows=len(rows.texts),
         thresholds=used,
         members=tuple(stage.model for stage in policy.stages),
         member_accuracy=(
-            None if truth is None else tuple(float((m == truth).mean()) for m in of_members)
+            None if truth is None else tuple(float((m == truth.keys).mean()) for m in of_members)
         ),
-        cascade_accuracy=(None if truth is None else float((answers == truth).mean())),
+        cascade_accuracy=(None if truth is None else float((answers == truth.keys).mean())),
         disagreement=float((answers != of_members[-1]).mean()),
         deferral_rate=outcome.deferral_rate,
         exits=tuple(outcome.exits_per_stage()),
         unanswered=int((~answered).sum()),
         near_threshold=int(outcome.near_threshold(used, NEAR).sum()),
-        metrics=(
-            None
-            if truth is None
-            else tuple(
-                _metrics(values, stage, truth)
-                for values, stage in zip(ordered, policy.stages, strict=True)
-            )
-        ),
-        curve_area=(
-            None
-            if truth is None or len(ordered) < 2
-            else _curve_area(ordered, policy.stages[0], truth)
-        ),
-        signals=None if truth is None else _signals(ordered[0], policy.stages[0], truth),
+        metrics=None if truth is None else tuple(_metrics(member, truth) for member in alone),
+        curve_area=None if truth is None or len(alone) < 2 else _curve_area(alone, truth),
+        signals=None if truth is None else _signals(alone[0], truth),
+        task=policy.task,
+        label_scores=None if truth is None else _scores_of_sets(outcome, alone, truth),
     )
     return evaluation, outcome
 
 
-def _metrics(
-    logits: NDArray[np.float32], stage: StagePolicy, truth: NDArray[np.int64]
-) -> MemberMetrics:
-    finite = np.isfinite(logits).all(axis=1)
-    logits, truth = logits[finite] / np.float32(stage.temperature), truth[finite]
-    correct = logits.argmax(axis=1) == truth
-    probabilities = softmax(logits)
-    confidence, sure = probabilities.max(axis=1), confidence_score(logits, stage.signal)
-    n = resamples_for(len(truth))
+@dataclass(frozen=True, slots=True)
+class _Truth:
+    """The true answers of n rows.
+
+    Attributes:
+        keys: Of the answers, shape (n,); see `cascadebert_core.task`.
+        sets: Of multi-label rows, which labels each row has, shape (n, n_labels); else None.
+    """
+
+    keys: NDArray[Any]
+    sets: NDArray[np.bool_] | None
+
+    def take(self, rows: NDArray[np.bool_]) -> _Truth:
+        return _Truth(self.keys[rows], None if self.sets is None else self.sets[rows])
+
+
+def _truth_of(policy: Policy, rows: Rows) -> _Truth:
+    if policy.task == MULTI_LABEL:
+        sets = rows.label_sets(policy.labels)
+        return _Truth(set_keys(sets), sets)
+    return _Truth(rows.label_indices(policy.labels), None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Member:
+    """A member alone.
+
+    Attributes:
+        stage: Its stage in the policy.
+        logits: Shape (n, n_labels), in the policy's label order.
+        task: The policy's.
+    """
+
+    stage: StagePolicy
+    logits: NDArray[np.float32]
+    task: str
+
+    @property
+    def finite(self) -> NDArray[np.bool_]:
+        """Which rows have finite logits, shape (n,)."""
+        return np.isfinite(self.logits).all(axis=1)
+
+    @property
+    def scaled(self) -> NDArray[np.float32]:
+        """The logits divided by the temperature."""
+        return self.logits / np.float32(self.stage.temperature)
+
+    def probabilities(self) -> NDArray[np.float32]:
+        """Shape (n, n_labels)."""
+        return probabilities_from_logits(self.scaled, self.task)
+
+    def answers(self) -> NDArray[Any]:
+        """The answers' keys, shape (n,). A row that is not finite has none, never a right one: -1.
+
+        The temperature never changes an answer, so the logits give it, exactly.
+        """
+        if self.task == MULTI_LABEL:
+            return np.where(self.finite, answer_keys(self.probabilities(), self.task), -1)
+        return np.where(self.finite, self.logits.argmax(axis=1), -1)
+
+
+def _metrics(member: _Member, truth: _Truth) -> MemberMetrics:
+    finite = member.finite
+    truth = truth.take(finite)
+    correct = member.answers()[finite] == truth.keys
+    probabilities = member.probabilities()[finite]
+    sure = confidence_score(member.scaled[finite], member.stage.signal)
+    n = resamples_for(len(correct))
 
     def coverage(signal: NDArray[np.float64], right: NDArray[np.bool_]) -> float:
         return coverage_at_risk(signal, ~right, COVERAGE_RISK)
 
+    if truth.sets is None:
+        wanted, decided, right = truth.keys, probabilities.max(axis=1), correct
+    else:
+        wanted = truth.sets
+        decided = np.maximum(probabilities, 1 - probabilities)  # of each label's decision
+        right = label_sets(probabilities) == truth.sets
     return MemberMetrics(
         dis=bootstrap(difficulty_inversion_score, sure, correct, resamples=n),
-        ece=bootstrap(expected_calibration_error, confidence, correct, resamples=n, centred=True),
-        brier=bootstrap(brier_score, probabilities, truth, resamples=n),
+        ece=bootstrap(calibration_error_of_rows, decided, right, resamples=n, centred=True),
+        brier=bootstrap(brier_score, probabilities, wanted, resamples=n),
         coverage=bootstrap(coverage, sure, correct, resamples=n),
     )
 
 
-def _signals(
-    logits: NDArray[np.float32], stage: StagePolicy, truth: NDArray[np.int64]
-) -> dict[str, Interval]:
-    finite = np.isfinite(logits).all(axis=1)
-    logits, truth = logits[finite] / np.float32(stage.temperature), truth[finite]
-    correct = logits.argmax(axis=1) == truth
+def _signals(member: _Member, truth: _Truth) -> dict[str, Interval]:
+    finite = member.finite
+    correct = member.answers()[finite] == truth.keys[finite]
+    logits = member.scaled[finite]
     found: dict[str, Interval] = {}
-    for signal in SIGNALS:
+    for signal in SIGNALS_OF_TASK[member.task]:
         if logits.shape[1] == 2 and signal in {MARGIN, ENTROPY}:
             # With two labels they order rows as the largest probability does.
             found[signal] = found[MAX_PROBABILITY]
             continue
         found[signal] = bootstrap(
             difficulty_inversion_score, confidence_score(logits, signal), correct,
-            resamples=resamples_for(len(truth)),
+            resamples=resamples_for(len(correct)),
         )  # fmt: skip
     return found
 
 
-def _curve_area(
-    ordered: Sequence[NDArray[np.float32]], stage: StagePolicy, truth: NDArray[np.int64]
-) -> Interval:
-    small, large = (values.argmax(axis=1) == truth for values in (ordered[0], ordered[-1]))
+def _curve_area(members: Sequence[_Member], truth: _Truth) -> Interval:
+    first, last = members[0], members[-1]
 
     def area(
         signal: NDArray[np.float64], of_small: NDArray[np.bool_], of_large: NDArray[np.bool_]
     ) -> float:
         return deferral_curve(signal, of_small, of_large).area
 
-    finite = np.isfinite(ordered[0]).all(axis=1)
-    scaled = np.nan_to_num(ordered[0], nan=0.0, posinf=0.0, neginf=0.0) / stage.temperature
+    scaled = np.nan_to_num(first.logits, nan=0.0, posinf=0.0, neginf=0.0) / first.stage.temperature
     # A row with NaN or infinite logits is always deferred.
-    sure = np.where(finite, confidence_score(scaled, stage.signal), -np.inf)
-    return bootstrap(area, sure, small, large, resamples=resamples_for(len(truth)))
+    sure = np.where(first.finite, confidence_score(scaled, first.stage.signal), -np.inf)
+    small, large = first.answers() == truth.keys, last.answers() == truth.keys
+    return bootstrap(area, sure, small, large, resamples=resamples_for(len(small)))
+
+
+def _scores_of_sets(
+    outcome: Outcome, members: Sequence[_Member], truth: _Truth
+) -> tuple[LabelScores, ...] | None:
+    """The label scores of every member alone, then of the cascade; a row without answer has none.
+
+    None for single-label cascades.
+    """
+    if truth.sets is None:
+        return None
+    given = [label_sets(m.probabilities()) & m.finite[:, None] for m in members]
+    of_cascade = label_sets(outcome.probabilities) & (outcome.exit_stage >= 0)[:, None]
+    return tuple(label_scores(sets, truth.sets) for sets in (*given, of_cascade))

@@ -13,7 +13,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cascadebert_core.signals import ENERGY, ENTROPY, MARGIN, MAX_PROBABILITY, SIGNALS
+from cascadebert_core.signals import (
+    ENERGY,
+    ENTROPY,
+    LEAST_SURE,
+    MARGIN,
+    MAX_PROBABILITY,
+    SIGNALS,
+)
 
 from ..extras import needs_extra
 
@@ -70,7 +77,7 @@ class DeferralCurve:
 def confidence_score(logits: NDArray[Any], signal: str = MAX_PROBABILITY) -> NDArray[np.float64]:
     """A score that orders rows as a confidence signal does, shape (n,).
 
-    It is the logarithm of the distance to 1, in double precision, so it still differs between rows
+    It is a logarithm of the distance to 1, in double precision, so it still differs between rows
     whose signal is 1.0 in floating point.
 
     Args:
@@ -80,6 +87,9 @@ def confidence_score(logits: NDArray[Any], signal: str = MAX_PROBABILITY) -> NDA
     Raises:
         ValueError: There is no such signal.
     """
+    if signal == LEAST_SURE:
+        # max(p, 1 - p) is the sigmoid of |logit|.
+        return np.abs(np.asarray(logits, dtype=np.float64)).min(axis=1)
     ordered = np.sort(np.asarray(logits, dtype=np.float64), axis=1)
     others = np.exp(ordered[:, :-1] - ordered[:, -1:])  # odds against the largest, (n, n_labels-1)
     log_largest = -np.log1p(others.sum(axis=1))
@@ -142,20 +152,31 @@ def expected_calibration_error(
     return float(sum(gaps) / len(order))
 
 
-def brier_score(probabilities: NDArray[Any], labels: NDArray[np.integer[Any]]) -> float:
+def calibration_error_of_rows(confidence: NDArray[Any], correct: NDArray[np.bool_]) -> float:
+    """ECE over all decisions of n rows, each with one or several; see `expected_calibration_error`.
+
+    Args:
+        confidence: Probability of each decision, shape (n,) or (n, n_decisions).
+        correct: Whether the decision is correct, of the same shape.
+    """
+    return expected_calibration_error(confidence.ravel(), correct.ravel())
+
+
+def brier_score(probabilities: NDArray[Any], labels: NDArray[Any]) -> float:
     """Mean squared distance of the probabilities from the one-hot label, 0 to 2 (Brier, 1950).
 
     Args:
         probabilities: Shape (n, n_labels).
-        labels: Indices, shape (n,).
+        labels: Indices, shape (n,). Or sets of labels, bool of shape (n, n_labels): then the
+            distance is from the 0 or 1 of each label, 0 to n_labels.
 
     Returns:
         NaN without rows.
     """
     if not len(labels):
         return float("nan")
-    one_hot = np.eye(probabilities.shape[1])[labels]
-    return float(((np.asarray(probabilities, np.float64) - one_hot) ** 2).sum(axis=1).mean())
+    wanted = labels if labels.ndim == 2 else np.eye(probabilities.shape[1])[labels]
+    return float(((np.asarray(probabilities, np.float64) - wanted) ** 2).sum(axis=1).mean())
 
 
 def deferral_curve(

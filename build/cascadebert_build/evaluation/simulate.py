@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from cascadebert_core.gate import decide
 from cascadebert_core.policy import Policy, Threshold
 from cascadebert_core.route import route_from_thresholds
+from cascadebert_core.task import SINGLE_LABEL, answer_keys
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,17 +24,22 @@ class Outcome:
         confidence: Float32 of shape (n,), of the stage that answered.
         exit_stage: Int of shape (n,); -1 for rows that no stage could answer (NaN logits).
         stage_confidence: Float32 of shape (n, n_stages); NaN if a row did not reach the stage.
+        task: The policy's: whether an answer is one label or a set.
     """
 
     probabilities: NDArray[np.float32]
     confidence: NDArray[np.float32]
     exit_stage: NDArray[np.int32]
     stage_confidence: NDArray[np.float32]
+    task: str = SINGLE_LABEL
 
     @property
-    def labels(self) -> NDArray[np.intp]:
-        """Indices into the policy's labels, shape (n,)."""
-        return self.probabilities.argmax(axis=1)
+    def labels(self) -> NDArray[Any]:
+        """The answers' keys, shape (n,): indices into the policy's labels, or keys of label sets.
+
+        See `cascadebert_core.task`.
+        """
+        return answer_keys(self.probabilities, self.task)
 
     def exits_per_stage(self) -> list[int]:
         """Rows that each stage answered."""
@@ -76,13 +83,14 @@ def simulate(
         confidence=np.zeros(n, dtype=np.float32),
         exit_stage=np.full(n, -1, dtype=np.int32),
         stage_confidence=np.full((n, len(policy.stages)), np.nan, dtype=np.float32),
+        task=policy.task,
     )
     reaching = np.arange(n)
     for index, stage in enumerate(policy.stages):
         ordered = logits_in_policy_order(policy, index, logits[index])[reaching]
         threshold = route.thresholds[index]
         limits = threshold[None, :] if isinstance(threshold, np.ndarray) else threshold
-        decision = decide(ordered, stage.temperature, limits, stage.signal)
+        decision = decide(ordered, stage.temperature, limits, stage.signal, policy.task)
         outcome.stage_confidence[reaching, index] = decision.confidence
         exited = reaching[decision.exits]
         outcome.probabilities[exited] = decision.probabilities[decision.exits]

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from cascadebert_core.policy import Policy, StagePolicy
+from cascadebert_core.signals import SIGNALS_OF_TASK
+from cascadebert_core.task import MULTI_LABEL, SINGLE_LABEL, set_from_text
 
 from ..checkpoints.labels import are_unnamed, unnamed_labels
-from ..config.schema import CascadeConfig, MemberConfig
+from ..config.schema import CascadeConfig, MemberConfig, TuneConfig
 from ..errors import UsageError
-from .exported import MemberManifest
+from .exported import MemberManifest, task_of_member
 
 
 def policy_from_members(config: CascadeConfig, manifests: Sequence[MemberManifest]) -> Policy:
@@ -20,12 +22,17 @@ def policy_from_members(config: CascadeConfig, manifests: Sequence[MemberManifes
         manifests: Manifests of its members, in order.
 
     Raises:
-        UsageError: Labels disagree, or a member's maximum length is larger than its positions.
+        UsageError: Labels or kinds of answers disagree, [tune] does not fit them, or a member's
+            maximum length is larger than its positions.
     """
     members = list(zip(config.members, manifests, strict=True))
     for member, manifest in members:
         check_max_length(member, manifest.checkpoint, manifest.max_positions)
     labels = labels_of_members(config, [(member, each.labels) for member, each in members])
+    task = _task(config, manifests)
+    _check_tuning(config.tune, task)
+    if task == SINGLE_LABEL:
+        _refuse_sets(labels)
     stages = tuple(
         StagePolicy(
             model=config.model_name(member),
@@ -38,6 +45,7 @@ def policy_from_members(config: CascadeConfig, manifests: Sequence[MemberManifes
             temperature=1.0,
             threshold=None,
             label_indices=label_indices(labels, manifest.labels, member),
+            signal=SIGNALS_OF_TASK[task][0],
             max_queued_rows=config.runtime.max_queued_rows,
         )
         for member, manifest in members
@@ -51,6 +59,7 @@ def policy_from_members(config: CascadeConfig, manifests: Sequence[MemberManifes
         audit_rate=config.runtime.audit_rate,
         degrade=config.runtime.degrade,
         request_timeout_s=config.runtime.request_timeout_s,
+        task=task,
     )
     return empty.with_thresholds((1.0,) * (len(stages) - 1))
 
@@ -75,6 +84,52 @@ def labels_of_members(
     for member, names in members:
         label_indices(labels, names, member)
     return labels
+
+
+def _task(config: CascadeConfig, manifests: Sequence[MemberManifest]) -> str:
+    """What the members' answers are: what cascade.toml says, else what the checkpoints say."""
+    some_have_sets = any(manifest.task == MULTI_LABEL for manifest in manifests)
+    wanted = config.task or (MULTI_LABEL if some_have_sets else SINGLE_LABEL)
+    for member, manifest in zip(config.members, manifests, strict=True):
+        task = task_of_member(config, manifest)
+        if task == wanted:
+            continue
+        what = f"is {task}" if manifest.task else "has no problem_type in its config.json"
+        remedy = (
+            "remove the key, or give other members"
+            if config.task
+            else f'if all members have a sigmoid for each label, set task = "{MULTI_LABEL}"'
+        )
+        whose = "cascade.toml says" if config.task else "another member is"
+        raise UsageError(
+            f"the member {member.name!r} ({manifest.checkpoint}) {what}, and {whose} {wanted}: "
+            f"{remedy}"
+        )
+    return wanted
+
+
+def _check_tuning(tune: TuneConfig, task: str) -> None:
+    """Refuse keys of [tune] that do not fit the kind of the answers."""
+    signals = SIGNALS_OF_TASK[task]
+    if tune.signal is not None and tune.signal not in signals:
+        raise UsageError(
+            f"tune.signal is {tune.signal!r}, and this is a {task} cascade: give "
+            f"{' or '.join(signals)}, or leave it out"
+        )
+    if tune.per_label and task == MULTI_LABEL:
+        raise UsageError(
+            f"tune.per_label is true, and this is a {task} cascade, whose answers are sets of "
+            "labels: leave it out"
+        )
+
+
+def _refuse_sets(labels: Sequence[str]) -> None:
+    for label in labels:
+        if set_from_text(label) is not None:
+            raise UsageError(
+                f"the label {label!r} reads like the answer of a multi-label cascade, which is a "
+                "JSON array: rename it"
+            )
 
 
 def label_indices(

@@ -72,6 +72,7 @@ def _export(context: BuildContext, member: MemberConfig, source: str, key: str) 
             labels=checkpoint.labels,
             inputs=checkpoint.inputs,
             max_positions=checkpoint.max_positions(),
+            task=checkpoint.task,
         )
         manifest.write(workspace.manifest(member))
         note(f"{onnx.stat().st_size / 1e6:.0f} MB, opset {OPSET}, {', '.join(manifest.inputs)}")

@@ -7,10 +7,11 @@ from functools import cached_property
 from pathlib import Path
 
 from cascadebert_core.policy import TOKENIZER_NAME
+from cascadebert_core.task import SINGLE_LABEL
 from cascadebert_core.tokenization import Encoder
 from cascadebert_engine.files import read_json, sha256_of_file, write_json
 
-from ..config.schema import MemberConfig
+from ..config.schema import CascadeConfig, MemberConfig
 from ..errors import UsageError
 from ..graphs.logits import StageInput
 from .context import BuildContext
@@ -29,6 +30,7 @@ class MemberManifest:
         labels: Label names in the order of the logits.
         inputs: Tensors that the graph takes.
         max_positions: Longest sequence in tokens; None if the model has no limit.
+        task: One of `cascadebert_core.task.TASKS`; None if the checkpoint does not say.
     """
 
     key: str
@@ -39,10 +41,16 @@ class MemberManifest:
     labels: tuple[str, ...]
     inputs: tuple[str, ...]
     max_positions: int | None
+    task: str | None = None
 
     def write(self, path: Path) -> None:
         """Write the manifest; it comes last, so that it vouches for complete files."""
         write_json(path, asdict(self))
+
+
+def task_of_member(config: CascadeConfig, manifest: MemberManifest) -> str:
+    """What a member's answers are: what its checkpoint says, else what cascade.toml says."""
+    return manifest.task or config.task or SINGLE_LABEL
 
 
 @dataclass(frozen=True)

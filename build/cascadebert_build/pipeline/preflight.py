@@ -7,9 +7,10 @@ they rely on.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,7 @@ from cascadebert_core.policy import Policy, policy_from_json, policy_to_json
 from ..checkpoints.checkpoint import config_of_hub_model
 from ..checkpoints.inspection import inspect_base, inspect_checkpoint
 from ..checkpoints.labels import labels_of_config
+from ..checkpoints.problem_type import task_of_problem_type
 from ..config.rows import Rows
 from ..config.schema import MemberConfig
 from ..errors import UsageError
@@ -74,13 +76,13 @@ def check_rows(context: BuildContext, policy: Policy) -> None:
 
 
 def check_labels(rows: Rows, policy: Policy) -> None:
-    """Check that each row has one of the cascade's labels, if the rows have labels.
+    """Check that each row has one of the cascade's labels, or a set of them, if it has labels.
 
     Raises:
         UsageError: The message has the row's number and its label.
     """
     if rows.labels is not None:
-        rows.label_indices(policy.labels)
+        rows.answers(policy.labels, policy.task)
 
 
 def check_output_file(path: Path | None, flag: str) -> None:
@@ -166,11 +168,13 @@ class _Checkpoint:
         size: Bytes of its weights in FP32; 0 if unknown.
         positions: Rows of the table of positions, of which a model may leave some unused; None:
             unknown.
+        task: One of `cascadebert_core.task.TASKS`; None if config.json does not say.
     """
 
     labels: tuple[str, ...]
     size: int
     positions: int | None
+    task: str | None
 
 
 def _expected_manifest(context: BuildContext, member: MemberConfig) -> MemberManifest:
@@ -189,6 +193,7 @@ def _expected_manifest(context: BuildContext, member: MemberConfig) -> MemberMan
         labels=found.labels,
         inputs=(INPUT_IDS, ATTENTION_MASK),
         max_positions=found.positions,
+        task=found.task,
     )
 
 
@@ -200,12 +205,18 @@ def _inspected(source: str) -> _Checkpoint:
     """
     found = inspect_checkpoint(source)
     if found is None:
-        return _Checkpoint(labels_of_config(config_of_hub_model(source), source), 0, None)
+        config = config_of_hub_model(source)
+        return _Checkpoint(labels_of_config(config, source), 0, None, _task(config))
     return _Checkpoint(
         labels_of_config(found.config, source),
         fp32_size(found.folder, found.config),
         found.position_rows,
+        _task(found.config),
     )
+
+
+def _task(config: Mapping[str, Any]) -> str | None:
+    return task_of_problem_type(config.get("problem_type"))
 
 
 def _check_repository(context: BuildContext, path: Path) -> None:

@@ -84,7 +84,8 @@ class TuneStep:
         rows, split = self._context.rows, self.split()
         logits = [self._logits.served(each) for each in artefacts]
         self._report_duplicates()
-        policy = draft.with_signal(self._config.tune.signal)
+        signal = self._config.tune.signal
+        policy = draft if signal is None else draft.with_signal(signal)
         times = self._times(artefacts)
         certificate: dict[str, Any] = {
             "data_sha256": rows.sha256(),

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from cascadebert_core.gate import decide
 from cascadebert_core.policy import Policy
+from cascadebert_core.task import MULTI_LABEL, answer_keys
 
 from ..evaluation.simulate import logits_in_policy_order, simulate
 
@@ -22,16 +23,19 @@ class MemberAnswers:
     """One member's answers to n rows, as if it saw all of them.
 
     Attributes:
-        labels: Indices into the policy's labels, shape (n,). NO_ANSWER if a logit is not finite.
-        probability: The probability of that label at the policy's temperature, shape (n,). NaN
-            without an answer.
+        labels: The answers' keys, shape (n,): indices into the policy's labels, or keys of label
+            sets; see `cascadebert_core.task`. NO_ANSWER if a logit is not finite.
+        probability: The probability of that label at the policy's temperature, shape (n,). Of a set
+            of labels, that of the decision on its least sure label. NaN without an answer.
         confidence: The value that the gate compares with the threshold, shape (n,). NaN without an
             answer.
+        probabilities: Of every label, shape (n, n_labels). NaN without an answer.
     """
 
-    labels: NDArray[np.int64]
+    labels: NDArray[Any]
     probability: NDArray[np.float32]
     confidence: NDArray[np.float32]
+    probabilities: NDArray[np.float32]
 
 
 def answers_of_members(
@@ -48,14 +52,19 @@ def answers_of_members(
     members: list[MemberAnswers] = []
     for i, stage in enumerate(policy.stages):
         ordered = logits_in_policy_order(policy, i, logits[i])
-        probabilities = decide(ordered, stage.temperature, np.float32(np.inf)).probabilities
-        labels = np.nan_to_num(probabilities).argmax(axis=1)
+        probabilities = decide(
+            ordered, stage.temperature, np.float32(np.inf), stage.signal, policy.task
+        ).probabilities
         finite = np.isfinite(probabilities).all(axis=1)
+        sets = policy.task == MULTI_LABEL
         members.append(
             MemberAnswers(
-                labels=np.where(finite, labels, NO_ANSWER),
-                probability=probabilities.max(axis=1),
+                labels=np.where(
+                    finite, answer_keys(np.nan_to_num(probabilities), policy.task), NO_ANSWER
+                ),
+                probability=everywhere[:, i] if sets else probabilities.max(axis=1),
                 confidence=everywhere[:, i],
+                probabilities=probabilities,
             )
         )
     return tuple(members)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cascadebert_core.task import names_of_answer
 from cascadebert_core.tokenization import Text
 
 from .answers import NO_ANSWER, MemberAnswers
@@ -22,8 +23,9 @@ class Example:
     Attributes:
         row: The row's number in the data, from 1.
         text: A string, or a pair of strings.
-        label: The right label; None without labels.
-        answers: Label and probability of each member alone; None for a member without an answer.
+        label: The right label, or the right set of labels in words; None without labels.
+        answers: Label or set and probability of each member alone; None for a member without an
+            answer.
         exit_stage: The stage that answered; NO_ANSWER if no stage could.
     """
 
@@ -55,15 +57,20 @@ def unlike_the_last(members: Sequence[MemberAnswers], exit_stage: NDArray[Any]) 
 
 def example_at(row: int, material: Material) -> Example:
     """Return the row of an index, with the names of its labels."""
-    labels, truth = material.labels, material.truth
+    truth = material.truth
+
+    def name(key: int) -> str:
+        names = names_of_answer(key, material.labels, material.task)
+        return ", ".join(names) or "no label"
+
     return Example(
         row=row + 1,
         text=material.texts[row],
-        label=None if truth is None else labels[int(truth[row])],
+        label=None if truth is None else name(truth[row]),
         answers=tuple(
             None
             if member.labels[row] == NO_ANSWER
-            else (labels[int(member.labels[row])], float(member.probability[row]))
+            else (name(member.labels[row]), float(member.probability[row]))
             for member in material.members
         ),
         exit_stage=int(material.exit_stage[row]),

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cascadebert_core.policy import Policy, Threshold
+from cascadebert_core.task import MULTI_LABEL, SINGLE_LABEL, label_sets
 from cascadebert_core.tokenization import Text
 
 from ..config.rows import Rows
@@ -34,7 +36,8 @@ class Material:
         signals: The confidence signal of each member.
         labels: Names, in the policy's order.
         texts: n strings, or pairs of strings.
-        truth: Indices into `labels`, shape (n,); None without labels.
+        truth: The keys of the true answers, shape (n,): indices into `labels`, or keys of label
+            sets; None without labels.
         members: The answers of each member alone.
         exit_stage: The stage that answered each row by the gate's decision, shape (n,).
         thresholds: One for each stage but the last.
@@ -45,13 +48,16 @@ class Material:
         early_exit: Curves to draw beside the cascade's.
         assessment: Costs and guarantees of the operating points, and what does not pay; None for a
             single member.
+        task: The policy's: whether an answer is one label or a set.
+        truth_sets: Of a multi-label cascade, which labels each row has, shape (n, n_labels); None
+            without labels.
     """
 
     names: tuple[str, ...]
     signals: tuple[str, ...]
     labels: tuple[str, ...]
     texts: tuple[Text, ...]
-    truth: NDArray[np.int64] | None
+    truth: NDArray[Any] | None
     members: tuple[MemberAnswers, ...]
     exit_stage: NDArray[np.int32]
     thresholds: tuple[Threshold, ...]
@@ -60,6 +66,13 @@ class Material:
     evaluation: Evaluation
     early_exit: tuple[EarlyExitCurve, ...] = ()
     assessment: Assessment | None = None
+    task: str = SINGLE_LABEL
+    truth_sets: NDArray[np.bool_] | None = None
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether an answer is a set of labels."""
+        return self.task == MULTI_LABEL
 
     @property
     def last(self) -> str:
@@ -69,7 +82,9 @@ class Material:
     @property
     def measure(self) -> str:
         """The name of the score. Without labels, the last member's answer counts as right."""
-        return f"agreement with {self.last}" if self.truth is None else "accuracy"
+        if self.truth is None:
+            return f"agreement with {self.last}"
+        return "accuracy of label sets" if self.multi_label else "accuracy"
 
     @cached_property
     def right(self) -> NDArray[np.bool_]:
@@ -77,6 +92,19 @@ class Material:
         wanted = self.members[-1].labels if self.truth is None else self.truth
         labels = np.stack([member.labels for member in self.members], axis=1)
         return (labels == wanted[:, None]) & (labels != NO_ANSWER)
+
+    def decisions(self, member: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """The probability of each of a member's decisions, and whether it is right; needs labels.
+
+        A decision is a row's label, or of a multi-label cascade whether a row has a label. Both
+        have shape (n,) or (n * n_labels,).
+        """
+        answers = self.members[member]
+        if self.truth_sets is None:
+            return answers.probability, self.right[:, member]
+        of_labels = np.maximum(answers.probabilities, 1 - answers.probabilities)
+        right = label_sets(answers.probabilities) == self.truth_sets
+        return of_labels.ravel(), right.ravel()
 
     @cached_property
     def member_accuracy(self) -> tuple[float, ...]:
@@ -183,7 +211,7 @@ def material_from_evaluation(
         signals=tuple(stage.signal for stage in policy.stages),
         labels=policy.labels,
         texts=rows.texts,
-        truth=None if rows.labels is None else rows.label_indices(policy.labels),
+        truth=None if rows.labels is None else rows.answers(policy.labels, policy.task),
         members=answers_of_members(policy, logits),
         exit_stage=outcome.exit_stage,
         thresholds=evaluation.thresholds,
@@ -192,4 +220,10 @@ def material_from_evaluation(
         evaluation=evaluation,
         early_exit=tuple(early_exit),
         assessment=assessment,
+        task=policy.task,
+        truth_sets=(
+            rows.label_sets(policy.labels)
+            if policy.task == MULTI_LABEL and rows.labels is not None
+            else None
+        ),
     )

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from cascadebert_core.signals import LEAST_SURE, MAX_PROBABILITY
+
 from ..evaluation.evaluate import thresholds_as_text
 from .curves import oracle_curve
 from .material import Material
@@ -22,7 +24,10 @@ BLUE, VERMILION, GREEN = "#0072B2", "#D55E00", "#009E73"
 _EARLY = (("#CC79A7", "D"), ("#E69F00", "^"), ("#009E73", "v"), ("#56B4E9", "P"), ("#000000", "X"))
 _GAP = "#f8e0d0"
 _BINS = 30
-_SIGNAL_NAMES = {"max_probability": "probability of the answer"}
+_SIGNAL_NAMES = {
+    MAX_PROBABILITY: "probability of the answer",
+    LEAST_SURE: "probability of the least sure label's decision",
+}
 
 Mark = Literal["line", "dashed", "dotted", "dot", "ring", "square", "box", "tick"]
 
@@ -118,11 +123,11 @@ def deferral_plot(material: Material) -> Plot:
 
 def reliability_plot(material: Material, member: int) -> Plot:
     """Plot accuracy against confidence of one member alone. The rows need labels."""
-    answers = material.members[member]
-    bins = reliability(answers.probability, material.right[:, member])
+    bins = reliability(*material.decisions(member))
+    what = "decisions on labels" if material.multi_label else "answers"
     with figure_of(3.5) as figure:
         axes = figure.subplots()
-        floor = 100 / len(material.labels)
+        floor = 100 * _least_confidence(material)
         axes.plot((0, 100), (0, 100), color=MUTED, ls="--", lw=1.4, zorder=1)
         sure, accuracy = 100 * bins.confidence, 100 * bins.accuracy
         axes.fill_between(sure, sure, accuracy, color=_GAP, lw=0, zorder=0.9)
@@ -134,8 +139,8 @@ def reliability_plot(material: Material, member: int) -> Plot:
         axes.set(
             xlim=(max(0.0, min([floor, *sure]) - 2), 101.5),
             ylim=(low - 2, 102),
-            xlabel="probability of the answer, %",
-            ylabel="right answers, %",
+            xlabel=f"probability of the {'decision' if material.multi_label else 'answer'}, %",
+            ylabel=f"right {what}, %",
         )
         name = material.names[member]
         svg = svg_from_figure(
@@ -156,7 +161,7 @@ def confidence_plot(material: Material, member: int) -> Plot:
     confidence, right = material.confidences[:, member], material.right[:, member]
     finite = np.isfinite(confidence)
     groups = [confidence[finite & right], confidence[finite & ~right]]
-    floor = min([1 / len(material.labels), *confidence[finite].tolist()])
+    floor = min([_least_confidence(material), *confidence[finite].tolist()])
     edges = np.linspace(floor, max([1.0, *confidence[finite].tolist()]), _BINS + 1)
     signal = material.signals[member]
     given = material.thresholds[member] if member < len(material.thresholds) else ()
@@ -200,6 +205,11 @@ def confidence_plot(material: Material, member: int) -> Plot:
     if thresholds:
         key.append(("tick", INK, f"threshold {thresholds_as_text([given])}"))
     return Plot(svg, tuple(key))
+
+
+def _least_confidence(material: Material) -> float:
+    """The smallest probability that the answer, or a decision on a label, can have."""
+    return 0.5 if material.multi_label else 1 / len(material.labels)
 
 
 def _cascade_point(material: Material) -> str:

@@ -10,9 +10,10 @@ from typing import Any
 from google.protobuf import json_format, text_format
 from tritonclient.grpc import model_config_pb2
 
-from cascadebert_core.contract import LOGITS, OPERATING_POINTS, POLICY_ID, VERDICTS
+from cascadebert_core.contract import LOGITS, OPERATING_POINTS, POLICY_ID, TASK, VERDICTS
 from cascadebert_core.policy import Policy, StagePolicy
 from cascadebert_core.published_points import points_to_json
+from cascadebert_core.task import SINGLE_LABEL
 from cascadebert_engine.profiles import graph_batches
 
 from ..config.schema import RuntimeConfig
@@ -201,6 +202,10 @@ def describe_policy(config: ModelConfig, policy: Policy) -> None:
     if verdicts:
         set_parameter(config, VERDICTS, json.dumps(verdicts))
     set_parameter(config, POLICY_ID, policy.id)
+    if policy.task == SINGLE_LABEL:
+        config.parameters.pop(TASK, None)  # an earlier version of the cascade may have had it
+    else:
+        set_parameter(config, TASK, policy.task)
 
 
 def config_to_text(config: ModelConfig) -> str:

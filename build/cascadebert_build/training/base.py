@@ -27,6 +27,8 @@ def model_from_base(base: str, names: Sequence[str]) -> PreTrainedModel:
             num_labels=len(names),
             id2label=dict(enumerate(names)),
             label2id={name: i for i, name in enumerate(names)},
+            # A multi-label base would stay one, and what is trained here gives one label.
+            problem_type=None,
             # A base may have a head for another number of labels: it is replaced.
             ignore_mismatched_sizes=True,
         )

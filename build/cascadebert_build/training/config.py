@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ..checkpoints.checkpoint import config_from_source
+from ..config.label_sets import LabelOrSet, members_of_set
 from ..config.rows import Rows
 from ..errors import UsageError
 from .glue import METRICS
@@ -77,6 +78,7 @@ def label_names(rows: Rows, base: str, given: Sequence[str] | None = None) -> tu
     Raises:
         UsageError: There are no labels, all rows have the same one, or a number is not an index.
     """
+    refuse_sets(rows)
     if given:
         return tuple(given)
     of_base = tuple(dict(config_from_source(base).id2label or {}).values())
@@ -91,22 +93,23 @@ def label_names(rows: Rows, base: str, given: Sequence[str] | None = None) -> tu
 
 
 def _names_of_numbers(
-    rows: Rows, distinct: Sequence[int | str], of_base: tuple[str, ...]
+    rows: Rows, distinct: Sequence[LabelOrSet], of_base: tuple[str, ...]
 ) -> tuple[str, ...]:
     """Names of labels that are all numbers.
 
     They are the data set's own, or the base's if they fit, or else `LABEL_0` and so on.
     """
-    numbers = sorted({int(label) for label in distinct})
+    numbers = sorted({int(str(label)) for label in distinct})
     texts = {str(label) for label in distinct}
     if rows.index_names is not None and numbers[-1] < len(rows.index_names):
         return rows.index_names
     if texts <= set(of_base) or numbers[-1] + 1 == len(of_base):
         return of_base
     if rows.labels_are == "names":
-        return tuple(str(label) for label in sorted(distinct, key=int))
+        return tuple(sorted((str(label) for label in distinct), key=int))
     if numbers != list(range(len(numbers))):
-        largest = max(range(len(rows.labels or ())), key=lambda i: int((rows.labels or ())[i]))
+        indices = [int(str(label)) for label in rows.labels or ()]
+        largest = max(range(len(indices)), key=lambda i: indices[i])
         raise UsageError(
             f"{rows.where(largest)}: the label {numbers[-1]} is not an index, since the labels "
             f"{', '.join(map(str, numbers[:5]))} do not count from 0 on: "
@@ -115,7 +118,22 @@ def _names_of_numbers(
     return tuple(f"LABEL_{i}" for i in numbers)
 
 
-def one_label(rows: Rows, label: int | str) -> str:
+def refuse_sets(rows: Rows) -> None:
+    """Refuse rows whose labels are sets.
+
+    Raises:
+        UsageError: The message names the first such row.
+    """
+    for row, label in enumerate(rows.labels or ()):
+        if members_of_set(label, ()) != (label,):
+            raise UsageError(
+                f"{rows.where(row)}: the label is a list, and `cascadebert train` makes members "
+                "that give one label: fine-tune a multi-label member with transformers "
+                '(problem_type="multi_label_classification"); a cascade takes it as it is'
+            )
+
+
+def one_label(rows: Rows, label: LabelOrSet) -> str:
     """The error message for rows that all have one label."""
     return (
         f"{rows.source}: all {len(rows.texts)} rows to train on have the label {label!r}: "

@@ -51,14 +51,15 @@ class Predictions:
     """The predictions of all stages for n rows.
 
     Attributes:
-        labels: Predicted by each stage, shape (n, n_stages).
+        labels: The keys of each stage's answers, shape (n, n_stages): label indices, or keys of
+            label sets; see `cascadebert_core.task`.
         confidence: Of each stage but the last, shape (n, n_stages - 1). NaN never exits.
-        truth: The true labels, shape (n,), or None if they are not known.
+        truth: The keys of the true answers, shape (n,), or None if they are not known.
     """
 
-    labels: NDArray[np.int64]
+    labels: NDArray[Any]
     confidence: NDArray[np.float32]
-    truth: NDArray[np.int64] | None = None
+    truth: NDArray[Any] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cascadebert_core.gate import decide
 from cascadebert_core.policy import Policy, Threshold
+from cascadebert_core.task import MULTI_LABEL, answer_keys
 
 from ..config.goals import Goal
 from ..config.rows import Rows
@@ -19,7 +21,7 @@ from .deferral_rate import thresholds_for_deferral_rates
 from .guarantee import Predictions
 from .operating_point import OperatingPoint, TuningRows, choose_operating_point
 from .row_split import RowSplit
-from .temperature import fit_temperature
+from .temperature import fit_temperature, fit_temperature_of_sets
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,13 +98,16 @@ def with_fitted_temperatures(
     """
     if not len(fitting):
         return replace(policy, stages=tuple(replace(s, temperature=1.0) for s in policy.stages))
-    labels = rows.label_indices(policy.labels)[fitting]
+    truth: NDArray[Any] = (
+        rows.label_sets(policy.labels)
+        if policy.task == MULTI_LABEL
+        else rows.label_indices(policy.labels)
+    )
+    fit = fit_temperature_of_sets if policy.task == MULTI_LABEL else fit_temperature
     stages = tuple(
         replace(
             stage,
-            temperature=fit_temperature(
-                logits_in_policy_order(policy, i, logits[i])[fitting], labels
-            ),
+            temperature=fit(logits_in_policy_order(policy, i, logits[i])[fitting], truth[fitting]),
         )
         for i, stage in enumerate(policy.stages)
     )
@@ -114,25 +119,25 @@ def predictions_of_stages(
 ) -> Predictions:
     """The predictions of every stage for every row, with the gate's own arithmetic.
 
-    NaN or infinite logits give the label -1, which never agrees with another label.
+    NaN or infinite logits give the answer -1, which never agrees with another answer.
 
     Raises:
         UsageError: A label of the rows is not one of the policy's.
     """
-    labels: list[NDArray[np.int64]] = []
+    labels: list[NDArray[Any]] = []
     confidences: list[NDArray[np.float32]] = []
     for i, stage in enumerate(policy.stages):
         ordered = logits_in_policy_order(policy, i, logits[i])
-        decision = decide(ordered, stage.temperature, np.float32(0), stage.signal)
+        decision = decide(ordered, stage.temperature, np.float32(0), stage.signal, policy.task)
         finite = np.isfinite(decision.confidence)
-        predicted = np.nan_to_num(decision.probabilities).argmax(axis=1)
+        predicted = answer_keys(np.nan_to_num(decision.probabilities), policy.task)
         labels.append(np.where(finite, predicted, -1))
         confidences.append(decision.confidence)
     gated = confidences[:-1]
     return Predictions(
         np.stack(labels, axis=1),
         np.stack(gated, axis=1) if gated else np.zeros((len(labels[0]), 0), np.float32),
-        None if rows.labels is None else rows.label_indices(policy.labels),
+        None if rows.labels is None else rows.answers(policy.labels, policy.task),
     )
 
 

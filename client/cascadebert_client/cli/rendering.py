@@ -7,6 +7,8 @@ from typing import Protocol
 
 from tabulate import tabulate
 
+from cascadebert_core.task import MULTI_LABEL
+
 from .._audit import PointAudit, sentence
 from .._operating_points import OperatingPoint
 from .._rows import Row
@@ -54,11 +56,12 @@ class Table:
     def line(self, index: int, row: Row, answer: Classification) -> str:
         """Return one answer. The text comes last and is cut at the width."""
         # The column can only grow: earlier lines are already printed.
-        self._label_width = max(self._label_width, len(answer.label))
+        label = ", ".join(answer.labels) or "(no label)"
+        self._label_width = max(self._label_width, len(label))
         text = " | ".join(row) if isinstance(row, tuple) else row
         degraded = "(degraded) " if answer.degraded else ""
         line = _printable(
-            f"{answer.label:<{self._label_width}}  {answer.confidence:>10.4f}  "
+            f"{label:<{self._label_width}}  {answer.confidence:>10.4f}  "
             f"{answer.exit_stage:>5}  {degraded}{text}"
         )
         if self._width is not None and len(line) > self._width:
@@ -87,7 +90,8 @@ class JsonLines:
         """Return one answer with its row."""
         text, pair = row if isinstance(row, tuple) else (row, None)
         inputs = {"text": text} if pair is None else {"text": text, "text_pair": pair}
-        fields = {"row": index, **inputs, **dataclasses.asdict(answer)}
+        labels = {"labels": answer.labels}
+        fields = {"row": index, **inputs, **dataclasses.asdict(answer), **labels}
         return json.dumps(fields, ensure_ascii=self._ascii_only)
 
 
@@ -225,6 +229,8 @@ def _model_text(model: ModelStatus) -> str:
     parts = [f"{model.name}: {'ready' if model.ready else 'NOT READY'}"]
     if model.versions:
         parts.append(f"version {', '.join(model.versions)}")
+    if model.task == MULTI_LABEL:
+        parts.append("multi-label")
     if model.max_batch_size is not None:
         parts.append(f"up to {model.max_batch_size} rows per request")
     return "; ".join(parts)

@@ -16,6 +16,7 @@ Decide: what a row's answer is
     route             request parameters to stages and thresholds
     tokenization      texts to tokens
     batching          rows to calls of a stage, and their padding
+    task              logits to probabilities, and what an answer is
     signals           confidence signals
     gate              logits to answers: exit or defer
     answer            answers to response tensors

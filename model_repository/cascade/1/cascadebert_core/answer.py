@@ -11,12 +11,15 @@ from numpy.typing import NDArray
 from . import contract
 from .job import Job
 from .policy import Policy
+from .task import MULTI_LABEL, label_sets, text_of_answer
 
 
 class AnswerWriter:
     """Makes response tensors; label names and the policy's id are encoded once."""
 
     def __init__(self, policy: Policy) -> None:
+        self._names = policy.labels
+        self._task = policy.task
         self._labels = np.array([label.encode() for label in policy.labels], dtype=np.object_)
         self._policy_id = policy.id.encode()
 
@@ -32,7 +35,7 @@ class AnswerWriter:
         if name == contract.PROBABILITIES:
             return job.probabilities
         if name == contract.LABEL:
-            return self._labels[job.probabilities.argmax(axis=1)].reshape(n, 1)
+            return self._label(job.probabilities).reshape(n, 1)
         if name == contract.CONFIDENCE:
             return job.confidence.reshape(n, 1)
         if name == contract.EXIT_STAGE:
@@ -42,3 +45,14 @@ class AnswerWriter:
         if name == contract.POLICY:
             return np.full((n, 1), self._policy_id, dtype=np.object_)
         raise KeyError(name)  # Triton refuses outputs that config.pbtxt does not name
+
+    def _label(self, probabilities: NDArray[np.float32]) -> NDArray[Any]:
+        """Return the output LABEL, bytes of shape (n,)."""
+        if self._task != MULTI_LABEL:
+            return self._labels[probabilities.argmax(axis=1)]
+        texts = np.empty(len(probabilities), dtype=np.object_)
+        texts[:] = [
+            text_of_answer([self._names[i] for i in np.flatnonzero(row)], self._task).encode()
+            for row in label_sets(probabilities)
+        ]
+        return texts

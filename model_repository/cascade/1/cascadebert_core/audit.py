@@ -20,12 +20,13 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from .job import Job
 from .observer import AuditObserver
+from .task import SINGLE_LABEL, answer_keys
 from .tokenization import Text
 
 _LOGGER = logging.getLogger(__name__)
@@ -39,14 +40,14 @@ _REST = 4.0
 # How often the auditor checks whether the oldest row is decided and the stage is free.
 _POLL_S = 0.01
 
-# Outcomes of a drawn row, besides the number of the label with which it exited early.
+# Outcomes of a drawn row, besides the key of the answer with which it exited early.
 _UNDECIDED = -3
 _NO_ANSWER = -2
 _BY_LAST_STAGE = -1
 
-# Returns the last stage's label of each text, int of shape (n,); negative if its logits are not
-# finite.
-LastLabels = Callable[[list[Text]], NDArray[np.intp]]
+# Returns the key of the last stage's answer to each text, shape (n,); negative if its logits are
+# not finite. See `task.answer_keys`.
+LastAnswers = Callable[[list[Text]], NDArray[Any]]
 
 
 @dataclass(slots=True, eq=False)
@@ -57,7 +58,7 @@ class _Sample:
         operating_point: The operating point that answers it.
         index: Its position in its job.
         text: Its text.
-        outcome: Its label's number if it exited early; otherwise one of the constants above.
+        outcome: Its answer's key if it exited early; otherwise one of the constants above.
     """
 
     operating_point: str
@@ -65,14 +66,15 @@ class _Sample:
     text: Text
     outcome: int = _UNDECIDED
 
-    def decide(self, job: Job) -> None:
+    def decide(self, job: Job, task: str) -> None:
         # The guarantee does not cover a degraded row.
         if job.error is not None or job.degraded[self.index]:
             self.outcome = _NO_ANSWER
         elif job.exit_stage[self.index] == job.route.last:
             self.outcome = _BY_LAST_STAGE
         else:
-            self.outcome = int(job.probabilities[self.index].argmax())
+            (key,) = answer_keys(job.probabilities[self.index : self.index + 1], task)
+            self.outcome = int(key)
 
 
 class Auditor:
@@ -81,8 +83,9 @@ class Auditor:
     def __init__(
         self,
         rate: float,
-        last_labels: LastLabels,
+        last_answers: LastAnswers,
         *,
+        task: str = SINGLE_LABEL,
         observer: AuditObserver,
         may_run: Callable[[], bool],
         max_waiting: int = MAX_WAITING,
@@ -91,13 +94,15 @@ class Auditor:
 
         Args:
             rate: The share of rows to draw, above 0 and at most 1.
-            last_labels: Runs the last stage. If it raises, its rows count as failed.
+            last_answers: Runs the last stage. If it raises, its rows count as failed.
+            task: The policy's, which says when two answers are the same.
             observer: Receives the results.
             may_run: Returns whether the last stage is free.
             max_waiting: The most drawn rows that are not reported yet.
         """
         self._rate = rate
-        self._last_labels = last_labels
+        self._last_answers = last_answers
+        self._task = task
         self._observer = observer
         self._may_run = may_run
         self._max_waiting = max_waiting
@@ -128,7 +133,7 @@ class Auditor:
 
         def decide(ended: Job) -> None:
             for sample in drawn:
-                sample.decide(ended)
+                sample.decide(ended, self._task)
 
         job.listeners.append(decide)
         with self._changed:
@@ -191,8 +196,8 @@ class Auditor:
             # Deferred rows wait longest, so rows that time out would mostly agree: report them too.
             failed[sample.operating_point] += sample.outcome == _NO_ANSWER
         exited = [sample for sample in samples if sample.outcome >= 0]
-        for sample, label in zip(exited, self._labels_of(exited), strict=True):
-            kind = failed if label < 0 else agreed if label == sample.outcome else disagreed
+        for sample, answer in zip(exited, self._answers_to(exited), strict=True):
+            kind = failed if answer < 0 else agreed if answer == sample.outcome else disagreed
             kind[sample.operating_point] += 1
         for point in dict.fromkeys(sample.operating_point for sample in samples):
             if agreed[point] or disagreed[point]:
@@ -200,10 +205,10 @@ class Auditor:
             if failed[point]:
                 self._observer.audit_failed(point, failed[point])
 
-    def _labels_of(self, samples: list[_Sample]) -> list[int]:
+    def _answers_to(self, samples: list[_Sample]) -> list[int]:
         if not samples:
             return []
         try:
-            return [int(label) for label in self._last_labels([s.text for s in samples])]
+            return [int(key) for key in self._last_answers([s.text for s in samples])]
         except Exception:  # noqa: BLE001 - counted as failed; no request depends on it
             return [-1] * len(samples)

@@ -98,7 +98,8 @@ class Cascade:
         if policy.audit_rate > 0 and observer is not None:
             self._auditor = Auditor(
                 policy.audit_rate,
-                self._stages[-1].labels,
+                self._stages[-1].answers,
+                task=policy.task,
                 observer=observer,
                 may_run=lambda: not any(self.queued_rows()),
             )

@@ -15,7 +15,7 @@ TEXT_PAIR = "TEXT_PAIR"  # BYTES [1], optional
 MAX_TEXT_BYTES = 1 << 20
 
 PROBABILITIES = "PROBABILITIES"  # FP32 [labels], in the policy's label order
-LABEL = "LABEL"  # BYTES [1]
+LABEL = "LABEL"  # BYTES [1]; of a multi-label cascade, a JSON array of the labels in the set
 CONFIDENCE = "CONFIDENCE"  # FP32 [1]
 EXIT_STAGE = "EXIT_STAGE"  # INT32 [1], 0-based
 DEGRADED = "DEGRADED"  # BOOL [1], answered below the requested threshold
@@ -55,6 +55,7 @@ VERDICTS = (
     "verdicts"  # JSON: what does not pay, [{kind, subject, text, help}]; a certificate's key too
 )
 POLICY_ID = "policy"  # the policy's id
+TASK = "task"  # "multi_label"; a single-label cascade has no such parameter
 
 INLINE_NONE = "none"
 INLINE_FIRST = "first"

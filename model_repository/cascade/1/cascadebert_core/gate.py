@@ -3,7 +3,7 @@
 A row exits if and only if its confidence is *strictly* above its threshold (CascadeBERT, Li et al.,
 EMNLP Findings 2021; its confidence is the largest softmax probability, `signals` has others). All
 arithmetic is float32. So if a client sends a confidence from a response back as a threshold, the
-two are exactly equal.
+two are exactly equal. `task` says how logits become probabilities.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .signals import MAX_PROBABILITY, SIGNALS
+from .task import SINGLE_LABEL, probabilities_from_logits
 
 # The last stage's threshold. Every finite confidence is above it; NaN is not.
 ALWAYS_EXIT = np.float32(-1.0)
@@ -40,6 +41,7 @@ def decide(
     temperature: float,
     thresholds: NDArray[np.float32] | np.float32,
     signal: str = MAX_PROBABILITY,
+    task: str = SINGLE_LABEL,
 ) -> Decision:
     """Gate n rows.
 
@@ -47,15 +49,17 @@ def decide(
         logits: float32 of shape (n, n_labels), in the policy's label order.
         temperature: The logits are divided by it (Guo et al., ICML 2017).
         thresholds: One number for all rows, or float32 of shape (n,). Of shape (n, n_labels) or
-            (1, n_labels) if they depend on the label that the stage predicts.
-        signal: A name in `signals.SIGNALS`.
+            (1, n_labels) if they depend on the label that the stage predicts, which is possible
+            only for `task.SINGLE_LABEL`.
+        signal: A name in `signals.SIGNALS` that fits the task.
+        task: One of `task.TASKS`.
 
     Returns:
         The decision. Rows with a NaN or infinite logit never exit.
     """
     scaled = np.divide(logits, temperature, dtype=np.float32)
-    probabilities = softmax(scaled)
-    # With a logit of minus infinity the softmax is still finite, and confident.
+    probabilities = probabilities_from_logits(scaled, task)
+    # With a logit of minus infinity probabilities are still finite, and confident.
     broken = ~np.isfinite(logits).all(axis=1)
     probabilities[broken] = np.nan
     confidence = SIGNALS[signal](probabilities, scaled, temperature)
@@ -81,11 +85,3 @@ def stack_thresholds(
     if all(np.ndim(threshold) == 0 for threshold in thresholds):
         return np.array(thresholds, dtype=np.float32)
     return np.stack([np.broadcast_to(np.float32(t), (n_labels,)) for t in thresholds])
-
-
-def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the float32 softmax over the last axis, shifted by the maximum against overflow."""
-    logits = np.asarray(logits, dtype=np.float32)
-    with np.errstate(invalid="ignore", over="ignore"):  # the caller masks infinities
-        exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
-        return exponentials / exponentials.sum(axis=-1, keepdims=True)

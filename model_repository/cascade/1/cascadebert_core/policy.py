@@ -17,9 +17,14 @@ from typing import Any, cast
 
 from .contract import ATTENTION_MASK, INPUT_IDS, OPERATING_POINTS, STAGE_INPUTS
 from .errors import PolicyError
-from .signals import MAX_PROBABILITY, SIGNALS
+from .signals import MAX_PROBABILITY, SIGNALS_OF_TASK
+from .task import MULTI_LABEL, SINGLE_LABEL, TASKS
 
+# A policy is written in the oldest schema that can say it, so that older servers read what they can
+# serve. Schema 6 adds `task`, and only multi-label cascades need it.
 SCHEMA_VERSION = 5
+MULTI_LABEL_SCHEMA_VERSION = 6
+SCHEMA_VERSIONS = (SCHEMA_VERSION, MULTI_LABEL_SCHEMA_VERSION)
 # Tokens. As a call's price or limit it makes all rows share one call.
 ONE_CALL = 1_000_000
 
@@ -51,10 +56,10 @@ class StagePolicy:
         max_batch_size: The most rows in one call of the stage.
         buckets: Padded lengths in tokens, ascending; the last one is `max_length`.
         inputs: The model's input tensors, a subset of `contract.STAGE_INPUTS`.
-        temperature: The logits are divided by it before the softmax.
+        temperature: The logits are divided by it before the softmax or sigmoid.
         threshold: The default operating point's threshold; None at the last stage.
         label_indices: `label_indices[i]` is the column of the policy's label i in the logits.
-        signal: The stage's confidence signal, a name in `signals.SIGNALS`.
+        signal: The stage's confidence signal, a name in `signals.SIGNALS_OF_TASK` for the task.
         max_queued_rows: The limit of the stage's queue. 0 is the default: `QUEUED_BATCHES` batches,
             and at least 1,024 rows.
         call_tokens: The price of a call besides its tokens, in padded tokens. Rows of several
@@ -99,6 +104,7 @@ class Policy:
         degrade: Whether a row gets its most confident answer so far if its next stage's queue is
             full, its deadline is near or the stage fails. Otherwise its request fails.
         request_timeout_s: The time of a request whose caller sets no deadline.
+        task: One of `task.TASKS`: whether an answer is one label or a set of labels.
     """
 
     labels: tuple[str, ...]
@@ -110,6 +116,7 @@ class Policy:
     audit_rate: float = 0.0
     degrade: bool = False
     request_timeout_s: float = REQUEST_TIMEOUT_S
+    task: str = SINGLE_LABEL
 
     @property
     def id(self) -> str:
@@ -235,15 +242,24 @@ def policy_from_json(text: str) -> Policy:
 
 def _policy(top: _Keys) -> Policy:
     version = top.take("schema_version")
-    if version != SCHEMA_VERSION:
+    if isinstance(version, bool) or version not in SCHEMA_VERSIONS:
+        known = " and ".join(map(str, SCHEMA_VERSIONS))
         raise PolicyError(
-            f"policy.schema_version is {version!r} and this reader knows {SCHEMA_VERSION}: "
+            f"policy.schema_version is {version!r} and this reader knows {known}: "
             "publish the cascade again with the version that serves it"
         )
     claimed = top.string("id")
+    task = SINGLE_LABEL if version == SCHEMA_VERSION else top.string("task")
+    if task not in TASKS or (task == SINGLE_LABEL) != (version == SCHEMA_VERSION):
+        raise PolicyError(
+            f"policy.task is {task!r}: a policy of schema {MULTI_LABEL_SCHEMA_VERSION} has "
+            f"{MULTI_LABEL!r}, and one of schema {SCHEMA_VERSION} has no such key"
+        )
     labels = top.strings("labels")
-    if len(labels) < 2 or len(set(labels)) != len(labels):
-        raise PolicyError(f"policy.labels is {list(labels)}: give two or more distinct ones")
+    least = 1 if task == MULTI_LABEL else 2
+    if len(labels) < least or len(set(labels)) != len(labels):
+        words = "distinct ones" if task == MULTI_LABEL else "two or more distinct ones"
+        raise PolicyError(f"policy.labels is {list(labels)}: give {words}")
     pair = top.take("pair")
     if pair is not None and not isinstance(pair, bool):
         raise PolicyError(f"policy.pair is {pair!r}: give true, false or null")
@@ -255,17 +271,18 @@ def _policy(top: _Keys) -> Policy:
         labels=labels,
         pair=pair,
         stages=tuple(
-            _stage(keys, n_labels=len(labels), last=index == len(stages) - 1)
+            _stage(keys, task, n_labels=len(labels), last=index == len(stages) - 1)
             for index, keys in enumerate(stages)
         ),
         operating_points=_operating_points(
-            top.take("operating_points"), len(stages) - 1, len(labels)
+            top.take("operating_points"), task, len(stages) - 1, len(labels)
         ),
         default_operating_point=top.string("default_operating_point"),
         certificate=top.take("certificate"),
         audit_rate=top.number("audit_rate"),
         degrade=degrade,
         request_timeout_s=top.number("request_timeout_s"),
+        task=task,
     )
     top.finish()
     _validate_whole(policy)
@@ -302,7 +319,7 @@ def _validate_whole(policy: Policy) -> None:
         )
 
 
-def _stage(keys: _Keys, *, n_labels: int, last: bool) -> StagePolicy:
+def _stage(keys: _Keys, task: str, *, n_labels: int, last: bool) -> StagePolicy:
     stage = StagePolicy(
         model=keys.string("model", _MODEL_NAME),
         version=keys.integer("version", minimum=1),
@@ -312,7 +329,9 @@ def _stage(keys: _Keys, *, n_labels: int, last: bool) -> StagePolicy:
         buckets=keys.integers("buckets"),
         inputs=keys.strings("inputs"),
         temperature=keys.number("temperature"),
-        threshold=_stage_threshold(keys.take("threshold"), f"{keys.where}.threshold", n_labels),
+        threshold=_stage_threshold(
+            keys.take("threshold"), f"{keys.where}.threshold", task, n_labels
+        ),
         label_indices=keys.integers("label_indices"),
         signal=keys.string("signal"),
         max_queued_rows=keys.integer("max_queued_rows", minimum=1),
@@ -335,8 +354,9 @@ def _stage(keys: _Keys, *, n_labels: int, last: bool) -> StagePolicy:
         )
     if not stage.temperature > 0:
         raise PolicyError(f"{where}.temperature is {stage.temperature}: give a number above 0")
-    if stage.signal not in SIGNALS:
-        raise PolicyError(f"{where}.signal is {stage.signal!r}: give one of {', '.join(SIGNALS)}")
+    signals = SIGNALS_OF_TASK[task]
+    if stage.signal not in signals:
+        raise PolicyError(f"{where}.signal is {stage.signal!r}: give one of {', '.join(signals)}")
     if sorted(stage.label_indices) != list(range(n_labels)):
         raise PolicyError(
             f"{where}.label_indices is {list(stage.label_indices)}: give each of "
@@ -349,16 +369,20 @@ def _stage(keys: _Keys, *, n_labels: int, last: bool) -> StagePolicy:
     return stage
 
 
-def _stage_threshold(raw: Any, where: str, n_labels: int) -> Threshold | None:
-    return None if raw is None else _threshold(raw, where, n_labels)
+def _stage_threshold(raw: Any, where: str, task: str, n_labels: int) -> Threshold | None:
+    return None if raw is None else _threshold(raw, where, task, n_labels)
 
 
-def _threshold(raw: Any, where: str, n_labels: int) -> Threshold:
-    """Read a number from 0 to 1, or a list with one for each label."""
+def _threshold(raw: Any, where: str, task: str, n_labels: int) -> Threshold:
+    """Read a number from 0 to 1, or a list with one for each label that is an answer."""
     if not isinstance(raw, list):
         value = _number(raw, where)
         check_threshold(value, where)
         return value
+    if task == MULTI_LABEL:
+        raise PolicyError(
+            f"{where} is {raw!r}: give a number, since the answers are sets of labels"
+        )
     values = tuple(_number(value, where) for value in cast("list[Any]", raw))
     if len(values) != n_labels:
         raise PolicyError(
@@ -380,7 +404,7 @@ def check_threshold(value: float, where: str) -> None:
 
 
 def _operating_points(
-    raw: Any, n_thresholds: int, n_labels: int
+    raw: Any, task: str, n_thresholds: int, n_labels: int
 ) -> dict[str, tuple[Threshold, ...]]:
     if not isinstance(raw, dict) or not raw:
         raise PolicyError(f"policy.operating_points is {raw!r}: give an object of named thresholds")
@@ -390,14 +414,18 @@ def _operating_points(
         if not isinstance(values, list) or len(cast("list[Any]", values)) != n_thresholds:
             raise PolicyError(f"{where} is {values!r}: give {n_thresholds} thresholds")
         points[name] = tuple(
-            _threshold(value, where, n_labels) for value in cast("list[Any]", values)
+            _threshold(value, where, task, n_labels) for value in cast("list[Any]", values)
         )
     return points
 
 
 def _fields(policy: Policy) -> dict[str, Any]:
     """Return the JSON object without the id; the hash sorts its keys."""
-    return {"schema_version": SCHEMA_VERSION, **asdict(policy)}
+    fields = asdict(policy)
+    if policy.task == SINGLE_LABEL:
+        del fields["task"]
+        return {"schema_version": SCHEMA_VERSION, **fields}
+    return {"schema_version": MULTI_LABEL_SCHEMA_VERSION, **fields}
 
 
 def _canonical_json(fields: dict[str, Any]) -> str:

@@ -1,7 +1,8 @@
 """Confidence signals: functions from a stage's logits to its confidence.
 
 Each signal is a float32 from 0 to 1 and higher for more confident rows, so that all use the same
-kind of threshold. For two labels the first three order rows in the same way.
+kind of threshold. For two labels the first three order rows in the same way. `LEAST_SURE` is the
+signal of multi-label cascades, the others are those of single-label cascades.
 """
 
 from __future__ import annotations
@@ -11,10 +12,13 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from .task import MULTI_LABEL, SINGLE_LABEL
+
 MAX_PROBABILITY = "max_probability"
 MARGIN = "margin"
 ENTROPY = "entropy"
 ENERGY = "energy"
+LEAST_SURE = "least_sure"
 
 
 def _max_probability(
@@ -59,6 +63,16 @@ def _energy(
         return (np.float32(1) + e / (np.float32(1) + np.abs(e))) / np.float32(2)
 
 
+def _least_sure(
+    probabilities: NDArray[np.float32], _: NDArray[np.float32], __: float
+) -> NDArray[np.float32]:
+    """Return max(p, 1 - p) of the label for which it is smallest, from 0.5 to 1.
+
+    A set is another one as soon as one label changes, so the least sure label decides.
+    """
+    return np.maximum(probabilities, np.float32(1) - probabilities).min(axis=1)
+
+
 # Each takes probabilities and temperature-scaled logits, both (n, n_labels), and the temperature,
 # and returns confidences, (n,).
 SIGNALS: dict[
@@ -68,4 +82,11 @@ SIGNALS: dict[
     MARGIN: _margin,
     ENTROPY: _entropy,
     ENERGY: _energy,
+    LEAST_SURE: _least_sure,
+}
+
+# The signals that make sense for each kind of task; the first is the default.
+SIGNALS_OF_TASK = {
+    SINGLE_LABEL: (MAX_PROBABILITY, MARGIN, ENTROPY, ENERGY),
+    MULTI_LABEL: (LEAST_SURE,),
 }

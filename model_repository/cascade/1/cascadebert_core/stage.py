@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,7 @@ from .gate import ALWAYS_EXIT, Decision, decide
 from .job import Row
 from .latency import LatencyEstimator
 from .policy import Policy, StagePolicy
+from .task import answer_keys
 from .tokenization import EncodedRow, Encoder, Text
 
 # Takes a stage's index and a padded batch, and returns the logits, float32 (rows, n_labels) in the
@@ -46,9 +48,12 @@ class Stage:
         encoder: Encoder,
         run_stage: RunStage,
         calls_in_flight: int,
+        *,
+        task: str,
     ) -> None:
         self.index = index
         self.settings = settings
+        self._task = task
         self._limits = CallLimits.of_stage(settings)
         self.latency = LatencyEstimator(self._limits.rows(settings.buckets[0]), calls_in_flight)
         # Calls wait for an instance here, not in Triton: if two calls of different lengths wait
@@ -140,18 +145,19 @@ class Stage:
             )
         # (rows, labels) in the policy's order
         logits = logits[:, self._label_indices]
-        return decide(logits, settings.temperature, thresholds, settings.signal)
+        return decide(logits, settings.temperature, thresholds, settings.signal, self._task)
 
-    def labels(self, texts: Sequence[Text]) -> NDArray[np.intp]:
-        """Return the stage's own labels of texts, for audits; see `audit.LastLabels`."""
+    def answers(self, texts: Sequence[Text]) -> NDArray[Any]:
+        """Return the stage's own answers to texts, for audits; see `audit.LastAnswers`."""
         encoded = self._encoder.encode(texts)
-        labels = np.full(len(texts), -1, dtype=np.intp)
+        answers = np.full(len(texts), -1, dtype=np.object_)
         for indices in self.plan_calls([len(row) for row in encoded]):
             # Not measured: an audit's few rows say little about the calls that requests wait for.
             batch = self._batch([encoded[i] for i in indices])
             decision = self._gated(self._run_stage(self.index, batch), batch, ALWAYS_EXIT)
-            labels[indices] = np.where(decision.exits, decision.probabilities.argmax(axis=1), -1)
-        return labels
+            keys = answer_keys(decision.probabilities, self._task)
+            answers[indices] = np.where(decision.exits, keys, -1)
+        return answers
 
     def _has_tokens_of(self, row: Row) -> bool:
         """Return whether the stage's own encoder would make the row's tokens."""
@@ -195,6 +201,7 @@ def stages_of_policy(
             encoders[settings.tokenizer, settings.max_length],
             run_stage,
             calls_in_flight if index else first_calls,
+            task=policy.task,
         )
         for index, settings in enumerate(policy.stages)
     ]

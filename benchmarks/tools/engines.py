@@ -46,7 +46,8 @@ from cascadebert_build.graphs.int8_probe import PROBE, has_exact_products, write
 from cascadebert_build.pipeline.context import BuildContext
 from cascadebert_build.pipeline.exported import exported_member
 from cascadebert_build.pipeline.workspace import Workspace, workspace_of
-from cascadebert_build.verification.reference import reference_from_file, sample_of_texts
+from cascadebert_build.verification.reference import reference_from_file
+from cascadebert_build.verification.sample import sample_of_texts
 from cascadebert_core.batching import pad_rows
 from cascadebert_engine.files import read_json, write_json
 from cascadebert_engine.machine import this_machine as gpu_machine
@@ -142,7 +143,7 @@ def _inputs(
         known = list(reference_from_file(path).rows)
     else:
         texts = rows_from_source(config.data_source()).texts
-        known = stage.encoder.encode(sample_of_texts(texts, stage))
+        known = stage.encoder.encode(sample_of_texts(texts, stage).texts)
     fitting = [row for row in known if len(row) <= length]
     if not fitting:
         raise UsageError(f"no row of {member.name!r} has {length} tokens or less")

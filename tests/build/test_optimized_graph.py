@@ -27,7 +27,7 @@ from cascadebert_build.graphs.session import OnnxSession
 from cascadebert_build.stages import onnxruntime_session
 from cascadebert_build.verification.comparison import ComparedCalls
 from cascadebert_build.verification.optimized import verify_graph
-from cascadebert_build.verification.reference import Reference, reference_of_texts
+from cascadebert_build.verification.reference import reference_of_texts
 from cascadebert_core.batching import StageBatch
 from cascadebert_core.tokenization import Encoder
 from tests.support.checkpoints import TEXTS, save_checkpoint
@@ -296,7 +296,7 @@ def test_the_check_passes_int8_and_finds_scales_that_rows_share(
     assert reports["fused"], reports["fused"].failures()
     assert reports["int7"], reports["int7"].failures()
     assert bool(reports["int8"]) == this_cpu().is_exact, reports["int8"].failures()
-    assert {case.batch for case in reports["int8"].cases} == {1, 8, 16}
+    assert {case.batch for case in reports["int8"].cases} <= {1, 4, 8, 16}
     every = reports["int8"].cases[0]
     assert (every.length, every.batch, every.rows) == (None, 1, len(reference.rows))
     assert not reports["shared"]
@@ -342,7 +342,7 @@ def test_the_check_compares_every_row_alone(bert: Exported) -> None:
             damaged, reference, bert.stage, member="m", precision="fp32", max_batch_size=4
         ).failures()
 
-    last = len(reference.rows) - 2  # no row of the few calls of one row
+    last = reference.plain - 2  # no row of the few calls of one row
     assert any(
         "1 row of its own bucket: a logit differs by 5.0e-01" in f for f in failures(last, 0.5)
     )
@@ -369,7 +369,7 @@ def test_fp32_logits_of_any_spread_have_one_tolerance(bert: Exported) -> None:
     """Logits ten times as large, and an error of twice the tolerance in all of them."""
     exact = OnnxSession(bert.onnx).logits
     small = reference_of_texts(exact, bert.stage, TEXTS)
-    large = Reference(small.rows, small.logits * np.float32(10))
+    large = replace(small, logits=small.logits * np.float32(10))
     assert large.logits.std() > 4
 
     def slightly_off(batch: StageBatch) -> np.ndarray:
@@ -383,7 +383,7 @@ def test_fp32_logits_of_any_spread_have_one_tolerance(bert: Exported) -> None:
     )
     assert any("a logit differs by 2.0e-03 (tolerance 0.001)" in f for f in fp32.failures())
     assert int8
-    assert int8.spread == float(large.logits.std())
+    assert int8.spread == float(large.logits[: large.plain].std())
 
 
 def test_weights_of_7_bits_may_be_further_from_fp32(bert: Exported) -> None:
@@ -407,7 +407,7 @@ def test_weights_of_7_bits_may_be_further_from_fp32(bert: Exported) -> None:
 
 
 def test_tolerances_refuse_nan() -> None:
-    calls = ComparedCalls(None, 1, 10, 1, 2e-3, 2e-3, 2e-3, 2e-3, 1.0, 0)
+    calls = ComparedCalls(None, 1, 10, 1, 2e-3, 2e-3, 2e-3, 2e-3, 1.0, 0, 0.0, "row 1", "")
     assert not calls.failures(2e-3, 2e-3)
     assert len(calls.failures(1e-3, 1e-3)) == 2
     assert len(replace(calls, max_difference=float("nan")).failures(1.0, 1.0)) == 1

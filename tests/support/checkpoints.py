@@ -53,10 +53,21 @@ def save_checkpoint(
     labels: Sequence[str] = ("negative", "positive"),
     seed: int = 0,
     dtype: torch.dtype = torch.float32,
+    tokenizer: Any = None,
     **config: Any,
 ) -> Path:
-    """A random checkpoint, with weights large enough that its confidences spread."""
-    tokenizer = make_tokenizer(family)
+    """A random checkpoint, with weights large enough that its confidences spread.
+
+    Args:
+        folder: Is made.
+        family: The `model_type`.
+        labels: In the order of the logits.
+        seed: Of the weights.
+        dtype: Of the weights.
+        tokenizer: None: that of `make_tokenizer`.
+        config: Settings of the model; they take precedence over those of `FAMILIES`.
+    """
+    tokenizer = tokenizer or make_tokenizer(family)
     transformers.set_seed(seed)
     settings = transformers.AutoConfig.for_model(
         family,
@@ -65,7 +76,7 @@ def save_checkpoint(
         id2label=dict(enumerate(labels)),
         label2id={label: i for i, label in enumerate(labels)},
         initializer_range=0.3,
-        **{**FAMILIES[family], **config},
+        **{**FAMILIES.get(family, {}), **config},
     )
     model = transformers.AutoModelForSequenceClassification.from_config(settings)
     with torch.no_grad():

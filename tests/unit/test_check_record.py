@@ -13,7 +13,7 @@ from cascadebert_build.verification.onnx import VerifyCase, VerifyReport
 
 def report(max_difference: float, non_finite: int = 0) -> VerifyReport:
     case = VerifyCase("one row", 64, ((1, 32),), max_difference, 1e-6, 1.0, non_finite)
-    return VerifyReport("small", 1e-3, (case,))
+    return VerifyReport("small", 1e-3, (case,), ())
 
 
 def test_a_passed_check_holds_for_its_key_alone(tmp_path: Path) -> None:

@@ -32,7 +32,8 @@ def reference(n: int = 40) -> Reference:
         EncodedRow(rng.integers(5, 99, k).astype(np.int32), np.zeros(k, np.int32), k == 128)
         for k in lengths
     )
-    return Reference(rows, np.stack([logits_of(int(row.ids[0])) for row in rows]))
+    names = tuple(f"row {i}" for i in range(n))
+    return Reference(rows, np.stack([logits_of(int(row.ids[0])) for row in rows]), names, 0)
 
 
 def logits_of(token: int) -> NDArray[np.float32]:
@@ -95,7 +96,7 @@ def test_labels_that_change_fail_even_within_the_tolerances() -> None:
     def other_way(batch: StageBatch) -> NDArray[np.float32]:
         return np.tile(np.array([[0.5, 0.505]], dtype=np.float32), (batch.shape[0], 1))
 
-    report = verify_engine(other_way, MANIFEST, Reference(reference().rows, logits), pad_id=0)
+    report = verify_engine(other_way, MANIFEST, replace(reference(), logits=logits), pad_id=0)
     assert report.max_difference < 0.01
     assert report.failures() == ["100.0% of the rows get another label than in FP32 (tolerance 1%)"]
 
@@ -120,6 +121,7 @@ def test_a_reference_is_read_as_it_was_written(tmp_path: Path) -> None:
     written.save(tmp_path / "reference.npz")
     read = reference_from_file(tmp_path / "reference.npz")
     np.testing.assert_array_equal(read.logits, written.logits)
+    assert (read.names, read.special) == (written.names, written.special)
     for row, other in zip(read.rows, written.rows, strict=True):
         np.testing.assert_array_equal(row.ids, other.ids)
         assert row.truncated == other.truncated

@@ -20,6 +20,7 @@ from .schema import (
     GoalConfig,
     MemberConfig,
     RuntimeConfig,
+    TokenizerConfig,
     TuneConfig,
 )
 
@@ -44,6 +45,7 @@ _WIDE_MARKS = (
 _TABLES = {
     "members": MemberConfig,
     "data": DataConfig,
+    "tokenizer": TokenizerConfig,
     "runtime": RuntimeConfig,
     "compile": CompileConfig,
     "tune": TuneConfig,

@@ -36,6 +36,7 @@ BACKENDS = ("python", "onnxruntime", "tensorrt")
 ENGINES = ("onnxruntime", "tensorrt")
 DEVICES = ("cpu", "gpu")
 PRECISIONS = ("fp32", "fp16", "int8")
+SPECIAL_TOKENS = ("checkpoint", "text")
 ENGINE_PRECISIONS = {"onnxruntime": ("fp32", "int8"), "tensorrt": ("fp16",)}
 
 PLACEMENTS = {"process": INLINE_NONE, "inline-first": INLINE_FIRST, "inline": INLINE_ALL}
@@ -109,6 +110,19 @@ class DataConfig(Table):
     def labelled(self) -> bool:
         """Whether the rows have labels, in one column or in several."""
         return self.label is not None or bool(self.label_columns)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenizerConfig(Table):
+    """How texts become tokens.
+
+    Attributes:
+        special_tokens: What special tokens inside a text are, such as "[SEP]" and "</s>".
+            "checkpoint": what the checkpoint's tokenizer makes of them, which is nearly always the
+            special token. "text": plain text.
+    """
+
+    special_tokens: Annotated[str, one_of(SPECIAL_TOKENS)] = SPECIAL_TOKENS[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,6 +301,7 @@ class CascadeConfig(Table):
         name: Of the cascade's model in Triton.
         labels: In the order of the answers. None: the first member's own.
         data: The held-out rows, if the file names any.
+        tokenizer: How texts become tokens.
         runtime: Where and how the stages run.
         compile: How engines are built.
         tune: How thresholds are chosen.
@@ -309,6 +324,7 @@ class CascadeConfig(Table):
         | None
     ) = None
     data: DataConfig | None = None
+    tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
     compile: CompileConfig = field(default_factory=CompileConfig)
     tune: TuneConfig = field(default_factory=TuneConfig)

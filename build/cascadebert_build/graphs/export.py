@@ -15,6 +15,7 @@ from cascadebert_core.contract import ATTENTION_MASK, INPUT_IDS, LOGITS
 from ..checkpoints.checkpoint import Checkpoint
 from ..errors import CheckFailed, UsageError, first_cause
 from ..extras import needs_extra
+from .end_of_sequence import check_end_of_sequence, logits_at_last_end, reads_end_of_sequence
 from .mask import plain_mask_in_file
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 OPSET = 18
 
 # Increase it when the exported graph changes: members are then exported again.
-GRAPH_VERSION = 2
+GRAPH_VERSION = 3
 
 _LONGEST_CAUSE = 200  # characters of another library's message
 
@@ -33,12 +34,14 @@ def onnx_from_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
     """Write `path`; inputs are INT32 (batch, length), the output FP32 `logits` (batch, labels).
 
     Raises:
-        UsageError: The model cannot classify two rows, or the exporter cannot trace it.
+        UsageError: The model cannot classify two rows, the exporter cannot trace it, or it reads a
+            token that its tokenizer does not add.
         CheckFailed: The graph lacks one of the model's inputs.
     """
     with needs_extra("build"):
         import onnx
         import torch
+    check_end_of_sequence(checkpoint)
     wrapped = _logits_only(checkpoint)
     example = _example(checkpoint)
     _check_forward(wrapped, example, checkpoint)
@@ -82,6 +85,7 @@ def _logits_only(checkpoint: Checkpoint) -> torch.nn.Module:
     import torch
 
     names = checkpoint.inputs
+    pools_by_end = reads_end_of_sequence(checkpoint.model)
 
     class LogitsOnly(torch.nn.Module):
         def __init__(self) -> None:
@@ -89,7 +93,10 @@ def _logits_only(checkpoint: Checkpoint) -> torch.nn.Module:
             self.model = checkpoint.model
 
         def forward(self, *tensors: torch.Tensor) -> torch.Tensor:
-            return self.model(**dict(zip(names, tensors, strict=True)), return_dict=True).logits
+            inputs = dict(zip(names, tensors, strict=True))
+            if pools_by_end:
+                return logits_at_last_end(self.model, **inputs)
+            return self.model(**inputs, return_dict=True).logits
 
     return LogitsOnly().eval()
 

@@ -5,13 +5,20 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Generator
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cascadebert_engine.files import sha256_of, sha256_of_file, write_text
 
-from ..checkpoints.checkpoint import checkpoint_from_source, sha256_of_checkpoint, tokenizer_to_json
-from ..config.schema import MemberConfig
+from ..checkpoints.checkpoint import (
+    checkpoint_from_source,
+    sha256_of_checkpoint,
+    tokenizer_to_json,
+)
+from ..checkpoints.special_tokens import is_plain_text, with_plain_special_tokens
+from ..config.schema import SPECIAL_TOKENS, MemberConfig
 from ..errors import UsageError
 from ..extras import has_extra, require
 from ..graphs.export import GRAPH_VERSION, OPSET, onnx_from_checkpoint
@@ -19,6 +26,9 @@ from ..progress import say, timed
 from .context import BuildContext
 from .draft import check_max_length
 from .exported import Exported, MemberManifest, exported_member
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 
 def export_member(context: BuildContext, member: MemberConfig) -> Exported:
@@ -38,18 +48,58 @@ def export_member(context: BuildContext, member: MemberConfig) -> Exported:
     require("build", "torch", "transformers", "onnx", "onnxscript", "onnxruntime")
     source = context.config.checkpoint(member)
     versions = [version(package) for package in ("torch", "transformers", "onnxscript")]
-    key = sha256_of(
+    graph_key = sha256_of(
         sha256_of_checkpoint(source), OPSET, GRAPH_VERSION, versions,
         *(["trust_remote_code"] if member.trust_remote_code else []),
     )  # fmt: skip
+    keys = {setting: _key(graph_key, setting) for setting in SPECIAL_TOKENS}
+    key = keys[context.config.tokenizer.special_tokens]
     if found is not None and found.manifest.key == key:
         say("export", member.name, "up to date")
         return found
+    if found is not None and found.manifest.key in keys.values():
+        return _export_tokenizer(context, found, source, key)
     if not Path(source).exists():
         say("export", member.name, f"no folder {context.config.folder / source}: asking the hub")
     if member.trust_remote_code:
         say("warning", member.name, f"Python code of {source} may run here (trust_remote_code)")
     return _export(context, member, source, key)
+
+
+def _key(graph_key: str, special_tokens: str) -> str:
+    """A hash of all that an export reads; the default setting has the graph's own."""
+    is_default = special_tokens == SPECIAL_TOKENS[0]
+    return graph_key if is_default else sha256_of(graph_key, special_tokens)
+
+
+def _export_tokenizer(context: BuildContext, found: Exported, source: str, key: str) -> Exported:
+    """Write only the tokenizer: the graph is up to date, but texts are to be read otherwise."""
+    with timed("export", found.name) as note:
+        manifest_path = context.workspace.manifest(found.member)
+        manifest_path.unlink()
+        trusted = found.member.trust_remote_code
+        checkpoint = checkpoint_from_source(source, trust_remote_code=trusted)
+        tokenizer_hash = _write_tokenizer(context, checkpoint.tokenizer, source, found.tokenizer)
+        manifest = replace(
+            found.manifest,
+            key=key,
+            tokenizer_sha256=tokenizer_hash,
+            tokenizer=_tokenizer_name(checkpoint.model.config.model_type, tokenizer_hash),
+        )
+        manifest.write(manifest_path)
+        note("the tokenizer; the graph is up to date")
+    return replace(found, manifest=manifest)
+
+
+def _write_tokenizer(
+    context: BuildContext, tokenizer: PreTrainedTokenizerFast, source: str, path: Path
+) -> str:
+    """Write a tokenizer with the settings of cascade.toml; return its hash."""
+    text = tokenizer_to_json(tokenizer)
+    if is_plain_text(tokenizer, context.config.tokenizer.special_tokens):
+        text = with_plain_special_tokens(text, source)
+    write_text(path, text)
+    return sha256_of_file(path)
 
 
 def _export(context: BuildContext, member: MemberConfig, source: str, key: str) -> Exported:
@@ -61,8 +111,7 @@ def _export(context: BuildContext, member: MemberConfig, source: str, key: str) 
         onnx.parent.mkdir(parents=True, exist_ok=True)
         workspace.manifest(member).unlink(missing_ok=True)
         onnx_from_checkpoint(checkpoint, onnx)
-        write_text(tokenizer, tokenizer_to_json(checkpoint.tokenizer))
-        tokenizer_hash = sha256_of_file(tokenizer)
+        tokenizer_hash = _write_tokenizer(context, checkpoint.tokenizer, source, tokenizer)
         manifest = MemberManifest(
             key=key,
             checkpoint=member.checkpoint,

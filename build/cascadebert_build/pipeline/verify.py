@@ -5,10 +5,11 @@ from __future__ import annotations
 from cascadebert_engine.files import sha256_of
 
 from ..checkpoints.checkpoint import checkpoint_from_source
+from ..checkpoints.special_tokens import is_plain_text
 from ..errors import CheckFailed
 from ..graphs.session import OnnxSession
 from ..progress import say, timed
-from ..verification.onnx import TOLERANCE, VerifyReport, verify_onnx
+from ..verification.onnx import CHECK_VERSION, TOLERANCE, VerifyReport, verify_onnx
 from .check_record import has_passed, write_check
 from .context import BuildContext
 from .exported import Exported
@@ -28,16 +29,18 @@ def verify_exported(context: BuildContext, exported: Exported) -> VerifyReport |
         return None
     path = context.workspace.verify_report(exported.member)
     with timed("verify", exported.name) as note:
+        checkpoint = checkpoint_from_source(
+            context.config.checkpoint(exported.member),
+            trust_remote_code=exported.member.trust_remote_code,
+        )
         report = verify_onnx(
             OnnxSession(exported.onnx).logits,
-            checkpoint_from_source(
-                context.config.checkpoint(exported.member),
-                trust_remote_code=exported.member.trust_remote_code,
-            ),
+            checkpoint,
             exported.stage_input,
             context.rows.texts,
             member=exported.name,
             max_batch_size=exported.member.max_batch_size,
+            text_only=is_plain_text(checkpoint.tokenizer, context.config.tokenizer.special_tokens),
         )
         write_check(path, _key(context, exported), report)
         if not report:
@@ -60,4 +63,5 @@ def _key(context: BuildContext, exported: Exported) -> str:
     return sha256_of(
         manifest.key, manifest.onnx_sha256, manifest.tokenizer_sha256, context.rows.sha256(),
         member.max_length, member.max_batch_size, exported.buckets, TOLERANCE,
+        CHECK_VERSION,
     )  # fmt: skip

@@ -4,21 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from cascadebert_core.batching import StageBatch
+from cascadebert_core.batching import bucket_of
+from cascadebert_core.contract import ATTENTION_MASK, INPUT_IDS, TOKEN_TYPE_IDS
 from cascadebert_core.tokenization import EncodedRow, Text
 
 from ..checkpoints.checkpoint import Checkpoint
 from ..config.placement import cores
 from ..errors import CheckFailed
 from ..graphs.logits import Run, StageInput
-from .comparison import difference_of_logits
-from .reference import sample_of_texts
+from .comparison import (
+    FEW_ROWS,
+    ComparedCalls,
+    batch_failures,
+    calls_of_rows,
+    compare_calls,
+    difference_of_logits,
+    logits_of_calls,
+)
+from .reference import Reference
+from .sample import Sample, sample_of_texts
 
 if TYPE_CHECKING:
     import torch
@@ -26,6 +37,9 @@ if TYPE_CHECKING:
 # Float32 kernels with another order of summation differ by 1e-6 to 1e-5 in a logit. A wrong mask, a
 # lost token or a half-precision weight gives differences of 1e-2 or more.
 TOLERANCE = 1e-3
+
+# Increase it when the comparison changes: graphs are then checked again.
+CHECK_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +73,14 @@ class VerifyReport:
         member: The name of the member.
         tolerance: Of the difference of every logit.
         cases: Single rows, and full batches.
+        calls: A few rows of every padded length, compared with the graph's own logits of each row
+            alone.
     """
 
     member: str
     tolerance: float
     cases: tuple[VerifyCase, ...]
+    calls: tuple[ComparedCalls, ...]
 
     def __bool__(self) -> bool:
         return not self.failures()
@@ -79,7 +96,7 @@ class VerifyReport:
                     f"{case.name}: a logit differs by {case.max_difference:.1e} "
                     f"(tolerance {self.tolerance:.0e})"
                 )
-        return found
+        return found + batch_failures(self.calls, self.tolerance)
 
     @property
     def max_difference(self) -> float:
@@ -92,7 +109,11 @@ class VerifyReport:
             f"label agreement {case.label_agreement:.2%}"
             for case in self.cases
         )
-        return f"{self.member}: {cases} (tolerance {self.tolerance:.0e})"
+        alone = max((case.batch_difference for case in self.calls), default=0.0)
+        return (
+            f"{self.member}: {cases}; of a row alone and in a batch {alone:.1e} "
+            f"(tolerance {self.tolerance:.0e})"
+        )
 
 
 def verify_onnx(
@@ -104,47 +125,95 @@ def verify_onnx(
     member: str,
     max_batch_size: int,
     tolerance: float = TOLERANCE,
+    text_only: bool = False,
 ) -> VerifyReport:
-    """Compare logits on a sample of `texts`: single rows, and full batches of mixed lengths.
+    """Compare logits on a sample of `texts`: single rows, and batches of mixed lengths.
 
     The reference is the checkpoint in PyTorch with its own tokenizer, each row alone and unpadded.
     So the check also finds errors of tokenisation, truncation and padding.
 
+    Args:
+        run: The reloaded graph.
+        checkpoint: What it was exported from.
+        stage: How texts become batches.
+        texts: The held-out rows.
+        member: The name of the member.
+        max_batch_size: Rows of a full batch.
+        tolerance: Of the difference of every logit.
+        text_only: Whether the served tokenizer reads special tokens in a text as plain text. The
+            checkpoint's own tokenizer may read them otherwise.
+
     Raises:
-        CheckFailed: The served tokenizer gives other tokens than the checkpoint's.
+        CheckFailed: The served tokenizer gives other tokens than the checkpoint's, or the graph
+            cannot run a call.
     """
     sample = sample_of_texts(texts, stage)
-    rows = stage.encoder.encode(sample)
-    reference = _reference_logits(checkpoint, sample, rows, stage.encoder.max_length, member)
-    alone = [[i] for i in range(0, len(sample), max(1, len(sample) // 64))]
-    # The sample is in random order, so each batch has rows of mixed lengths.
+    rows = tuple(stage.encoder.encode(sample.texts))
+    logits = _reference_logits(
+        checkpoint, sample, rows, stage.encoder.max_length, member, text_only=text_only
+    )
+    reference = Reference(rows, logits, sample.names, sample.special)
+    calls = _calls_of_buckets(reference, stage, max_batch_size)
+    single = sorted(
+        {*range(0, len(rows), max(1, len(rows) // 64))}.union(
+            *(call for _, of_length in calls for call in of_length)
+        )
+    )
+    # Plain rows are in random order, so each batch has rows of mixed lengths.
     full = [
-        [j % len(sample) for j in range(i, i + max_batch_size)]
-        for i in range(0, len(sample), max_batch_size)
+        [j % len(rows) for j in range(i, i + max_batch_size)]
+        for i in range(0, len(rows), max_batch_size)
+    ]
+
+    def logits_of(calls: Sequence[Sequence[int]], length: int | None = None) -> NDArray[np.float32]:
+        return logits_of_calls(run, reference, calls, partial(stage.batch, length=length), member)
+
+    alone = np.full_like(logits, np.nan)
+    alone[single] = logits_of([[i] for i in single])
+    # Before the full batches: what fails here, fails beside a known kind of rows.
+    compared = [
+        compare_calls(logits_of(of_length, length), reference, alone, of_length, length)
+        for length, of_length in calls
     ]
     return VerifyReport(
         member,
         tolerance,
-        tuple(
-            _compare(
-                name,
-                [stage.batch([rows[i] for i in call]) for call in calls],
-                run,
-                reference[[i for call in calls for i in call]],
-            )
-            for name, calls in (("one row", alone), ("full batches", full))
+        (
+            _case("one row", stage, reference, [[i] for i in single], alone[single]),
+            _case("full batches", stage, reference, full, logits_of(full)),
         ),
+        tuple(compared),
     )
 
 
-def _compare(
-    name: str, batches: Sequence[StageBatch], run: Run, reference: NDArray[np.float32]
+def _calls_of_buckets(
+    reference: Reference, stage: StageInput, max_batch_size: int
+) -> list[tuple[int, list[list[int]]]]:
+    """Calls of a few rows of every padded length, and of one row of the longest."""
+    shortest = min(len(row) for row in reference.rows[: reference.plain])
+    few = min(FEW_ROWS, max_batch_size)
+    shapes = [(length, few) for length in stage.buckets if length >= shortest]
+    if few > 1:
+        shapes.append((stage.buckets[-1], 1))
+    return [(length, calls_of_rows(reference, length, batch)) for length, batch in shapes]
+
+
+def _case(
+    name: str,
+    stage: StageInput,
+    reference: Reference,
+    calls: Sequence[Sequence[int]],
+    logits: NDArray[np.float32],
 ) -> VerifyCase:
-    difference = difference_of_logits(np.concatenate([run(b) for b in batches]), reference)
+    indices = [i for call in calls for i in call]
+    difference = difference_of_logits(logits, reference.logits[indices])
+    longest = (max(len(reference.rows[i]) for i in call) for call in calls)
     return VerifyCase(
         name=name,
-        rows=len(reference),
-        shapes=tuple(sorted({batch.shape for batch in batches})),
+        rows=len(indices),
+        shapes=tuple(
+            sorted({(len(calls[0]), bucket_of(length, stage.buckets)) for length in longest})
+        ),
         max_difference=difference["max_difference"],
         mean_difference=difference["mean_difference"],
         label_agreement=difference["label_agreement"],
@@ -154,10 +223,12 @@ def _compare(
 
 def _reference_logits(
     checkpoint: Checkpoint,
-    texts: Sequence[Text],
+    sample: Sample,
     rows: Sequence[EncodedRow],
     max_length: int,
     member: str,
+    *,
+    text_only: bool,
 ) -> NDArray[np.float32]:
     """The checkpoint's logits, row by row and unpadded, of shape (n, n_labels)."""
     import torch
@@ -166,7 +237,9 @@ def _reference_logits(
     # One row has little to share, and threads that spin on a busy machine make it ten times slower.
     torch.set_num_threads(max(1, cores() // 2))
     with torch.inference_mode():
-        progress = tqdm(texts, desc=f"verify {member}", unit="row", leave=False, disable=None)
+        progress = tqdm(
+            sample.texts, desc=f"verify {member}", unit="row", leave=False, disable=None
+        )
         for i, text in enumerate(progress):
             parts = (text,) if isinstance(text, str) else text
             tokens = cast("Any", checkpoint.tokenizer)(
@@ -176,11 +249,22 @@ def _reference_logits(
                 return_tensors="pt",
                 return_attention_mask=True,  # whatever the tokenizer's own default is
             )
-            if tokens["input_ids"][0].tolist() != rows[i].ids.tolist():
+            if text_only and i >= len(rows) - sample.special:
+                tokens = _tensors(rows[i])
+            elif tokens["input_ids"][0].tolist() != rows[i].ids.tolist():
                 raise CheckFailed(
                     f"{member}: the served tokenizer and that of {checkpoint.source} differ on "
-                    f"row {i} of the sample: save the checkpoint's tokenizer again with a "
+                    f"{sample.names[i]}: save the checkpoint's tokenizer again with a "
                     "current transformers"
                 )
             logits.append(checkpoint.model(**{k: tokens[k] for k in checkpoint.inputs}).logits[0])
     return torch.stack(logits).float().numpy()
+
+
+def _tensors(row: EncodedRow) -> dict[str, torch.Tensor]:
+    """A row as the checkpoint's inputs, each of shape (1, length)."""
+    import torch
+
+    ids = torch.from_numpy(row.ids.astype(np.int64))[None]
+    types = torch.from_numpy(row.type_ids.astype(np.int64))[None]
+    return {INPUT_IDS: ids, ATTENTION_MASK: torch.ones_like(ids), TOKEN_TYPE_IDS: types}

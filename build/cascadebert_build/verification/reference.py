@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,9 +14,7 @@ from cascadebert_core.tokenization import EncodedRow, Text
 
 from ..errors import UsageError
 from ..graphs.logits import Run, StageInput, save_arrays
-
-# Number of rows to compare: enough for all lengths in the data, and a few seconds of work.
-_SAMPLE_SIZE = 192
+from .sample import sample_of_texts
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,14 +23,24 @@ class Reference:
 
     Attributes:
         rows: Real text, tokenised and truncated.
-        logits: Float32 of shape (n, n_labels), of the FP32 graph, row i for rows[i].
+        logits: Float32 of shape (n, n_labels), of the FP32 graph, row i for rows[i], which is alone
+            in its call.
+        names: Of the rows, for messages.
+        special: Number of rows with special tokens in their text; they are the last.
     """
 
     rows: tuple[EncodedRow, ...]
     logits: NDArray[np.float32]
+    names: tuple[str, ...]
+    special: int
+
+    @property
+    def plain(self) -> int:
+        """Number of rows without special tokens in their text; they are the first."""
+        return len(self.rows) - self.special
 
     def save(self, path: Path) -> None:
-        """Write the concatenated rows, with their lengths, and the logits."""
+        """Write the concatenated rows, with their lengths, names and logits."""
         save_arrays(
             path,
             lengths=np.array([len(row) for row in self.rows]),
@@ -41,11 +48,13 @@ class Reference:
             ids=np.concatenate([row.ids for row in self.rows]),
             type_ids=np.concatenate([row.type_ids for row in self.rows]),
             logits=self.logits,
+            names=np.array(self.names),
+            special=np.array(self.special),
         )
 
 
 def reference_of_texts(run: Run, stage: StageInput, texts: Sequence[Text]) -> Reference:
-    """The sample of the ONNX check, and one row that is short enough for every bucket.
+    """The sample of the ONNX check with the FP32 graph's logits.
 
     Args:
         run: The FP32 graph.
@@ -53,29 +62,9 @@ def reference_of_texts(run: Run, stage: StageInput, texts: Sequence[Text]) -> Re
         texts: The held-out rows.
     """
     sample = sample_of_texts(texts, stage)
-    shortest = min(sample, key=lambda text: len("".join(text)))
-    words = (shortest,) if isinstance(shortest, str) else shortest
-    first = tuple((word.split() or [""])[0] for word in words)
-    short = first[0] if isinstance(shortest, str) else (first[0], first[1])
-    rows = stage.encoder.encode([*sample, short])
-    return Reference(tuple(rows), np.concatenate([run(stage.batch([row])) for row in rows]))
-
-
-def sample_of_texts(texts: Sequence[Text], stage: StageInput) -> list[Text]:
-    """A seeded sample in random order that contains the shortest and the longest row."""
-    chosen = random.Random(0).sample(range(len(texts)), min(len(texts), _SAMPLE_SIZE))
-    by_length = sorted(range(len(texts)), key=lambda i: len("".join(texts[i])))
-    chosen = list(dict.fromkeys([by_length[0], by_length[-1], *chosen]))
-    random.Random(1).shuffle(chosen)
-    longest = texts[by_length[-1]]
-    # Real rows seldom reach the maximum length; this row is always truncated.
-    repeats = stage.encoder.max_length // 2 + 1
-    truncated: Text = (
-        " ".join([longest] * repeats)
-        if isinstance(longest, str)
-        else (" ".join([longest[0]] * repeats), longest[1])
-    )
-    return [texts[i] for i in chosen] + [truncated]
+    rows = stage.encoder.encode(sample.texts)
+    logits = np.concatenate([run(stage.batch([row])) for row in rows])
+    return Reference(tuple(rows), logits, sample.names, sample.special)
 
 
 def reference_from_file(path: Path) -> Reference:
@@ -96,6 +85,8 @@ def reference_from_file(path: Path) -> Reference:
             return Reference(
                 tuple(EncodedRow(ids, type_ids, bool(cut)) for ids, type_ids, cut in rows),
                 stored["logits"],
+                tuple(str(name) for name in stored["names"]),
+                int(stored["special"]),
             )
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as exc:
         raise UsageError(

@@ -66,6 +66,15 @@ class Encoder:
         self._tokenizer = tokenizer
         self.max_length = max_length
         self.pad_id = int(padding.get("pad_id", 0))
+        self._pad_tokens = (str(padding["pad_token"]),) if "pad_token" in padding else ()
+
+    @property
+    def special_tokens(self) -> tuple[str, ...]:
+        """Tokens such as [SEP] and <mask>: first those that the tokenizer adds, then the others."""
+        added = self._tokenizer.encode("").tokens
+        known = sorted(self._tokenizer.get_added_tokens_decoder().items())
+        others = (token.content for _, token in known if token.special)
+        return tuple(dict.fromkeys([*added, *self._pad_tokens, *others]))
 
     def encode(self, texts: Sequence[Text]) -> list[EncodedRow]:
         """Tokenise rows; the GIL is released meanwhile.

@@ -129,7 +129,7 @@ def save_family(folder: Path, family: str, **config: Any) -> Path:
         config: As in `save_checkpoint`.
     """
     kind, settings = FAMILIES[family].tokenizer, FAMILIES[family].settings
-    tokenizer = make_tokenizer(kind) if kind in {"bert", "roberta"} else _trained(kind)
+    tokenizer = make_tokenizer(kind) if kind in {"bert", "roberta"} else trained_tokenizer(kind)
     ids = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos")}
     if family in {"t5", "bart", "mbart", "plbart", "mvp"}:
         start = tokenizer.pad_token_id if family == "t5" else tokenizer.eos_token_id
@@ -138,8 +138,8 @@ def save_family(folder: Path, family: str, **config: Any) -> Path:
 
 
 @cache
-def _trained(kind: str) -> Any:
-    """A small tokenizer that is trained on TEXTS."""
+def trained_tokenizer(kind: str) -> Any:
+    """A small tokenizer of a kind of `Family`, trained on TEXTS."""
     names = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
     if kind == "unigram":
         rust = Tokenizer(models.Unigram())

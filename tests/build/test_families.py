@@ -35,7 +35,7 @@ def steps_of(folder: Path, family: str, extra: str = "") -> CascadeBuild:
     return CascadeBuild(config, workspace_of(config, None))
 
 
-@pytest.mark.parametrize("family", sized(DEFAULT_FAMILIES, tuple(FAMILIES)))
+@pytest.mark.parametrize("family", FAMILIES if sized(0, 1) else DEFAULT_FAMILIES)
 def test_a_family_agrees_with_transformers_and_answers_rows_alone(
     family: str, tmp_path: Path
 ) -> None:
@@ -75,7 +75,9 @@ def test_a_graph_that_pools_over_the_batch_is_not_published(
     steps = steps_of(tmp_path, "bart")
     (member,) = steps.config.members
     steps.export(member)  # by hand: the shared exports have the right graph
-    with pytest.raises(CheckFailed, match=r'^only: .*special tokens.*special_tokens = "text"'):
+    with pytest.raises(
+        CheckFailed, match=r"graph of 'only' .* depends on the rest of its batch, .*special_tokens"
+    ):
         steps.build(tmp_path / "repository")
     assert not (tmp_path / "repository").exists()
 

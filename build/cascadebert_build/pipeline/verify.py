@@ -45,7 +45,8 @@ def verify_exported(context: BuildContext, exported: Exported) -> VerifyReport |
         write_check(path, _key(context, exported), report)
         if not report:
             raise CheckFailed(
-                f"{exported.onnx} differs from its checkpoint ({exported.manifest.checkpoint}): "
+                f"the graph of {exported.name!r} differs from its checkpoint "
+                f"({exported.manifest.checkpoint}): "
                 f"{'; '.join(report.failures())}; see {path}"
             )
         note(str(report).removeprefix(f"{exported.name}: "))

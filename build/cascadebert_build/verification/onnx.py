@@ -87,7 +87,7 @@ class VerifyReport:
 
     def failures(self) -> list[str]:
         """A sentence for everything that is out of tolerance."""
-        found: list[str] = []
+        found = batch_failures(self.calls, self.tolerance)  # the cause of what follows
         for case in self.cases:
             if case.non_finite:
                 found.append(f"{case.name}: {case.non_finite} logits are NaN or infinite")
@@ -96,7 +96,7 @@ class VerifyReport:
                     f"{case.name}: a logit differs by {case.max_difference:.1e} "
                     f"(tolerance {self.tolerance:.0e})"
                 )
-        return found + batch_failures(self.calls, self.tolerance)
+        return found
 
     @property
     def max_difference(self) -> float:

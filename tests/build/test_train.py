@@ -12,13 +12,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from cascadebert_build.checkpoints.checkpoint import checkpoint_from_source
+from cascadebert_build.checkpoints.checkpoint import checkpoint_from_source, tokenizer_from_source
 from cascadebert_build.cli import main
 from cascadebert_build.config.rows import Rows
 from cascadebert_build.errors import UsageError
 from cascadebert_build.training import member as train
 from cascadebert_build.training import objectives
 from cascadebert_build.training.config import TrainConfig
+from cascadebert_build.training.items import encoded_items, truncation_of_items
 from cascadebert_build.training.member import train_member
 from cascadebert_build.training.parts import split_indices, split_rows
 from tests.support.checkpoints import MOODS, TOPICS, save_checkpoint
@@ -29,6 +30,19 @@ ROWS = Rows(
     tuple("good" if mood in GOOD else "bad" for _ in TOPICS for mood in MOODS) * 4,
     "test",
 )
+
+
+@pytest.mark.parametrize("pairs", [False, True])
+def test_rows_that_a_training_cuts_are_counted(tmp_path: Path, *, pairs: bool) -> None:
+    tokenizer = tokenizer_from_source(str(save_checkpoint(tmp_path / "base")))
+    lengths = [1, 5, 6, 7, 20, 3000]
+    texts = tuple(("good",) * pairs + (" ".join(["film"] * n),) for n in lengths)
+    rows = Rows(tuple(t if pairs else t[0] for t in texts), ("x", "y") * 3, "test")  # pyright: ignore[reportArgumentType]
+    special = 4 if pairs else 2  # with the first text of a pair
+    items = encoded_items(rows, ("x", "y"), tokenizer, 6 + special)
+    found = truncation_of_items(rows, items, tokenizer, 6 + special, "small")
+    assert (found.rows, found.cut, found.longest) == (6, 3, 3000 + special)
+    assert max(len(item["input_ids"]) for item in items) == 6 + special
 
 
 def test_a_member_learns_and_its_best_epoch_is_kept(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cascadebert_build.evaluation.truncation import HELD, truncation_of_counts
+from cascadebert_build.config.truncation import HELD, truncation_of_counts
 
 
 def test_rows_are_cut_above_the_maximum_only() -> None:

@@ -18,9 +18,9 @@ from cascadebert_engine.request import EngineRequest
 
 from ..config.rows import Rows
 from ..config.schema import CascadeConfig, MemberConfig
+from ..config.truncation import Truncation, truncation_of_counts
 from ..errors import CheckFailed, UsageError
 from ..evaluation.costs import RowCosts
-from ..evaluation.truncation import Truncation, truncation_of_counts
 from ..progress import say, timed
 from ..repository.publish import DEFAULT_KEEP, Publication, publish_cascade
 from ..tuning.stage_cost import cost_of_rows, stage_times_from_json

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from cascadebert_core.policy import Policy, Threshold, check_threshold
 
 from ..config.rows import Rows, rows_from_source
+from ..config.truncation import Truncation
 from ..errors import UsageError
 from ..evaluation.costs import RowCosts
 from ..evaluation.evaluate import Evaluation, evaluate
 from ..evaluation.simulate import Outcome
-from ..evaluation.truncation import Truncation
 from ..progress import say
 from ..tuning.assessment import Assessment, assess
 from ..tuning.policy import predictions_of_stages

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from cascadebert_core.policy import Policy
 
-from ..evaluation.truncation import Truncation
+from ..config.truncation import Truncation
 from ..pipeline.artefact import Artefact
 from ..pipeline.build import CascadeBuild
 

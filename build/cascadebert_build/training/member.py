@@ -27,7 +27,7 @@ from ..progress import say
 from . import processes
 from .base import model_from_base
 from .config import TrainConfig, check_config, label_names
-from .items import add_targets, check_positions, encoded_items
+from .items import add_targets, check_positions, encoded_items, truncation_of_items
 from .layers import take_layers
 from .model_card import model_card
 from .objectives import objective_from_name
@@ -109,6 +109,10 @@ def train_member(
         encoded_items(part, recipe.names, tokenizer, config.max_length)
         for part in (parts.train, parts.validation)
     )
+    if processes.is_first():
+        cut = truncation_of_items(parts.train, train, tokenizer, config.max_length, output.name)
+        if cut.cut:
+            say("rows", cut.member, str(cut))
     scratch = partial_folder(output)
     key = recipe.key(parts)
     checkpoint = interrupted_checkpoint(scratch, key)

@@ -121,6 +121,16 @@ def _policy(threshold: float, *, gpu: bool) -> Policy:
     )
 
 
+def write_tokenizer(path: Path, texts: Sequence[str]) -> Path:
+    """Write a WordPiece tokenizer, as BERT has it, made from these texts; return its path."""
+    from tokenizers import BertWordPieceTokenizer
+
+    tokenizer = BertWordPieceTokenizer()
+    tokenizer.train_from_iterator(texts, vocab_size=8000, show_progress=False)
+    tokenizer.save(str(path))
+    return path
+
+
 def install_least(repository: Path, cascade: str) -> str:
     """Put the least Python model beside a cascade, with its settings; return its name."""
     name = "least"

@@ -7,9 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cascadebert_build.errors import CheckFailed
-from cascadebert_build.graphs.session import OnnxSession
 from cascadebert_build.repository.model_repository import ModelRepository
-from cascadebert_core.contract import TOKENIZER_FILE, TOKENIZERS_FOLDER
+from cascadebert_core.contract import (
+    INLINE_ALL,
+    INLINE_THREADS,
+    TOKENIZER_FILE,
+    TOKENIZERS_FOLDER,
+)
+from cascadebert_core.inline import InlineStages
 from cascadebert_core.job import Job
 from cascadebert_core.policy import Policy
 from cascadebert_core.route import Router
@@ -71,20 +76,16 @@ class PythonCascade:
 
 
 def cascade_from_repository(repository: Path, cascade: str, threads: int = 1) -> PythonCascade:
-    """Load a published cascade's newest version, whose stages are ONNX files.
+    """Load a published cascade's newest version, with the sessions that its stages have.
 
     Raises:
         UsageError: There is no such cascade.
-        CheckFailed: A member cannot be loaded.
+        PolicyError: A session cannot be opened.
     """
     published = ModelRepository.read(repository).cascade(cascade)
     policy = published.policy()
-    sessions = [OnnxSession(path, threads) for path in onnx_paths(repository, policy)]
-    return PythonCascade(
-        policy,
-        published.folder / str(published.newest),
-        lambda stage, batch: sessions[stage].logits(batch),
-    )
+    sessions = InlineStages(policy, repository, INLINE_ALL, {INLINE_THREADS: str(threads)})
+    return PythonCascade(policy, published.folder / str(published.newest), sessions.logits)
 
 
 def onnx_paths(repository: Path, policy: Policy) -> list[Path]:

@@ -34,9 +34,10 @@ def write_texts(path: Path, texts: Sequence[Text]) -> Path:
     return _write(path, map(step, texts))
 
 
-def write_payloads(path: Path, texts: Sequence[Text]) -> Path:
-    """Write texts or pairs as JSON for servers other than Triton, one row a request."""
-    return _write(path, ({"payload": [payload_of_texts([text])]} for text in texts))
+def write_payloads(path: Path, texts: Sequence[Text], rows: int = 1) -> Path:
+    """Write texts or pairs as JSON for servers other than Triton, `rows` of them a request."""
+    starts = range(0, len(texts) - rows + 1, rows)
+    return _write(path, ({"payload": [payload_of_texts(texts[i : i + rows])]} for i in starts))
 
 
 def write_tokens(path: Path, texts: Sequence[Text], encoder: Encoder, stage: StagePolicy) -> Path:

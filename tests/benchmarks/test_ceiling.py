@@ -1,0 +1,43 @@
+"""The ceiling bench: stages that cost nothing, behind the real server, under the real load."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.ceiling.__main__ import main
+from benchmarks.ceiling.null_session import Session
+
+
+@pytest.mark.parametrize("share", [0.1, 0.25, 0.9])
+def test_null_stages_defer_the_share_that_a_threshold_asks_for(share: float) -> None:
+    ids = np.random.default_rng(0).integers(5, 30_000, (4000, 12), dtype=np.int32)
+    logits = Session().logits({"input_ids": ids})
+    confidence = 1 / (1 + np.exp(-np.abs(logits[:, 0] - logits[:, 1])))
+    assert (confidence <= 0.5 + share / 2).mean() == pytest.approx(share, abs=0.02)
+
+
+@pytest.mark.timeout(300)
+def test_every_contender_is_measured(tmp_path: Path) -> None:
+    options = ["--quick", "--no-peers", "--stages", "null", "--window-s", "2"]
+    assert main([*options, "--out", str(tmp_path)]) == 0
+    found = json.loads((tmp_path / "ceiling.json").read_text())
+    contenders = {row["contender"]: row for row in found["rows"]}
+    assert set(contenders) == {"cascade", "cascade, inline", "blocking BLS", "least model"}
+    for row in contenders.values():
+        assert row["requests/s"] > 0
+        assert row["CPU ms"] == pytest.approx(
+            sum(value for key, value in row.items() if key.startswith("CPU ms ") and value)
+        )
+    assert contenders["least model"]["CPU ms"] < contenders["cascade"]["CPU ms"]
+    assert all(cost["ratio"] > 1 for cost in found["core"])
+    assert "| least model" in (tmp_path / "RESULTS.md").read_text()
+
+
+def test_a_missing_tokenizer_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "tokenizer.json"
+    assert main(["--quick", "--tokenizer", str(path), "--out", str(tmp_path)]) == 2
+    assert str(path) in capsys.readouterr().err

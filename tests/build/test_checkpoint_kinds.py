@@ -235,18 +235,29 @@ def test_code_of_a_checkpoint_runs_only_for_members_that_are_trusted(
         path.write_bytes(type(checkpoint.model).__name__.encode())
 
     monkeypatch.setattr(export_module, "onnx_from_checkpoint", keep)
-    config = write_config(tmp_path, {"only": own_code})
-    assert main(["export", str(config)]) == 2
+    members = {"first": save_checkpoint(tmp_path / "first"), "only": own_code}
+    config = write_config(tmp_path, members)
+    assert main(["export", str(config)]) == 2, "before the first member is exported"
     assert "trust_remote_code = true" in capsys.readouterr().err
     assert not (tmp_path / "ran").exists()
     assert not (tmp_path / "work").exists()
     with pytest.raises(UsageError, match="brings its own code"):
         config_from_source(str(own_code))
-    config = write_config(tmp_path, {"only": own_code}, trust_remote_code="true")
+    config = write_config(tmp_path, members, trust_remote_code="true")
     assert main(["export", str(config)]) == 0
-    assert "warning  only" in capsys.readouterr().err
+    assert "warning  only " in capsys.readouterr().err
     assert (tmp_path / "ran").exists()
     assert (tmp_path / "work" / "cascade" / "only" / "model.onnx").read_bytes() == b"Mine"
+
+
+def test_a_family_that_transformers_does_not_know_is_refused_before_the_first_export(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    unknown = edit(save_checkpoint(tmp_path / "unknown"), model_type="of-tomorrow")
+    members = {"first": save_checkpoint(tmp_path / "first"), "only": unknown}
+    assert main(["build", str(write_config(tmp_path, members))]) == 2
+    assert "'of-tomorrow'" in capsys.readouterr().err
+    assert not (tmp_path / "work").exists()
 
 
 def test_code_is_part_of_what_a_checkpoint_is(own_code: Path) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import shutil
 import struct
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import Any, NoReturn
 
 import pytest
 
@@ -15,7 +17,10 @@ from cascadebert_build.checkpoints import vocabulary
 from cascadebert_build.checkpoints.families import REFUSED_FAMILIES, check_code
 from cascadebert_build.checkpoints.inspection import Inspection, inspect_base, inspect_checkpoint
 from cascadebert_build.checkpoints.labels import are_unnamed, labels_of_config
+from cascadebert_build.config.schema import MemberConfig
 from cascadebert_build.errors import UsageError
+from cascadebert_build.pipeline.exported import Exported, MemberManifest
+from cascadebert_build.pipeline.member_warnings import warn_of_unknown_tokens
 
 TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *(f"word{i}" for i in range(196))]
 TABLE = "bert.embeddings.word_embeddings.weight"
@@ -342,10 +347,13 @@ def test_a_checkpoint_without_a_vocabulary_is_refused(folder: Path, kept: list[s
 
 
 @pytest.mark.parametrize("names", [["vocab.txt"], ["vocab.json", "merges.txt"], ["qwen.tiktoken"]])
-def test_other_vocabularies_are_left_to_transformers(folder: Path, names: list[str]) -> None:
+def test_other_vocabularies_are_left_to_transformers(
+    folder: Path, names: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     (folder / "tokenizer.json").unlink()
     for name in names:
         (folder / name).write_text("x")
+    monkeypatch.setattr(vocabulary, "has_extra", lambda _: True)
     assert inspected(folder)
 
 
@@ -360,6 +368,29 @@ def test_sentencepiece_asks_for_the_package_and_version_that_fit(
     with pytest.raises(UsageError, match=r"sentencepiece>=.*<") as caught:
         inspected(folder)
     assert "tiktoken" not in str(caught.value)
+    monkeypatch.setattr(vocabulary, "has_extra", lambda _: True)
+    package = ModuleType("sentencepiece")
+    monkeypatch.setitem(sys.modules, package.__name__, package)
+    part = f"{package.__name__}.sentencepiece_model_pb2"
+    monkeypatch.setitem(sys.modules, part, ModuleType(part))
+    assert inspected(folder)
+    monkeypatch.setattr(vocabulary.importlib, "import_module", incompatible)
+    with pytest.raises(UsageError, match=r"does not fit .*gencode 7.*sentencepiece>=.*<"):
+        inspected(folder)
+
+
+def incompatible(_: str) -> NoReturn:
+    raise RuntimeError("gencode 7.36.1 runtime 6.33.6")  # protobuf's VersionError
+
+
+def test_tiktoken_is_asked_for_only_by_its_own_files(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "tokenizer.json").unlink()
+    (folder / "tokenizer.model").write_text("IQ== 0\nIg== 1\n")
+    monkeypatch.setattr(vocabulary, "has_extra", lambda module: module != "tiktoken")
+    with pytest.raises(UsageError, match="pip install tiktoken"):
+        inspected(folder)
     monkeypatch.setattr(vocabulary, "has_extra", lambda _: True)
     assert inspected(folder)
 
@@ -422,3 +453,21 @@ def test_nothing_is_written_by_an_inspection(folder: Path, tmp_path: Path) -> No
     with pytest.raises(UsageError):
         inspected(folder)
     assert sorted(tmp_path.rglob("*")) == [p for p in before if folder not in [p, *p.parents]]
+
+
+def test_many_unknown_tokens_are_warned_about(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    rust = Tokenizer(models.WordLevel({"<unk>": 0, "good": 1}, unk_token="<unk>"))
+    rust.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    path = tmp_path / "tokenizer.json"
+    rust.save(str(path))
+    member = MemberConfig("small", "x")
+    manifest = MemberManifest("", "x", "", "", "bert-0", ("a", "b"), (), None)
+    exported = Exported(member, manifest, tmp_path / "model.onnx", path, (128,))
+    assert warn_of_unknown_tokens(exported, ["good good good"] * 3000) == 0
+    assert capsys.readouterr().err == ""
+    assert warn_of_unknown_tokens(exported, ["good film"] * 3000) == 0.5
+    assert capsys.readouterr().err.startswith("warning  small        50%")

@@ -204,15 +204,31 @@ def _require_hub(source: str) -> None:
         ) from exc
 
 
-def _config(
-    raw: Mapping[str, Any], source: str, place: str, *, trust_remote_code: bool
-) -> PretrainedConfig:
+def check_code_of(raw: Mapping[str, Any], source: str, *, trust_remote_code: bool) -> None:
+    """Refuse a model whose code is not in transformers, unless its own code is trusted.
+
+    Args:
+        raw: The contents of config.json.
+        source: The checkpoint, for messages.
+        trust_remote_code: Whether the checkpoint's own code may run.
+
+    Raises:
+        UsageError: The code is not trusted, or there is none.
+    """
     with needs_extra("build"):
-        from transformers import CONFIG_MAPPING, AutoConfig
+        from transformers import CONFIG_MAPPING
         from transformers.models.auto.modeling_auto import (
             MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES as CLASSIFIED,
         )
     check_code(raw, source, trusted=trust_remote_code, known=CONFIG_MAPPING, classified=CLASSIFIED)
+
+
+def _config(
+    raw: Mapping[str, Any], source: str, place: str, *, trust_remote_code: bool
+) -> PretrainedConfig:
+    check_code_of(raw, source, trust_remote_code=trust_remote_code)
+    from transformers import AutoConfig
+
     try:
         return AutoConfig.from_pretrained(place, trust_remote_code=trust_remote_code)
     except Exception as exc:

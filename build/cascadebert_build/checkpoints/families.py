@@ -13,20 +13,32 @@ _OTHER = "fine-tune another family, such as BERT, RoBERTa, DeBERTa or ModernBERT
 
 _WITHOUT_MASK = "it has no attention mask, so a row's answer depends on how far it is padded"
 _NOT_TRACED = "its attention cannot be traced to an ONNX graph of any batch and length"
+_NOT_IN_ONNX = "its mixture of experts has no operator in ONNX"
 _NOT_IDS = "it takes other inputs than the ids of tokens"
 
-# Why a model_type is refused. Every other family is tried: the export and its check decide.
+# Why a model_type is refused: tried with transformers 5.24. Every other family is tried when it is
+# built; the export and its check decide.
 REFUSED_FAMILIES = {
     "fnet": _WITHOUT_MASK,
     "longformer": _NOT_TRACED,
-    "led": _NOT_TRACED,
     "xlnet": _NOT_TRACED,
     "reformer": _NOT_TRACED,
     "canine": _NOT_IDS,
     "perceiver": _NOT_IDS,
-    "tapas": _NOT_IDS,
     "layoutlmv2": _NOT_IDS,
+    "gpt_oss": _NOT_IN_ONNX,
+    "hunyuan_v1_moe": _NOT_IN_ONNX,
+    "mistral4": _NOT_IN_ONNX,
+    "mixtral": _NOT_IN_ONNX,
+    "phimoe": _NOT_IN_ONNX,
 }
+
+# Families of which this transformers surely has a classifier; others are looked up, which takes
+# the seconds of its import.
+COMMON_FAMILIES = (
+    *("albert", "bert", "camembert", "deberta", "deberta-v2", "distilbert", "electra", "gpt2"),
+    *("llama", "mistral", "modernbert", "mpnet", "qwen2", "roberta", "roformer", "xlm-roberta"),
+)
 
 
 def check_family(config: Mapping[str, Any], source: str) -> None:

@@ -6,13 +6,14 @@ checkpoint exports, agrees with PyTorch to the last digit, and guesses.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 from cascadebert_core.tokenization import Text
 
-from ..errors import UsageError
+from ..errors import UsageError, first_cause
 from ..extras import has_extra
 from .folder import json_object
 from .weights import Shapes
@@ -69,17 +70,37 @@ def check_vocabulary_files(folder: Path) -> None:
 
 
 def check_sentencepiece(folder: Path) -> None:
-    """Refuse a SentencePiece model without a tokenizer.json if its package is missing.
+    """Refuse a vocabulary without a tokenizer.json if what converts it is missing.
 
     Raises:
-        UsageError: The package is not installed. transformers would ask for tiktoken.
+        UsageError: A package is not installed, or its version does not fit. transformers would ask
+            for tiktoken in any case.
     """
-    models = sorted(path.name for path in folder.glob("*.model"))
-    if models and not (folder / _TOKENIZER).is_file() and not has_extra("sentencepiece"):
-        raise UsageError(
-            f"the tokenizer of {str(folder)!r} is a SentencePiece model ({models[0]}) without a "
-            f"{_TOKENIZER}, and the package sentencepiece is not installed: {_SENTENCEPIECE}"
-        )
+    if (folder / _TOKENIZER).is_file():
+        return
+    models = sorted(path for pattern in ("*.model", "*.tiktoken") for path in folder.glob(pattern))
+    if not models:
+        return
+    with models[0].open("rb") as file:
+        is_sentencepiece = file.read(1) == b"\n"  # the first field of its protobuf
+    kind, package = ("SentencePiece", "sentencepiece") if is_sentencepiece else (
+        "tiktoken", "tiktoken"
+    )  # fmt: skip
+    where = (
+        f"the tokenizer of {str(folder)!r} is a {kind} model ({models[0].name}) without a "
+        f"{_TOKENIZER}"
+    )
+    remedy = _SENTENCEPIECE if is_sentencepiece else "`pip install tiktoken`"
+    if not has_extra(package):
+        raise UsageError(f"{where}, and the package {package} is not installed: {remedy}")
+    if is_sentencepiece:
+        try:
+            importlib.import_module("sentencepiece.sentencepiece_model_pb2")
+        except Exception as exc:  # protobuf refuses code of a newer protobuf in its own words
+            raise UsageError(
+                f"{where}, and the installed sentencepiece does not fit the installed protobuf "
+                f"({first_cause(exc)}): {remedy}"
+            ) from exc
 
 
 def vocabulary_of_file(folder: Path) -> tuple[int, int] | None:

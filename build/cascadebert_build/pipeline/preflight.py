@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from cascadebert_core.contract import ATTENTION_MASK, INPUT_IDS
 from cascadebert_core.policy import Policy, policy_from_json, policy_to_json
 
-from ..checkpoints.checkpoint import config_of_hub_model
+from ..checkpoints.checkpoint import check_code_of, config_of_hub_model
+from ..checkpoints.families import COMMON_FAMILIES
 from ..checkpoints.inspection import inspect_base, inspect_checkpoint
 from ..checkpoints.labels import labels_of_config
 from ..checkpoints.problem_type import task_of_problem_type
@@ -183,7 +184,7 @@ def _expected_manifest(context: BuildContext, member: MemberConfig) -> MemberMan
     is_exported = context.workspace.manifest(member).is_file()
     if is_exported and not Path(source).is_dir() and not has_extra("torch"):
         return exported_member(context, member).manifest  # by another machine
-    found = _inspected(source)
+    found = _inspected(source, trust_remote_code=member.trust_remote_code)
     return MemberManifest(
         key="",
         checkpoint=member.checkpoint,
@@ -197,7 +198,7 @@ def _expected_manifest(context: BuildContext, member: MemberConfig) -> MemberMan
     )
 
 
-def _inspected(source: str) -> _Checkpoint:
+def _inspected(source: str, *, trust_remote_code: bool = False) -> _Checkpoint:
     """Read a checkpoint's files, without its weights.
 
     Raises:
@@ -207,6 +208,9 @@ def _inspected(source: str) -> _Checkpoint:
     if found is None:
         config = config_of_hub_model(source)
         return _Checkpoint(labels_of_config(config, source), 0, None, _task(config))
+    is_common = found.config.get("model_type") in COMMON_FAMILIES and "auto_map" not in found.config
+    if not is_common and has_extra("transformers"):
+        check_code_of(found.config, source, trust_remote_code=trust_remote_code)
     return _Checkpoint(
         labels_of_config(found.config, source),
         fp32_size(found.folder, found.config),

@@ -13,6 +13,9 @@ from .job import Job
 from .policy import Policy
 from .task import MULTI_LABEL, label_sets, text_of_answer
 
+# Rows for which the output POLICY is made once.
+_USUAL_ROWS = 64
+
 
 class AnswerWriter:
     """Makes response tensors; label names and the policy's id are encoded once."""
@@ -22,6 +25,7 @@ class AnswerWriter:
         self._task = policy.task
         self._labels = np.array([label.encode() for label in policy.labels], dtype=np.object_)
         self._policy_id = policy.id.encode()
+        self._policy = self._policies(_USUAL_ROWS)
 
     def outputs_from_job(self, job: Job, requested: Iterable[str]) -> dict[str, NDArray[Any]]:
         """Return the requested outputs of an ended job, by name, with shapes (n, …).
@@ -43,8 +47,11 @@ class AnswerWriter:
         if name == contract.DEGRADED:
             return job.degraded.reshape(n, 1)
         if name == contract.POLICY:
-            return np.full((n, 1), self._policy_id, dtype=np.object_)
+            return self._policy[:n] if n <= len(self._policy) else self._policies(n)
         raise KeyError(name)  # Triton refuses outputs that config.pbtxt does not name
+
+    def _policies(self, n: int) -> NDArray[Any]:
+        return np.full((n, 1), self._policy_id, dtype=np.object_)
 
     def _label(self, probabilities: NDArray[np.float32]) -> NDArray[Any]:
         """Return the output LABEL, bytes of shape (n,)."""

@@ -59,11 +59,15 @@ def decide(
     """
     scaled = np.divide(logits, temperature, dtype=np.float32)
     probabilities = probabilities_from_logits(scaled, task)
-    # With a logit of minus infinity probabilities are still finite, and confident.
-    broken = ~np.isfinite(logits).all(axis=1)
-    probabilities[broken] = np.nan
-    confidence = SIGNALS[signal](probabilities, scaled, temperature)
-    confidence[broken] = np.nan
+    finite = np.isfinite(logits)
+    if np.count_nonzero(finite) == finite.size:
+        confidence = SIGNALS[signal](probabilities, scaled, temperature)
+    else:
+        # With a logit of minus infinity probabilities are still finite, and confident.
+        broken = ~finite.all(axis=1)
+        probabilities[broken] = np.nan
+        confidence = SIGNALS[signal](probabilities, scaled, temperature)
+        confidence[broken] = np.nan
     if np.ndim(thresholds) == 2:
         by_label = np.broadcast_to(thresholds, probabilities.shape)
         thresholds = by_label[np.arange(len(probabilities)), probabilities.argmax(axis=1)]

@@ -24,7 +24,7 @@ LEAST_SURE = "least_sure"
 def _max_probability(
     probabilities: NDArray[np.float32], _: NDArray[np.float32], __: float
 ) -> NDArray[np.float32]:
-    return probabilities.max(axis=1)
+    return np.maximum.reduce(probabilities, axis=1)
 
 
 def _margin(

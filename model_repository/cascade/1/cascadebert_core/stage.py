@@ -62,6 +62,8 @@ class Stage:
         self._encoder = encoder
         self._run_stage = run_stage
         self._label_indices = np.array(settings.label_indices)
+        # Whether the logits come in another order than the policy's labels.
+        self._reorders = settings.label_indices != tuple(range(len(settings.label_indices)))
 
     def __str__(self) -> str:
         return f"stage {self.index} ({self.settings.model})"
@@ -143,8 +145,8 @@ class Stage:
                 f"logits have shape {logits.shape} and must have {expected}: "
                 "the stage is not the one that the policy was made for"
             )
-        # (rows, labels) in the policy's order
-        logits = logits[:, self._label_indices]
+        if self._reorders:
+            logits = logits[:, self._label_indices]
         return decide(logits, settings.temperature, thresholds, settings.signal, self._task)
 
     def answers(self, texts: Sequence[Text]) -> NDArray[Any]:

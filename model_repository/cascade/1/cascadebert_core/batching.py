@@ -72,7 +72,8 @@ def pad_rows(
     lengths = [len(row) for row in rows]
     length = bucket_of(max(lengths), buckets)
     shape = (len(rows), length)
-    ids = np.full(shape, pad_id, dtype=np.int32)
+    ids = np.empty(shape, dtype=np.int32)
+    ids.fill(pad_id)
     mask = np.zeros(shape, dtype=np.int32)
     filled = {INPUT_IDS: ids, ATTENTION_MASK: mask}
     for i, row in enumerate(rows):

@@ -332,7 +332,7 @@ def test_parquet_is_read_with_its_types(tmp_path: Path) -> None:
         {
             "text": pa.array(["a\tb"] * n).dictionary_encode(),
             "label": list(range(n)),
-            "more": [[1]] * n,
+            "more": [1.5] * n,
         }
     )
     path = tmp_path / "x.parquet"
@@ -346,7 +346,7 @@ def test_parquet_is_read_with_its_types(tmp_path: Path) -> None:
     assert "not Parquet" in problem(content[:-9], "x.parquet")
     assert "not Parquet" in problem("text,label\n", "x.parquet")
     assert "damaged" in problem(content.replace(b"a\tb", b"a\xefb", 1), "x.parquet", "text")
-    with pytest.raises(UsageError, match=r"x\.parquet:1: 'more' is"):
+    with pytest.raises(UsageError, match=r"x\.parquet:1: 'more' is 1\.5"):
         rows_from_source(DataConfig(str(path), label="more"))
 
 

@@ -137,7 +137,7 @@ def evaluate(
     data: str | None = None,
     all_rows: bool = False,
     operating_point: str | None = None,
-    threshold: float | None = None,
+    threshold: float | Sequence[float] | None = None,
 ) -> Evaluated:
     """Evaluate a tuned cascade offline: accuracy, deferral, exits and confidence.
 
@@ -149,7 +149,8 @@ def evaluate(
             held-out rows that chose neither temperatures nor thresholds.
         all_rows: Whether the held-out rows that did choose count as well.
         operating_point: Name of an operating point; None is the policy's default one.
-        threshold: A threshold for every stage that may defer, in the place of an operating point.
+        threshold: A threshold for every stage that may defer, or one for each, in the place of an
+            operating point.
 
     Returns:
         The figures, with the answer for every row and what they are made from.

@@ -18,7 +18,7 @@ from ._base import (
 from ._channels import channel_arguments
 from ._deadline import Deadline
 from ._flows import Call, Flow, Pause, Step
-from ._requests import Parameters, request_parameters
+from ._requests import Parameters, Thresholds, request_parameters
 from ._rows import Chunker, Utf8Row, encode_inputs, split
 from ._types import Classification, ServerStatus
 from .errors import FOREIGN_ERRORS
@@ -56,7 +56,7 @@ class AsyncCascadeClient(BaseClient[tritonclient.grpc.aio.InferenceServerClient]
         inputs: str | tuple[str, str],
         *,
         operating_point: str | None = None,
-        threshold: float | None = None,
+        threshold: Thresholds | None = None,
         stage: int | None = None,
         timeout_s: float | None = None,
     ) -> Classification: ...
@@ -67,7 +67,7 @@ class AsyncCascadeClient(BaseClient[tritonclient.grpc.aio.InferenceServerClient]
         inputs: list[str] | list[tuple[str, str]],
         *,
         operating_point: str | None = None,
-        threshold: float | None = None,
+        threshold: Thresholds | None = None,
         stage: int | None = None,
         timeout_s: float | None = None,
     ) -> list[Classification]: ...
@@ -77,7 +77,7 @@ class AsyncCascadeClient(BaseClient[tritonclient.grpc.aio.InferenceServerClient]
         inputs: str | tuple[str, str] | list[str] | list[tuple[str, str]],
         *,
         operating_point: str | None = None,
-        threshold: float | None = None,
+        threshold: Thresholds | None = None,
         stage: int | None = None,
         timeout_s: float | None = None,
     ) -> Classification | list[Classification]:
@@ -98,7 +98,7 @@ class AsyncCascadeClient(BaseClient[tritonclient.grpc.aio.InferenceServerClient]
         rows_per_request: int = DEFAULT_ROWS_PER_REQUEST,
         max_concurrency: int = DEFAULT_CONCURRENCY,
         operating_point: str | None = None,
-        threshold: float | None = None,
+        threshold: Thresholds | None = None,
         stage: int | None = None,
         timeout_s: float | None = None,
     ) -> AsyncGenerator[Classification, None]:

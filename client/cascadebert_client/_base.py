@@ -10,7 +10,7 @@ from ._channels import DEFAULT_CHANNELS, ChannelPool, ClientT, require_address
 from ._checks import require_positive
 from ._deadline import Deadline, RetryPolicy
 from ._flows import CascadeFlows
-from ._requests import Parameters, request_parameters
+from ._requests import Parameters, Thresholds, request_parameters
 from ._rows import require_iterable_of_rows
 from ._traffic import BY_REQUEST, traffic_from_shares
 from .errors import RequestCancelled, Target
@@ -97,7 +97,7 @@ def stream_parameters(
     rows_per_request: object,
     max_concurrency: object,
     operating_point: str | None,
-    threshold: float | None,
+    threshold: Thresholds | None,
     stage: int | None,
     timeout_s: float | None,
 ) -> Parameters:

@@ -21,7 +21,8 @@ class OperatingPoint:
         name: The name for `classify(..., operating_point=name)`.
         default: Whether it applies to a request without parameters.
         thresholds: One threshold for each stage but the last, or one for each label of a stage.
-        goal: Its guarantee or budget in words; None if the configuration has neither.
+        goal: Its guarantee or budget in words, or that it was set by hand; None if the
+            configuration does not say.
         deferral: Share of the held-out rows that the first stage deferred; None if unknown.
         speedup: How many times faster it is than the last stage alone; None if unknown.
     """
@@ -59,6 +60,8 @@ def _point(name: str, raw: Mapping[str, Any]) -> OperatingPoint:
 def _goal(raw: Mapping[str, Any]) -> str | None:
     if raw.get(keys.GUARANTEE):
         return f"guarantee: {_guarantee(raw[keys.GUARANTEE])}"
+    if raw.get(keys.SET_BY_HAND):
+        return "set by hand: guarantees nothing"
     budget = raw.get(keys.BUDGET)
     if not budget:
         return None

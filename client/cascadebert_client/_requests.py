@@ -22,6 +22,9 @@ from .errors import InvalidRequest, Target, UnexpectedResponse
 Parameters: TypeAlias = dict[str, str | int]
 """Request parameters as they are sent."""
 
+Thresholds: TypeAlias = float | Sequence[float]
+"""One threshold for every stage but the last, or one for each of them."""
+
 _OUTPUT_TYPES: dict[str, type[np.generic]] = {
     contract.PROBABILITIES: np.float32,  # (n, labels), in the policy's label order
     contract.LABEL: np.object_,  # (n, 1), bytes
@@ -46,13 +49,13 @@ class Tensors(Protocol):
 
 
 def request_parameters(
-    operating_point: str | None, threshold: float | None, stage: int | None
+    operating_point: str | None, threshold: Thresholds | None, stage: int | None
 ) -> Parameters:
     """Return the request parameters that choose between speed and accuracy.
 
     Args:
         operating_point: Name of a set of thresholds in the policy.
-        threshold: Exit threshold of every stage but the last, in [0, 1].
+        threshold: Exit threshold of every stage but the last, in [0, 1]; or one for each of them.
         stage: Position of the only stage that answers, from 0.
 
     Raises:
@@ -77,11 +80,19 @@ def request_parameters(
             raise InvalidRequest(f"operating_point {problem}")
         parameters[contract.OPERATING_POINT] = operating_point
     if threshold is not None:
+        values: Sequence[Any] = (
+            threshold
+            if isinstance(threshold, Sequence) and not isinstance(threshold, (str, bytes))
+            else [threshold]
+        )
         # `not 0 <= x <= 1` also refuses NaN.
-        if not is_real(threshold) or not 0 <= threshold <= 1:
-            raise InvalidRequest(f"threshold is {threshold!r}: give a number from 0 to 1")
+        if not values or not all(is_real(value) and 0 <= value <= 1 for value in values):
+            raise InvalidRequest(
+                f"threshold is {threshold!r}: give a number from 0 to 1, or a list with one for "
+                "each stage that may defer"
+            )
         # A string is exact, and older servers take no parameters that are floats.
-        parameters[contract.THRESHOLD] = repr(float(threshold))
+        parameters[contract.THRESHOLD] = ",".join(repr(float(value)) for value in values)
     if stage is not None:
         if not is_integer(stage) or stage < 0:
             raise InvalidRequest(f"stage is {stage!r}: give a position, 0 for the first stage")

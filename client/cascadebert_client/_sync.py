@@ -19,7 +19,7 @@ from ._cancellation import Cancellation
 from ._channels import channel_arguments
 from ._deadline import Deadline
 from ._flows import Call, Flow, Pause, Step
-from ._requests import Parameters, request_parameters
+from ._requests import Parameters, Thresholds, request_parameters
 from ._rows import Chunker, Utf8Row, encode_inputs, split
 from ._types import Classification, ServerStatus
 from .errors import FOREIGN_ERRORS
@@ -56,7 +56,7 @@ class CascadeClient(BaseClient[tritonclient.grpc.InferenceServerClient]):
         inputs: str | tuple[str, str],
         *,
         operating_point: str | None = None,
-        threshold: float | None = None,
+        threshold: Thresholds | None = None,
         stage: int | None = None,
         timeout_s: float | None = None,
     ) -> Classification: ...
@@ -67,7 +67,7 @@ class CascadeClient(BaseClient[tritonclient.grpc.InferenceServerClient]):
         inputs: list[str] | list[tuple[str, str]],
         *,
         operating_point: str | None = None,
-        threshold: float | None = None,
+        threshold: Thresholds | None = None,
         stage: int | None = None,
         timeout_s: float | None = None,
     ) -> list[Classification]: ...
@@ -77,7 +77,7 @@ class CascadeClient(BaseClient[tritonclient.grpc.InferenceServerClient]):
         inputs: str | tuple[str, str] | list[str] | list[tuple[str, str]],
         *,
         operating_point: str | None = None,
-        threshold: float | None = None,
+        threshold: Thresholds | None = None,
         stage: int | None = None,
         timeout_s: float | None = None,
     ) -> Classification | list[Classification]:
@@ -92,8 +92,8 @@ class CascadeClient(BaseClient[tritonclient.grpc.InferenceServerClient]):
         Args:
             inputs: A text or a (text, pair) tuple for one answer, or a list of either.
             operating_point: Name of a set of thresholds in the policy.
-            threshold: Exit threshold of every stage but the last, in [0, 1]. A row exits if its
-                confidence is above it.
+            threshold: Exit threshold of every stage but the last, in [0, 1], or a list with one for
+                each of them. A row exits if its confidence is above it.
             stage: Position of the only stage that answers, from 0.
             timeout_s: Time limit of the whole call with its retries, in seconds; None for no limit.
 
@@ -121,7 +121,7 @@ class CascadeClient(BaseClient[tritonclient.grpc.InferenceServerClient]):
         rows_per_request: int = DEFAULT_ROWS_PER_REQUEST,
         max_concurrency: int = DEFAULT_CONCURRENCY,
         operating_point: str | None = None,
-        threshold: float | None = None,
+        threshold: Thresholds | None = None,
         stage: int | None = None,
         timeout_s: float | None = None,
     ) -> Generator[Classification, None, None]:

@@ -146,6 +146,7 @@ def test_a_cascade_that_does_not_pay_is_said_to_and_is_no_error(
         (["--max-disagreement", "0.04"], "promise"),
         (["--max-accuracy-drop", "0.05", "--confidence", "0.9"], "promise"),
         (["--max-deferral-rate", "0.5"], "budget"),
+        (["--thresholds", "0.75"], "by_hand"),
         (["--max-disagreement", "0.05", "--per-label", "--signal", "energy"], "promise"),
     ],
 )
@@ -157,6 +158,8 @@ def test_a_goal_on_the_command_line_is_the_only_one(
     found = json.loads(capsys.readouterr().out)
     assert list(found["operating_points"]) == ["default"] == [found["default_operating_point"]]
     assert kind in found["operating_points"]["default"]
+    if "--thresholds" in flags:
+        assert found["thresholds"] == [0.75]
     if "--per-label" in flags:
         assert len(found["thresholds"][0]) == 2
 

@@ -25,6 +25,9 @@ from cascadebert_core.policy import Policy
 from cascadebert_core.task import CUT_OFF, MULTI_LABEL, names_of_answer, text_of_answer
 from cascadebert_core.tokenization import Text
 
+# A threshold of a request, or one for each stage that may defer; None: the policy's own.
+Asked = float | tuple[float, ...] | None
+
 FREE_PORTS = Ports(0, 0, 0)
 
 
@@ -79,7 +82,7 @@ def serving(repository: Path, *models: str) -> Generator[TritonServer, None, Non
 
 
 def one_row_at_concurrency_16(
-    url: str, model: str, texts: Sequence[Text], threshold: float | None
+    url: str, model: str, texts: Sequence[Text], threshold: Asked
 ) -> list[Classification]:
     with CascadeClient(url, model) as client:
         return list(
@@ -94,7 +97,7 @@ def one_row_at_concurrency_16(
 
 
 def requests_of_mixed_sizes(
-    url: str, model: str, texts: Sequence[Text], threshold: float | None
+    url: str, model: str, texts: Sequence[Text], threshold: Asked
 ) -> list[Classification]:
     sizes = random.Random(0)
     answers: list[Classification] = []
@@ -108,7 +111,7 @@ def requests_of_mixed_sizes(
 
 
 async def by_the_async_client(
-    url: str, model: str, texts: Sequence[Text], threshold: float | None
+    url: str, model: str, texts: Sequence[Text], threshold: Asked
 ) -> list[Classification]:
     async with AsyncCascadeClient(url, model) as client:
         stream = client.classify_stream(
@@ -132,7 +135,7 @@ def labels_of(policy: Policy, outcome: Outcome) -> list[str]:
 def assert_congruent(
     built: Built,
     answers: Sequence[Classification],
-    threshold: float | None,
+    threshold: Asked,
     rows: NDArray[np.intp] | None = None,
 ) -> int:
     """Check that server and offline evaluation agree on label and exit stage, row by row.
@@ -143,7 +146,8 @@ def assert_congruent(
     Args:
         built: The cascade.
         answers: The server's answers to `rows`.
-        threshold: The threshold that was asked for; None for the policy's own.
+        threshold: What was asked for: a threshold, or one for each stage that may defer; None for
+            the policy's own.
         rows: Indices of the held-out rows; None for all.
 
     Returns:
@@ -151,7 +155,8 @@ def assert_congruent(
     """
     thresholds = built.policy.thresholds
     if threshold is not None:
-        thresholds = (threshold,) * len(thresholds)
+        each = isinstance(threshold, tuple)
+        thresholds = threshold if each else (threshold,) * len(thresholds)
     _, outcome = evaluate(built.policy, built.steps.rows, built.logits(), thresholds)
     near = outcome.near_threshold(thresholds, NEAR)
     if built.policy.task == MULTI_LABEL:  # the last digits decide whether a label is in a set
@@ -175,7 +180,7 @@ def assert_congruent(
 
 
 async def check_congruence(
-    url: str, built: Built, thresholds: Sequence[float | None], sample: int | None = None
+    url: str, built: Built, thresholds: Sequence[Asked], sample: int | None = None
 ) -> int:
     """Ask for the rows in all ways, at all thresholds, and check every answer.
 

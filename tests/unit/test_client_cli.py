@@ -200,6 +200,7 @@ def test_an_empty_input_is_no_error(
     [
         (["--operating-point", "fast"], {"operating_point": "fast"}),
         (["--threshold", "0.123456789012"], {"threshold": "0.123456789012"}),
+        (["--threshold", "0.9,0.8"], {"threshold": "0.9,0.8"}),
         (["--stage", "0"], {"stage": 0}),
         ([], {}),
     ],
@@ -262,7 +263,12 @@ def test_wrong_use_is_exit_code_2(
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--threshold", "x"], ["--threshold", "0.5", "--stage", "1"], ["--nonsense"]],
+    [
+        ["--threshold", "x"],
+        ["--threshold", "0.5,"],
+        ["--threshold", "0.5", "--stage", "1"],
+        ["--nonsense"],
+    ],
 )
 def test_wrong_options_are_exit_code_2_too(capsys: Capture, arguments: list[str]):
     with pytest.raises(SystemExit) as stop:

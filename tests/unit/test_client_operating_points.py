@@ -47,6 +47,7 @@ def test_what_the_build_writes_the_client_reads() -> None:
             {"budget": {"kind": "min_speedup", "limit": 2.0}},
             f"budget: {budget_as_text('min_speedup', [2.0])}",
         ),
+        ({"by_hand": True}, "set by hand: guarantees nothing"),
         ({}, None),
     ],
 )

@@ -183,6 +183,18 @@ def test_a_response_becomes_classifications():
     assert (second.exit_stage, second.degraded) == (1, True)
 
 
+@pytest.mark.parametrize("given", [(0.9, 1 / 3), [np.float32(0.9), 1 / 3]])
+def test_a_threshold_for_each_stage_goes_out_with_all_its_digits(given: Any):
+    sent = request_parameters(None, given, None)["threshold"]
+    assert [np.float32(part) for part in str(sent).split(",")] == [np.float32(x) for x in given]
+
+
+@pytest.mark.parametrize("given", [(), (0.5, 1.1), (0.5, "0.5"), "0.5", (True,), ((0.5,),)])
+def test_a_wrong_threshold_is_refused_before_it_is_sent(given: Any):
+    with pytest.raises(InvalidRequest, match="one for each stage that may defer"):
+        request_parameters(None, given, None)
+
+
 def test_labels_are_a_tuple_whatever_the_task():
     (first, second) = parse_response(Response(), 2, TARGET)
     assert (first.labels, second.labels) == ((first.label,), ("négative",))

@@ -113,6 +113,20 @@ def test_budgets_are_used_and_not_exceeded() -> None:
         choose_operating_point(Goal("max_cost", 2.0), population)
 
 
+def test_thresholds_by_hand_are_taken_as_they_are_and_described() -> None:
+    population = population_of(2000)
+    point = choose_operating_point(Goal("thresholds", (0.75,)), population)
+    assert point.thresholds == (0.75,)
+    assert point.certificate["by_hand"] is True
+    assert "promise" not in point.certificate
+    assert "guarantees nothing" in point.certificate["method"]
+    confidence = population.predictions.confidence[population.split.thresholds, 0]
+    assert point.certificate["exits"][0] == pytest.approx((confidence > 0.75).mean(), abs=1e-6)
+    three = population_of(2000, stages=3)
+    assert choose_operating_point(Goal("thresholds", (0.9,)), three).thresholds == (0.9, 0.9)
+    assert choose_operating_point(Goal("thresholds", (0.9, 0.5)), three).thresholds == (0.9, 0.5)
+
+
 def test_a_goal_that_no_threshold_keeps_defers_everything() -> None:
     population = population_of(3000)
     guessing = Predictions(

@@ -47,6 +47,13 @@ def test_a_threshold_holds_for_every_stage_but_the_last(value: object) -> None:
     assert route.thresholds == (np.float32(0.75), np.float32(0.75), ALWAYS_EXIT)
 
 
+@pytest.mark.parametrize("value", ["0.75,0.5", "0.75, 0.50"])
+def test_each_stage_may_have_a_threshold_of_its_own(value: str) -> None:
+    route = ROUTER.route_from_parameters({"threshold": value})
+    assert route.thresholds == (np.float32(0.75), np.float32(0.5), ALWAYS_EXIT)
+    assert route.operating_point is None
+
+
 @pytest.mark.parametrize("value", [0, 1, "0", "1.0"])
 def test_the_ends_of_the_range_are_allowed(value: object) -> None:
     assert ROUTER.route_from_parameters({"threshold": value}).thresholds[0] == np.float32(
@@ -67,6 +74,10 @@ def test_a_forced_stage_answers_alone(value: object) -> None:
         ({"threshold": "1.01"}, "from 0 to 1"),
         ({"threshold": -0.0001}, "from 0 to 1"),
         ({"threshold": "nan"}, "from 0 to 1"),
+        ({"threshold": "0.5,0.5,0.5"}, "3 numbers, .* or 2, one for each"),
+        ({"threshold": "0.5,"}, "from 0 to 1"),
+        ({"threshold": "0.5,1.5"}, "from 0 to 1"),
+        ({"threshold": [0.5, 0.5]}, "from 0 to 1"),
         ({"threshold": "inf"}, "from 0 to 1"),
         ({"threshold": "high"}, "'high'"),
         ({"threshold": True}, "True"),

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from cascadebert_client.cli.thresholds import threshold_from_text
 from cascadebert_core.policy import Policy
 from cascadebert_core.task import MULTI_LABEL, names_of_answer
 from cascadebert_engine.files import write_text
@@ -58,9 +59,10 @@ def add_evaluate_parser(commands: Any) -> None:
     )
     point.add_argument(
         "--threshold",
-        type=float,
-        metavar="T",
-        help="one threshold for every stage that may defer (default: the tuned ones)",
+        type=threshold_from_text,
+        metavar="T[,T…]",
+        help="one threshold for all stages that may defer, or one for each (default: the tuned "
+        "ones)",
     )
     parser.add_argument(
         "--predictions", type=Path, metavar="OUT.jsonl", help="write the answer for every row"

@@ -6,8 +6,16 @@ import argparse
 from dataclasses import replace
 from typing import Any
 
+from cascadebert_client.cli.thresholds import threshold_from_text
 from cascadebert_core.contract import OPERATING_POINTS
-from cascadebert_core.guarantee import ACCURACY_DROP, COST, DEFERRAL_RATE, DISAGREEMENT, SPEEDUP
+from cascadebert_core.guarantee import (
+    ACCURACY_DROP,
+    BY_HAND,
+    COST,
+    DEFERRAL_RATE,
+    DISAGREEMENT,
+    SPEEDUP,
+)
 from cascadebert_core.policy import Policy
 from cascadebert_core.signals import SIGNALS
 
@@ -29,6 +37,10 @@ _GOALS = {
     DEFERRAL_RATE: ("RATE", "budget: largest share of the rows that a stage may defer"),
     SPEEDUP: ("TIMES", "budget: this many times faster than the last member alone"),
     COST: ("MS", "budget: milliseconds a row on this machine"),
+    BY_HAND: (
+        "T[,T…]",
+        "no goal: set one threshold for all stages that may defer, or one for each",
+    ),
 }
 
 
@@ -37,7 +49,10 @@ def add_tune_parser(commands: Any) -> None:
     parser = add_cascade_parser(commands, "tune", _tune, "choose thresholds on held-out rows")
     goals = parser.add_mutually_exclusive_group()
     for kind, (metavar, what) in _GOALS.items():
-        goals.add_argument(f"--{kind.replace('_', '-')}", type=float, metavar=metavar, help=what)
+        goals.add_argument(
+            f"--{kind.replace('_', '-')}",
+            type=threshold_from_text if kind == BY_HAND else float, metavar=metavar, help=what,
+        )  # fmt: skip
     parser.add_argument(
         "--confidence",
         type=float,
@@ -84,7 +99,10 @@ def _config_with_flags(config: CascadeConfig, args: argparse.Namespace) -> Casca
     goal = {kind: getattr(args, kind) for kind in KINDS if getattr(args, kind) is not None}
     if goal:  # in the place of all goals of cascade.toml
         config = replace(config, operating_points={})
-        goal = {kind: (v,) if kind == DEFERRAL_RATE else v for kind, v in goal.items()}
+        goal = {
+            kind: (v,) if kind in {DEFERRAL_RATE, BY_HAND} and isinstance(v, float) else v
+            for kind, v in goal.items()
+        }
         given |= {**dict.fromkeys(KINDS), "default": None, **goal}
     config = replace(config, tune=replace(config.tune, **given))
     for name, one in config.goals().items():

@@ -1,4 +1,7 @@
-"""What thresholds are chosen for: a guarantee about the answers, or a budget."""
+"""What thresholds are chosen for: a guarantee about the answers, or a budget.
+
+Or they are not chosen at all, but set by hand.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ from dataclasses import dataclass
 
 from cascadebert_core.guarantee import (
     BUDGETS,
+    BY_HAND,
     COST,
     DEFAULT_CONFIDENCE,
     DEFERRAL_RATE,
@@ -18,7 +22,7 @@ from cascadebert_core.guarantee import (
 
 from ..errors import UsageError
 
-KINDS = (*GUARANTEES, *BUDGETS)
+KINDS = (*GUARANTEES, *BUDGETS, BY_HAND)
 # For guarantees: no realistic number of rows could show a smaller one.
 _LEAST_LIMIT = 1e-6
 
@@ -30,8 +34,9 @@ class Goal:
     Attributes:
         kind: One of `KINDS`.
         limit: A share for disagreement, accuracy drop and deferral rate. For `SPEEDUP`, how many
-            times faster than the last member alone. For `COST`, milliseconds a row. A deferral
-            rate may have one number for each stage but the last.
+            times faster than the last member alone. For `COST`, milliseconds a row. For `BY_HAND`,
+            the thresholds themselves. A deferral rate and thresholds may have one number for each
+            stage but the last.
         confidence: That a guarantee holds. Budgets ignore it.
     """
 
@@ -41,7 +46,7 @@ class Goal:
 
     @property
     def guarantee(self) -> Guarantee | None:
-        """The guarantee, or None for a budget, which guarantees nothing about answers."""
+        """The guarantee; None for budgets and thresholds by hand, which guarantee nothing."""
         if self.kind not in GUARANTEES:
             return None
         assert isinstance(self.limit, float)
@@ -68,7 +73,7 @@ class Goal:
             raise UsageError(
                 f"{where}.confidence is {self.confidence}: give a number between 0 and 1"
             )
-        if self.kind == DEFERRAL_RATE:
+        if self.kind in {DEFERRAL_RATE, BY_HAND}:
             rates = self.rates(1)
             if any(not 0.0 <= rate <= 1.0 for rate in rates):
                 raise UsageError(f"{key} is {list(rates)}: give numbers from 0 to 1")
@@ -92,6 +97,8 @@ class Goal:
     def __str__(self) -> str:
         if self.guarantee is not None:
             return str(self.guarantee)
+        if self.kind == BY_HAND:
+            return "set by hand"
         return budget_as_text(self.kind, self.rates(1))
 
 

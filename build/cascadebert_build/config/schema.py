@@ -238,6 +238,7 @@ class GoalConfig(Table):
             number for all stages but the last, or one for each.
         min_speedup: How many times faster than the last member alone.
         max_cost: Milliseconds a row.
+        thresholds: Set by hand, from 0 to 1: one for all stages but the last, or one for each.
         confidence: Of a guarantee, which is one of the first two. None: that of [tune], or 0.95.
     """
 
@@ -246,6 +247,7 @@ class GoalConfig(Table):
     max_deferral_rate: Annotated[tuple[float, ...], LIST, NUMBER_AS_LIST] | None = None
     min_speedup: float | None = None
     max_cost: float | None = None
+    thresholds: Annotated[tuple[float, ...], LIST, NUMBER_AS_LIST] | None = None
     confidence: float | None = None
 
     def goal(self, where: str, confidence: float = DEFAULT_CONFIDENCE) -> Goal | None:
@@ -265,8 +267,8 @@ class GoalConfig(Table):
             goal = Goal(kind, limit, confidence if self.confidence is None else self.confidence)
             if goal.guarantee is None and self.confidence is not None:
                 raise UsageError(
-                    f"{where}.confidence is {self.confidence}, and {kind} is a budget, which "
-                    f"guarantees nothing: leave it out, or give one of {', '.join(GUARANTEES)}"
+                    f"{where}.confidence is {self.confidence}, and {kind} guarantees nothing: "
+                    f"leave it out, or give one of {', '.join(GUARANTEES)}"
                 )
             return goal
         return None

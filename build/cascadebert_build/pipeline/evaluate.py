@@ -55,7 +55,7 @@ def evaluate_build(
     data: str | None = None,
     all_rows: bool = False,
     operating_point: str | None = None,
-    threshold: float | None = None,
+    threshold: float | Sequence[float] | None = None,
 ) -> Evaluated:
     """Run the tuned policy over rows.
 
@@ -64,7 +64,7 @@ def evaluate_build(
         data: Rows in the place of the held-out rows, with the same columns.
         all_rows: Whether held-out rows count that chose temperatures or thresholds.
         operating_point: An operating point in the place of the default one.
-        threshold: A threshold for every stage that may defer.
+        threshold: A threshold for every stage that may defer, or one for each.
 
     Raises:
         UsageError: Nothing is tuned, or an argument is wrong.
@@ -111,11 +111,19 @@ def evaluate_build(
 
 
 def _thresholds(
-    policy: Policy, operating_point: str | None, threshold: float | None
+    policy: Policy, operating_point: str | None, threshold: float | Sequence[float] | None
 ) -> tuple[Threshold, ...] | None:
     if threshold is not None:
-        check_threshold(threshold, "--threshold")
-        return (threshold,) * len(policy.thresholds)
+        n = len(policy.thresholds)
+        given = tuple(threshold) if isinstance(threshold, Sequence) else (threshold,) * n
+        for value in given:
+            check_threshold(value, "--threshold")
+        if len(given) != n:
+            raise UsageError(
+                f"--threshold has {len(given)} numbers: give one for all stages that may defer, or "
+                f"{n}, one for each"
+            )
+        return given
     if operating_point is None:
         return None
     if operating_point not in policy.operating_points:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cascadebert_core.contract import OPERATING_POINTS, VERDICTS
+from cascadebert_core.guarantee import BUDGETS
 from cascadebert_core.policy import Policy, policy_to_json
 from cascadebert_engine.files import read_json, sha256_of, write_json, write_text
 
@@ -285,6 +286,8 @@ def _as_sentence(point: OperatingPoint, goal: Goal) -> str:
     if found["exits"][-1] == 1:
         text += "; EVERYTHING is deferred: " + (
             "serve the last member alone, or give a tighter budget"
+            if goal.kind in BUDGETS
+            else "lower thresholds would change that"
             if goal.guarantee is None
             else "more rows, a better small member or a higher limit would change that"
         )

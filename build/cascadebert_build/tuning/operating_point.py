@@ -11,7 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cascadebert_core.guarantee import COST, DEFERRAL_RATE, DISAGREEMENT, Guarantee
+from cascadebert_core.guarantee import (
+    BY_HAND,
+    COST,
+    DEFERRAL_RATE,
+    DISAGREEMENT,
+    Guarantee,
+)
 from cascadebert_core.policy import Threshold
 from cascadebert_core.published_points import (
     BOUND,
@@ -20,6 +26,7 @@ from cascadebert_core.published_points import (
     GUARANTEE,
     OBSERVED,
     ROWS,
+    SET_BY_HAND,
     SPEEDUP,
 )
 
@@ -97,10 +104,10 @@ class OperatingPoint:
 def choose_operating_point(
     goal: Goal, held_out: TuningRows, *, per_label: bool = False
 ) -> OperatingPoint:
-    """Choose the fastest thresholds that meet a goal.
+    """Choose the fastest thresholds that meet a goal, or take those that are set by hand.
 
     Args:
-        goal: A guarantee or a budget.
+        goal: A guarantee, a budget, or thresholds.
         held_out: The held-out rows.
         per_label: Let a threshold differ by the label that a stage predicts; guarantees only.
 
@@ -119,6 +126,14 @@ def choose_operating_point(
             "tried": certified.tried,
         }
         thresholds = _as_thresholds(certified.thresholds)
+    elif goal.kind == BY_HAND:
+        rows = held_out.split.thresholds
+        thresholds = goal.rates(held_out.predictions.confidence.shape[1])
+        certificate = {
+            SET_BY_HAND: True,
+            "method": "set by hand; guarantees nothing about the answers",
+            ROWS: len(rows),
+        }
     else:
         rows = held_out.split.thresholds
         thresholds = _within_budget(goal, held_out, rows)

@@ -22,6 +22,7 @@ from ..sources import FORMATS, rows_from_file, rows_from_lines
 from .exit_codes import DONE
 from .rendering import JsonLines, Renderer, Table, TabSeparated
 from .server_arguments import Subparsers, add_connection_arguments, client_from_arguments
+from .thresholds import threshold_from_text
 
 DEFAULT_TIMEOUT_S = 30.0
 
@@ -92,7 +93,11 @@ def _add_request_arguments(parser: argparse.ArgumentParser) -> None:
     choice = parser.add_mutually_exclusive_group()
     choice.add_argument("--operating-point", metavar="NAME", help="use the thresholds of this name")
     choice.add_argument(
-        "--threshold", type=float, metavar="P", help="exit if the confidence is above P (0 to 1)"
+        "--threshold",
+        type=threshold_from_text,
+        metavar="P[,P…]",
+        help="exit if the confidence is above P (0 to 1): one number for all stages that may "
+        "defer, or one for each",
     )
     choice.add_argument(
         "--stage", type=int, metavar="N", help="use only this stage (0 is the first)"

@@ -24,7 +24,9 @@ OUTPUTS = (PROBABILITIES, LABEL, CONFIDENCE, EXIT_STAGE, DEGRADED, POLICY)
 
 # Request parameters; a request has at most one of them.
 OPERATING_POINT = "operating_point"  # string
-THRESHOLD = "threshold"  # string or number, for every stage but the last
+# A number, as a number or a string, for every stage but the last; or a string of numbers that are
+# separated by commas, one for each of these stages.
+THRESHOLD = "threshold"
 STAGE = "stage"  # integer: only this stage answers
 ROUTE_PARAMETERS = (OPERATING_POINT, THRESHOLD, STAGE)
 

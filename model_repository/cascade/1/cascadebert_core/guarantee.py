@@ -19,6 +19,9 @@ SPEEDUP = "min_speedup"  # times faster than the last stage alone
 COST = "max_cost"  # milliseconds a row
 BUDGETS = (DEFERRAL_RATE, SPEEDUP, COST)
 
+# Neither: thresholds that are set by hand, one for each stage but the last.
+BY_HAND = "thresholds"
+
 DEFAULT_CONFIDENCE = 0.95
 
 _GUARANTEE_WORDS = {

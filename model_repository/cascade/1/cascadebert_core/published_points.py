@@ -10,8 +10,9 @@ policy, into the configuration's parameter `contract.OPERATING_POINTS`, one JSON
         "n": 2000, "observed": 0.011, "bound": 0.019,
         "exits": [0.81, 1.0], "speedup": 3.4}}
 
-A point that was tuned for a budget has "budget": {"kind": …, "limit": …} instead of "promise". The
-keys from "promise" on are those of the point in the policy's certificate, and each may be missing.
+A point that was tuned for a budget has "budget": {"kind": …, "limit": …} instead of "promise", and
+one whose thresholds were set by hand has "by_hand": true. The keys from "promise" on are those of
+the point in the policy's certificate, and each may be missing.
 """
 
 from __future__ import annotations
@@ -27,12 +28,13 @@ THRESHOLDS = "thresholds"
 
 GUARANTEE = "promise"  # a guarantee.Guarantee, as JSON
 BUDGET = "budget"
+SET_BY_HAND = "by_hand"
 ROWS = "n"  # held-out rows that were used
 OBSERVED = "observed"  # the loss on them
 BOUND = "bound"  # the loss that the guarantee's confidence bounds
 EXITS = "exits"  # the share of rows that each stage answered
 SPEEDUP = "speedup"  # times faster than the last stage alone
-_FROM_CERTIFICATE = (GUARANTEE, BUDGET, ROWS, OBSERVED, BOUND, EXITS, SPEEDUP)
+_FROM_CERTIFICATE = (GUARANTEE, BUDGET, SET_BY_HAND, ROWS, OBSERVED, BOUND, EXITS, SPEEDUP)
 
 
 def points_to_json(policy: Policy) -> str:

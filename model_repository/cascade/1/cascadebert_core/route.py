@@ -100,15 +100,17 @@ class Router:
         return route
 
     def _at_threshold(self, value: object) -> Route:
-        if isinstance(value, bool) or not isinstance(value, (str, int, float)):
-            raise _no_threshold(value)
-        try:
-            threshold = float(value)
-        except (ValueError, OverflowError) as exc:
-            raise _no_threshold(value) from exc
-        if math.isnan(threshold) or not 0.0 <= threshold <= 1.0:
-            raise _no_threshold(value)
-        return route_from_thresholds((threshold,) * (self._n_stages - 1))
+        parts = value.split(",") if isinstance(value, str) else [value]
+        thresholds = tuple(_threshold(part, value) for part in parts)
+        n = self._n_stages - 1
+        if len(thresholds) == 1:
+            thresholds *= n
+        elif len(thresholds) != n:
+            raise InvalidArgument(
+                f"threshold has {len(thresholds)} numbers, {_shown(value)}: give one for all "
+                f"stages that may defer, or {n}, one for each"
+            )
+        return route_from_thresholds(thresholds)
 
     def _at_stage(self, value: object) -> Route:
         # Triton's HTTP endpoint may pass an integer as a string or a double.
@@ -121,6 +123,19 @@ class Router:
         stage = allowed.index(text)
         thresholds = (ALWAYS_EXIT,) * self._n_stages
         return Route(first=stage, thresholds=thresholds, last=stage)
+
+
+def _threshold(part: object, value: object) -> float:
+    """Return a number of the parameter `value`."""
+    if isinstance(part, bool) or not isinstance(part, (str, int, float)):
+        raise _no_threshold(value)
+    try:
+        threshold = float(part)
+    except (ValueError, OverflowError) as exc:
+        raise _no_threshold(value) from exc
+    if math.isnan(threshold) or not 0.0 <= threshold <= 1.0:
+        raise _no_threshold(value)
+    return threshold
 
 
 def _no_threshold(value: object) -> InvalidArgument:

@@ -25,6 +25,9 @@ class OperatingPoint:
             configuration does not say.
         deferral: Share of the held-out rows that the first stage deferred; None if unknown.
         speedup: How many times faster it is than the last stage alone; None if unknown.
+        speedup_spread: The least and the most in the repeats of the measurement; None if unknown.
+        computations: Multiply-accumulates of a row, relative to the last stage alone; None if
+            unknown.
     """
 
     name: str
@@ -33,6 +36,8 @@ class OperatingPoint:
     goal: str | None = None
     deferral: float | None = None
     speedup: float | None = None
+    speedup_spread: tuple[float, float] | None = None
+    computations: float | None = None
 
 
 def points_from_parameters(parameters: Mapping[str, str]) -> tuple[OperatingPoint, ...]:
@@ -46,6 +51,7 @@ def points_from_parameters(parameters: Mapping[str, str]) -> tuple[OperatingPoin
 
 def _point(name: str, raw: Mapping[str, Any]) -> OperatingPoint:
     exits = raw.get(keys.EXITS)
+    spread, computations = raw.get(keys.SPEEDUP_SPREAD), raw.get(keys.COMPUTATIONS)
     thresholds: list[float | list[float]] = raw[keys.THRESHOLDS]
     return OperatingPoint(
         name=name,
@@ -54,6 +60,8 @@ def _point(name: str, raw: Mapping[str, Any]) -> OperatingPoint:
         goal=_goal(raw),
         deferral=None if not exits else 1 - float(exits[0]),
         speedup=raw.get(keys.SPEEDUP),
+        speedup_spread=None if spread is None else (float(spread[0]), float(spread[1])),
+        computations=None if computations is None else float(computations),
     )
 
 

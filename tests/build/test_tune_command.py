@@ -103,21 +103,26 @@ def test_evaluate_reports_rows_that_chose_nothing(
     assert "80 of 400 held-out rows, which chose nothing" in captured.err
     assert main(["evaluate", str(config), "--json", "--all-rows", "--operating-point", "fast"]) == 0
     captured = capsys.readouterr()
-    assert json.loads(captured.out)["rows"] == 400
+    found_all = json.loads(captured.out)
+    assert found_all["rows"] == 400
+    assert [found["of_tuning_rows"], found_all["of_tuning_rows"]] == [False, True]
     assert "chose nothing" not in captured.err
     assert main(["evaluate", str(config), "--operating-point", "slow"]) == 2
     assert "the policy has fast, balanced" in capsys.readouterr().err
 
 
 def test_a_cascade_that_does_not_pay_is_said_to_and_is_no_error(
-    exported: Path, capsys: pytest.CaptureFixture[str]
+    exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    config = write_cascade(exported)
     # The members are equal, and every row runs through both.
-    assert main(["tune", str(config), "--max-deferral-rate", "1.0", "--json"]) == 0
+    config = write_cascade(exported, "[tune]\nmax_deferral_rate = 1.0")
+    repository = tmp_path / "repository"
+    assert main(["build", str(config), "--model-repository", str(repository), "--json"]) == 0
     captured = capsys.readouterr()
     found = json.loads(captured.out)
-    point = found["operating_points"]["default"]
+    certificate = policy_of(exported)["certificate"]
+    assert isinstance(certificate, dict)
+    point = certificate["operating_points"]["default"]
     assert point["exits"] == [0.0, 1.0]
     assert point["computations"] == 2.0
     assert point["speedup_spread"][0] <= point["speedup"] <= point["speedup_spread"][1] < 1
@@ -126,6 +131,11 @@ def test_a_cascade_that_does_not_pay_is_said_to_and_is_no_error(
     for verdict in verdicts.values():
         assert f"{verdict['text']} {verdict['help']}" in captured.err
     assert "SLOWER" in captured.err
+    # `status` reads them from the configuration that Triton serves.
+    published = (repository / "tiny" / "configs" / "published.pbtxt").read_text()
+    assert "costs_more" in published
+    assert main(["tune", str(config), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["verdicts"] == found["verdicts"]
     assert main(["evaluate", str(config)]) == 0
     text = capsys.readouterr().out
     assert "WARNING: The operating point default costs more than large alone" in text

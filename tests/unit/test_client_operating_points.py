@@ -66,6 +66,21 @@ def test_what_is_not_understood_is_left_out(text: str) -> None:
     assert points_from_parameters({}) == ()
 
 
+def test_speed_is_shown_with_its_spread_and_computations_beside_it() -> None:
+    certificate = {"speedup": 1.94, "speedup_spread": [1.75, 2.73], "computations": 0.49}
+    policy = make_policy(0.9).with_operating_points({"fast": (0.5,)}, "fast")
+    policy = replace(policy, certificate={"operating_points": {"fast": certificate}})
+    config = config_from_text('name: "x"')
+    describe_policy(config, policy)
+    text = parameter(config, "operating_points")
+    assert text is not None
+    (point,) = points_from_parameters({"operating_points": text})
+    assert (point.speedup, point.speedup_spread, point.computations) == (1.94, (1.75, 2.73), 0.49)
+    model = ModelStatus("x", ready=True, operating_points=(point,))
+    status = ServerStatus("here", live=True, ready=True, name=None, version=None, model=model)
+    assert status_text(status).splitlines()[-1].split()[-4:] == ["1.94", "[1.75,", "2.73]", "0.49"]
+
+
 def test_what_does_not_pay_is_in_the_status() -> None:
     verdict = Verdict("costs_more", "fast", "The operating point fast costs more.", "Loosen it.")
     raw = {"kind": "costs_more", "subject": "fast", "text": verdict.text, "help": verdict.help}

@@ -35,6 +35,8 @@ POINTS: dict[str, Any] = {
         "promise": {"kind": "max_disagreement", "limit": 0.05, "confidence": 0.95},
         "exits": [0.7, 0.2, 0.1],
         "speedup": 3.1,
+        "speedup_spread": [3.0, 3.3],
+        "computations": 0.3,
     },
     "cheap": {"thresholds": [0.1], "budget": {"kind": "max_cost", "limit": [1.5, 2]}},
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from cascadebert_build.tuning.stage_cost import (
     StageTimes,
     cost_of_rows,
     measure_stages,
+    stage_times_from_json,
 )
 from cascadebert_core.policy import ONE_CALL
 from cascadebert_core.tokenization import Encoder
@@ -95,6 +97,27 @@ def test_a_length_without_a_measurement_is_scaled_by_its_tokens() -> None:
     assert cost.ms.tolist() == [[2.0, 5.0], [5.0, 5.0]]
     assert cost.macs is None
     assert len(cost.repeats) == 0
+
+
+def test_repeats_are_kept_by_turn_and_survive_json() -> None:
+    small = StageTimes({16: {1: 3.0, 8: 16.0}}, {16: {1: (3.0,), 8: (16.0, 12.0, 24.0)}})
+    large = StageTimes({16: {1: 6.0, 8: 32.0}}, {16: {1: (6.0,), 8: (32.0, 24.0)}})
+    assert (small.n_repeats, large.n_repeats) == (3, 2)
+    assert [small.per_row(16, repeat) for repeat in range(3)] == [2.0, 1.5, 3.0]
+    assert large.per_row(32, 2) == 8.0  # the slower call has fewer repeats; lengths are scaled
+    assert stage_times_from_json(json.loads(json.dumps(small.to_json()))) == small
+    # An earlier release kept no repeats.
+    assert stage_times_from_json({"ms": {"16": {"1": 3.0}}}) == StageTimes({16: {1: 3.0}})
+    costs = cost_of_rows([small, large], [[16, 16], [16, 16]], [10, 30])
+    assert costs.repeats.shape == (3, 2, 2)
+    assert costs.macs is not None
+    assert costs.macs.tolist() == [[160.0, 480.0]] * 2
+    found = costs.of_exits(np.array([0, 1]))
+    # Rows through one and both stages take (2 + 6) / 2 of 4 ms, in the third repeat (3 + 7) / 2.
+    assert (found.share.value, found.share.low, found.share.high) == (1.0, 1.0, 1.25)
+    assert found.computations == pytest.approx((160 + 640) / 960)
+    unknown = cost_of_rows([small, StageTimes(large.ms)], [[16], [16]])
+    assert len(unknown.repeats) == 0
 
 
 def test_the_fixed_cost_of_a_call_is_fitted_on_calls_of_several_sizes() -> None:

@@ -60,7 +60,7 @@ def test_a_point_that_costs_more_is_named_with_what_would_help() -> None:
     ]
     (found,) = verdicts_of(members(0.4, 1.0), points)
     assert (found.kind, found.subject) == (COSTS_MORE, "accurate")
-    assert "1.2 times the time (1.18 to 1.22)" in found.text
+    assert "1.20 times the time (1.18 to 1.22)" in found.text
     # It has to answer 40% of the rows to pay for itself, and it answers 20%.
     assert "40%" in found.help
     assert "20%" in found.help
@@ -75,10 +75,11 @@ def test_a_point_that_costs_more_is_named_with_what_would_help() -> None:
 
 
 def test_a_gain_within_the_spread_is_not_shown() -> None:
-    point = PointFacts("fast", (0.6, 0.4), cost_of(0.95, 0.1))
+    point = PointFacts("fast", (0.6, 0.4), cost_of(0.94, 0.1))
     (found,) = verdicts_of(members(0.5, 1.0), [point])
     assert (found.kind, found.subject) == (NOT_SHOWN_FASTER, "fast")
-    assert "0.855 to 1.04" in found.text or "0.855 to 1.05" in found.text
+    assert "0.94 times the time" in found.text
+    assert "0.85 to 1.03" in found.text
     assert "tune --force" in found.help
 
 
@@ -130,7 +131,7 @@ def test_a_middle_stage_that_answers_next_to_nothing() -> None:
 
 
 def test_speed_has_its_spread_and_slow_is_said() -> None:
-    assert speed_in_words(cost_of(0.5)) == "2 times faster than the last member alone"
+    assert speed_in_words(cost_of(0.5)) == "2.00 times faster than the last member alone"
     assert speed_in_words(cost_of(0.5, 0.1)).endswith("alone (1.82 to 2.22)")
     assert speed_in_words(cost_of(1.25)).startswith("SLOWER than the last member alone: 1.25")
 

@@ -107,15 +107,15 @@ def speed_in_words(cost: Cost, last: str = "the last member") -> str:
     """How fast an operating point is, with the spread: `1.94 times faster than … alone (…)`."""
     speedup, share = cost.speedup, cost.share
     if speedup.value >= 1:
-        return f"{speedup.value:.3g} times faster than {last} alone{_spread(speedup)}"
-    return f"SLOWER than {last} alone: {share.value:.3g} times its time{_spread(share)}"
+        return f"{speedup.value:.2f} times faster than {last} alone{_spread(speedup)}"
+    return f"SLOWER than {last} alone: {share.value:.2f} times its time{_spread(share)}"
 
 
 def _spread(interval: Interval) -> str:
     """` (1.90 to 1.98)`, or nothing if the time was measured once."""
     if interval.low == interval.high:
         return ""
-    return f" ({interval.low:.3g} to {interval.high:.3g})"
+    return f" ({interval.low:.2f} to {interval.high:.2f})"
 
 
 def _slow_point(members: Sequence[MemberFacts], point: PointFacts) -> Verdict | None:
@@ -125,7 +125,7 @@ def _slow_point(members: Sequence[MemberFacts], point: PointFacts) -> Verdict | 
             COSTS_MORE,
             point.name,
             f"The operating point {point.name} costs more than {last} alone: a row takes "
-            f"{share.value:.3g} times the time{_spread(share)}.",
+            f"{share.value:.2f} times the time{_spread(share)}.",
             _help_with_speed(members, point),
         )
     if share.high >= 1:
@@ -133,8 +133,8 @@ def _slow_point(members: Sequence[MemberFacts], point: PointFacts) -> Verdict | 
             NOT_SHOWN_FASTER,
             point.name,
             f"The operating point {point.name} is not shown to be faster than {last} alone: a row "
-            f"takes {share.value:.3g} times the time, and repeats of the measurement gave "
-            f"{share.low:.3g} to {share.high:.3g}.",
+            f"takes {share.value:.2f} times the time, and repeats of the measurement gave "
+            f"{share.low:.2f} to {share.high:.2f}.",
             "Run `cascadebert tune --force` on an idle machine to measure again. "
             + _help_with_speed(members, point),
         )

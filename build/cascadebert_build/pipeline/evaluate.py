@@ -21,6 +21,7 @@ from ..tuning.assessment import Assessment, assess
 from ..tuning.policy import predictions_of_stages
 from .build import CascadeBuild
 from .preflight import check_labels
+from .tuned import is_tuned_on
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +103,7 @@ def evaluate_build(
             names=[member.name for member in build.config.members],
             cost_of=str((policy.certificate or {}).get("cost_of")),
             given=thresholds if threshold is not None else None,
+            of_tuning_rows=chosen is None and is_tuned_on(build.context, policy),
         )
     truncations = tuple(
         build.truncation(build.exported(member), chosen) for member in build.config.members

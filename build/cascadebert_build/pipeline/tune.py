@@ -274,9 +274,11 @@ def _usual(times: StageTimes) -> float:
 
 def _as_sentence(point: OperatingPoint, goal: Goal) -> str:
     found = point.certificate
+    share = point.cost.computations
+    computations = "" if share is None else f" and {share:.2f} of its computations"
     text = (
         f"thresholds {thresholds_as_text(point.thresholds)}: "
-        f"{1 - found['exits'][0]:.1%} deferred, {speed_in_words(point.cost)}, "
+        f"{1 - found['exits'][0]:.1%} deferred, {speed_in_words(point.cost)}{computations}, "
         f"the answer differs on {found['disagreement']:.2%} of {found['n']} rows"
     )
     if goal.guarantee is None:

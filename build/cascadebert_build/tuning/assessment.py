@@ -50,12 +50,15 @@ class Assessment:
         members: Each member alone.
         points: The operating points.
         verdicts: What does not pay.
+        of_tuning_rows: Whether some of the rows chose the thresholds. Then guarantees look better
+            kept than they are.
     """
 
     cost_of: str
     members: tuple[MemberFacts, ...]
     points: tuple[AssessedPoint, ...]
     verdicts: tuple[Verdict, ...]
+    of_tuning_rows: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """For programs: costs by member, operating points by name, verdicts."""
@@ -72,6 +75,7 @@ class Assessment:
                 }
                 for point in self.points
             },
+            "of_tuning_rows": self.of_tuning_rows,
             "verdicts": [verdict.to_json() for verdict in self.verdicts],
         }
 
@@ -79,7 +83,8 @@ class Assessment:
         lines = [f"cost of a row by measured time ({self.cost_of})", self._costs()]
         promised = [point for point in self.points if point.promise is not None]
         if promised:
-            lines += ["", "guarantees on these rows"]
+            chose = ", some of which chose the thresholds" if self.of_tuning_rows else ""
+            lines += ["", f"guarantees on these rows{chose}"]
             width = max(len(point.name) for point in promised) + 2
             lines += [f"{point.name:{width}}{point.promise}" for point in promised]
         if self.verdicts:
@@ -108,6 +113,7 @@ def assess(
     names: Sequence[str],
     cost_of: str,
     given: tuple[Threshold, ...] | None = None,
+    of_tuning_rows: bool = False,
 ) -> Assessment:
     """Assess every operating point of a policy.
 
@@ -118,6 +124,7 @@ def assess(
         names: The members.
         cost_of: What the times are of.
         given: Thresholds that are not an operating point, assessed last.
+        of_tuning_rows: Whether some of the rows chose the thresholds.
     """
     thresholds: dict[str, tuple[Threshold, ...]] = dict(policy.operating_points)
     if given is not None:
@@ -128,7 +135,7 @@ def assess(
     )
     members = facts_of_members(names, predictions, costs)
     facts = [PointFacts(point.name, point.exits, point.cost) for point in points]
-    return Assessment(cost_of, members, points, verdicts_of(members, facts))
+    return Assessment(cost_of, members, points, verdicts_of(members, facts), of_tuning_rows)
 
 
 def facts_of_members(

@@ -22,12 +22,14 @@ from cascadebert_core.policy import Threshold
 from cascadebert_core.published_points import (
     BOUND,
     BUDGET,
+    COMPUTATIONS,
     EXITS,
     GUARANTEE,
     OBSERVED,
     ROWS,
     SET_BY_HAND,
     SPEEDUP,
+    SPEEDUP_SPREAD,
 )
 
 from ..config.goals import Goal
@@ -275,10 +277,10 @@ def _as_json(cost: Cost) -> dict[str, Any]:
         "ms_per_row": round(cost.ms.value, 4),
         "ms_per_row_spread": spread(cost.ms, 4),
         SPEEDUP: round(cost.speedup.value, 3),
-        "speedup_spread": spread(cost.speedup, 3),
+        SPEEDUP_SPREAD: spread(cost.speedup, 3),
     }
     if cost.computations is not None:
-        found["computations"] = round(cost.computations, 4)
+        found[COMPUTATIONS] = round(cost.computations, 4)
     return found
 
 

@@ -131,9 +131,9 @@ def status_text(status: ServerStatus) -> str:
     if status.model.problem is not None:
         lines.append(f"        {status.model.problem}")
     lines += _table(
-        ("operating point", "thresholds", "deferred", "speed-up", ""),
+        ("operating point", "thresholds", "deferred", "speed-up", "computations", ""),
         [_point_cells(point) for point in status.model.operating_points],
-        ("left", "right", "right", "right", "left"),
+        ("left", *["right"] * 4, "left"),
     )
     if status.model.verdicts:
         lines.append("")
@@ -170,11 +170,16 @@ def _point_cells(point: OperatingPoint) -> tuple[str, ...]:
         "/".join(f"{t:.4f}" for t in (each if isinstance(each, tuple) else (each,)))
         for each in point.thresholds
     )
+    spread = ""
+    if point.speedup_spread is not None:
+        low, high = point.speedup_spread
+        spread = f" [{low:.2f}, {high:.2f}]"
     return (
         f"{point.name}{' (default)' if point.default else ''}",
         thresholds or "-",
         "-" if point.deferral is None else f"{point.deferral:.1%}",
-        "-" if point.speedup is None else f"{point.speedup:.2f}",
+        "-" if point.speedup is None else f"{point.speedup:.2f}{spread}",
+        "-" if point.computations is None else f"{point.computations:.2f}",
         point.goal or "",
     )
 

@@ -8,7 +8,7 @@ policy, into the configuration's parameter `contract.OPERATING_POINTS`, one JSON
         "thresholds": [0.92],
         "promise": {"kind": "max_disagreement", "limit": 0.02, "confidence": 0.95},
         "n": 2000, "observed": 0.011, "bound": 0.019,
-        "exits": [0.81, 1.0], "speedup": 3.4}}
+        "exits": [0.81, 1.0], "speedup": 3.4, "speedup_spread": [3.3, 3.6], "computations": 0.28}}
 
 A point that was tuned for a budget has "budget": {"kind": …, "limit": …} instead of "promise", and
 one whose thresholds were set by hand has "by_hand": true. The keys from "promise" on are those of
@@ -34,7 +34,12 @@ OBSERVED = "observed"  # the loss on them
 BOUND = "bound"  # the loss that the guarantee's confidence bounds
 EXITS = "exits"  # the share of rows that each stage answered
 SPEEDUP = "speedup"  # times faster than the last stage alone
-_FROM_CERTIFICATE = (GUARANTEE, BUDGET, SET_BY_HAND, ROWS, OBSERVED, BOUND, EXITS, SPEEDUP)
+SPEEDUP_SPREAD = "speedup_spread"  # the least and the most in the repeats of the measurement
+COMPUTATIONS = "computations"  # multiply-accumulates, relative to the last stage alone
+_FROM_CERTIFICATE = (
+    GUARANTEE, BUDGET, SET_BY_HAND, ROWS, OBSERVED, BOUND, EXITS, SPEEDUP, SPEEDUP_SPREAD,
+    COMPUTATIONS,
+)  # fmt: skip
 
 
 def points_to_json(policy: Policy) -> str:

@@ -8,11 +8,11 @@ from collections.abc import Generator
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from cascadebert_engine.files import sha256_of, sha256_of_file, write_text
 
 from ..checkpoints.checkpoint import (
+    Checkpoint,
     checkpoint_from_source,
     sha256_of_checkpoint,
     tokenizer_to_json,
@@ -26,9 +26,6 @@ from ..progress import say, timed
 from .context import BuildContext
 from .draft import check_max_length
 from .exported import Exported, MemberManifest, exported_member
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast
 
 
 def export_member(context: BuildContext, member: MemberConfig) -> Exported:
@@ -75,11 +72,13 @@ def _key(graph_key: str, special_tokens: str) -> str:
 def _export_tokenizer(context: BuildContext, found: Exported, source: str, key: str) -> Exported:
     """Write only the tokenizer: the graph is up to date, but texts are to be read otherwise."""
     with timed("export", found.name) as note:
-        manifest_path = context.workspace.manifest(found.member)
-        manifest_path.unlink()
         trusted = found.member.trust_remote_code
         checkpoint = checkpoint_from_source(source, trust_remote_code=trusted)
-        tokenizer_hash = _write_tokenizer(context, checkpoint.tokenizer, source, found.tokenizer)
+        text = _tokenizer_json(context, checkpoint)
+        manifest_path = context.workspace.manifest(found.member)
+        manifest_path.unlink()
+        write_text(found.tokenizer, text)
+        tokenizer_hash = sha256_of_file(found.tokenizer)
         manifest = replace(
             found.manifest,
             key=key,
@@ -91,15 +90,12 @@ def _export_tokenizer(context: BuildContext, found: Exported, source: str, key: 
     return replace(found, manifest=manifest)
 
 
-def _write_tokenizer(
-    context: BuildContext, tokenizer: PreTrainedTokenizerFast, source: str, path: Path
-) -> str:
-    """Write a tokenizer with the settings of cascade.toml; return its hash."""
-    text = tokenizer_to_json(tokenizer)
-    if is_plain_text(tokenizer, context.config.tokenizer.special_tokens):
-        text = with_plain_special_tokens(text, source)
-    write_text(path, text)
-    return sha256_of_file(path)
+def _tokenizer_json(context: BuildContext, checkpoint: Checkpoint) -> str:
+    """The tokenizer's file with the settings of cascade.toml."""
+    text = tokenizer_to_json(checkpoint.tokenizer)
+    if is_plain_text(checkpoint.tokenizer, context.config.tokenizer.special_tokens):
+        return with_plain_special_tokens(text, checkpoint.source)
+    return text
 
 
 def _export(context: BuildContext, member: MemberConfig, source: str, key: str) -> Exported:
@@ -110,8 +106,10 @@ def _export(context: BuildContext, member: MemberConfig, source: str, key: str) 
         check_max_length(member, member.checkpoint, checkpoint.max_positions())
         onnx.parent.mkdir(parents=True, exist_ok=True)
         workspace.manifest(member).unlink(missing_ok=True)
+        # Before the graph, which takes longer: a setting may not suit the tokenizer.
+        write_text(tokenizer, _tokenizer_json(context, checkpoint))
+        tokenizer_hash = sha256_of_file(tokenizer)
         onnx_from_checkpoint(checkpoint, onnx)
-        tokenizer_hash = _write_tokenizer(context, checkpoint.tokenizer, source, tokenizer)
         manifest = MemberManifest(
             key=key,
             checkpoint=member.checkpoint,

@@ -11,6 +11,7 @@ import torch
 from cascadebert_build.checkpoints.checkpoint import checkpoint_from_source
 from cascadebert_build.cli import main
 from cascadebert_build.errors import UsageError
+from cascadebert_build.training.base import model_from_base
 from cascadebert_build.training.layers import take_layers
 from tests.support.checkpoints import FAMILIES, save_checkpoint, write_rows
 
@@ -63,3 +64,14 @@ def test_a_small_member_from_a_large_one(
     assert "the base has 3" in capsys.readouterr().err
     assert main([*command, "--layers", "two", "--output", str(tmp_path / "no")]) == 2
     assert "--layers 'two'" in capsys.readouterr().err
+
+
+def test_a_multi_label_base_trains_members_that_give_one_label(tmp_path: Path) -> None:
+    labels = ("toxic", "insult", "threat")
+    source = save_checkpoint(
+        tmp_path / "a", labels=labels, problem_type="multi_label_classification"
+    )
+    model: Any = model_from_base(str(source), ("no", "yes"))
+    assert model.config.problem_type is None
+    model.save_pretrained(tmp_path / "b")
+    assert '"multi_label' not in (tmp_path / "b" / "config.json").read_text()

@@ -30,6 +30,7 @@ from cascadebert_build.pipeline.preflight import TrainingInputs, check_training,
 from cascadebert_build.pipeline.workspace import Workspace, workspace_of
 from cascadebert_build.training.config import TrainConfig
 from cascadebert_core.policy import policy_to_json
+from cascadebert_core.task import MULTI_LABEL
 from cascadebert_engine.files import write_json
 
 Capture = pytest.CaptureFixture[str]
@@ -37,7 +38,11 @@ Capture = pytest.CaptureFixture[str]
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "good", "bad", "film", "text"]
 
 
-def save_bare_checkpoint(folder: Path, labels: tuple[str, ...] = ("negative", "positive")) -> None:
+def save_bare_checkpoint(
+    folder: Path,
+    labels: tuple[str, ...] = ("negative", "positive"),
+    problem_type: str | None = None,
+) -> None:
     """A tiny BERT's files, written without PyTorch; its weights are zeros."""
     folder.mkdir(parents=True)
     config = {
@@ -48,6 +53,7 @@ def save_bare_checkpoint(folder: Path, labels: tuple[str, ...] = ("negative", "p
         "max_position_embeddings": 64,
         "id2label": {str(i): label for i, label in enumerate(labels)},
         "label2id": {label: i for i, label in enumerate(labels)},
+        "problem_type": problem_type,
     }
     (folder / "config.json").write_text(json.dumps(config))
     shapes = {
@@ -155,6 +161,30 @@ def test_the_expected_policy_is_of_the_checkpoints(cascade: Path) -> None:
     policy = expected_policy(CascadeBuild(config, workspace_of(config, None)).context)
     assert policy.labels == ("negative", "positive")
     assert [stage.model for stage in policy.stages] == ["cascade_small", "cascade_large"]
+
+
+def test_a_multi_label_cascade_is_checked_with_its_sets(tmp_path: Path, capsys: Capture) -> None:
+    labels = ("toxic", "insult", "threat")
+    for name in ("small", "large"):
+        save_bare_checkpoint(tmp_path / name, labels, "multi_label_classification")
+    cascade = tmp_path / "cascade.toml"
+    cascade.write_text(
+        '[[members]]\nname = "small"\ncheckpoint = "./small"\nmax_length = 32\n'
+        '[[members]]\nname = "large"\ncheckpoint = "./large"\nmax_length = 32\n'
+        '[data]\npath = "rows.csv"\nlabel_columns = ["insult", "toxic", "threat"]\n'
+    )
+    rows = [f"good film {i},{i % 2},0,{int(i % 3 == 0)}" for i in range(1000)]
+    (tmp_path / "rows.csv").write_text("\n".join(["text,toxic,insult,threat", *rows, ""]))
+    config = config_from_file(cascade)
+    policy = expected_policy(CascadeBuild(config, workspace_of(config, None)).context)
+    assert (policy.task, policy.labels) == (MULTI_LABEL, labels)
+    with pytest.raises(Reached):
+        main(["build", str(cascade), "--model-repository", str(tmp_path / "repository")])
+    edit(tmp_path / "rows.csv", "good film 7,1,0,0", "good film 7,1,0,maybe")
+    assert "rows.csv:9: 'threat' is 'maybe'" in build_refused(capsys, cascade)
+    edit(tmp_path / "rows.csv", "good film 7,1,0,maybe", "good film 7,1,0,0")
+    edit(cascade, "[data]", "[tune]\nper_label = true\n[data]")
+    assert "tune.per_label" in build_refused(capsys, cascade)
 
 
 Fault = Callable[[Path], object]
@@ -368,6 +398,8 @@ def training(folder: Path, **changed: Any) -> TrainingInputs:
         ({"base": "missing"}, ("missing", "does not exist")),
         ({"teacher": "missing"}, ("missing", "does not exist")),
         ({"teacher": "other"}, ("other", "bad")),
+        ({"teacher": "of-sets"}, ("of-sets", "multi-label")),
+        ({"rows": Rows(("a", "b") * 20, (("negative",), ()) * 20, "rows")}, ("is a list",)),
         ({"output": "small"}, ("is not an empty folder",)),
         ({"output": "rows.tsv/out"}, ("--output", "is a file")),
         ({"config": TrainConfig(objective="dar")}, ("cascadebert difficulty",)),
@@ -382,6 +414,7 @@ def test_a_training_is_checked_before_pytorch_is_loaded(
 ) -> None:
     folder = cascade.parent
     save_bare_checkpoint(folder / "other", ("bad", "good"))
+    save_bare_checkpoint(folder / "of-sets", problem_type="multi_label_classification")
     for name in ("base", "teacher", "output"):
         if name in changed:
             path = folder / changed[name]

@@ -11,10 +11,12 @@ import pytest
 from numpy.typing import NDArray
 
 from cascadebert_build.errors import UsageError
+from cascadebert_build.verification.comparison import difference_of_logits
 from cascadebert_build.verification.decisions import compare_decisions
 from cascadebert_build.verification.engine import EngineReport, verify_engine
 from cascadebert_build.verification.reference import Reference, reference_from_file
 from cascadebert_core.batching import StageBatch
+from cascadebert_core.task import MULTI_LABEL
 from cascadebert_core.tokenization import EncodedRow
 from cascadebert_engine.precision import PrecisionEvidence
 from cascadebert_engine.profiles import Profile
@@ -116,12 +118,24 @@ def test_an_opaque_engine_must_show_fp16s_rounding() -> None:
     assert verify(Engine(0))
 
 
+def test_the_answers_of_multi_label_members_are_compared_as_sets() -> None:
+    wanted = np.array([[2.0, 1.0, -1.0], [2.0, 1.0, -1.0], [-2.0, -1.0, -3.0]], np.float32)
+    found = np.array([[2.0, 0.1, -1.0], [2.0, -0.1, -1.0], [-1.0, -2.0, -3.0]], np.float32)
+    # The largest logit changes in the last row, the set in the second.
+    assert difference_of_logits(found, wanted)["label_agreement"] == pytest.approx(2 / 3)
+    changed = difference_of_logits(found[2:], wanted[2:], MULTI_LABEL)
+    assert changed["label_agreement"] == 1.0
+    assert difference_of_logits(found[2:], wanted[2:])["label_agreement"] == 0.0
+    assert difference_of_logits(found[1:2], wanted[1:2], MULTI_LABEL)["label_agreement"] == 0.0
+
+
 def test_a_reference_is_read_as_it_was_written(tmp_path: Path) -> None:
-    written = reference()
+    written = replace(reference(), task=MULTI_LABEL)
     written.save(tmp_path / "reference.npz")
     read = reference_from_file(tmp_path / "reference.npz")
     np.testing.assert_array_equal(read.logits, written.logits)
     assert (read.names, read.special) == (written.names, written.special)
+    assert read.task == MULTI_LABEL
     for row, other in zip(read.rows, written.rows, strict=True):
         np.testing.assert_array_equal(row.ids, other.ids)
         assert row.truncated == other.truncated

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from cascadebert_core.task import MULTI_LABEL
 from cascadebert_core.tokenization import Text
 
 from ..errors import UsageError
@@ -36,7 +37,7 @@ def logits_of_checkpoint(
         description: Of the progress bar.
 
     Raises:
-        UsageError: The checkpoint has other labels.
+        UsageError: The checkpoint has other labels, or gives sets of labels.
     """
     import torch
 
@@ -45,6 +46,11 @@ def logits_of_checkpoint(
         raise UsageError(
             f"{source} has the labels {list(checkpoint.labels)} and the data {list(labels)}: they "
             "must agree as a set"
+        )
+    if checkpoint.task == MULTI_LABEL:
+        raise UsageError(
+            f"{source} is a multi-label classifier, and the members that are trained here give one "
+            "label: give a teacher with one label for each text"
         )
     columns = [checkpoint.labels.index(label) for label in labels]
     device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -20,7 +20,7 @@ from ..progress import say, timed
 from ..verification.engine import MAX_DIFFERENCE
 from ..verification.reference import Reference, reference_of_texts
 from .context import BuildContext
-from .exported import Exported
+from .exported import Exported, task_of_member
 
 REFERENCE = "reference.npz"
 
@@ -82,7 +82,8 @@ class EngineGraphs:
             opset = tensorrt_graph(exported.onnx, fp32)
             stage = exported.stage_input
             session = OnnxSession(exported.onnx)
-            reference = reference_of_texts(session.logits, stage, self.context.rows.texts)
+            task = task_of_member(self.context.config, exported.manifest)
+            reference = reference_of_texts(session.logits, stage, self.context.rows.texts, task)
             calibration = stage.batch(reference.rows[:_CALIBRATION_ROWS]).tensors
             mixed = fp16_graph(
                 fp32,

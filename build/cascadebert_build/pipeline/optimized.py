@@ -23,7 +23,7 @@ from ..verification.reference import reference_of_texts
 from .artefact import Artefact
 from .check_record import has_passed, write_check
 from .context import BuildContext
-from .exported import Exported
+from .exported import Exported, task_of_member
 
 _GRAPH = "model.onnx"
 _MANIFEST = "optimized.json"
@@ -251,7 +251,10 @@ class OptimizedGraphs:
         with timed("verify", f"{exported.name} {self.name}") as note:
             stage = exported.stage_input
             reference = reference_of_texts(
-                OnnxSession(exported.onnx).logits, stage, self.context.rows.texts
+                OnnxSession(exported.onnx).logits,
+                stage,
+                self.context.rows.texts,
+                task_of_member(self.context.config, exported.manifest),
             )
             with self.opened(exported) as run:
                 report = verify_graph(

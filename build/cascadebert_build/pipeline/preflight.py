@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from cascadebert_core.contract import ATTENTION_MASK, INPUT_IDS
 from cascadebert_core.policy import Policy, policy_from_json, policy_to_json
+from cascadebert_core.task import MULTI_LABEL
 
 from ..checkpoints.checkpoint import check_code_of, config_of_hub_model
 from ..checkpoints.families import COMMON_FAMILIES
@@ -152,6 +153,11 @@ def check_training(inputs: TrainingInputs) -> None:
         raise UsageError(
             f"the teacher {inputs.teacher} has the labels {list(teacher.labels)} and the data "
             f"{list(names)}: they must agree as a set"
+        )
+    if teacher is not None and teacher.task == MULTI_LABEL:
+        raise UsageError(
+            f"the teacher {inputs.teacher} is a multi-label classifier, and `cascadebert train` "
+            "makes members that give one label: give another teacher, or none"
         )
     partial = partial_folder(inputs.output)
     there = sum(path.stat().st_size for path in partial.rglob("*") if path.is_file())

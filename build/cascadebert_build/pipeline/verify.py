@@ -12,7 +12,7 @@ from ..progress import say, timed
 from ..verification.onnx import CHECK_VERSION, TOLERANCE, VerifyReport, verify_onnx
 from .check_record import has_passed, write_check
 from .context import BuildContext
-from .exported import Exported
+from .exported import Exported, task_of_member
 
 
 def verify_exported(context: BuildContext, exported: Exported) -> VerifyReport | None:
@@ -41,6 +41,7 @@ def verify_exported(context: BuildContext, exported: Exported) -> VerifyReport |
             member=exported.name,
             max_batch_size=exported.member.max_batch_size,
             text_only=is_plain_text(checkpoint.tokenizer, context.config.tokenizer.special_tokens),
+            task=task_of_member(context.config, exported.manifest),
         )
         write_check(path, _key(context, exported), report)
         if not report:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cascadebert_core.batching import StageBatch
+from cascadebert_core.task import SINGLE_LABEL, set_keys
 from cascadebert_core.tokenization import EncodedRow
 from cascadebert_engine.errors import EngineError
 
@@ -50,7 +51,7 @@ class ComparedCalls:
         p50_difference: The median difference.
         p99_difference: The 99th percentile of the differences.
         mean_difference: The mean difference.
-        label_agreement: Share of rows with the FP32 graph's label.
+        label_agreement: Share of rows with the FP32 graph's label, or its set of labels.
         non_finite: Number of NaN and infinite logits.
         batch_difference: The largest difference between a row's logit in these calls and alone in
             its own bucket. All other differences are those of the plain rows.
@@ -122,7 +123,7 @@ def compare_calls(
         truncated_rows=sum(bool(reference.rows[i].truncated) for i in indices),
         **{
             # NaN and infinity count in all rows.
-            **difference_of_logits(logits[plain], reference.logits[indices][plain]),
+            **difference_of_logits(logits[plain], reference.logits[indices][plain], reference.task),
             "non_finite": int((~np.isfinite(logits)).sum()),
         },
         batch_difference=float(changes[worst]),
@@ -249,12 +250,12 @@ def _remedy(kind: str) -> str:
 
 
 def difference_of_logits(
-    logits: NDArray[np.float32], wanted: NDArray[np.float32]
+    logits: NDArray[np.float32], wanted: NDArray[np.float32], task: str = SINGLE_LABEL
 ) -> dict[str, Any]:
     """The differences, as fields of `ComparedCalls`, of logits of shape (n, n_labels)."""
     differences = np.abs(logits - wanted)
     finite = differences[np.isfinite(differences)]
-    others = logits.argmax(axis=1) != wanted.argmax(axis=1)
+    others = _answers(logits, task) != _answers(wanted, task)
     p50, p99 = np.percentile(finite, (50, 99)) if finite.size else (0.0, 0.0)
     return {
         "max_difference": float(finite.max(initial=0.0)),
@@ -264,6 +265,13 @@ def difference_of_logits(
         "label_agreement": float(1 - others.mean()),
         "non_finite": int((~np.isfinite(logits)).sum()),
     }
+
+
+def _answers(logits: NDArray[np.float32], task: str) -> NDArray[Any]:
+    """The keys of the answers, shape (n,). A temperature would not change them."""
+    if task == SINGLE_LABEL:
+        return logits.argmax(axis=1)
+    return set_keys(logits >= 0)
 
 
 def mean_over_rows(cases: Sequence[ComparedCalls], values: Sequence[float]) -> float:

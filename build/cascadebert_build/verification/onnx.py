@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from cascadebert_core.batching import bucket_of
 from cascadebert_core.contract import ATTENTION_MASK, INPUT_IDS, TOKEN_TYPE_IDS
+from cascadebert_core.task import SINGLE_LABEL
 from cascadebert_core.tokenization import EncodedRow, Text
 
 from ..checkpoints.checkpoint import Checkpoint
@@ -52,7 +53,7 @@ class VerifyCase:
         shapes: The distinct (rows, padded length) of the calls.
         max_difference: The largest absolute difference of a logit.
         mean_difference: The mean absolute difference.
-        label_agreement: Share of rows with the checkpoint's label.
+        label_agreement: Share of rows with the checkpoint's label, or its set of labels.
         non_finite: Number of NaN and infinite logits.
     """
 
@@ -126,6 +127,7 @@ def verify_onnx(
     max_batch_size: int,
     tolerance: float = TOLERANCE,
     text_only: bool = False,
+    task: str = SINGLE_LABEL,
 ) -> VerifyReport:
     """Compare logits on a sample of `texts`: single rows, and batches of mixed lengths.
 
@@ -142,6 +144,7 @@ def verify_onnx(
         tolerance: Of the difference of every logit.
         text_only: Whether the served tokenizer reads special tokens in a text as plain text. The
             checkpoint's own tokenizer may read such rows otherwise.
+        task: What the member's answers are, one of `cascadebert_core.task.TASKS`.
 
     Raises:
         CheckFailed: The served tokenizer gives other tokens than the checkpoint's, or the graph
@@ -152,7 +155,7 @@ def verify_onnx(
     logits = _reference_logits(
         checkpoint, sample, rows, stage.encoder.max_length, member, text_only=text_only
     )
-    reference = Reference(rows, logits, sample.names, sample.special)
+    reference = Reference(rows, logits, sample.names, sample.special, task)
     calls = _calls_of_buckets(reference, stage, max_batch_size)
     single = sorted(
         {*range(0, len(rows), max(1, len(rows) // 64))}.union(
@@ -206,7 +209,7 @@ def _case(
     logits: NDArray[np.float32],
 ) -> VerifyCase:
     indices = [i for call in calls for i in call]
-    difference = difference_of_logits(logits, reference.logits[indices])
+    difference = difference_of_logits(logits, reference.logits[indices], reference.task)
     longest = (max(len(reference.rows[i]) for i in call) for call in calls)
     return VerifyCase(
         name=name,

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from cascadebert_core.task import SINGLE_LABEL
 from cascadebert_core.tokenization import EncodedRow, Text
 
 from ..errors import UsageError
@@ -27,12 +28,14 @@ class Reference:
             in its call.
         names: Of the rows, for messages.
         special: Number of rows with special tokens in their text; they are the last.
+        task: One of `cascadebert_core.task.TASKS`, which says when two rows have the same answer.
     """
 
     rows: tuple[EncodedRow, ...]
     logits: NDArray[np.float32]
     names: tuple[str, ...]
     special: int
+    task: str = SINGLE_LABEL
 
     @property
     def plain(self) -> int:
@@ -50,21 +53,25 @@ class Reference:
             logits=self.logits,
             names=np.array(self.names),
             special=np.array(self.special),
+            task=np.array(self.task),
         )
 
 
-def reference_of_texts(run: Run, stage: StageInput, texts: Sequence[Text]) -> Reference:
+def reference_of_texts(
+    run: Run, stage: StageInput, texts: Sequence[Text], task: str = SINGLE_LABEL
+) -> Reference:
     """The sample of the ONNX check with the FP32 graph's logits.
 
     Args:
         run: The FP32 graph.
         stage: How texts become batches.
         texts: The held-out rows.
+        task: What the member's answers are, one of `cascadebert_core.task.TASKS`.
     """
     sample = sample_of_texts(texts, stage)
     rows = stage.encoder.encode(sample.texts)
     logits = np.concatenate([run(stage.batch([row])) for row in rows])
-    return Reference(tuple(rows), logits, sample.names, sample.special)
+    return Reference(tuple(rows), logits, sample.names, sample.special, task)
 
 
 def reference_from_file(path: Path) -> Reference:
@@ -87,6 +94,7 @@ def reference_from_file(path: Path) -> Reference:
                 stored["logits"],
                 tuple(str(name) for name in stored["names"]),
                 int(stored["special"]),
+                str(stored["task"]),
             )
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as exc:
         raise UsageError(

@@ -49,6 +49,34 @@ def test_figures_are_those_of_the_evaluator(two_stages: Material) -> None:
     )
 
 
+def test_the_assessment_has_every_operating_point_and_the_same_costs(two_stages: Material) -> None:
+    found = two_stages.assessment
+    assert found is not None
+    (point,) = found.points
+    assert point.cost.share.value == pytest.approx(two_stages.cost)
+    assert point.disagreement.value == pytest.approx(two_stages.evaluation.disagreement)
+    assert point.promise is None  # its certificate guarantees nothing
+    assert [member.accuracy for member in found.members] == pytest.approx(
+        two_stages.evaluation.member_accuracy
+    )
+    # 0.5 of the time and every deferred row the whole of it, 5% less or more in the repeats.
+    costs_more = two_stages.cost > 1
+    assert [v.kind for v in found.verdicts if v.subject == point.name] == (
+        ["costs_more"] if costs_more else []
+    )
+    assert json.loads(json.dumps(found.to_json()))["operating_points"].keys() == {point.name}
+    given = make_material(0.8, used=(0.0,)).assessment
+    assert given is not None
+    assert [each.name for each in given.points] == [point.name, "given thresholds"]
+    assert given.points[1].exits == (1.0, 0.0)
+
+
+def test_a_difference_of_nothing_has_an_interval_that_is_not_empty() -> None:
+    gain = make_material(0.8, used=(1.0,)).gain  # all rows deferred: every answer is the last's
+    assert gain.value == 0
+    assert -0.03 < gain.low < 0 < gain.high < 0.03
+
+
 def test_bins_are_those_of_the_calibration_error(two_stages: Material) -> None:
     assert two_stages.evaluation.metrics is not None
     for i, member in enumerate(two_stages.members):

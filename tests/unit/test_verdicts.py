@@ -168,18 +168,20 @@ def test_intervals_are_right_at_zero_events() -> None:
     same = difference_interval(0, 0, 200)
     assert same.low == -same.high
     assert 0.015 < same.high < 0.025
-    for lost, won in ((7, 3), (0, 9)):
+    for lost, won in ((7, 3), (0, 9), (100, 0), (0, 100), (50, 50)):
         found = difference_interval(lost, won, 100)
-        assert found.low < found.value == (lost - won) / 100 < found.high
+        assert -1 <= found.low <= found.value == (lost - won) / 100 <= found.high <= 1
+        assert found.low < found.high
 
 
-def test_an_interval_covers_the_truth() -> None:
+@pytest.mark.parametrize(("up", "down"), [(0.06, 0.02), (0.01, 0.01), (0.3, 0.3)])
+def test_an_interval_covers_the_truth(up: float, down: float) -> None:
+    n = 100
     rng = np.random.default_rng(0)
     missed = 0
-    for _ in range(400):
-        draws = rng.choice([1, -1, 0], size=120, p=[0.06, 0.02, 0.92])
-        found = difference_interval(int((draws == 1).sum()), int((draws == -1).sum()), 120)
-        missed += not found.low <= 0.04 <= found.high
+    for more, less, _ in rng.multinomial(n, [up, down, 1 - up - down], size=400).tolist():
+        found = difference_interval(more, less, n)
+        missed += not found.low <= up - down <= found.high
     assert missed <= 0.05 * 400
 
 

@@ -25,7 +25,7 @@ class Promise:
     Attributes:
         guarantee: What was promised.
         rows: Number of rows.
-        observed: The mean loss on them, with an exact interval at the guarantee's confidence.
+        observed: The mean loss on them, with an interval at the guarantee's confidence.
         verdict: `KEPT` if the whole interval is within the limit, `BROKEN` if none of it is, else
             `UNDECIDED`.
     """

@@ -113,9 +113,8 @@ def speed_in_words(cost: Cost, last: str = "the last member") -> str:
 
 def _spread(interval: Interval) -> str:
     """` (1.90 to 1.98)`, or nothing if the time was measured once."""
-    if interval.low == interval.high:
-        return ""
-    return f" ({interval.low:.2f} to {interval.high:.2f})"
+    low, high = f"{interval.low:.2f}", f"{interval.high:.2f}"
+    return "" if low == high else f" ({low} to {high})"
 
 
 def _slow_point(members: Sequence[MemberFacts], point: PointFacts) -> Verdict | None:

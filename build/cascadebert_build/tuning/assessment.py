@@ -197,9 +197,8 @@ def _cells(cost: Cost) -> tuple[str, str, str]:
     """Milliseconds and share of the time with their spread, and share of the computations."""
 
     def text(interval: Interval, spec: str) -> str:
-        if interval.low == interval.high:
-            return f"{interval.value:{spec}}"
-        return f"{interval.value:{spec}} [{interval.low:{spec}}, {interval.high:{spec}}]"
+        value, low, high = (f"{v:{spec}}" for v in (interval.value, interval.low, interval.high))
+        return value if low == high else f"{value} [{low}, {high}]"
 
     computations = "–" if cost.computations is None else f"{cost.computations:.2f}"
     return text(cost.ms, ".3g"), text(cost.share, ".2f"), computations

@@ -228,7 +228,7 @@ def test_the_confidence_of_tune_is_that_of_all_points(
     assert main(["tune", str(config), "--confidence", "0.99"]) == 0
     assert "with 99% confidence" in capsys.readouterr().err
     assert main(["tune", str(config), "--max-cost", "5", "--confidence", "0.99"]) == 2
-    assert "max_cost is a budget" in capsys.readouterr().err
+    assert "max_cost guarantees nothing" in capsys.readouterr().err
 
 
 def test_rows_that_are_cut_are_counted(exported: Path, capsys: pytest.CaptureFixture[str]) -> None:

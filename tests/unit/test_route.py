@@ -74,7 +74,7 @@ def test_a_forced_stage_answers_alone(value: object) -> None:
         ({"threshold": "1.01"}, "from 0 to 1"),
         ({"threshold": -0.0001}, "from 0 to 1"),
         ({"threshold": "nan"}, "from 0 to 1"),
-        ({"threshold": "0.5,0.5,0.5"}, "3 numbers, .* or 2, one for each"),
+        ({"threshold": "0.5,0.5,0.5"}, "3 numbers, .* or one for each of the 2"),
         ({"threshold": "0.5,"}, "from 0 to 1"),
         ({"threshold": "0.5,1.5"}, "from 0 to 1"),
         ({"threshold": [0.5, 0.5]}, "from 0 to 1"),

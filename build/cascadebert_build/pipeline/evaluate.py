@@ -122,8 +122,8 @@ def _thresholds(
             check_threshold(value, "--threshold")
         if len(given) != n:
             raise UsageError(
-                f"--threshold has {len(given)} numbers: give one for all stages that may defer, or "
-                f"{n}, one for each"
+                f"--threshold has {len(given)} numbers: give one, or one for each of the {n} "
+                "stages that may defer"
             )
         return given
     if operating_point is None:

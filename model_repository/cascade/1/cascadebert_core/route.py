@@ -107,8 +107,8 @@ class Router:
             thresholds *= n
         elif len(thresholds) != n:
             raise InvalidArgument(
-                f"threshold has {len(thresholds)} numbers, {_shown(value)}: give one for all "
-                f"stages that may defer, or {n}, one for each"
+                f"threshold has {len(thresholds)} numbers, {_shown(value)}: give one, or one for "
+                f"each of the {n} stages that may defer"
             )
         return route_from_thresholds(thresholds)
 

@@ -19,7 +19,7 @@ from ._channels import channel_arguments
 from ._deadline import Deadline
 from ._flows import Call, Flow, Pause, Step
 from ._requests import Parameters, Thresholds, request_parameters
-from ._rows import Chunker, Utf8Row, encode_inputs, split
+from ._rows import Chunker, Utf8Row, encode_inputs, fits_one_request, rows_from_inputs, split
 from ._types import Classification, ServerStatus
 from .errors import FOREIGN_ERRORS
 
@@ -50,6 +50,7 @@ class AsyncCascadeClient(BaseClient[tritonclient.grpc.aio.InferenceServerClient]
         for channel in self._pool.channels:
             await channel.client.close()
 
+    # A str is an iterable of str too; the first overload that fits decides.
     @overload
     async def classify(
         self,
@@ -58,31 +59,34 @@ class AsyncCascadeClient(BaseClient[tritonclient.grpc.aio.InferenceServerClient]
         operating_point: str | None = None,
         threshold: Thresholds | None = None,
         stage: int | None = None,
+        request_id: str | None = None,
         timeout_s: float | None = None,
     ) -> Classification: ...
 
     @overload
     async def classify(
         self,
-        inputs: list[str] | list[tuple[str, str]],
+        inputs: Iterable[str] | Iterable[tuple[str, str]],
         *,
         operating_point: str | None = None,
         threshold: Thresholds | None = None,
         stage: int | None = None,
+        request_id: str | None = None,
         timeout_s: float | None = None,
     ) -> list[Classification]: ...
 
     async def classify(
         self,
-        inputs: str | tuple[str, str] | list[str] | list[tuple[str, str]],
+        inputs: str | tuple[str, str] | Iterable[str] | Iterable[tuple[str, str]],
         *,
         operating_point: str | None = None,
         threshold: Thresholds | None = None,
         stage: int | None = None,
+        request_id: str | None = None,
         timeout_s: float | None = None,
     ) -> Classification | list[Classification]:
         """Classify one row, or a list of rows; see `CascadeClient.classify`."""
-        parameters = request_parameters(operating_point, threshold, stage)
+        parameters = request_parameters(operating_point, threshold, stage, request_id)
         deadline = Deadline.after(timeout_s)
         encoded = encode_inputs(inputs)
         answers = await self._classify_rows(encoded.rows, parameters, deadline)
@@ -100,6 +104,7 @@ class AsyncCascadeClient(BaseClient[tritonclient.grpc.aio.InferenceServerClient]
         operating_point: str | None = None,
         threshold: Thresholds | None = None,
         stage: int | None = None,
+        request_id: str | None = None,
         timeout_s: float | None = None,
     ) -> AsyncGenerator[Classification, None]:
         """Classify any number of rows. Rows are read as their answers are consumed.
@@ -109,13 +114,14 @@ class AsyncCascadeClient(BaseClient[tritonclient.grpc.aio.InferenceServerClient]
         flight when you leave early, use `contextlib.aclosing`.
         """
         # Checked now and not at the first row.
+        rows = inputs if isinstance(inputs, AsyncIterable) else rows_from_inputs(inputs)
         parameters = stream_parameters(
-            inputs,
             rows_per_request=rows_per_request,
             max_concurrency=max_concurrency,
             operating_point=operating_point,
             threshold=threshold,
             stage=stage,
+            request_id=request_id,
             timeout_s=timeout_s,
         )
 
@@ -123,9 +129,9 @@ class AsyncCascadeClient(BaseClient[tritonclient.grpc.aio.InferenceServerClient]
             limit = await self._drive(
                 self._flows.rows_per_request(rows_per_request, Deadline.after(timeout_s))
             )
-            async with aclosing(_chunks(inputs, limit)) as chunks:
-                async for rows in chunks:
-                    yield rows
+            async with aclosing(_chunks(rows, limit)) as chunks:
+                async for chunk in chunks:
+                    yield chunk
 
         return self._in_order(
             requests(), parameters, lambda: Deadline.after(timeout_s), max_concurrency
@@ -147,7 +153,7 @@ class AsyncCascadeClient(BaseClient[tritonclient.grpc.aio.InferenceServerClient]
         if not rows:
             return []
         limit = await self._drive(self._flows.rows_per_request(len(rows), deadline))
-        if len(rows) <= limit:
+        if fits_one_request(rows, limit):
             return await self._drive(self._flows.classify(rows, parameters, deadline))
         parts = _as_async(split(rows, limit))
         answers = self._in_order(parts, parameters, lambda: deadline, self._max_concurrency)

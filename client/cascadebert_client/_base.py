@@ -11,7 +11,6 @@ from ._checks import require_positive
 from ._deadline import Deadline, RetryPolicy
 from ._flows import CascadeFlows
 from ._requests import Parameters, Thresholds, request_parameters
-from ._rows import require_iterable_of_rows
 from ._traffic import BY_REQUEST, traffic_from_shares
 from .errors import RequestCancelled, Target
 
@@ -92,13 +91,13 @@ class BaseClient(ABC, Generic[ClientT]):
 
 
 def stream_parameters(
-    inputs: object,
     *,
     rows_per_request: object,
     max_concurrency: object,
     operating_point: str | None,
     threshold: Thresholds | None,
     stage: int | None,
+    request_id: str | None,
     timeout_s: float | None,
 ) -> Parameters:
     """Check the arguments of `classify_stream`, and return its request parameters.
@@ -106,8 +105,7 @@ def stream_parameters(
     Raises:
         InvalidRequest: An argument is wrong.
     """
-    require_iterable_of_rows(inputs)
     Deadline.after(timeout_s)
     require_positive("rows_per_request", rows_per_request)
     require_positive("max_concurrency", max_concurrency)
-    return request_parameters(operating_point, threshold, stage)
+    return request_parameters(operating_point, threshold, stage, request_id)

@@ -13,6 +13,7 @@ from cascadebert_core.contract import TASK, TEXT
 from cascadebert_core.task import SINGLE_LABEL
 
 from ._deadline import Deadline, RetryPolicy
+from ._label_order import LabelOrders, labels_from_parameters
 from ._operating_points import points_from_parameters
 from ._requests import Parameters, Tensors, infer_arguments, parse_response
 from ._rows import Utf8Row
@@ -31,6 +32,9 @@ ResultT = TypeVar("ResultT")
 
 # The limit of a server that does not show its own: no request can have more rows.
 _UNKNOWN_LIMIT = 2**31 - 1
+
+# The order of the labels must come within these seconds: an answer waits for it.
+_ORDER_TIMEOUT_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +141,7 @@ class CascadeFlows:
         self._traffic = traffic if traffic is not None else Traffic(target.model_version)
         self._retry = retry
         self._max_batch_size = max_batch_size
+        self._orders = LabelOrders()
         # gRPC metadata keys are lower case.
         self._headers = {name.lower(): value for name, value in (headers or {}).items()} or None
 
@@ -173,7 +178,29 @@ class CascadeFlows:
             target,
             lambda remaining_s: infer_arguments(rows, parameters, target, remaining_s),
         )
-        return parse_response(cast("Tensors", response), len(rows), target)
+        tensors = cast("Tensors", response)
+        answers = parse_response(tensors, len(rows), target, self._orders.order_of)
+        if self._orders.should_ask(answers[0].policy):
+            yield from self._learn_order(target, deadline)
+            answers = parse_response(tensors, len(rows), target, self._orders.order_of)
+        return answers
+
+    def _learn_order(self, target: Target, deadline: Deadline) -> Flow[None]:
+        """Ask for the order of the labels, once: the answer is there, so no failure matters."""
+        remaining_s = deadline.remaining_s()
+        timeout_s = _ORDER_TIMEOUT_S if remaining_s is None else min(remaining_s, _ORDER_TIMEOUT_S)
+        if timeout_s <= 0:
+            return
+        try:
+            response = yield self._call("get_model_config", timeout_s, **self._model())
+        except FOREIGN_ERRORS as exc:
+            error = translated(exc, target)
+            if error is None:
+                raise
+            if isinstance(error, AccessRestricted):
+                self._orders.forbid()
+        else:
+            self._orders.learn(_strings(cast("_ModelConfigResponse", response)))
 
     def rows_per_request(self, wanted: int, deadline: Deadline) -> Flow[int]:
         """Return the rows that one request may have, at most `wanted`.
@@ -189,6 +216,7 @@ class CascadeFlows:
                 # A hardened server does not show its configuration. Then requests are sent as they
                 # are, and the server refuses one that is too large.
                 self._max_batch_size = _UNKNOWN_LIMIT
+                self._orders.forbid()
                 return wanted
             # 0 means that the model takes no batches: send one row at a time.
             self._max_batch_size = max(1, int(response.config.max_batch_size))
@@ -202,7 +230,9 @@ class CascadeFlows:
         response = yield from self._with_retries(
             "get_model_config", deadline, self.target, lambda _: self._model()
         )
-        return cast("_ModelConfigResponse", response)
+        config = cast("_ModelConfigResponse", response)
+        self._orders.learn(_strings(config))
+        return config
 
     def status(self, deadline: Deadline) -> Flow[ServerStatus]:
         """Return the status of the server and the cascade, without retries."""
@@ -263,6 +293,7 @@ class CascadeFlows:
             operating_points=points,
             verdicts=verdicts_from_parameters(parameters, points),
             task=parameters.get(TASK, SINGLE_LABEL),
+            labels=labels_from_parameters(parameters),
         )
 
     def _statistics(self, deadline: Deadline) -> Flow[tuple[ModelStatistics, ...]]:

@@ -5,7 +5,8 @@ Nothing here calls a server. TEXT and TEXT_PAIR, BYTES (n, 1), go out for n rows
 """
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
@@ -19,11 +20,22 @@ from ._rows import Utf8Row, text_problem
 from ._types import Classification
 from .errors import InvalidRequest, Target, UnexpectedResponse
 
-Parameters: TypeAlias = dict[str, str | int]
-"""Request parameters as they are sent."""
-
 Thresholds: TypeAlias = float | Sequence[float]
 """One threshold for every stage but the last, or one for each of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parameters:
+    """What a call sends beside its rows.
+
+    Attributes:
+        route: Request parameters that choose between speed and accuracy, as they are sent.
+        request_id: The request's id; the empty string for none.
+    """
+
+    route: Mapping[str, str | int] = field(default_factory=dict[str, str | int])
+    request_id: str = ""
+
 
 _OUTPUT_TYPES: dict[str, type[np.generic]] = {
     contract.PROBABILITIES: np.float32,  # (n, labels), in the policy's label order
@@ -39,6 +51,9 @@ _OUTPUT_TYPES: dict[str, type[np.generic]] = {
 _ANSWER_SHARE = 0.05
 _LONGEST_ANSWER_S = 0.1
 
+# Characters of a request's id. The server's log has no more of it.
+_LONGEST_ID = 200
+
 
 class Tensors(Protocol):
     """A response of tritonclient."""
@@ -49,17 +64,21 @@ class Tensors(Protocol):
 
 
 def request_parameters(
-    operating_point: str | None, threshold: Thresholds | None, stage: int | None
+    operating_point: str | None,
+    threshold: Thresholds | None,
+    stage: int | None,
+    request_id: str | None = None,
 ) -> Parameters:
-    """Return the request parameters that choose between speed and accuracy.
+    """Return what a call sends beside its rows.
 
     Args:
         operating_point: Name of a set of thresholds in the policy.
         threshold: Exit threshold of every stage but the last, in [0, 1]; or one for each of them.
         stage: Position of the only stage that answers, from 0.
+        request_id: The id that the server's log has for the request.
 
     Raises:
-        InvalidRequest: More than one is given, or a value is out of its range.
+        InvalidRequest: More than one of the first three is given, or a value is out of its range.
     """
     given = {
         contract.OPERATING_POINT: operating_point,
@@ -69,7 +88,7 @@ def request_parameters(
     chosen = {name: value for name, value in given.items() if value is not None}
     if len(chosen) > 1:
         raise InvalidRequest(f"{' and '.join(chosen)} exclude each other: give one of them")
-    parameters: Parameters = {}
+    parameters: dict[str, str | int] = {}
     if operating_point is not None:
         if not isinstance(operating_point, str) or not operating_point:  # pyright: ignore[reportUnnecessaryIsInstance]
             raise InvalidRequest(
@@ -97,7 +116,19 @@ def request_parameters(
         if not is_integer(stage) or stage < 0:
             raise InvalidRequest(f"stage is {stage!r}: give a position, 0 for the first stage")
         parameters[contract.STAGE] = int(stage)
-    return parameters
+    if request_id is not None:
+        _require_id(request_id)
+    return Parameters(parameters, request_id or "")
+
+
+def _require_id(request_id: object) -> None:
+    if not isinstance(request_id, str) or not request_id:
+        raise InvalidRequest(f"request_id is {request_id!r}: give a string that is not empty")
+    if len(request_id) > _LONGEST_ID or not request_id.isprintable():
+        raise InvalidRequest(
+            f"request_id is {request_id[:_LONGEST_ID]!r}: give at most {_LONGEST_ID} characters "
+            "that can be printed"
+        )
 
 
 def infer_arguments(
@@ -107,7 +138,7 @@ def infer_arguments(
 
     Args:
         rows: n validated rows, all of one kind.
-        parameters: The request parameters.
+        parameters: The request's parameters and its id.
         target: The model to call.
         remaining_s: Seconds until the deadline, which the server reads; None without one. The
             caller sets the gRPC deadline.
@@ -124,7 +155,8 @@ def infer_arguments(
         "model_version": target.model_version,
         "inputs": inputs,
         "outputs": [tritonclient.grpc.InferRequestedOutput(name) for name in _OUTPUT_TYPES],
-        "parameters": dict(parameters) or None,
+        "request_id": parameters.request_id,
+        "parameters": dict(parameters.route) or None,
         "timeout": timeout_us,
     }
 
@@ -147,13 +179,19 @@ def _bytes_input(name: str, values: list[bytes]) -> tritonclient.grpc.InferInput
     return tensor_input
 
 
-def parse_response(response: Tensors, n_rows: int, target: Target) -> list[Classification]:
+def parse_response(
+    response: Tensors,
+    n_rows: int,
+    target: Target,
+    order_of: Callable[[str], tuple[str, ...]] = lambda _: (),
+) -> list[Classification]:
     """Return one classification per row of a response.
 
     Args:
         response: The result of `infer`.
         n_rows: Rows in the request.
         target: The model that answered.
+        order_of: Returns the labels of a policy in their order; empty if unknown.
 
     Raises:
         UnexpectedResponse: An output is missing, or has another shape or type.
@@ -168,7 +206,15 @@ def parse_response(response: Tensors, n_rows: int, target: Target) -> list[Class
         raise _unexpected(f"LABEL or POLICY is not UTF-8: {exc}", target) from exc
     # tolist() widens float32 to Python's float without changing the value.
     return [
-        Classification(label, tuple(probabilities), confidence, exit_stage, degraded, policy)
+        Classification(
+            label,
+            tuple(probabilities),
+            confidence,
+            exit_stage,
+            degraded,
+            policy,
+            order_of(policy),
+        )
         for label, probabilities, confidence, exit_stage, degraded, policy in zip(
             labels,
             outputs[contract.PROBABILITIES].tolist(),

@@ -1,8 +1,11 @@
 """Rows of text: what a caller gives, checked and in UTF-8."""
 
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import AsyncIterable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias, cast
+
+from cascadebert_core.contract import MAX_TEXT_BYTES
 
 from .errors import InvalidRequest
 
@@ -44,7 +47,8 @@ class RowEncoder:
 
         Raises:
             InvalidRequest: It is not a text or a pair of texts, a text is empty or cannot be
-                encoded, or it is not of the same kind as the rows before it.
+                encoded, the row has more bytes than a request may have, or it is not of the same
+                kind as the rows before it.
         """
         index = self._next_index
         self._next_index += 1
@@ -61,12 +65,18 @@ class RowEncoder:
             names = ("the text", "the second text of the pair")
             found = ((name, text_problem(text)) for name, text in zip(names, parts, strict=False))
             problem = next((f"{name} {what}" for name, what in found if what), None)
+        encoded = [] if problem is not None else [part.encode("utf-8") for part in parts]
+        size = sum(map(len, encoded))
+        if size > MAX_TEXT_BYTES:
+            problem = (
+                f"has {size} bytes, and a request may have {MAX_TEXT_BYTES}: shorten it (a cascade "
+                "reads no more than the first tokens of a text)"
+            )
         if problem is not None:
             raise InvalidRequest(
                 f"{where}{problem}" if self._numbered else f"the input: {problem}",
                 row=index if self._numbered else None,
             )
-        encoded = [part.encode("utf-8") for part in parts]
         return encoded[0], encoded[1] if len(encoded) == 2 else None
 
 
@@ -101,6 +111,8 @@ def _parts_of(row: object) -> tuple[str | None, tuple[str, ...]]:
             return f"is a tuple of ({kinds}): {remedy}", ()
         case bytes():
             return f"is bytes, not str: decode it, or {remedy}", ()
+        case float() if math.isnan(row):
+            return f"is {row}, a missing value: leave the row out, or {remedy}", ()
         case _:
             return f"is {type(row).__name__}: {remedy}", ()
 
@@ -109,61 +121,104 @@ def encode_inputs(inputs: object) -> EncodedInputs:
     """Return the inputs of `classify` as validated rows.
 
     Args:
-        inputs: A text, a (text, pair) tuple, or a list of either.
+        inputs: A text or a (text, pair) tuple, or any iterable of either; see `rows_from_inputs`.
 
     Raises:
         InvalidRequest: The input is something else, or a row is wrong; the message names it.
     """
-    if isinstance(inputs, list):
-        encoder = RowEncoder()
-        rows: list[object] = inputs
-        return EncodedInputs([encoder.encode(row) for row in rows], single=False)
     if isinstance(inputs, str | tuple | bytes):
         return EncodedInputs([RowEncoder(numbered=False).encode(inputs)], single=True)
-    raise InvalidRequest(
-        f"inputs is {type(inputs).__name__}: give a str, a (text, pair) tuple or a list of "
-        "either; classify_stream takes other iterables"
-    )
+    if isinstance(inputs, AsyncIterable):
+        raise InvalidRequest(
+            f"inputs is {type(cast('object', inputs)).__name__}, an asynchronous iterable: give it "
+            "to classify_stream of AsyncCascadeClient"
+        )
+    encoder = RowEncoder()
+    return EncodedInputs([encoder.encode(row) for row in rows_from_inputs(inputs)], single=False)
+
+
+def rows_from_inputs(inputs: object) -> Iterable[object]:
+    """Return an iterable of rows as a caller has it: a list, a generator, an array, a column.
+
+    Args:
+        inputs: Any iterable of texts or of (text, pair) tuples: also a numpy array of shape (n,),
+            or (n, 2) for pairs, a column of pandas or polars, or an array of pyarrow.
+
+    Raises:
+        InvalidRequest: It is a single text, or no iterable of rows.
+    """
+    given: Any = inputs
+    kind = type(given).__name__
+    if isinstance(given, str | bytes):
+        raise InvalidRequest(f"inputs is one {kind}: give an iterable of rows, or call classify")
+    if isinstance(given, Mapping) or kind == "DataFrame":
+        raise InvalidRequest(
+            f"inputs is a {kind}: give one column of it, or zip(…) of two for pairs of texts"
+        )
+    shape = getattr(given, "shape", None)
+    if isinstance(shape, tuple) and len(cast("tuple[object, ...]", shape)) != 1:
+        if len(cast("tuple[object, ...]", shape)) == 2 and shape[1] == 2:
+            return map(tuple, given.tolist())
+        raise InvalidRequest(
+            f"inputs is {kind} of shape {shape}: give shape (n,) for texts, or (n, 2) for pairs"
+        )
+    if hasattr(given, "to_pylist"):  # pyarrow's items are no str
+        return given.to_pylist()
+    if not isinstance(given, Iterable):
+        raise InvalidRequest(
+            f"inputs is {kind}: give a str, a (text, pair) tuple, or an iterable of either"
+        )
+    return cast("Iterable[object]", given)
 
 
 class Chunker:
-    """Gathers the rows of a stream into requests."""
+    """Gathers rows into requests: by their number, and by the bytes that a request may have."""
 
     def __init__(self, rows_per_request: int):
         """Start without rows."""
         self._rows_per_request = rows_per_request
         self._encoder = RowEncoder()
         self._rows: list[Utf8Row] = []
+        self._bytes = 0
 
     def add(self, row: object) -> list[Utf8Row] | None:
-        """Add a row. Return the rows of a request if this row completes it.
+        """Check and add a row. Return the rows of a request if this row completes it.
 
         Raises:
             InvalidRequest: The row is wrong. `rest` still returns the rows before it.
         """
-        self._rows.append(self._encoder.encode(row))
-        return self.rest() if len(self._rows) == self._rows_per_request else None
+        return self.add_encoded(self._encoder.encode(row))
+
+    def add_encoded(self, row: Utf8Row) -> list[Utf8Row] | None:
+        """Add a validated row. Return the rows of a request if this row completes it."""
+        size = _size_of(row)
+        full = self.rest() if self._rows and self._bytes + size > MAX_TEXT_BYTES else None
+        self._rows.append(row)
+        self._bytes += size
+        # If the rows before this one are a request, this one is alone: two rows at least fit.
+        return self.rest() if len(self._rows) == self._rows_per_request else full
 
     def rest(self) -> list[Utf8Row]:
         """Return the rows since the last full request, and forget them."""
-        rows, self._rows = self._rows, []
+        rows, self._rows, self._bytes = self._rows, [], 0
         return rows
 
 
-def require_iterable_of_rows(inputs: object) -> None:
-    """Refuse inputs that are not an iterable of rows.
-
-    Raises:
-        InvalidRequest: It is a single text, bytes, or not iterable.
-    """
-    if isinstance(inputs, str | bytes):
-        raise InvalidRequest(
-            f"inputs is one {type(inputs).__name__}: give an iterable of rows, or call classify"
-        )
-    if not isinstance(inputs, Iterable) and not hasattr(inputs, "__aiter__"):
-        raise InvalidRequest(f"inputs is {type(inputs).__name__}: give an iterable of rows")
-
-
 def split(rows: list[Utf8Row], max_rows: int) -> Iterator[list[Utf8Row]]:
-    """Cut rows into parts of `max_rows`, in order. The last part may be shorter."""
-    return (rows[start : start + max_rows] for start in range(0, len(rows), max_rows))
+    """Cut rows, in order, into parts of at most `max_rows` and of the bytes of one request."""
+    chunker = Chunker(max_rows)
+    for row in rows:
+        if part := chunker.add_encoded(row):
+            yield part
+    if rest := chunker.rest():
+        yield rest
+
+
+def fits_one_request(rows: list[Utf8Row], max_rows: int) -> bool:
+    """Return whether the rows may be sent as they are."""
+    return len(rows) <= max_rows and sum(map(_size_of, rows)) <= MAX_TEXT_BYTES
+
+
+def _size_of(row: Utf8Row) -> int:
+    text, pair = row
+    return len(text) + (0 if pair is None else len(pair))

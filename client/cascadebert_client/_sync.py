@@ -20,7 +20,7 @@ from ._channels import channel_arguments
 from ._deadline import Deadline
 from ._flows import Call, Flow, Pause, Step
 from ._requests import Parameters, Thresholds, request_parameters
-from ._rows import Chunker, Utf8Row, encode_inputs, split
+from ._rows import Chunker, Utf8Row, encode_inputs, fits_one_request, rows_from_inputs, split
 from ._types import Classification, ServerStatus
 from .errors import FOREIGN_ERRORS
 
@@ -50,51 +50,58 @@ class CascadeClient(BaseClient[tritonclient.grpc.InferenceServerClient]):
         for channel in self._pool.channels:
             channel.client.close()
 
+    # A str is an iterable of str too; the first overload that fits decides.
     @overload
-    def classify(
+    def classify(  # pyright: ignore[reportOverlappingOverload]
         self,
         inputs: str | tuple[str, str],
         *,
         operating_point: str | None = None,
         threshold: Thresholds | None = None,
         stage: int | None = None,
+        request_id: str | None = None,
         timeout_s: float | None = None,
     ) -> Classification: ...
 
     @overload
     def classify(
         self,
-        inputs: list[str] | list[tuple[str, str]],
+        inputs: Iterable[str] | Iterable[tuple[str, str]],
         *,
         operating_point: str | None = None,
         threshold: Thresholds | None = None,
         stage: int | None = None,
+        request_id: str | None = None,
         timeout_s: float | None = None,
     ) -> list[Classification]: ...
 
     def classify(
         self,
-        inputs: str | tuple[str, str] | list[str] | list[tuple[str, str]],
+        inputs: str | tuple[str, str] | Iterable[str] | Iterable[tuple[str, str]],
         *,
         operating_point: str | None = None,
         threshold: Thresholds | None = None,
         stage: int | None = None,
+        request_id: str | None = None,
         timeout_s: float | None = None,
     ) -> Classification | list[Classification]:
-        """Classify one row, or a list of rows.
+        """Classify one row, or many rows.
 
-        A list longer than the model's max_batch_size becomes several requests, with at most
-        `max_concurrency` in flight. If one fails, the call fails.
+        More rows than the model's max_batch_size, or than 1 MiB of text, become several requests,
+        with at most `max_concurrency` in flight. If one fails, the call fails.
 
         At most one of `operating_point`, `threshold` and `stage` may be given. With none of them
         the policy's default operating point applies.
 
         Args:
-            inputs: A text or a (text, pair) tuple for one answer, or a list of either.
+            inputs: A text or a (text, pair) tuple for one answer; or any iterable of either, also
+                a numpy array of shape (n,), or (n, 2) for pairs, or a column of a data frame.
             operating_point: Name of a set of thresholds in the policy.
             threshold: Exit threshold of every stage but the last, in [0, 1], or a list with one for
                 each of them. A row exits if its confidence is above it.
             stage: Position of the only stage that answers, from 0.
+            request_id: The id that the server's log and trace have for the request, up to 200
+                characters. Each request of a call has the same.
             timeout_s: Time limit of the whole call with its retries, in seconds; None for no limit.
 
         Returns:
@@ -108,7 +115,7 @@ class CascadeClient(BaseClient[tritonclient.grpc.InferenceServerClient]):
             RequestCancelled: The client was closed.
             ServerError: The server failed.
         """
-        parameters = request_parameters(operating_point, threshold, stage)
+        parameters = request_parameters(operating_point, threshold, stage, request_id)
         deadline = Deadline.after(timeout_s)
         encoded = encode_inputs(inputs)
         answers = self._classify_rows(encoded.rows, parameters, deadline)
@@ -123,6 +130,7 @@ class CascadeClient(BaseClient[tritonclient.grpc.InferenceServerClient]):
         operating_point: str | None = None,
         threshold: Thresholds | None = None,
         stage: int | None = None,
+        request_id: str | None = None,
         timeout_s: float | None = None,
     ) -> Generator[Classification, None, None]:
         """Classify any number of rows. Rows are read as their answers are consumed.
@@ -131,12 +139,13 @@ class CascadeClient(BaseClient[tritonclient.grpc.InferenceServerClient]):
         the generator, or leaving its loop and dropping it, cancels the requests in flight.
 
         Args:
-            inputs: Any iterable of texts, or of (text, pair) tuples. It is read in this thread.
+            inputs: Any iterable of rows, as in `classify`. It is read in this thread.
             rows_per_request: Rows per request, but at most the model's max_batch_size.
             max_concurrency: Requests in flight.
             operating_point: As in `classify`.
             threshold: As in `classify`.
             stage: As in `classify`.
+            request_id: As in `classify`.
             timeout_s: Time limit of each request with its retries, in seconds; None for no limit.
 
         Returns:
@@ -147,13 +156,14 @@ class CascadeClient(BaseClient[tritonclient.grpc.InferenceServerClient]):
             InvalidRequest: An option is wrong. The generator raises the errors of `classify`.
         """
         # Checked now and not at the first row.
+        rows = rows_from_inputs(inputs)
         parameters = stream_parameters(
-            inputs,
             rows_per_request=rows_per_request,
             max_concurrency=max_concurrency,
             operating_point=operating_point,
             threshold=threshold,
             stage=stage,
+            request_id=request_id,
             timeout_s=timeout_s,
         )
 
@@ -161,7 +171,7 @@ class CascadeClient(BaseClient[tritonclient.grpc.InferenceServerClient]):
             limit = self._drive(
                 self._flows.rows_per_request(rows_per_request, Deadline.after(timeout_s))
             )
-            yield from _chunks(inputs, limit)
+            yield from _chunks(rows, limit)
 
         return self._in_order(
             requests(), parameters, lambda: Deadline.after(timeout_s), max_concurrency
@@ -201,7 +211,7 @@ class CascadeClient(BaseClient[tritonclient.grpc.InferenceServerClient]):
         if not rows:
             return []
         limit = self._drive(self._flows.rows_per_request(len(rows), deadline))
-        if len(rows) <= limit:
+        if fits_one_request(rows, limit):
             return self._drive(self._flows.classify(rows, parameters, deadline))
         parts = split(rows, limit)
         return list(self._in_order(parts, parameters, lambda: deadline, self._max_concurrency))
@@ -282,14 +292,14 @@ class CascadeClient(BaseClient[tritonclient.grpc.InferenceServerClient]):
                 return getattr(channel.client, method)(**keywords)
 
 
-def _chunks(inputs: Iterable[object], rows_per_request: int) -> Iterator[list[Utf8Row] | Exception]:
+def _chunks(rows: Iterable[object], rows_per_request: int) -> Iterator[list[Utf8Row] | Exception]:
     """Gather rows into requests. A failure comes last, after the rows before it."""
     chunker = Chunker(rows_per_request)
     failure: Exception | None = None
     try:
-        for row in inputs:
-            if rows := chunker.add(row):
-                yield rows
+        for row in rows:
+            if request := chunker.add(row):
+                yield request
     except Exception as exc:  # noqa: BLE001 - whatever the caller's iterable raises goes back to it
         failure = exc
     if rest := chunker.rest():

@@ -1,6 +1,6 @@
 """The results of the client's calls."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from cascadebert_core.task import SINGLE_LABEL, set_from_text
 
@@ -22,6 +22,8 @@ class Classification:
         exit_stage: Position of the stage that answered, from 0.
         degraded: Whether the row was answered below the requested threshold.
         policy: The id of the policy that decided.
+        label_order: The labels, in the order of `probabilities`; empty if the model's
+            configuration does not have it. The client reads it once for each policy.
     """
 
     label: str
@@ -30,6 +32,22 @@ class Classification:
     exit_stage: int
     degraded: bool
     policy: str
+    label_order: tuple[str, ...] = field(default=(), repr=False, compare=False)
+
+    @property
+    def probabilities_by_label(self) -> dict[str, float]:
+        """The probability of each label.
+
+        Raises:
+            LookupError: The order of the labels is not known.
+        """
+        if len(self.label_order) != len(self.probabilities):
+            raise LookupError(
+                f"the order of the labels of policy {self.policy[:12]} is unknown: let the client "
+                "read the model's configuration (headers=…), or publish the cascade again if it is "
+                "of an older release"
+            )
+        return dict(zip(self.label_order, self.probabilities, strict=True))
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -54,6 +72,7 @@ class ModelStatus:
         problem: Why it is not ready or its configuration could not be read; None without a problem.
         operating_points: The operating points in its configuration.
         verdicts: What `tune` found not to pay.
+        labels: The labels, in the order of the probabilities; empty if unknown.
         task: "single_label", or "multi_label" if an answer is a set of labels.
     """
 
@@ -65,6 +84,7 @@ class ModelStatus:
     operating_points: tuple[OperatingPoint, ...] = ()
     verdicts: tuple[Verdict, ...] = ()
     task: str = SINGLE_LABEL
+    labels: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

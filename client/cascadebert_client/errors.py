@@ -132,6 +132,9 @@ _TIMED_OUT_IN_QUEUE = re.compile(r"request timeout expired", re.IGNORECASE)
 # An HTTP status from a proxy, which gRPC passes on.
 _REFUSED_BY_PROXY = re.compile(r"http2 header with status: (400|401|403|413)")
 _RESTRICTED = re.compile(r"protocol is restricted", re.IGNORECASE)
+# The configuration declares only the inputs that the task has, so the server itself refuses these.
+_PAIR_MISSING = re.compile(r"missing required input.*'TEXT_PAIR'", re.IGNORECASE)
+_PAIR_UNKNOWN = re.compile(r"unexpected inference input 'TEXT_PAIR'", re.IGNORECASE)
 _TOO_MANY_ROWS = re.compile(r"batch-size must be <=", re.IGNORECASE)
 
 
@@ -235,6 +238,10 @@ def _from_code(code: str, message: str, target: Target, within: str, tried: str)
             kind, text = InvalidRequest, f"{target} refuses the request: {message}"
             if _TOO_MANY_ROWS.search(message):
                 text += ": give the client max_batch_size=…, and it splits longer lists"
+            elif _PAIR_MISSING.search(message):
+                text += ": this cascade classifies pairs: give (text, pair) tuples"
+            elif _PAIR_UNKNOWN.search(message):
+                text += ": this cascade classifies single texts: give no pairs"
         case "NOT_FOUND":
             kind, text = ModelNotFound, f"{target} was not found: {message}"
         case "DEADLINE_EXCEEDED":

@@ -41,7 +41,7 @@ GOOD = [[b"the film was good"]]
         ([tensor("TEXT", [[b""]])], {}, "INVALID_ARGUMENT", "row 0 is empty"),
         ([tensor("TEXT", [[b"a"], [b" "]])], {}, "INVALID_ARGUMENT", "row 1 is empty"),
         ([tensor("TEXT", [[b"\xff"]])], {}, "INVALID_ARGUMENT", "not UTF-8"),
-        ([tensor("TEXT", GOOD), tensor("TEXT_PAIR", GOOD)], {}, "INVALID_ARGUMENT", "single texts"),
+        ([tensor("TEXT", GOOD), tensor("TEXT_PAIR", GOOD)], {}, "INVALID_ARGUMENT", "'TEXT_PAIR'"),
         ([tensor("TEXT_PAIR", GOOD)], {}, "INVALID_ARGUMENT", "TEXT"),
         ([tensor("TEXT", [[b"a", b"b"]])], {}, "INVALID_ARGUMENT", "shape"),
         ([tensor("TEXT", [b"a"])], {}, "INVALID_ARGUMENT", "shape"),

@@ -51,6 +51,7 @@ class RecordedRequest:
     parameters: dict[str, str | int]
     metadata: dict[str, str]
     deadline_s: float | None
+    id: str = ""
 
     @property
     def timeout_us(self) -> int | None:
@@ -306,6 +307,7 @@ def _recorded(request: Any, context: Any) -> RecordedRequest:
         metadata=dict(context.invocation_metadata()),
         # Without a deadline gRPC counts down from the end of time.
         deadline_s=remaining_s if remaining_s is not None and remaining_s < 1e9 else None,
+        id=request.id,
     )
 
 

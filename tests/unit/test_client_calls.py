@@ -1,6 +1,7 @@
 """Both clients over the wire, against a gRPC server in this process."""
 
 import asyncio
+import json
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -8,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import grpc
+import numpy as np
 import pytest
 from tritonclient.grpc import InferenceServerClient
 
@@ -26,7 +28,16 @@ from cascadebert_client import (
     UnexpectedResponse,
 )
 from cascadebert_client._channels import ChannelPool, channel_arguments
-from tests.unit.fake_triton import DRIVERS, POLICY, Driver, FakeTriton, expected
+from cascadebert_core.contract import MAX_TEXT_BYTES
+from tests.unit.fake_triton import (
+    DRIVERS,
+    LABELS,
+    POLICY,
+    Driver,
+    FakeTriton,
+    expected,
+    policy_of,
+)
 
 Connect = Callable[..., Driver]
 
@@ -69,7 +80,7 @@ def test_a_text_gives_one_answer(connect: Connect, server: FakeTriton):
     assert request.pairs is None
     assert request.parameters == {}
     assert request.deadline_s is None
-    assert server.config_calls == 0
+    assert server.config_calls == 1  # for the order of the labels
 
 
 def test_a_pair_gives_one_answer(connect: Connect, server: FakeTriton):
@@ -137,10 +148,112 @@ def test_long_lists_are_split_and_stay_in_order(connect: Connect, server: FakeTr
     assert server.config_calls == 1
 
 
-def test_a_given_batch_size_is_not_asked_for(connect: Connect, server: FakeTriton):
+def test_a_given_batch_size_holds(connect: Connect, server: FakeTriton):
     connect(max_batch_size=2).classify(["a", "b", "c"])
-    assert server.config_calls == 0
     assert sorted(len(request.texts) for request in server.requests) == [1, 2]
+
+
+def test_large_rows_are_split_by_bytes(connect: Connect, server: FakeTriton):
+    server.max_batch_size = 64
+    texts = [f"{number} " + "good " * 16_000 for number in range(40)]  # 80 kB each
+    answers = connect().classify(texts)
+    assert [a.confidence for a in answers] == [expected(text).confidence for text in texts]
+    sizes = [sum(map(len, request.texts)) for request in server.requests]
+    assert max(sizes) <= MAX_TEXT_BYTES
+    assert sorted(len(request.texts) for request in server.requests) == [1, 13, 13, 13]
+
+
+def test_a_stream_is_split_by_bytes_too(connect: Connect, server: FakeTriton):
+    texts = [str(number) * 500_000 for number in range(5)]
+    assert len(list(connect().stream(texts))) == 5
+    assert sorted(len(request.texts) for request in server.requests) == [1, 2, 2]
+
+
+def test_a_row_that_no_request_can_carry_is_named(connect: Connect, server: FakeTriton):
+    with pytest.raises(InvalidRequest, match="row 1: has 1048577 bytes") as caught:
+        connect().classify(["a", "b" * (MAX_TEXT_BYTES + 1)])
+    assert caught.value.row == 1
+    assert server.requests == []
+
+
+def test_a_request_id_goes_out_with_every_request(connect: Connect, server: FakeTriton):
+    client = connect()
+    client.classify(["a"] * 9, request_id="call-7")
+    client.classify("a")
+    assert len(list(client.stream(["a"] * 9, request_id="job-1", rows_per_request=8))) == 9
+    assert [r.id for r in server.requests] == ["call-7"] * 2 + [""] + ["job-1"] * 2
+
+
+def test_arrays_and_generators_are_rows(connect: Connect, server: FakeTriton):
+    client = connect()
+    for inputs in (np.array(["a", "b"]), (text for text in "ab"), {"a": 1, "b": 2}.keys()):
+        for text, answer in zip("ab", client.classify(inputs), strict=True):
+            check(answer, text)
+    pairs = np.array([["a", "b"], ["c", "d"]])
+    assert len(client.classify(pairs)) == len(list(client.stream(pairs))) == 2
+    assert server.requests[-1].pairs == ("b", "d")
+
+
+def describe(server: FakeTriton, policy: str = POLICY, **others: list[str]) -> None:
+    """Let a server show the order of its labels, as `publish` writes it."""
+    server.parameters = {
+        "policy": policy,
+        "labels": json.dumps(LABELS),
+        "labels_by_policy": json.dumps(others),
+    }
+
+
+def test_probabilities_have_names(connect: Connect, server: FakeTriton):
+    describe(server)
+    client = connect()
+    answer = client.classify("good")
+    assert answer.label_order == LABELS
+    assert answer.probabilities_by_label == dict(zip(LABELS, answer.probabilities, strict=True))
+    assert answer.probabilities_by_label[answer.label] == max(answer.probabilities)
+    client.classify(["a", "b"])
+    assert next(iter(client.stream(["a"]))).probabilities_by_label.keys() == set(LABELS)
+    assert server.config_calls == 2  # for the labels, and for max_batch_size
+    assert client.status().model.labels == LABELS
+
+
+def test_a_new_policy_is_looked_up_and_names_its_own_labels(connect: Connect, server: FakeTriton):
+    describe(server)
+    client = connect()
+    client.classify("a")
+    server.versions = ("1", "2")
+    describe(server, policy_of("2"), **{POLICY: ["left", "right"]})
+    server.parameters["labels"] = json.dumps(["no", "yes"])
+    assert client.classify("a").label_order == ("no", "yes")
+    calls = server.config_calls
+    assert client.classify("b").label_order == ("no", "yes")
+    assert server.config_calls == calls
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [{}, {"policy": "b" * 64, "labels": '["x", "y"]'}, {"policy": POLICY, "labels": '["x"]'}],
+)
+def test_an_order_that_is_not_this_policys_gives_no_names(
+    connect: Connect, server: FakeTriton, parameters: dict[str, str]
+):
+    server.parameters = parameters
+    client = connect()
+    answers = [client.classify("a") for _ in range(3)]
+    for answer in answers:
+        with pytest.raises(LookupError, match="publish the cascade again"):
+            _ = answer.probabilities_by_label
+    assert server.config_calls == 1  # not for every answer
+
+
+def test_no_order_of_labels_fails_no_call(connect: Connect, server: FakeTriton):
+    server.restricted = True
+    client = connect()
+    for _ in range(3):
+        check(client.classify("a"), "a")
+    assert server.config_calls == 1
+    server.restricted = False
+    server.fail_config(grpc.StatusCode.INTERNAL, "boom")
+    check(connect().classify("a", timeout_s=30), "a")
 
 
 def test_a_failing_part_fails_the_list(connect: Connect, server: FakeTriton):

@@ -13,6 +13,7 @@ from cascadebert_client import (
 )
 from cascadebert_client._deadline import Deadline
 from cascadebert_client._flows import Call, CascadeFlows, Pause
+from cascadebert_client._requests import Parameters
 from cascadebert_client.errors import Target
 
 TARGET = Target("localhost:8001", "cascade")
@@ -108,7 +109,7 @@ def flows(**fields: Any) -> CascadeFlows:
 
 def test_unavailable_is_retried_with_a_pause_and_a_shorter_deadline():
     clock = Clock()
-    flow = flows().classify([(b"a", None)], {}, Deadline.after(10.0, clock=clock))
+    flow = flows().classify([(b"a", None)], Parameters(), Deadline.after(10.0, clock=clock))
     step = next(flow)
     assert isinstance(step, Call)
     assert (step.method, step.timeout_s, step.arguments["timeout"]) == ("infer", 10.0, 9_900_000)
@@ -123,7 +124,7 @@ def test_unavailable_is_retried_with_a_pause_and_a_shorter_deadline():
 
 def test_the_deadline_stops_the_retries():
     clock = Clock()
-    flow = flows().classify([(b"a", None)], {}, Deadline.after(1.0, clock=clock))
+    flow = flows().classify([(b"a", None)], Parameters(), Deadline.after(1.0, clock=clock))
     next(flow)
     clock.now_s += 0.97  # no room for a pause of 0.05 to 0.1 s
     with pytest.raises(ServerUnavailable) as caught:
@@ -133,7 +134,7 @@ def test_the_deadline_stops_the_retries():
 
 def test_a_pause_that_outlasts_the_deadline_sends_nothing_more():
     clock = Clock()
-    flow = flows().classify([(b"a", None)], {}, Deadline.after(1.0, clock=clock))
+    flow = flows().classify([(b"a", None)], Parameters(), Deadline.after(1.0, clock=clock))
     next(flow)
     assert isinstance(flow.throw(UNAVAILABLE), Pause)
     clock.now_s += 2
@@ -142,7 +143,7 @@ def test_a_pause_that_outlasts_the_deadline_sends_nothing_more():
 
 
 def test_without_a_deadline_the_last_attempt_says_how_many():
-    flow = flows(attempts_without_deadline=2).classify([(b"a", None)], {}, NO_DEADLINE)
+    flow = flows(attempts_without_deadline=2).classify([(b"a", None)], Parameters(), NO_DEADLINE)
     next(flow)
     flow.throw(UNAVAILABLE)
     flow.send(None)
@@ -162,7 +163,7 @@ def test_without_a_deadline_the_last_attempt_says_how_many():
     ],
 )
 def test_nothing_else_is_retried(code: str, message: str):
-    flow = flows().classify([(b"a", None)], {}, Deadline.after(10.0))
+    flow = flows().classify([(b"a", None)], Parameters(), Deadline.after(10.0))
     next(flow)
     foreign = InferenceServerException(message, f"StatusCode.{code}")
     with pytest.raises(Exception) as caught:
@@ -171,7 +172,7 @@ def test_nothing_else_is_retried(code: str, message: str):
 
 
 def test_a_model_that_loads_is_retried():
-    flow = flows().classify([(b"a", None)], {}, Deadline.after(10.0))
+    flow = flows().classify([(b"a", None)], Parameters(), Deadline.after(10.0))
     next(flow)
     message = "Request for unknown model: 'cascade' has no available versions"
     loading = InferenceServerException(message, "StatusCode.NOT_FOUND")
@@ -179,7 +180,7 @@ def test_a_model_that_loads_is_retried():
 
 
 def test_our_own_errors_pass_unchanged():
-    flow = flows().classify([(b"a", None)], {}, NO_DEADLINE)
+    flow = flows().classify([(b"a", None)], Parameters(), NO_DEADLINE)
     next(flow)
     ours = ModelNotFound("x")
     with pytest.raises(ModelNotFound) as caught:
@@ -189,7 +190,7 @@ def test_our_own_errors_pass_unchanged():
 
 
 def test_a_bug_passes_unchanged():
-    flow = flows().classify([(b"a", None)], {}, NO_DEADLINE)
+    flow = flows().classify([(b"a", None)], Parameters(), NO_DEADLINE)
     next(flow)
     with pytest.raises(ValueError, match="a bug"):
         flow.throw(ValueError("a bug"))

@@ -1,4 +1,6 @@
+import itertools
 import math
+from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -9,18 +11,60 @@ from numpy.typing import NDArray
 from tritonclient.utils import deserialize_bytes_tensor
 
 from cascadebert_client import InvalidRequest, UnexpectedResponse
-from cascadebert_client._requests import infer_arguments, parse_response, request_parameters
+from cascadebert_client._requests import (
+    Parameters,
+    infer_arguments,
+    parse_response,
+    request_parameters,
+)
 from cascadebert_client._rows import (
     Chunker,
     RowEncoder,
     encode_inputs,
-    require_iterable_of_rows,
+    fits_one_request,
+    rows_from_inputs,
     split,
 )
 from cascadebert_client.errors import Target
-from cascadebert_core.contract import OUTPUTS
+from cascadebert_core.contract import MAX_TEXT_BYTES, OUTPUTS
 
 TARGET = Target("localhost:8001", "cascade")
+
+
+class DataFrame:
+    """What pandas and polars have in common here: the name, and columns as items."""
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(["text"])
+
+
+class Column:
+    """A column as pandas has it: an iterable with a shape."""
+
+    def __init__(self, texts: list[str]):
+        self._texts = texts
+        self.shape = (len(texts),)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._texts)
+
+
+class Arrow:
+    """A column as pyarrow has it: its items are no str."""
+
+    def __init__(self, texts: list[str]):
+        self._texts = texts
+
+    def __iter__(self) -> Iterator[object]:
+        return iter([object()] * len(self._texts))
+
+    def to_pylist(self) -> list[str]:
+        return self._texts
+
+
+def route(*choice: Any) -> Mapping[str, str | int]:
+    """The request parameters of a choice."""
+    return request_parameters(*choice).route
 
 
 def test_a_text_is_one_row_and_a_list_is_rows():
@@ -56,13 +100,61 @@ def test_a_tuple_is_a_pair():
         ([("a", 1)], r"row 0: is a tuple of \(str, int\)"),
         (["a", "b\0c"], "row 1: the text has a NUL character at index 1"),
         (["a\ud800"], r"row 0: the text has a lone surrogate \('\\ud800'\) at index 1"),
-        (iter(["a"]), "give a str, a .* or a list"),
-        (None, "inputs is NoneType"),
+        (["a", math.nan], "row 1: is nan, a missing value"),
+        (["a", "ä" * (MAX_TEXT_BYTES // 2 + 1)], f"row 1: has {MAX_TEXT_BYTES + 2} bytes"),
+        (("a" * MAX_TEXT_BYTES, "b"), f"the input: has {MAX_TEXT_BYTES + 1} bytes"),
+        (None, "inputs is NoneType: give a str"),
+        ({"text": "a"}, "inputs is a dict: give one column"),
+        (DataFrame(), r"inputs is a DataFrame: give one column of it, or zip\(…\)"),
+        (np.array("a"), r"inputs is ndarray of shape \(\)"),
+        (np.array([["a", "b", "c"]]), r"inputs is ndarray of shape \(1, 3\): give shape \(n,\)"),
+        (np.array([b"a"]), "row 0: is bytes"),
     ],
 )
 def test_unfit_inputs_are_refused_with_their_row(inputs: object, message: str):
     with pytest.raises(InvalidRequest, match=message):
         encode_inputs(inputs)
+
+
+@pytest.mark.parametrize(
+    "inputs",
+    [
+        (text for text in ("é", "b")),
+        {"é": 1, "b": 2}.keys(),
+        np.array(["é", "b"]),
+        np.array(["é", "b"], dtype=object),
+        Arrow(["é", "b"]),
+        Column(["é", "b"]),
+    ],
+)
+def test_any_iterable_of_texts_is_rows(inputs: object):
+    encoded = encode_inputs(inputs)
+    assert encoded.rows == [("é".encode(), None), (b"b", None)]
+    assert not encoded.single
+
+
+@pytest.mark.parametrize(
+    "inputs",
+    [
+        zip(["a", "c"], ["b", "d"], strict=True),
+        np.array([["a", "b"], ["c", "d"]]),
+        np.array([["a", "b"], ["c", "d"]], dtype=object),
+    ],
+)
+def test_any_iterable_of_pairs_is_rows(inputs: object):
+    assert encode_inputs(inputs).rows == [(b"a", b"b"), (b"c", b"d")]
+
+
+def test_an_asynchronous_iterable_is_for_the_stream():
+    async def rows() -> AsyncIterator[str]:
+        yield "a"
+
+    with pytest.raises(InvalidRequest, match="classify_stream"):
+        encode_inputs(rows())
+
+
+def test_a_numpy_text_is_a_text():
+    assert encode_inputs(np.array(["a"])[0]).single
 
 
 def test_the_offending_row_is_an_attribute():
@@ -76,21 +168,21 @@ def test_the_offending_row_is_an_attribute():
 
 @given(st.floats(0, 1, width=32))
 def test_a_float32_threshold_survives_the_wire(threshold: float):
-    sent = request_parameters(None, threshold, None)["threshold"]
+    sent = route(None, threshold, None)["threshold"]
     assert isinstance(sent, str)
     assert np.float32(float(sent)) == np.float32(threshold)
 
 
 @given(st.floats(0, 1))
 def test_a_float64_threshold_survives_the_wire(threshold: float):
-    assert float(request_parameters(None, threshold, None)["threshold"]) == threshold
+    assert float(route(None, threshold, None)["threshold"]) == threshold
 
 
 def test_numpy_thresholds_and_stages_are_numbers():
     third = np.float32(1) / np.float32(3)
-    sent = request_parameters(None, third, None)["threshold"]  # pyright: ignore[reportArgumentType]
+    sent = route(None, third, None)["threshold"]  # pyright: ignore[reportArgumentType]
     assert np.float32(sent) == third
-    assert request_parameters(None, None, np.int64(2)) == {"stage": 2}  # pyright: ignore[reportArgumentType]
+    assert route(None, None, np.int64(2)) == {"stage": 2}  # pyright: ignore[reportArgumentType]
 
 
 @pytest.mark.parametrize(
@@ -119,15 +211,23 @@ def test_wrong_choices_are_refused(choice: dict[str, Any], message: str):
 
 
 def test_zero_is_a_choice_too():
-    assert request_parameters(None, 0.0, None) == {"threshold": "0.0"}
-    assert request_parameters(None, None, 0) == {"stage": 0}
-    assert request_parameters("fast", None, None) == {"operating_point": "fast"}
-    assert request_parameters(None, None, None) == {}
+    assert route(None, 0.0, None) == {"threshold": "0.0"}
+    assert route(None, None, 0) == {"stage": 0}
+    assert route("fast", None, None) == {"operating_point": "fast"}
+    assert route(None, None, None) == {}
+
+
+@pytest.mark.parametrize("request_id", ["", 7, "a\nb", "x" * 201, "\ud800"])
+def test_a_wrong_request_id_is_refused(request_id: Any):
+    with pytest.raises(InvalidRequest, match="request_id is"):
+        request_parameters(None, None, None, request_id)
 
 
 def test_a_request_carries_the_contract_tensors():
     rows = [("é".encode(), b"p"), (b"b", b"q")]
-    arguments = infer_arguments(rows, {"stage": 1}, Target("u", "m", "3"), 0.25)
+    sent = Parameters({"stage": 1}, "call-7")
+    arguments = infer_arguments(rows, sent, Target("u", "m", "3"), 0.25)
+    assert arguments["request_id"] == "call-7"
     assert arguments["model_name"] == "m"
     assert arguments["model_version"] == "3"
     assert arguments["timeout"] == 237_500  # 5% of the time is kept for the answer
@@ -141,18 +241,18 @@ def test_a_request_carries_the_contract_tensors():
 
 
 def test_without_pair_parameters_or_deadline_none_is_sent():
-    arguments = infer_arguments([(b"a", None)], {}, TARGET, None)
+    arguments = infer_arguments([(b"a", None)], Parameters(), TARGET, None)
     assert [tensor.name() for tensor in arguments["inputs"]] == ["TEXT"]
     assert arguments["parameters"] is None
     assert arguments["timeout"] is None
 
 
 def test_an_answer_has_a_tenth_of_a_second_at_most():
-    assert infer_arguments([(b"a", None)], {}, TARGET, 60.0)["timeout"] == 59_900_000
+    assert infer_arguments([(b"a", None)], Parameters(), TARGET, 60.0)["timeout"] == 59_900_000
 
 
 def test_a_timeout_never_becomes_zero_which_means_none():
-    assert infer_arguments([(b"a", None)], {}, TARGET, 1e-9)["timeout"] == 1
+    assert infer_arguments([(b"a", None)], Parameters(), TARGET, 1e-9)["timeout"] == 1
 
 
 class Response:
@@ -185,7 +285,7 @@ def test_a_response_becomes_classifications():
 
 @pytest.mark.parametrize("given", [(0.9, 1 / 3), [np.float32(0.9), 1 / 3]])
 def test_a_threshold_for_each_stage_goes_out_with_all_its_digits(given: Any):
-    sent = request_parameters(None, given, None)["threshold"]
+    sent = route(None, given, None)["threshold"]
     assert [np.float32(part) for part in str(sent).split(",")] == [np.float32(x) for x in given]
 
 
@@ -207,7 +307,7 @@ def test_labels_are_a_tuple_whatever_the_task():
 def test_a_confidence_sent_back_as_a_threshold_is_the_same_float32():
     (_, second) = parse_response(Response(), 2, TARGET)
     assert type(second.confidence) is float
-    sent = request_parameters(None, second.confidence, None)["threshold"]
+    sent = route(None, second.confidence, None)["threshold"]
     assert np.float32(sent) == np.float32(2 / 3)
     assert np.float32(str(second.confidence)) == np.float32(2 / 3)
     # The gate is strict: with its own confidence as the threshold, the row must not exit.
@@ -263,7 +363,27 @@ def test_split_keeps_the_order():
     assert [row for part in split(rows, 2) for row in part] == rows
 
 
+def test_rows_are_split_by_bytes_too():
+    big = MAX_TEXT_BYTES // 3
+    rows = [RowEncoder().encode(("x" * (big - 10), "y" * 10)) for _ in range(7)]
+    assert [len(part) for part in split(rows, 64)] == [3, 3, 1]
+    assert [len(part) for part in split(rows, 2)] == [2, 2, 2, 1]
+    assert fits_one_request(rows[:3], 3)
+    assert not fits_one_request(rows[:4], 4)
+    assert not fits_one_request(rows[:3], 2)
+
+
+@given(st.lists(st.integers(1, MAX_TEXT_BYTES), max_size=30), st.integers(1, 9))
+def test_every_part_is_within_both_limits_and_no_two_neighbours_fit(sizes: list[int], most: int):
+    text = b"x" * MAX_TEXT_BYTES
+    rows = [(text[:size], None) for size in sizes]
+    parts = list(split(rows, most))  # pyright: ignore[reportArgumentType]
+    assert [row for part in parts for row in part] == rows
+    assert all(fits_one_request(part, most) for part in parts)
+    assert not any(fits_one_request([*a, b[0]], most) for a, b in itertools.pairwise(parts))
+
+
 @pytest.mark.parametrize("inputs", ["a text", b"bytes", None, 3])
 def test_a_stream_needs_an_iterable_of_rows(inputs: object):
-    with pytest.raises(InvalidRequest, match="iterable of rows"):
-        require_iterable_of_rows(inputs)
+    with pytest.raises(InvalidRequest, match="iterable of"):
+        rows_from_inputs(inputs)

@@ -6,7 +6,9 @@ from typing import Any
 
 from cascadebert_build.config.schema import RuntimeConfig
 from cascadebert_build.repository.model_config import (
+    AUTO_INSTANCES,
     CUDA_GRAPHS,
+    INTRA_OP_THREADS,
     NICENESS,
     config_from_text,
     config_to_text,
@@ -66,6 +68,16 @@ def test_later_stages_on_a_cpu_come_after_the_first() -> None:
     assert niceness(True, RuntimeConfig()) is None
     assert niceness(False, RuntimeConfig(niceness=3)) == "3"
     assert niceness(False, RuntimeConfig(device="gpu")) is None
+
+
+def test_onnxruntimes_backend_has_one_thread_unless_more_are_given() -> None:
+    """Without the parameter its threads spin on every core."""
+    config = parsed(RuntimeConfig(backend="onnxruntime"))
+    assert parameter(config, INTRA_OP_THREADS) == "1"
+    assert parameter(config, AUTO_INSTANCES) == "true"
+    more = parsed(RuntimeConfig(backend="onnxruntime", threads=3, instances=2))
+    assert parameter(more, INTRA_OP_THREADS) == "3"
+    assert parameter(more, AUTO_INSTANCES) is None
 
 
 def test_the_queue_delay_is_stated() -> None:

@@ -13,6 +13,7 @@ from cascadebert_core.contract import (
     INLINE_NICENESS,
     INLINE_NONE,
     INLINE_THREADS,
+    LABELS_FILE,
     POLICY_FILE,
     TOKENIZER_FILE,
     TOKENIZERS_FOLDER,
@@ -21,7 +22,14 @@ from cascadebert_core.policy import Policy, policy_to_json
 
 from ..config.schema import RuntimeConfig
 from .changes import Change, NewFolder, Removal, TextFile, changed_file
-from .model_config import CONFIG_FILE, ModelConfig, config_from_text, config_to_text, set_parameter
+from .model_config import (
+    CONFIG_FILE,
+    ModelConfig,
+    config_from_text,
+    config_to_text,
+    set_inputs,
+    set_parameter,
+)
 from .published_cascade import PublishedCascade
 from .stage_folder import StageFiles
 
@@ -29,7 +37,9 @@ _FIRST = 1  # in the checkout's own cascade, this version folder is the tracked 
 _MODEL_FILE = "model.py"
 
 
-def config_of_cascade(model: Path, runtime: RuntimeConfig) -> tuple[ModelConfig, list[Change]]:
+def config_of_cascade(
+    model: Path, runtime: RuntimeConfig, policy: Policy
+) -> tuple[ModelConfig, list[Change]]:
     """The configuration of a cascade, and the change that writes it.
 
     The checkout's own cascade keeps its tracked configuration as it is.
@@ -37,12 +47,14 @@ def config_of_cascade(model: Path, runtime: RuntimeConfig) -> tuple[ModelConfig,
     Args:
         model: The cascade's folder.
         runtime: Where the stages run.
+        policy: The policy that is published.
     """
     source = _source()
     config = config_from_text((source / CONFIG_FILE).read_text(encoding="utf-8"))
     if source.resolve() == model.resolve():
         return config, []
     config.name = model.name
+    set_inputs(config, [policy.pair])
     # A stage runs as many calls at a time as it has instances.
     for key in (CALLS_IN_FLIGHT, FIRST_CALLS):
         set_parameter(config, key, str(runtime.instances or 1))
@@ -72,6 +84,9 @@ def plan_version(
         )
         for files in stages
     }
+    labels = labels_text(policy)
+    if labels is not None:
+        texts[LABELS_FILE] = labels
     texts[POLICY_FILE] = policy_to_json(policy)  # last: it is the switch
     if cascade.versions and _is_the_same(cascade.folder / str(cascade.newest), texts):
         return cascade.newest, []
@@ -90,16 +105,31 @@ def plan_version(
     return version, [NewFolder(folder, {_MODEL_FILE: model, **code, **texts})]
 
 
+def labels_text(policy: Policy) -> str | None:
+    """The labels, one a line, as Triton reads them; None if a label has more than one line."""
+    if any(len(label.splitlines()) != 1 for label in policy.labels):
+        return None
+    return "".join(f"{label}\n" for label in policy.labels)
+
+
 def changes_to_remove(folder: Path) -> list[Change]:
     """The changes that delete a version folder; of the tracked one, what was generated."""
     if _is_tracked(folder):
-        return [Removal(folder / POLICY_FILE), Removal(folder / TOKENIZERS_FOLDER)]
+        return [
+            Removal(folder / POLICY_FILE),
+            Removal(folder / LABELS_FILE),
+            Removal(folder / TOKENIZERS_FOLDER),
+        ]
     return [Removal(folder)]
 
 
 def _is_the_same(folder: Path, texts: Mapping[str, str]) -> bool:
     """Whether a version has this policy, these tokenizers and this release's code."""
-    generated = [folder / POLICY_FILE, *folder.glob(f"{TOKENIZERS_FOLDER}/*/*")]
+    generated = [
+        folder / POLICY_FILE,
+        *folder.glob(LABELS_FILE),
+        *folder.glob(f"{TOKENIZERS_FOLDER}/*/*"),
+    ]
     found = {str(path.relative_to(folder)): path.read_text(encoding="utf-8") for path in generated}
     return {**found, **_code(folder)} == {**texts, **_code(_source() / str(_FIRST))}
 

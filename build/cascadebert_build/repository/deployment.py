@@ -19,9 +19,10 @@ from ..config.placement import Placement, cores, override, placement_of_stage
 from ..errors import UsageError
 from .model_config import (
     AUTO_INSTANCES,
+    INTRA_OP_THREADS,
     THREADS,
     ModelConfig,
-    describe_policy,
+    describe_served,
     parameter,
     read_config,
     set_parameter,
@@ -114,7 +115,7 @@ def deployment_of(
         calls = max((stages[model].instance_group[0].count for model in models), default=1)
         set_parameter(config, key, str(calls))
     _fit_inline(config, [stages[s.model] for s in policies[max(versions)].stages])
-    describe_policy(config, policies[max(versions)])
+    describe_served(config, policies, cascade.labels_file(max(versions)))
     return Deployment(cascade, tuple(policies), stages, config, policies)
 
 
@@ -158,3 +159,6 @@ def _place(
         elif not threads:
             threads = fitting.threads
         set_parameter(config, THREADS, str(override(overrides.threads, model, threads)))
+    elif config.backend == "onnxruntime":
+        threads = int(parameter(running or config, INTRA_OP_THREADS) or 1)
+        set_parameter(config, INTRA_OP_THREADS, str(override(overrides.threads, model, threads)))

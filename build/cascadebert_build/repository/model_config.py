@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from google.protobuf import json_format, text_format
 from tritonclient.grpc import model_config_pb2
 
-from cascadebert_core.contract import LOGITS, OPERATING_POINTS, POLICY_ID, TASK, VERDICTS
+from cascadebert_core.contract import (
+    LABELS,
+    LABELS_BY_POLICY,
+    LOGITS,
+    OPERATING_POINTS,
+    POLICY_ID,
+    PROBABILITIES,
+    TASK,
+    TEXT,
+    TEXT_PAIR,
+    VERDICTS,
+)
 from cascadebert_core.policy import Policy, StagePolicy
 from cascadebert_core.published_points import points_to_json
 from cascadebert_core.task import SINGLE_LABEL
@@ -23,10 +34,12 @@ ModelConfig = Any  # model_config_pb2.ModelConfig is made at run time; checkers 
 
 CONFIG_FILE = "config.pbtxt"
 
-# This parameter marks a stage whose number of instances `serve` may choose.
+# This parameter marks a stage whose number of instances `serve` and `load` may choose.
 AUTO_INSTANCES = "auto_instances"
 # Threads of one instance; 0 if `serve` may choose.
 THREADS = "threads"
+# The same for Triton's own `onnxruntime` backend, which reads this name.
+INTRA_OP_THREADS = "intra_op_thread_count"
 # Niceness of the processes of a stage that is not the first, on Linux's scale.
 NICENESS = "niceness"
 # Whether a plan inside the python backend runs from CUDA graphs.
@@ -69,8 +82,11 @@ def stage_config(
     )
     config.version_policy.specific.versions.append(stage.version)
     if runtime.backend == "onnxruntime":
-        if runtime.threads:
-            set_parameter(config, "intra_op_thread_count", str(runtime.threads))
+        # Without the parameter ONNX Runtime starts a thread for each core, in every instance, and
+        # they spin: fewer requests, and twice the CPU time.
+        set_parameter(config, INTRA_OP_THREADS, str(runtime.threads or 1))
+        if not runtime.instances and not gpu:
+            set_parameter(config, AUTO_INSTANCES, "true")
     elif runtime.backend == "tensorrt":
         # The backend loads only profile 0 unless the profiles are named.
         config.instance_group[0].profile.extend(str(i) for i in range(profiles))
@@ -194,6 +210,49 @@ def parameter(config: ModelConfig, key: str) -> str | None:
     return config.parameters[key].string_value if key in config.parameters else None
 
 
+def describe_served(
+    config: ModelConfig, policies: Mapping[int, Policy], labels_file: str | None
+) -> None:
+    """Show in the cascade's configuration what it serves: inputs, labels and operating points.
+
+    Args:
+        config: The cascade's configuration.
+        policies: The policies that are served, by version; calls without a version get the largest.
+        labels_file: The labels of that one, one a line, relative to the cascade's folder; None if
+            it has no such file.
+    """
+    newest = policies[max(policies)]
+    describe_policy(config, newest)
+    set_inputs(config, {policy.pair for policy in policies.values()})
+    others = {p.id: list(p.labels) for p in policies.values() if p.id != newest.id}
+    config.parameters.pop(LABELS_BY_POLICY, None)
+    if others:
+        set_parameter(config, LABELS_BY_POLICY, json.dumps(others))
+    for output in config.output:
+        if output.name == PROBABILITIES:
+            output.label_filename = labels_file or ""
+
+
+def set_inputs(config: ModelConfig, pairs: Collection[bool | None]) -> None:
+    """Declare the inputs that a task has, and no others.
+
+    A client that makes its own data, such as perf_analyzer, fills every declared input. So
+    TEXT_PAIR is declared only for pairs. It is optional only if both kinds are served.
+
+    Args:
+        config: The cascade's configuration.
+        pairs: Whether the tasks of the served policies take pairs; None takes both kinds.
+    """
+    pb: Any = model_config_pb2
+    config.ClearField("input")
+    config.input.append(pb.ModelInput(name=TEXT, data_type=pb.TYPE_STRING, dims=[1]))
+    if set(pairs) != {False}:
+        optional = set(pairs) != {True}
+        config.input.append(
+            pb.ModelInput(name=TEXT_PAIR, data_type=pb.TYPE_STRING, dims=[1], optional=optional)
+        )
+
+
 def describe_policy(config: ModelConfig, policy: Policy) -> None:
     """Show a policy in the cascade's configuration, which Triton serves to every client."""
     set_parameter(config, OPERATING_POINTS, points_to_json(policy))
@@ -202,6 +261,7 @@ def describe_policy(config: ModelConfig, policy: Policy) -> None:
     if verdicts:
         set_parameter(config, VERDICTS, json.dumps(verdicts))
     set_parameter(config, POLICY_ID, policy.id)
+    set_parameter(config, LABELS, json.dumps(policy.labels))
     if policy.task == SINGLE_LABEL:
         config.parameters.pop(TASK, None)  # an earlier version of the cascade may have had it
     else:

@@ -17,7 +17,7 @@ from cascadebert_core.policy import Policy
 from ..errors import UsageError
 from .bls_folder import changes_to_remove
 from .changes import Change, changed_file
-from .model_config import ModelConfig, config_to_text, describe_policy, with_versions
+from .model_config import ModelConfig, config_to_text, describe_served, with_versions
 from .model_folder import version_folders
 from .published_cascade import PUBLISHED_CONFIG, PublishedCascade, cascade_from_folder
 from .stage_folder import StageFolder, stage_from_folder
@@ -140,20 +140,27 @@ class ModelRepository:
             if model in own
         }
 
-    def changes_of_choice(self, name: str, config: ModelConfig, policy: Policy) -> list[Change]:
+    def changes_of_choice(
+        self,
+        name: str,
+        config: ModelConfig,
+        policies: Mapping[int, Policy],
+        labels_file: str | None,
+    ) -> list[Change]:
         """The changes that record which versions of a cascade a start serves.
 
         Args:
             name: The cascade, as it is once the choice is made.
             config: The cascade's config.pbtxt.
-            policy: Of the newest of the chosen versions, which calls without a version get.
+            policies: Of the chosen versions; calls without a version get the largest.
+            labels_file: The labels of that one, relative to the cascade's folder; None without.
 
         Raises:
             UsageError: The configuration of a stage is missing or damaged.
         """
         cascade, stages = self.cascade(name), self.started_configs(name)
         chosen = with_versions(config, cascade.served)
-        describe_policy(chosen, policy)
+        describe_served(chosen, policies, labels_file)
         changes: list[Change] = []
         for model, each in {name: chosen, **stages}.items():
             file = self.path / model / "configs" / f"{PUBLISHED_CONFIG}.pbtxt"

@@ -15,9 +15,10 @@ from cascadebert_core.policy import Policy, StagePolicy
 
 from ..config.schema import RuntimeConfig
 from ..errors import UsageError
-from .bls_folder import config_of_cascade, plan_version
+from .bls_folder import config_of_cascade, labels_text, plan_version
 from .changes import Change, apply
 from .model_repository import ModelRepository
+from .published_cascade import labels_file_of
 from .stage_folder import StageFiles, StageVersion, plan_stage
 
 # Versions of a cascade: the one that is published, the one that serves, and one to go back to.
@@ -117,13 +118,16 @@ def plan_publication(
     ]
     pinned = replace(policy, stages=_pinned(policy, new))
     version, switch = plan_version(old, pinned, stages)
-    config, config_changes = config_of_cascade(model, runtime)
+    config, config_changes = config_of_cascade(model, runtime, policy)
     cascade = old.with_version(version, pinned) if switch else old
     written = repository.with_cascade(
         cascade, [folder.with_version(each) for folder, each in zip(folders, new, strict=True)]
     )
-    newest = pinned if switch else old.policy(max(cascade.served))
-    choice = written.changes_of_choice(name, config, newest)
+    policies = {version: pinned} if switch else old.served_policies()
+    labels_file = labels_file_of(version) if labels_text(pinned) is not None else None
+    choice = written.changes_of_choice(
+        name, config, policies, labels_file if switch else cascade.labels_file()
+    )
     chosen = any(change.path.is_relative_to(model) for change in choice)
     return Publication(
         name,

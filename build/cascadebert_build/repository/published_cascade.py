@@ -14,7 +14,7 @@ from typing import Any, cast
 from google.protobuf.text_format import ParseError
 
 import cascadebert_core
-from cascadebert_core.contract import POLICY_FILE
+from cascadebert_core.contract import LABELS_FILE, POLICY_FILE
 from cascadebert_core.errors import PolicyError
 from cascadebert_core.policy import Policy, policy_from_file
 from cascadebert_engine.files import read_json
@@ -97,6 +97,26 @@ class PublishedCascade:
         except PolicyError as exc:
             raise UsageError(f"{path}: {exc}: publish the cascade again") from exc
 
+    def served_policies(self) -> dict[int, Policy]:
+        """Read the policies of the versions that a start serves, by version.
+
+        Raises:
+            UsageError: A policy cannot be read.
+        """
+        return {version: self.policy(version) for version in self.served}
+
+    def labels_file(self, version: int | None = None) -> str | None:
+        """The file with the labels of a version, relative to the folder.
+
+        Args:
+            version: The version; None is the newest that a start serves.
+
+        Returns:
+            None if the version has no such file: an earlier release published it.
+        """
+        name = labels_file_of(max(self.served) if version is None else version)
+        return name if (self.folder / name).is_file() else None
+
     def config(self) -> ModelConfig:
         """Read the cascade's config.pbtxt.
 
@@ -139,6 +159,11 @@ class PublishedCascade:
     def choosing(self, versions: Collection[int]) -> PublishedCascade:
         """The cascade with these versions as the ones that a start serves."""
         return replace(self, chosen=tuple(sorted(versions)))
+
+
+def labels_file_of(version: int) -> str:
+    """The file with the labels of a version, relative to the cascade's folder."""
+    return f"{version}/{LABELS_FILE}"
 
 
 def cascade_from_folder(folder: Path, folders: Sequence[int]) -> PublishedCascade | None:

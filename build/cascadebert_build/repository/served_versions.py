@@ -32,7 +32,7 @@ def choose_served_versions(path: Path, name: str, versions: Sequence[int]) -> bo
     repository = ModelRepository.read(path)
     cascade = repository.cascade(name).choosing(versions)
     changes = repository.with_cascade(cascade).changes_of_choice(
-        name, cascade.config(), cascade.policy(max(versions))
+        name, cascade.config(), cascade.served_policies(), cascade.labels_file()
     )
     apply(changes)
     return any(change.path.is_relative_to(cascade.folder) for change in changes)

@@ -90,8 +90,8 @@ class JsonLines:
         """Return one answer with its row."""
         text, pair = row if isinstance(row, tuple) else (row, None)
         inputs = {"text": text} if pair is None else {"text": text, "text_pair": pair}
-        labels = {"labels": answer.labels}
-        fields = {"row": index, **inputs, **dataclasses.asdict(answer), **labels}
+        fields = {"row": index, **inputs, **dataclasses.asdict(answer), "labels": answer.labels}
+        del fields["label_order"]  # the same in every line; `status` has it
         return json.dumps(fields, ensure_ascii=self._ascii_only)
 
 

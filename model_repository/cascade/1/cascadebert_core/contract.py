@@ -8,7 +8,7 @@ from __future__ import annotations
 
 # The cascade model. A batch dimension comes before every shape.
 TEXT = "TEXT"  # BYTES [1]
-TEXT_PAIR = "TEXT_PAIR"  # BYTES [1], optional
+TEXT_PAIR = "TEXT_PAIR"  # BYTES [1], of a task of pairs
 
 # The most bytes in all texts of one request. Texts are tokenised whole before they are truncated,
 # while all other requests wait: one megabyte takes up to half a second.
@@ -57,6 +57,8 @@ VERDICTS = (
     "verdicts"  # JSON: what does not pay, [{kind, subject, text, help}]; a certificate's key too
 )
 POLICY_ID = "policy"  # the policy's id
+LABELS = "labels"  # JSON: the policy's labels, in the order of PROBABILITIES
+LABELS_BY_POLICY = "labels_by_policy"  # JSON: the same of other versions that are served, by id
 TASK = "task"  # "multi_label"; a single-label cascade has no such parameter
 
 INLINE_NONE = "none"
@@ -66,5 +68,6 @@ INLINE_STAGES = (INLINE_NONE, INLINE_FIRST, INLINE_ALL)
 
 # Files of a cascade's version folder.
 POLICY_FILE = "policy.json"
+LABELS_FILE = "labels.txt"  # one label a line, for Triton's classification extension
 TOKENIZERS_FOLDER = "tokenizers"
 TOKENIZER_FILE = "tokenizer.json"

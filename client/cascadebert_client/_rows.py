@@ -86,8 +86,6 @@ def text_problem(text: str) -> str | None:
         return "is empty: leave the row out"
     if text.isspace():
         return "is only white space: leave the row out"
-    if "\0" in text:
-        return f"has a NUL character at index {text.index(chr(0))}: remove it"
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as exc:

@@ -132,6 +132,6 @@ def _place_of(row: Utf8Row) -> float:
     text, pair = row
     digest = hashlib.blake2b(text, digest_size=8)
     if pair is not None:
-        digest.update(b"\0" + pair)  # texts have no NUL character
+        digest.update(b"\0" + pair)
     # A float holds all 53 bits, so the quotient never rounds up to 1.
     return (int.from_bytes(digest.digest(), "big") >> 11) / 2**53

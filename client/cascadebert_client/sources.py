@@ -2,7 +2,7 @@
 
 import gzip
 from collections.abc import Iterator, Sequence
-from typing import BinaryIO, cast
+from typing import BinaryIO, TypeAlias, TypeVar, cast
 
 from ._files.formats import (
     CSV,
@@ -19,13 +19,21 @@ from ._files.json_records import values_from_json, values_from_jsonl
 from ._files.lines import decoded_lines
 from ._files.messages import did_you_mean, missing_column, names_in_message
 from ._files.parquet import values_from_parquet
-from ._files.tables import Values, chosen_fields, split_records, values_from_table
+from ._files.tables import Checked, Values, chosen_fields, split_records, values_from_table
 from ._rows import Row, text_problem
 from .errors import InvalidRequest
 
+ContentT = TypeVar("ContentT")
+
+CheckedRow: TypeAlias = tuple[int, Row | InvalidRequest]
+"""A row, or what is wrong with it, with the number of its line or record, from 1."""
+
 __all__ = [
     "FORMATS",
+    "CheckedRow",
     "Values",
+    "checked_rows_from_file",
+    "checked_rows_from_lines",
     "did_you_mean",
     "format_of_name",
     "missing_column",
@@ -49,6 +57,15 @@ def rows_from_lines(stream: BinaryIO, name: str, *, pairs: bool) -> Iterator[Row
     Raises:
         InvalidRequest: While iterating: a line is not UTF-8, has no text, or, for pairs, does not
             have exactly one tab.
+    """
+    return (row for _, row in _valid(checked_rows_from_lines(stream, name, pairs=pairs)))
+
+
+def checked_rows_from_lines(stream: BinaryIO, name: str, *, pairs: bool) -> Iterator[CheckedRow]:
+    """Like `rows_from_lines`, but a row that is wrong does not end the iteration.
+
+    Raises:
+        InvalidRequest: While iterating: a line is not UTF-8.
     """
     columns = ["text", "pair"] if pairs else ["text"]
 
@@ -80,9 +97,26 @@ def rows_from_file(
         InvalidRequest: The format is unknown or a column is missing; while iterating: a line
             cannot be read or has no text.
     """
+    rows = checked_rows_from_file(stream, name, text_column, pair_column, file_format)
+    return (row for _, row in _valid(rows))
+
+
+def checked_rows_from_file(
+    stream: BinaryIO,
+    name: str,
+    text_column: str,
+    pair_column: str | None,
+    file_format: str | None = None,
+) -> Iterator[CheckedRow]:
+    """Like `rows_from_file`, but a row that is wrong does not end the iteration.
+
+    Raises:
+        InvalidRequest: The format is unknown or a column is missing; while iterating: the rest of
+            the file cannot be read.
+    """
     columns = [text_column] if pair_column is None else [text_column, pair_column]
     remedy = "name the text with --text, and its pair with --text-pair"
-    return _rows(values_from_file(stream, name, columns, remedy, file_format), name, columns)
+    return _rows(_checked_values(stream, name, columns, remedy, file_format), name, columns)
 
 
 def values_from_file(
@@ -113,6 +147,16 @@ def values_from_file(
         InvalidRequest: The format is unknown or a column is missing; while iterating: a line
             cannot be read.
     """
+    return _valid(_checked_values(stream, name, columns, naming_remedy, file_format))
+
+
+def _checked_values(
+    stream: BinaryIO,
+    name: str,
+    columns: Sequence[str],
+    naming_remedy: str,
+    file_format: str | None,
+) -> Iterator[Checked]:
     kind = file_format or format_of_name(name)
     if kind not in FORMATS:
         raise InvalidRequest(unknown_format(name) if kind is None else _no_format(kind))
@@ -122,6 +166,16 @@ def values_from_file(
         return values_from_table(stream, name, kind, columns, naming_remedy)
     read = {JSONL: values_from_jsonl, JSON: values_from_json, PARQUET: values_from_parquet}[kind]
     return read(stream, name, columns, naming_remedy)
+
+
+def _valid(
+    checked: Iterator[tuple[int, ContentT | InvalidRequest]],
+) -> Iterator[tuple[int, ContentT]]:
+    """Raise what is wrong with a record."""
+    for number, content in checked:
+        if isinstance(content, InvalidRequest):
+            raise content
+        yield number, content
 
 
 def unknown_format(name: str) -> str:
@@ -136,15 +190,25 @@ def _no_format(given: str) -> str:
     return f"{given!r} is no format: give one of {', '.join(FORMATS)}"
 
 
-def _rows(values: Iterator[Values], name: str, columns: Sequence[str]) -> Iterator[Row]:
-    """Yield texts, or texts and pairs."""
-    for number, texts in values:
-        for column, text in zip(columns, texts, strict=True):
-            if not isinstance(text, str):
-                raise InvalidRequest(
-                    f"{name}:{number}: {column!r} is {type(text).__name__}, not a string"
-                )
-            problem = text_problem(text)
-            if problem is not None:
-                raise InvalidRequest(f"{name}:{number}: {column!r} {problem}")
-        yield (texts[0], texts[1]) if len(texts) == 2 else texts[0]
+def _rows(checked: Iterator[Checked], name: str, columns: Sequence[str]) -> Iterator[CheckedRow]:
+    """Yield texts, or texts and pairs, or what is wrong with them."""
+    for number, values in checked:
+        if isinstance(values, InvalidRequest):
+            yield number, values
+            continue
+        problems = (
+            f"{name}:{number}: {column!r} {what}"
+            for column, value in zip(columns, values, strict=True)
+            if (what := _problem(value)) is not None
+        )
+        problem = next(problems, None)
+        if problem is not None:
+            yield number, InvalidRequest(problem)
+        else:
+            yield number, (values[0], values[1]) if len(values) == 2 else values[0]
+
+
+def _problem(value: object) -> str | None:
+    if not isinstance(value, str):
+        return f"is {type(value).__name__}, not a string"
+    return text_problem(value)

@@ -99,6 +99,12 @@ def test_a_list_gives_a_list(connect: Connect, server: FakeTriton):
         check(answer, *pair)
 
 
+def test_texts_go_out_as_they_are(connect: Connect, server: FakeTriton):
+    texts = ["a\0b\0", " padded\t", "\r\n.", "e\u0301 \U0001f600"]
+    connect().classify(texts)
+    assert list(server.requests[0].texts) == texts
+
+
 def test_an_empty_list_asks_nothing(connect: Connect, server: FakeTriton):
     assert connect().classify([]) == []
     assert server.requests == []

@@ -179,7 +179,7 @@ def test_a_failed_run_leaves_no_complete_output(
     assert main(["classify", "--url", server.url, *arguments]) == 1
     assert not out.exists()
     check(objects((tmp_path / "out.jsonl.partial").read_text())[0], 0, "a")
-    assert "the answers so far are in" in capsys.readouterr().err
+    assert "the answers so far (1) are in" in capsys.readouterr().err
 
 
 def test_an_empty_input_is_no_error(
@@ -234,7 +234,7 @@ def test_model_version_and_timeout(server: FakeTriton):
         (["--pair", "c"], "0 TEXT, but 1 after --pair"),
         (["--file", "/nowhere/x.tsv"], "/nowhere/x.tsv does not exist"),
         (["--file", "/"], "Is a directory"),
-        (["a", "--output", "x.csv"], "x.csv is neither .jsonl nor .tsv"),
+        (["a", "--output", "x.xls"], "x.xls ends in none of .jsonl"),
         (["a", "--output", "x.tsv", "--json"], "--json and --output x.tsv"),
         (["a", "--output", "/nowhere/x.tsv"], "No such file or directory"),
         (["a", "--threshold", "2"], "threshold is 2.0: give a number from 0 to 1"),

@@ -7,7 +7,7 @@ from typing import Any, BinaryIO
 from ..errors import InvalidRequest
 from .lines import Line, decoded_lines
 from .messages import missing_column
-from .tables import Record, Values, without_blanks
+from .tables import Checked, Record, without_blanks
 
 _ONE_PER_LINE = "write one object per line"
 _AS_RECORDS = "write a list of objects; pandas does with to_json(path, orient='records')"
@@ -15,11 +15,11 @@ _AS_RECORDS = "write a list of objects; pandas does with to_json(path, orient='r
 
 def values_from_jsonl(
     stream: BinaryIO, name: str, columns: Sequence[str], naming_remedy: str
-) -> Iterator[Values]:
+) -> Iterator[Checked]:
     """Values of some keys of a file with one JSON object on each line.
 
     Raises:
-        InvalidRequest: While iterating: a line cannot be read, or lacks a key.
+        InvalidRequest: While iterating: the rest is not UTF-8.
     """
     return without_blanks(
         _records_of_lines(decoded_lines(stream, name), name, columns, naming_remedy), name
@@ -28,13 +28,13 @@ def values_from_jsonl(
 
 def values_from_json(
     stream: BinaryIO, name: str, columns: Sequence[str], naming_remedy: str
-) -> Iterator[Values]:
+) -> Iterator[Checked]:
     """Values of some keys of a file that is one list of JSON objects, numbered from 1.
 
     A file with one object on each line is read as what it is.
 
     Raises:
-        InvalidRequest: It is not JSON, or not such a list; while iterating: an object lacks a key.
+        InvalidRequest: It is not JSON, or not such a list.
     """
     lines = list(decoded_lines(stream, name))
     text = "".join(line for _, line in lines)
@@ -60,7 +60,7 @@ def values_from_json(
 
 def _records_of_list(
     values: Sequence[Any], name: str, columns: Sequence[str], naming_remedy: str
-) -> Iterator[Values]:
+) -> Iterator[Checked]:
     for number, value in enumerate(values, start=1):
         yield number, _fields(value, f"{name}:{number}", columns, naming_remedy, _AS_RECORDS)
 
@@ -79,7 +79,8 @@ def _records_of_lines(
             remedy = _ONE_PER_LINE
             if number == 1 and line.lstrip().startswith("["):
                 remedy = "if it is one list of objects, give its format, json"
-            raise InvalidRequest(f"{where}: not JSON: {exc}: {remedy}") from exc
+            yield number, InvalidRequest(f"{where}: not JSON: {exc}: {remedy}")
+            continue
         yield number, _fields(value, where, columns, naming_remedy, _ONE_PER_LINE)
 
 
@@ -92,12 +93,11 @@ def _parsed(text: str) -> Any:
 
 def _fields(
     value: Any, where: str, columns: Sequence[str], naming_remedy: str, remedy: str
-) -> list[Any]:
+) -> list[Any] | InvalidRequest:
     if not isinstance(value, dict):
-        raise InvalidRequest(f"{where}: {type(value).__name__}, not an object: {remedy}")
+        return InvalidRequest(f"{where}: {type(value).__name__}, not an object: {remedy}")
     for column in columns:
         if column not in value:
-            raise InvalidRequest(
-                f"{where}: {missing_column(column, list(value), naming_remedy, 'key')}"
-            )
+            what = missing_column(column, list(value), naming_remedy, "key")
+            return InvalidRequest(f"{where}: {what}")
     return [value[column] for column in columns]

@@ -7,14 +7,14 @@ from typing import Any, BinaryIO
 from ..errors import InvalidRequest
 from .lines import damage_named
 from .messages import missing_column
-from .tables import Values
+from .tables import Checked
 
 _ROWS_AT_ONCE = 1024
 
 
 def values_from_parquet(
     stream: BinaryIO, name: str, columns: Sequence[str], naming_remedy: str
-) -> Iterator[Values]:
+) -> Iterator[Checked]:
     """Values of some columns of a Parquet file, numbered from 1.
 
     Raises:
@@ -49,7 +49,7 @@ def values_from_parquet(
 
 def _records(
     file: Any, damaged: type[Exception], name: str, columns: Sequence[str]
-) -> Iterator[Values]:
+) -> Iterator[Checked]:
     number = 0
     try:
         with damage_named(name):

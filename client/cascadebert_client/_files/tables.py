@@ -14,8 +14,11 @@ from .quoting import Quoting, quoting_of_lines
 Values: TypeAlias = tuple[int, list[Any]]
 """The values of a record, with the number of its first line."""
 
-Record: TypeAlias = tuple[int, list[Any] | None]
-"""The fields of a record, with the number of its first line; None for a blank line."""
+Checked: TypeAlias = tuple[int, list[Any] | InvalidRequest]
+"""The values of a record, or what is wrong with it, with the number of its first line."""
+
+Record: TypeAlias = tuple[int, list[Any] | InvalidRequest | None]
+"""The fields of a record, or what is wrong with it; None for a blank line."""
 
 _SEPARATORS = {"\t": "tabs", ",": "commas", ";": "semicolons", "|": "bars"}
 _SEPARATOR_OF = {TSV: "\t", CSV: ","}
@@ -35,11 +38,11 @@ _NOT_QUOTED = (
 
 def values_from_table(
     stream: BinaryIO, name: str, file_format: str, columns: Sequence[str], naming_remedy: str
-) -> Iterator[Values]:
+) -> Iterator[Checked]:
     """Values of some columns of a .tsv or .csv file; see `sources.values_from_file`.
 
     Raises:
-        InvalidRequest: There is no header, or a column is missing; while iterating: a record cannot
+        InvalidRequest: There is no header, or a column is missing; while iterating: the rest cannot
             be read.
     """
     separator = _SEPARATOR_OF[file_format]
@@ -57,7 +60,7 @@ def values_from_table(
     else:
         records = split_records(lines, lambda line: line.split(separator))
     _, header = next(records, (0, None))
-    if not header:
+    if not isinstance(header, list) or not header:
         raise InvalidRequest(f"{name}:1: there is no header: name the columns in the first line")
     if len(header) < 2 or any(column not in header for column in columns):
         _check_separator(name, header_line[0], separator, columns)
@@ -83,29 +86,32 @@ def split_records(lines: Iterable[Line], fields: Callable[[str], list[str]]) -> 
         yield number, fields(content) if content.strip(" ") else None
 
 
-def without_blanks(records: Iterator[Record], name: str) -> Iterator[Values]:
-    """Leave out blank lines at the end, and refuse blank lines before it."""
+def without_blanks(records: Iterator[Record], name: str) -> Iterator[Checked]:
+    """Leave out blank lines at the end. Blank lines before it are a problem."""
     blank_line: int | None = None
     for number, fields in records:
         if fields is None:
             blank_line = number if blank_line is None else blank_line
             continue
         if blank_line is not None:
-            raise InvalidRequest(f"{name}:{blank_line}: the line is blank: remove it")
+            yield blank_line, InvalidRequest(f"{name}:{blank_line}: the line is blank: remove it")
+            blank_line = None
         yield number, fields
 
 
 def chosen_fields(
     records: Iterator[Record], name: str, header: list[Any], columns: Sequence[str], remedy: str
-) -> Iterator[Values]:
+) -> Iterator[Checked]:
     """Yield the named columns of records."""
     places = [header.index(column) for column in columns]
     for number, fields in without_blanks(records, name):
-        if len(fields) != len(header):
-            raise InvalidRequest(
-                f"{name}:{number}: {_fields(len(fields))} instead of {len(header)}: {remedy}"
-            )
-        yield number, [fields[place] for place in places]
+        if isinstance(fields, InvalidRequest):
+            yield number, fields
+        elif len(fields) != len(header):
+            counts = f"{_fields(len(fields))} instead of {len(header)}"
+            yield number, InvalidRequest(f"{name}:{number}: {counts}: {remedy}")
+        else:
+            yield number, [fields[place] for place in places]
 
 
 def _noting_header(lines: Iterator[Line], header: list[str]) -> Iterator[Line]:

@@ -2,26 +2,42 @@
 
 import argparse
 import contextlib
-import io
-import shutil
+import itertools
 import sys
 from collections import Counter, deque
-from collections.abc import Generator, Iterable, Iterator
-from pathlib import Path
-from typing import Any, TextIO
+from collections.abc import Callable, Generator, Iterable, Iterator
+from typing import Any
 
 from tqdm import tqdm
 
-from .._base import DEFAULT_CONCURRENCY, DEFAULT_ROWS_PER_REQUEST
-from .._files.formats import CSV, JSONL, TSV, format_of_name, is_gzip
+from .._base import DEFAULT_CONCURRENCY, DEFAULT_ROWS_PER_REQUEST, stream_parameters
 from .._rows import Row
+from .._sync import CascadeClient
 from .._traffic import BY, BY_REQUEST
 from .._types import Classification
 from ..errors import InvalidRequest
-from ..sources import FORMATS, rows_from_file, rows_from_lines
 from .exit_codes import DONE
-from .rendering import JsonLines, Renderer, Table, TabSeparated
+from .inputs import (
+    Source,
+    add_input_arguments,
+    count_lines,
+    fingerprint,
+    open_source,
+    require_one_source,
+    valid_rows,
+)
+from .live import answers_to_slow_rows
+from .outputs import (
+    Answers,
+    add_output_arguments,
+    open_output,
+    path_of_output,
+    rejects_path,
+    renderer_of_output,
+    require_apart,
+)
 from .server_arguments import Subparsers, add_connection_arguments, client_from_arguments
+from .stopping import stopped_by_signals
 from .thresholds import threshold_from_text
 
 DEFAULT_TIMEOUT_S = 30.0
@@ -35,43 +51,10 @@ def add_classify_parser(subparsers: Subparsers) -> None:
         description="Classify texts from the command line, a file or stdin (one per line).",
     )
     parser.set_defaults(run=_classify)
-    _add_input_arguments(parser)
-    parser.add_argument(
-        "--output",
-        type=Path,
-        metavar="OUT",
-        help="write the answers to this .jsonl or .tsv file (default: stdout)",
-    )
-    parser.add_argument("--json", action="store_true", help="print one JSON object per row")
+    add_input_arguments(parser)
+    add_output_arguments(parser)
     add_connection_arguments(parser)
     _add_request_arguments(parser)
-
-
-def _add_input_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("texts", nargs="*", metavar="TEXT", help="a text to classify")
-    parser.add_argument(
-        "--pair", nargs="+", metavar="TEXT", help="the second text of each TEXT, in order"
-    )
-    parser.add_argument(
-        "--pairs", action="store_true", help="read text pairs from stdin, separated by a tab"
-    )
-    parser.add_argument(
-        "--file",
-        type=Path,
-        metavar="FILE",
-        help="a .tsv, .csv, .jsonl, .json or .parquet file, which may be compressed (.gz)",
-    )
-    parser.add_argument(
-        "--format",
-        choices=FORMATS,
-        help="the file's format (default: what its ending tells)",
-    )
-    parser.add_argument(
-        "--text", metavar="COLUMN", help="the file's column with the text (default: text)"
-    )
-    parser.add_argument(
-        "--text-pair", metavar="COLUMN", help="the file's column with the second text of a pair"
-    )
 
 
 def _add_request_arguments(parser: argparse.ArgumentParser) -> None:
@@ -112,80 +95,117 @@ def _add_request_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--concurrency",
         type=int,
+        default=DEFAULT_CONCURRENCY,
         metavar="N",
-        help=f"requests in flight (default: {DEFAULT_CONCURRENCY}, or 1 if you type the texts)",
+        help="requests in flight (default: %(default)s)",
     )
     parser.add_argument(
         "--rows-per-request",
         type=int,
+        default=DEFAULT_ROWS_PER_REQUEST,
         metavar="N",
-        help=f"rows per request (default: {DEFAULT_ROWS_PER_REQUEST}, or 1 if you type the texts)",
+        help="rows per request (default: %(default)s); rows that come slowly, as from a pipe, are "
+        "not waited for",
     )
 
 
 def _classify(args: argparse.Namespace) -> int:
-    _require_one_source(args)
-    renderer = _renderer(args)
-    typed = not args.texts and args.file is None and sys.stdin.isatty()
-    if typed:
+    require_one_source(args)
+    renderer = renderer_of_output(args)
+    if not args.texts and args.file is None and sys.stdin.isatty():
         print("Type one text per line; end with Ctrl-D.", file=sys.stderr)
-    with contextlib.ExitStack() as resources:
-        rows = _rows(args, resources)
+    with stopped_by_signals(), contextlib.ExitStack() as resources:
+        source = resources.enter_context(open_source(args))
+        require_apart(source.path, args)
         client = resources.enter_context(
             client_from_arguments(args, traffic=_shares(args), traffic_by=args.traffic_by)
         )
-        in_flight: deque[Row] = deque()
-        answers = client.classify_stream(
-            _remembered(rows, in_flight),
-            # A person who types waits for each answer.
-            rows_per_request=_given(
-                args.rows_per_request, 1 if typed else DEFAULT_ROWS_PER_REQUEST
-            ),
-            max_concurrency=_given(args.concurrency, 1 if typed else DEFAULT_CONCURRENCY),
-            operating_point=args.operating_point,
-            threshold=args.threshold,
-            stage=args.stage,
-            timeout_s=args.timeout_s,
-        )
+        output = resources.enter_context(open_output(args, renderer, _settings(args, source)))
+        problems: list[str] = []
+        reject = _noted(output, problems) if args.on_invalid == "skip" else None
+        in_flight: deque[tuple[int, Row]] = deque()
+        # An earlier run has answered the first rows.
+        rows = itertools.islice(valid_rows(source.rows, reject), output.n_done, None)
+        answers = _answers(args, client, source, _remembered(rows, in_flight))
         resources.callback(answers.close)
-        output = resources.enter_context(_output(args.output, renderer.header()))
         exit_stages: Counter[int] = Counter()
-        for index, answer in enumerate(_with_progress(answers, args)):
-            output.write(f"{renderer.line(index, in_flight.popleft(), answer)}\n")
-            exit_stages[answer.exit_stage] += 1
-    if args.output is not None:
-        print(_summary(exit_stages, args.output), file=sys.stderr)
+        with _progress(args, source, output.n_done) as bar:
+            for batch in answers:
+                for answer in batch:
+                    index, row = in_flight.popleft()
+                    output.write(f"{renderer.line(index, row, answer)}\n")
+                    exit_stages[answer.exit_stage] += 1
+                bar.update(len(batch))
+                if source.stop is not None:
+                    output.flush()
+        if problems and not exit_stages and not output.n_done:
+            raise InvalidRequest(f"no row is valid; the first of {output.rejects}: {problems[0]}")
+    if path_of_output(args) is not None:
+        print(_summary(exit_stages, output, args), file=sys.stderr)
     return DONE
 
 
-def _require_one_source(args: argparse.Namespace) -> None:
-    """Refuse two sources of rows, and options that belong to another source."""
-    if args.texts and args.file is not None:
-        raise InvalidRequest("both TEXT and --file are given: give one of them")
-    if args.file is None and (args.text is not None or args.text_pair is not None):
-        raise InvalidRequest("--text and --text-pair name columns of a file: give --file too")
-    if args.file is None and args.format is not None:
-        raise InvalidRequest("--format is the format of a file: give --file too")
-    if args.pairs and (args.texts or args.file is not None):
-        raise InvalidRequest("--pairs is for stdin: use --pair with TEXT, --text-pair with --file")
-    if args.pair is not None and len(args.pair) != len(args.texts):
-        raise InvalidRequest(
-            f"{len(args.texts)} TEXT, but {len(args.pair)} after --pair: give one for each"
-        )
+def _answers(
+    args: argparse.Namespace, client: CascadeClient, source: Source, rows: Iterator[Any]
+) -> Generator[list[Classification], None, None]:
+    """Return the answers in the order of the rows, some at a time. Options are checked at once."""
+    options = {
+        "operating_point": args.operating_point,
+        "threshold": args.threshold,
+        "stage": args.stage,
+        "timeout_s": args.timeout_s,
+    }
+    limits = {"rows_per_request": args.rows_per_request, "max_concurrency": args.concurrency}
+    if source.stop is None:
+        answers = client.classify_stream(rows, **limits, **options)
+        return _one_by_one(answers)
+    stream_parameters(rows, **limits, **options)
+    stop_reading = source.stop
+
+    def stop() -> None:
+        stop_reading()
+        client.close()
+
+    def classify(batch: list[Any]) -> list[Classification]:
+        return client.classify(batch, **options)
+
+    return answers_to_slow_rows(rows, classify, **limits, stop=stop)
 
 
-def _rows(args: argparse.Namespace, resources: contextlib.ExitStack) -> Iterable[Row]:
-    if args.texts:
-        return args.texts if args.pair is None else list(zip(args.texts, args.pair, strict=True))
-    if args.file is None:
-        return rows_from_lines(sys.stdin.buffer, "stdin", pairs=args.pairs)
-    try:
-        stream = resources.enter_context(args.file.open("rb"))
-    except FileNotFoundError as exc:
-        raise InvalidRequest(f"{args.file} does not exist: check the path after --file") from exc
-    return rows_from_file(
-        stream, str(args.file), _given(args.text, "text"), args.text_pair, args.format
-    )
+def _one_by_one(
+    answers: Generator[Classification, None, None],
+) -> Generator[list[Classification], None, None]:
+    with contextlib.closing(answers):
+        for answer in answers:
+            yield [answer]
+
+
+def _settings(args: argparse.Namespace, source: Source) -> dict[str, Any]:
+    """What a run must have in common with the run that it continues."""
+    if path_of_output(args) is None:
+        return {}
+    found = fingerprint(args, source)
+    if found is None and args.resume:
+        raise InvalidRequest("--resume reads the input again: give it as a --file on disk")
+    names = (
+        "model", "model_version", "operating_point", "threshold", "stage", "traffic", "traffic_by",
+        "text", "text_pair", "format", "output_format", "on_invalid",
+    )  # fmt: skip
+    settings = {name: getattr(args, name) for name in names}
+    if isinstance(args.threshold, tuple):
+        settings["threshold"] = list(args.threshold)  # as JSON has it
+    return {"input": found, **settings}
+
+
+def _noted(output: Answers, problems: list[str]) -> Callable[[dict[str, Any]], None]:
+    """Pass rejected rows on, and remember the first problem."""
+
+    def reject(problem: dict[str, Any]) -> None:
+        if not problems:
+            problems.append(problem["problem"])
+        output.reject(problem)
+
+    return reject
 
 
 def _shares(args: argparse.Namespace) -> dict[str, float] | None:
@@ -206,85 +226,33 @@ def _shares(args: argparse.Namespace) -> dict[str, float] | None:
     return shares or None
 
 
-def _renderer(args: argparse.Namespace) -> Renderer:
-    if args.output is None:
-        if args.json:
-            return JsonLines(ascii_only=True)
-        on_terminal = sys.stdout.isatty()
-        return Table(shutil.get_terminal_size().columns if on_terminal else None)
-    match args.output.suffix.lower():
-        case ".jsonl":
-            return JsonLines(ascii_only=False)
-        case ".tsv" if not args.json:
-            return TabSeparated()
-        case ".tsv":
-            raise InvalidRequest(f"--json and --output {args.output}: name it .jsonl, or drop one")
-        case _:
-            raise InvalidRequest(f"--output {args.output} is neither .jsonl nor .tsv: rename it")
-
-
-@contextlib.contextmanager
-def _output(path: Path | None, header: str) -> Generator[TextIO, None, None]:
-    """Open the output of the answers. A file gets its name only when it is complete."""
-    if path is None:
-        if isinstance(sys.stdout, io.TextIOWrapper):
-            # If the terminal cannot show a character, print its escape instead of failing.
-            sys.stdout.reconfigure(errors="backslashreplace")
-        stream: TextIO = sys.stdout
-        stream.write(header)
-        yield stream
-        return
-    partial = path.with_name(f"{path.name}.partial")
-    complete = False
-    try:
-        with partial.open("w", encoding="utf-8", newline="\n") as stream:
-            stream.write(header)
-            yield stream
-        partial.replace(path)
-        complete = True
-    finally:
-        if not complete:
-            print(f"cascadebert classify: the answers so far are in {partial}", file=sys.stderr)
-
-
-def _remembered(rows: Iterable[Row], in_flight: deque[Row]) -> Iterator[Any]:
-    """Yield the rows, and keep each until its answer comes."""
-    for row in rows:
-        in_flight.append(row)
+def _remembered(
+    rows: Iterable[tuple[int, Row]], in_flight: deque[tuple[int, Row]]
+) -> Iterator[Any]:
+    """Yield the rows, and keep each with its index until its answer comes."""
+    for index, row in rows:
+        in_flight.append((index, row))
         yield row
 
 
-def _with_progress(
-    answers: Iterable[Classification], args: argparse.Namespace
-) -> Iterable[Classification]:
+def _progress(args: argparse.Namespace, source: Source, n_done: int) -> Any:
     """Show a progress bar on a terminal, unless the answers are printed there."""
-    hidden = not sys.stderr.isatty() or (args.output is None and sys.stdout.isatty())
-    total = None if hidden or args.file is None else _count_lines(args.file, args.format)
-    return tqdm(answers, total=total, unit="row", disable=hidden, file=sys.stderr)
+    to_terminal = path_of_output(args) is None and sys.stdout.isatty()
+    hidden = not sys.stderr.isatty() or to_terminal
+    total = None if hidden or source.path is None else count_lines(source.path, args.format)
+    return tqdm(total=total, initial=n_done, unit="row", disable=hidden, file=sys.stderr)
 
 
-def _count_lines(path: Path, file_format: str | None) -> int | None:
-    """Estimate the rows of a file: count its lines, without the header.
-
-    None if its lines are not rows.
-    """
-    kind = file_format or format_of_name(str(path))
-    if kind not in {TSV, CSV, JSONL} or is_gzip(str(path)):
-        return None
-    with path.open("rb") as stream:
-        lines = sum(block.count(b"\n") for block in iter(lambda: stream.read(1 << 20), b""))
-    return lines - (kind != JSONL)
-
-
-def _summary(exit_stages: Counter[int], path: Path) -> str:
+def _summary(exit_stages: Counter[int], output: Answers, args: argparse.Namespace) -> str:
     n_rows = exit_stages.total()
     shares = ", ".join(
         f"{count} at stage {stage} ({count / n_rows:.1%})"
         for stage, count in sorted(exit_stages.items())
     )
     rows = "1 row" if n_rows == 1 else f"{n_rows} rows"
-    return f"{rows} to {path}" + (f": exits {shares}" if shares else "")
-
-
-def _given(value: Any, default: Any) -> Any:
-    return default if value is None else value
+    text = f"{rows} to {args.output}" + (f": exits {shares}" if shares else "")
+    if output.n_done:
+        text += f"; {output.n_done} were there already"
+    if output.rejects:
+        text += f"; {output.rejects} left out, see {rejects_path(args.output)}"
+    return text

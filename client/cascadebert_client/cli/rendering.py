@@ -1,6 +1,8 @@
 """Answers, status and audits as text, for people and for programs."""
 
+import csv
 import dataclasses
+import io
 import json
 from collections.abc import Sequence
 from typing import Protocol
@@ -15,6 +17,9 @@ from .._rows import Row
 from .._types import Classification, ModelStatus, ServerStatus
 
 _NARROWEST_LABEL = 10
+_COLUMNS = (
+    "row", "label", "confidence", "exit_stage", "degraded", "policy", "text", "text_pair",
+)  # fmt: skip
 
 
 class Renderer(Protocol):
@@ -95,27 +100,44 @@ class JsonLines:
         return json.dumps(fields, ensure_ascii=self._ascii_only)
 
 
+class CommaSeparated:
+    """CSV with a header. Texts are as they were, in quotes if need be."""
+
+    def header(self) -> str:
+        """Return the column names."""
+        return f"{','.join(_COLUMNS)}\n"
+
+    def line(self, index: int, row: Row, answer: Classification) -> str:
+        """Return one answer with its row. The confidence has all digits."""
+        line = io.StringIO()
+        csv.writer(line, lineterminator="").writerow(_cells(index, row, answer))
+        return line.getvalue()
+
+
 class TabSeparated:
     """A header and tab-separated values. White space in a text becomes a single space."""
 
     def header(self) -> str:
         """Return the column names."""
-        return "row\tlabel\tconfidence\texit_stage\tdegraded\tpolicy\ttext\ttext_pair\n"
+        return "\t".join(_COLUMNS) + "\n"
 
     def line(self, index: int, row: Row, answer: Classification) -> str:
         """Return one answer with its row. The confidence has all digits."""
-        text, pair = row if isinstance(row, tuple) else (row, "")
-        fields = (
-            str(index),
-            answer.label,
-            repr(answer.confidence),
-            str(answer.exit_stage),
-            "true" if answer.degraded else "false",
-            answer.policy,
-            text,
-            pair,
-        )
-        return "\t".join(" ".join(field.split()) for field in fields)
+        return "\t".join(" ".join(cell.split()) for cell in _cells(index, row, answer))
+
+
+def _cells(index: int, row: Row, answer: Classification) -> tuple[str, ...]:
+    text, pair = row if isinstance(row, tuple) else (row, "")
+    return (
+        str(index),
+        answer.label,
+        repr(answer.confidence),
+        str(answer.exit_stage),
+        "true" if answer.degraded else "false",
+        answer.policy,
+        text,
+        pair,
+    )
 
 
 def status_text(status: ServerStatus) -> str:

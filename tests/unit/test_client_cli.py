@@ -114,7 +114,7 @@ def test_a_file_in_its_order(server: FakeTriton, capsys: Capture, tmp_path: Path
     ("name", "content", "arguments"),
     [
         ("UP.TSV", b'text\tlabel\n"say ""a"""\t1\n', ()),
-        ("rows.json.gz", gzip.compress(b'[{"text": "say \\"a\\""}]'), ()),
+        ("rows.json.gz", gzip.compress(b'[{"text": "say \\"a\\""}]', mtime=0), ()),
         ("rows.dat", b'text,label\n"say ""a""",1\n', ("--format", "csv")),
     ],
 )

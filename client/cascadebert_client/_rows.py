@@ -66,12 +66,7 @@ class RowEncoder:
             found = ((name, text_problem(text)) for name, text in zip(names, parts, strict=False))
             problem = next((f"{name} {what}" for name, what in found if what), None)
         encoded = [] if problem is not None else [part.encode("utf-8") for part in parts]
-        size = sum(map(len, encoded))
-        if size > MAX_TEXT_BYTES:
-            problem = (
-                f"has {size} bytes, and a request may have {MAX_TEXT_BYTES}: shorten it (a cascade "
-                "reads no more than the first tokens of a text)"
-            )
+        problem = problem or size_problem(sum(map(len, encoded)))
         if problem is not None:
             raise InvalidRequest(
                 f"{where}{problem}" if self._numbered else f"the input: {problem}",
@@ -94,6 +89,16 @@ def text_problem(text: str) -> str | None:
             "encode: decode the text with its own encoding"
         )
     return None
+
+
+def size_problem(n_bytes: int) -> str | None:
+    """Return why a row of this size cannot be sent, with the remedy; None if it can."""
+    if n_bytes <= MAX_TEXT_BYTES:
+        return None
+    return (
+        f"has {n_bytes} bytes, and a request may have {MAX_TEXT_BYTES}: shorten it (a cascade "
+        "reads no more than the first tokens of a text)"
+    )
 
 
 def _parts_of(row: object) -> tuple[str | None, tuple[str, ...]]:

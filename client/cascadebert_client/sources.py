@@ -20,7 +20,7 @@ from ._files.lines import decoded_lines
 from ._files.messages import did_you_mean, missing_column, names_in_message
 from ._files.parquet import values_from_parquet
 from ._files.tables import Checked, Values, chosen_fields, split_records, values_from_table
-from ._rows import Row, text_problem
+from ._rows import Row, size_problem, text_problem
 from .errors import InvalidRequest
 
 ContentT = TypeVar("ContentT")
@@ -202,6 +202,9 @@ def _rows(checked: Iterator[Checked], name: str, columns: Sequence[str]) -> Iter
             if (what := _problem(value)) is not None
         )
         problem = next(problems, None)
+        if problem is None:
+            too_large = size_problem(sum(len(value.encode()) for value in values))
+            problem = None if too_large is None else f"{name}:{number}: {too_large}"
         if problem is not None:
             yield number, InvalidRequest(problem)
         else:

@@ -86,6 +86,11 @@ def _add_request_arguments(parser: argparse.ArgumentParser) -> None:
         "--stage", type=int, metavar="N", help="use only this stage (0 is the first)"
     )
     parser.add_argument(
+        "--request-id",
+        metavar="ID",
+        help="the id that the server's log has for every request of this run",
+    )
+    parser.add_argument(
         "--timeout-s",
         type=float,
         default=DEFAULT_TIMEOUT_S,
@@ -153,13 +158,14 @@ def _answers(
         "operating_point": args.operating_point,
         "threshold": args.threshold,
         "stage": args.stage,
+        "request_id": args.request_id,
         "timeout_s": args.timeout_s,
     }
     limits = {"rows_per_request": args.rows_per_request, "max_concurrency": args.concurrency}
     if source.stop is None:
         answers = client.classify_stream(rows, **limits, **options)
         return _one_by_one(answers)
-    stream_parameters(rows, **limits, **options)
+    stream_parameters(**limits, **options)
     stop_reading = source.stop
 
     def stop() -> None:

@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from cascadebert_core.contract import MAX_TEXT_BYTES
-
 from .._files.formats import CSV, JSONL, TSV, format_of_name, is_gzip
 from .._rows import Row, RowEncoder
 from ..errors import InvalidRequest
@@ -157,13 +155,12 @@ def valid_rows(
         InvalidRequest: A row is wrong, and `reject` is None.
     """
     for index, (line, row) in enumerate(rows):
-        problem = row if isinstance(row, InvalidRequest) else _size_problem(row, index)
-        if problem is None:
-            yield index, cast("Row", row)
+        if not isinstance(row, InvalidRequest):
+            yield index, row
         elif reject is None:
-            raise problem
+            raise row
         else:
-            reject({"row": index, "line": line, "problem": str(problem)})
+            reject({"row": index, "line": line, "problem": str(row)})
 
 
 def fingerprint(args: argparse.Namespace, source: Source) -> str | None:
@@ -202,21 +199,6 @@ def _rows_of_arguments(rows: list[Row]) -> Iterator[CheckedRow]:
             yield number, exc
         else:
             yield number, row
-
-
-def _size_problem(row: Row, index: int) -> InvalidRequest | None:
-    """What is wrong with a row that no server takes."""
-    texts = row if isinstance(row, tuple) else (row,)
-    if sum(map(len, texts)) * 4 <= MAX_TEXT_BYTES:  # no character has more bytes
-        return None
-    size = sum(len(text.encode()) for text in texts)
-    if size <= MAX_TEXT_BYTES:
-        return None
-    return InvalidRequest(
-        f"row {index}: the text has {size} bytes, and a request may have {MAX_TEXT_BYTES}: "
-        "shorten it",
-        row=index,
-    )
 
 
 def _decompressed(stream: BinaryIO) -> BinaryIO:

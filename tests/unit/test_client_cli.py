@@ -219,7 +219,7 @@ def test_model_version_and_timeout(server: FakeTriton):
     options = ["--model", "cascade", "--model-version", "1", "--timeout-s", "5"]
     assert main(["classify", "--url", server.url, "a", *options, "--request-id", "r1"]) == 0
     (request,) = server.requests
-    assert request.request_id == "r1"
+    assert request.id == "r1"
     assert request.version == "1"
     assert 0 < (request.timeout_us or 0) <= 5_000_000
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -51,7 +52,7 @@ async def test_an_int8_cascade_answers_as_evaluated(
         check_tie(server.url, built)
 
 
-def test_a_cpu_that_fails_the_probe_does_not_serve(tmp_path: Path) -> None:
+def test_another_runtime_or_a_cpu_that_fails_the_probe_does_not_serve(tmp_path: Path) -> None:
     """If this CPU passes it, a probe whose sums come out wrong stands for one that does not."""
     config = write_config(
         tmp_path,
@@ -59,7 +60,17 @@ def test_a_cpu_that_fails_the_probe_does_not_serve(tmp_path: Path) -> None:
         extra='[runtime]\nprecision = "int8"',
     )
     built = build(config, tmp_path / "repository")
-    probe = built.repository / "cascade_only" / "1" / "probe.onnx"
+    version = built.repository / "cascade_only" / "1"
+    manifest = version / "optimized.json"
+    text = manifest.read_text()
+    manifest.write_text(json.dumps({**json.loads(text), "onnxruntime": "1.19.2"}))
+    with (
+        pytest.raises(BuildError, match=r"checked with ONNX Runtime 1\.19\.2, and"),
+        serving(built.repository),
+    ):
+        pass
+    manifest.write_text(text)
+    probe = version / "probe.onnx"
     assert probe.is_file() == this_cpu().is_exact, str(this_cpu())
     if this_cpu().is_exact:
         model = onnx.load(str(probe))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Iterator
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pytest
@@ -80,6 +80,6 @@ def test_perf_analyzer_needs_the_name_alone(served: str) -> None:
         ],
         env=binary.environment(), capture_output=True, text=True, timeout=240, check=False,
     )  # fmt: skip
-    output = cast("str", done.stdout) + cast("str", done.stderr)
+    output = done.stdout + done.stderr
     assert done.returncode == 0, output
     assert "throughput: " in output

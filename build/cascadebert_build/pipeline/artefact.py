@@ -25,6 +25,8 @@ class Artefact:
         path: The plan or the graph.
         sha256: Its hash.
         hash_name: Name of that hash in a certificate; "" for the exported graph itself.
+        runtime: Version of the ONNX Runtime that its numbers belong to; "" if any gives the same
+            to the last digits.
         kernels: What else decides the digits of its logits.
         manifest: A plan's manifest.
         others: Files that are published beside it.
@@ -34,6 +36,7 @@ class Artefact:
     path: Path
     sha256: str
     hash_name: str = ""
+    runtime: str = ""
     kernels: str = ""
     manifest: Path | None = None
     others: tuple[Path, ...] = ()
@@ -50,6 +53,7 @@ class Artefact:
             "onnx_sha256": manifest.onnx_sha256,
             "tokenizer_sha256": manifest.tokenizer_sha256,
             **({self.hash_name: self.sha256} if self.hash_name else {}),
+            **({"onnxruntime": self.runtime} if self.runtime else {}),
         }
 
     def stage_files(self, stage: StagePolicy) -> StageFiles:

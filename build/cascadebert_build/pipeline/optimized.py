@@ -186,8 +186,8 @@ class OptimizedGraphs:
         """The graph's manifest, with the files checked against it.
 
         Raises:
-            UsageError: There is no graph, it is of an earlier export or for another backend, or a
-                file is damaged.
+            UsageError: There is no graph, it is of an earlier export, for another backend or of
+                another ONNX Runtime, or a file is damaged.
         """
         folder = self._folder(exported)
         manifest = manifest_from_file(folder / _MANIFEST)
@@ -212,6 +212,12 @@ class OptimizedGraphs:
                 f"{self.context.config.runtime.backend!r} cannot check whether its CPU adds their "
                 "products up exactly: run `cascadebert compile`"
             )
+        if self._precision == "int8" and manifest.onnxruntime != _runtime_version():
+            raise UsageError(
+                f"the INT8 graph of {exported.name!r} belongs to ONNX Runtime "
+                f"{manifest.onnxruntime}, and {_runtime_version()} is installed, whose logits "
+                "differ: run `cascadebert build`, or install that version"
+            )
         for name, wanted in ((_GRAPH, manifest.graph_sha256), (PROBE, manifest.probe_sha256)):
             path = folder / name
             if wanted and (not path.is_file() or sha256_of_file(path) != wanted):
@@ -229,6 +235,7 @@ class OptimizedGraphs:
             folder / _GRAPH,
             manifest.graph_sha256,
             hash_name="optimized_sha256",
+            runtime=_runtime_version() if self._precision == "int8" else "",
             kernels=f", onnxruntime {_runtime_version()}",
             others=(folder / _MANIFEST, *([folder / PROBE] if manifest.probe_sha256 else [])),
         )

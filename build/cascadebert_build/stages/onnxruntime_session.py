@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ import onnxruntime
 
 # Published with a graph of 8-bit weights: products whose sums overflow on some CPUs.
 _PROBE = "probe.onnx"
+# Published with an optimised graph: its precision, and the ONNX Runtime that it was checked with.
+_MANIFEST = "optimized.json"
 
 
 class Session:
@@ -44,6 +47,7 @@ class Session:
 
 def open_session(folder: Path, device: int | None, parameters: dict[str, str]) -> Session:
     """Open the session of a version folder with the parameters of config.pbtxt."""
+    require_same_runtime(folder, onnxruntime.__version__)
     if (folder / _PROBE).is_file() and not has_exact_products(folder / _PROBE):
         raise RuntimeError(
             "this stage has INT8 weights of 8 bits, and this CPU has no instructions that add "
@@ -53,6 +57,25 @@ def open_session(folder: Path, device: int | None, parameters: dict[str, str]) -
         )
     # 0 means "not chosen": one thread, because instances run in parallel.
     return Session(folder / "model.onnx", device, int(parameters.get("threads", "1")) or 1)
+
+
+def require_same_runtime(folder: Path, installed: str) -> None:
+    """Refuse an INT8 graph in another ONNX Runtime than its check, thresholds and certificate.
+
+    Its products are quantised while it runs, and the kernels of 1.19, 1.24, 1.28 and 1.32 differ:
+    by up to 0.03 logits, which is about one exit in 900 rows. FP32 differs in the last digits.
+    """
+    path = folder / _MANIFEST
+    if not path.is_file():
+        return
+    manifest = json.loads(path.read_text(encoding="utf-8"))
+    made = str(manifest.get("onnxruntime", ""))
+    if manifest.get("precision") == "int8" and made.split(".")[:2] != installed.split(".")[:2]:
+        raise RuntimeError(
+            f"this stage has INT8 weights that were checked with ONNX Runtime {made}, and "
+            f"{installed} is installed here, whose answers differ: install onnxruntime=={made}, or "
+            f"run `cascadebert build` with {installed}"
+        )
 
 
 def has_exact_products(path: Path) -> bool:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from cascadebert_build.cli import EXIT_CODES
+from cascadebert_build.commands.exit_codes import EXIT_CODES
 from cascadebert_build.errors import BuildError
 from cascadebert_client.cli.exit_codes import FAILED, exit_code_of
 from cascadebert_engine.errors import EngineError

@@ -141,6 +141,22 @@ class AsyncCascadeClient(BaseClient[tritonclient.grpc.aio.InferenceServerClient]
         """Return the status of the server and the cascade; see `CascadeClient.status`."""
         return await self._drive(self._flows.status(Deadline.after(timeout_s)))
 
+    async def cascades(
+        self, *, timeout_s: float | None = DEFAULT_STATUS_TIMEOUT_S
+    ) -> tuple[str, ...]:
+        """Return the names of the cascades on the server that are ready, sorted.
+
+        The client's own model plays no part.
+
+        Args:
+            timeout_s: Time limit of all calls together, in seconds; None for no limit.
+
+        Raises:
+            AccessRestricted: The server does not list its models.
+            ServerUnavailable: The server could not be reached. It is asked only once.
+        """
+        return await self._drive(self._flows.cascades(Deadline.after(timeout_s)))
+
     async def model_parameters(
         self, *, timeout_s: float | None = DEFAULT_STATUS_TIMEOUT_S
     ) -> dict[str, str]:

@@ -116,6 +116,12 @@ def counts_from_samples(samples: Iterable[Sample], model: str) -> dict[tuple[str
     return {key: Counts(**kinds) for key, kinds in sorted(found.items())}
 
 
+def audited_models(samples: Iterable[Sample]) -> list[str]:
+    """Return the models with counts of audited rows, sorted."""
+    names = {AUDITED, AUDIT_DROPPED, AUDIT_ERRORS}
+    return sorted({each.labels.get("model", "") for each in samples if each.name in names})
+
+
 def audit_of_point(
     operating_point: str, policy: str, counts: Counts, guarantee: Guarantee | None
 ) -> PointAudit:

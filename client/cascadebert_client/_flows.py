@@ -94,6 +94,15 @@ class _ModelConfigResponse(Protocol):
     config: _ModelConfig
 
 
+class _IndexEntry(Protocol):
+    name: str
+    state: str
+
+
+class _RepositoryIndex(Protocol):
+    models: list[_IndexEntry]
+
+
 class _Duration(Protocol):
     count: int
     ns: int
@@ -221,6 +230,34 @@ class CascadeFlows:
             # 0 means that the model takes no batches: send one row at a time.
             self._max_batch_size = max(1, int(response.config.max_batch_size))
         return min(wanted, self._max_batch_size)
+
+    def cascades(self, deadline: Deadline) -> Flow[tuple[str, ...]]:
+        """Return the names of the cascades that are ready, without retries."""
+        index = cast(
+            "_RepositoryIndex",
+            (yield from self._once("get_model_repository_index", deadline)),
+        )
+        found: list[str] = []
+        for name in sorted({each.name for each in index.models if each.state == "READY"}):
+            arguments = {"model_name": name, "model_version": ""}
+            # A model may have been unloaded since.
+            metadata = cast(
+                "_ModelMetadata | None",
+                (yield from self._ask("get_model_metadata", deadline, [], **arguments)),
+            )
+            if metadata is not None and any(tensor.name == TEXT for tensor in metadata.inputs):
+                found.append(name)
+        return tuple(found)
+
+    def _once(self, method: str, deadline: Deadline) -> Flow[Any]:
+        """Call, and translate an error."""
+        try:
+            return (yield self._call(method, deadline.require_time(self.target)))
+        except FOREIGN_ERRORS as exc:
+            error = translated(exc, self.target, timeout_s=deadline.timeout_s)
+            if error is None or error is exc:
+                raise
+            raise error from exc
 
     def model_parameters(self, deadline: Deadline) -> Flow[dict[str, str]]:
         """Return the free parameters of the model's configuration."""

@@ -190,6 +190,20 @@ class CascadeClient(BaseClient[tritonclient.grpc.InferenceServerClient]):
         """
         return self._drive(self._flows.status(Deadline.after(timeout_s)))
 
+    def cascades(self, *, timeout_s: float | None = DEFAULT_STATUS_TIMEOUT_S) -> tuple[str, ...]:
+        """Return the names of the cascades on the server that are ready, sorted.
+
+        The client's own model plays no part.
+
+        Args:
+            timeout_s: Time limit of all calls together, in seconds; None for no limit.
+
+        Raises:
+            AccessRestricted: The server does not list its models.
+            ServerUnavailable: The server could not be reached. It is asked only once.
+        """
+        return self._drive(self._flows.cascades(Deadline.after(timeout_s)))
+
     def model_parameters(
         self, *, timeout_s: float | None = DEFAULT_STATUS_TIMEOUT_S
     ) -> dict[str, str]:

@@ -92,6 +92,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
     requests: list[RecordedRequest] = field(default_factory=list)
     config_calls: int = 0
     parameters: dict[str, str] = field(default_factory=dict)
+    other_cascades: tuple[str, ...] = ()  # they are listed, and answer nothing
     peak_in_flight: int = 0
     given_up: int = 0
 
@@ -235,9 +236,21 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
         return pb.ModelReadyResponse(ready=ready)
 
     def ModelMetadata(self, request: Any, context: Any) -> Any:  # noqa: N802
-        self._require_model(request.name, request.version, context)
+        if request.name == f"{self.model}_small":
+            ids = pb.ModelMetadataResponse.TensorMetadata(name="input_ids", datatype="INT32")
+            return pb.ModelMetadataResponse(name=request.name, versions=["1"], inputs=[ids])
+        if request.name not in self.other_cascades:
+            self._require_model(request.name, request.version, context)
         text = pb.ModelMetadataResponse.TensorMetadata(name="TEXT", datatype="BYTES", shape=[-1, 1])
         return pb.ModelMetadataResponse(name=self.model, versions=self.versions, inputs=[text])
+
+    def RepositoryIndex(self, request: Any, context: Any) -> Any:  # noqa: N802
+        self._restrict(context)
+        response = pb.RepositoryIndexResponse()
+        for name in (self.model, f"{self.model}_small", *self.other_cascades):
+            response.models.add(name=name, version="1", state="READY")
+        response.models.add(name="unloaded", version="1", state="UNAVAILABLE")
+        return response
 
     def ModelConfig(self, request: Any, context: Any) -> Any:  # noqa: N802
         with self._lock:

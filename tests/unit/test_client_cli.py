@@ -257,7 +257,7 @@ def test_wrong_use_is_exit_code_2(
     url = [] if "--url" in arguments else ["--url", server.url]
     assert main(["classify", *url, *arguments]) == 2
     captured = capsys.readouterr()
-    assert captured.err.startswith("cascadebert classify: ")
+    assert captured.err.startswith(("cascadebert classify: ", '{"error": '))
     assert message in captured.err
     assert "Traceback" not in captured.err
 

@@ -1,21 +1,50 @@
-"""The commands of the build package, one module each; importing them is cheap."""
+"""The commands of the build package, one module each.
 
-from .build import add_build_parsers
-from .demo import add_demo_parser
-from .difficulty import add_difficulty_parser
-from .evaluate import add_evaluate_parser
-from .load import add_load_parser
-from .serve import add_serve_parser
-from .train import add_train_parser
-from .tune import add_tune_parser
+`COMMANDS` names the function that adds each command, so that only the module of the command that is
+called is imported.
+"""
 
-__all__ = [
-    "add_build_parsers",
-    "add_demo_parser",
-    "add_difficulty_parser",
-    "add_evaluate_parser",
-    "add_load_parser",
-    "add_serve_parser",
-    "add_train_parser",
-    "add_tune_parser",
-]
+from __future__ import annotations
+
+_HERE = "cascadebert_build.commands"
+_BUILD = f"{_HERE}.build:add_build_parsers"
+
+COMMANDS = {
+    "export": _BUILD,
+    "compile": _BUILD,
+    "verify": _BUILD,
+    "publish": _BUILD,
+    "build": _BUILD,
+    "tune": f"{_HERE}.tune:add_tune_parser",
+    "evaluate": f"{_HERE}.evaluate:add_evaluate_parser",
+    "train": f"{_HERE}.train:add_train_parser",
+    "difficulty": f"{_HERE}.difficulty:add_difficulty_parser",
+    "serve": f"{_HERE}.serve:add_serve_parser",
+    "load": f"{_HERE}.load:add_load_parser",
+    "demo": f"{_HERE}.demo:add_demo_parser",
+}
+"""The function that adds each command."""
+
+EXAMPLES = {
+    "build": """
+cascadebert build cascade.toml
+cascadebert build cascade.toml --model-repository /srv/models --json
+""",
+    "tune": """
+cascadebert tune cascade.toml --max-disagreement 0.02
+cascadebert tune cascade.toml --thresholds 0.9
+""",
+    "evaluate": """
+cascadebert evaluate cascade.toml
+cascadebert evaluate cascade.toml --threshold 0.9 --json
+""",
+    "serve": """
+cascadebert serve
+cascadebert serve --model sst2 --versions 1,2 --grpc-port 9001
+""",
+    "load": """
+cascadebert load sst2
+cascadebert load sst2 --versions 1,2
+""",
+}
+"""Lines for the end of each command's help."""

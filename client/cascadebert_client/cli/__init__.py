@@ -1,23 +1,46 @@
 """The commands that call a server: `classify`, `status` and `audit`."""
 
-import argparse
+import sys
 from collections.abc import Sequence
 
-from .audit import add_audit_parser
-from .classify import add_classify_parser
-from .exit_codes import run_command
-from .status import add_status_parser
+from .command_parser import CommandParser
+from .command_table import add_commands, add_examples
 
-__all__ = ["add_audit_parser", "add_classify_parser", "add_status_parser", "main"]
+__all__ = ["COMMANDS", "EXAMPLES", "main"]
+
+COMMANDS = {
+    "classify": "cascadebert_client.cli.classify:add_classify_parser",
+    "status": "cascadebert_client.cli.status:add_status_parser",
+    "audit": "cascadebert_client.cli.audit:add_audit_parser",
+}
+"""The function that adds each command."""
+
+EXAMPLES = {
+    "classify": """
+cascadebert classify "a gorgeous film" "a dull one"
+cascadebert classify --file reviews.csv --text sentence --output answers.jsonl
+cascadebert classify --file pairs.tsv --text question --text-pair sentence --json
+tail -f reviews.log | cascadebert classify --json
+""",
+    "status": """
+cascadebert status
+cascadebert status --url triton.example:8001 --model sst2 --json
+""",
+    "audit": """
+cascadebert audit --model sst2
+cascadebert audit --model sst2 --max-disagreement 0.02 --confidence 0.99
+""",
+}
+"""Lines for the end of each command's help."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `python -m cascadebert_client.cli`: the commands without the build package."""
-    parser = argparse.ArgumentParser(
-        prog="cascadebert", description="Call a cascade served by Triton."
-    )
-    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    add_classify_parser(subparsers)
-    add_status_parser(subparsers)
-    add_audit_parser(subparsers)
-    return run_command(parser.parse_args(argv))
+    given = list(sys.argv[1:] if argv is None else argv)
+    parser = CommandParser(prog="cascadebert", description="Call a cascade served by Triton.")
+    add_commands(parser, COMMANDS, given)
+    add_examples(parser, EXAMPLES)
+    args = parser.parse_args(given)
+    from .exit_codes import run_command  # it imports gRPC
+
+    return run_command(args)

@@ -6,13 +6,14 @@ import math
 from cascadebert_core.guarantee import DEFAULT_CONFIDENCE, DISAGREEMENT, Guarantee
 from cascadebert_core.metric_names import PREFIX
 
-from .._audit import audit_of_point, counts_from_samples, is_broken
+from .._audit import audit_of_point, audited_models, counts_from_samples, is_broken
 from .._base import DEFAULT_STATUS_TIMEOUT_S
 from .._metrics_text import fetch_metrics, metrics_url, samples_from_text
 from .._operating_points import guarantees_from_parameters
 from ..errors import CascadeClientError, InvalidRequest
 from .exit_codes import DONE, FAILED, WRONG_USE
 from .rendering import audit_json, audit_text
+from .served_cascades import model_of, naming_cascades
 from .server_arguments import Subparsers, add_connection_arguments, client_from_arguments
 
 
@@ -62,7 +63,10 @@ def add_audit_parser(subparsers: Subparsers) -> None:
 def _audit(args: argparse.Namespace) -> int:
     given = _given_guarantee(args)
     page = fetch_metrics(args.metrics_url or metrics_url(args.url), args.timeout_s)
-    counts = counts_from_samples(samples_from_text(page, PREFIX), args.model)
+    samples = samples_from_text(page, PREFIX)
+    if args.model is None:
+        args.model = model_of(audited_models(samples), args.url)
+    counts = counts_from_samples(samples, args.model)
     if not counts:
         raise InvalidRequest(
             f"the server has no audits of a model {args.model!r}: check the name, and that its "
@@ -98,7 +102,7 @@ def _given_guarantee(args: argparse.Namespace) -> Guarantee | None:
 
 def _served_guarantees(args: argparse.Namespace) -> dict[str, Guarantee]:
     """Return the guarantees in the model's configuration, by operating point."""
-    with client_from_arguments(args) as client:
+    with naming_cascades(args), client_from_arguments(args) as client:
         guarantees = guarantees_from_parameters(client.model_parameters(timeout_s=args.timeout_s))
     if not guarantees:
         raise InvalidRequest(

@@ -36,6 +36,7 @@ from .outputs import (
     renderer_of_output,
     require_apart,
 )
+from .served_cascades import choose_model, naming_cascades
 from .server_arguments import Subparsers, add_connection_arguments, client_from_arguments
 from .stopping import stopped_by_signals
 from .thresholds import threshold_from_text
@@ -58,7 +59,8 @@ def add_classify_parser(subparsers: Subparsers) -> None:
 
 
 def _add_request_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
+    group = parser.add_argument_group("request")
+    group.add_argument(
         "--traffic",
         action="append",
         default=[],
@@ -66,14 +68,14 @@ def _add_request_arguments(parser: argparse.ArgumentParser) -> None:
         help="send this share of the traffic (0 to 1) to another version, and the rest to "
         "--model-version; may be repeated",
     )
-    parser.add_argument(
+    group.add_argument(
         "--traffic-by",
         choices=BY,
         default=BY_REQUEST,
         help="draw a version for each request, or choose it by the text so that equal texts "
         "get the same version (default: %(default)s)",
     )
-    choice = parser.add_mutually_exclusive_group()
+    choice = group.add_mutually_exclusive_group()
     choice.add_argument("--operating-point", metavar="NAME", help="use the thresholds of this name")
     choice.add_argument(
         "--threshold",
@@ -85,26 +87,26 @@ def _add_request_arguments(parser: argparse.ArgumentParser) -> None:
     choice.add_argument(
         "--stage", type=int, metavar="N", help="use only this stage (0 is the first)"
     )
-    parser.add_argument(
+    group.add_argument(
         "--request-id",
         metavar="ID",
         help="the id that the server's log has for every request of this run",
     )
-    parser.add_argument(
+    group.add_argument(
         "--timeout-s",
         type=float,
         default=DEFAULT_TIMEOUT_S,
         metavar="S",
         help="time limit of a request, in seconds (default: %(default)g)",
     )
-    parser.add_argument(
+    group.add_argument(
         "--concurrency",
         type=int,
         default=DEFAULT_CONCURRENCY,
         metavar="N",
         help="requests in flight (default: %(default)s)",
     )
-    parser.add_argument(
+    group.add_argument(
         "--rows-per-request",
         type=int,
         default=DEFAULT_ROWS_PER_REQUEST,
@@ -119,7 +121,8 @@ def _classify(args: argparse.Namespace) -> int:
     renderer = renderer_of_output(args)
     if not args.texts and args.file is None and sys.stdin.isatty():
         print("Type one text per line; end with Ctrl-D.", file=sys.stderr)
-    with stopped_by_signals(), contextlib.ExitStack() as resources:
+    with stopped_by_signals(), naming_cascades(args), contextlib.ExitStack() as resources:
+        choose_model(args)
         source = resources.enter_context(open_source(args))
         require_apart(source.path, args)
         client = resources.enter_context(

@@ -11,8 +11,19 @@ from collections.abc import Mapping
 from typing import TypeAlias
 
 from ..errors import CascadeClientError, InvalidRequest, ModelNotFound
+from .error_lines import error_line
+from .exit_code_values import DONE, FAILED, INTERRUPTED, WRONG_USE
 
-DONE, FAILED, WRONG_USE, INTERRUPTED = 0, 1, 2, 130
+__all__ = [
+    "DONE",
+    "EXIT_CODES",
+    "FAILED",
+    "INTERRUPTED",
+    "WRONG_USE",
+    "ExitCodes",
+    "exit_code_of",
+    "run_command",
+]
 
 ExitCodes: TypeAlias = Mapping[type[Exception], int]
 """The exit code of an exception is that of its nearest class in the table."""
@@ -48,7 +59,11 @@ def run_command(args: argparse.Namespace, exit_codes: ExitCodes = EXIT_CODES) ->
         # Flushed here: at exit a closed pipe could no longer be handled.
         sys.stdout.flush()
     except KeyboardInterrupt:
-        print(f"cascadebert {args.command}: interrupted", file=sys.stderr)
+        line = f"cascadebert {args.command}: interrupted"
+        if _wants_json(args):
+            kind = "KeyboardInterrupt"
+            line = error_line(args.command, kind, "interrupted", INTERRUPTED, as_json=True)
+        print(line, file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
         # The reader closed the pipe. What is still buffered must not fail at exit.
@@ -60,6 +75,12 @@ def run_command(args: argparse.Namespace, exit_codes: ExitCodes = EXIT_CODES) ->
         failed = exit_code_of(exc, table)
         if failed is None:
             raise
-        print(f"cascadebert {args.command}: error: {exc}", file=sys.stderr)
+        kind = type(exc).__name__
+        line = error_line(args.command, kind, str(exc), failed, as_json=_wants_json(args))
+        print(line, file=sys.stderr)
         return failed
     return code
+
+
+def _wants_json(args: argparse.Namespace) -> bool:
+    return bool(getattr(args, "json", False))

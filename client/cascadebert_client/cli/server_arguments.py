@@ -1,9 +1,10 @@
 """The arguments that name a server and a cascade, and the client that they make."""
 
 import argparse
+import os
 import re
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import grpc
 
@@ -11,6 +12,13 @@ from .._sync import CascadeClient
 from ..errors import InvalidRequest
 
 DEFAULT_URL = "localhost:8001"
+
+URL_VARIABLE = "CASCADEBERT_URL"
+MODEL_VARIABLE = "CASCADEBERT_MODEL"
+API_KEY_VARIABLE = "CASCADEBERT_API_KEY"
+
+if TYPE_CHECKING:
+    from argparse import _ArgumentGroup  # pyright: ignore[reportPrivateUsage]
 
 _HEADER_NAME = re.compile(r"[A-Za-z0-9_.-]+")
 
@@ -25,11 +33,15 @@ class Subparsers(Protocol):
 
 def add_server_arguments(parser: argparse.ArgumentParser) -> None:
     """Add --url, --header and --tls-*: the server, and what it requires of a caller."""
+    _add_server_arguments(parser.add_argument_group("server"))
+
+
+def _add_server_arguments(parser: "_ArgumentGroup") -> None:
     parser.add_argument(
         "--url",
-        default=DEFAULT_URL,
+        default=os.environ.get(URL_VARIABLE) or DEFAULT_URL,
         metavar="HOST:PORT",
-        help="the server's gRPC endpoint (default: %(default)s)",
+        help=f"the server's gRPC endpoint (default: ${URL_VARIABLE}, or {DEFAULT_URL})",
     )
     parser.add_argument(
         "--header",
@@ -37,7 +49,7 @@ def add_server_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="NAME=VALUE",
         help="gRPC metadata for every call, for example the key of a restricted protocol; may be "
-        "repeated",
+        f"repeated (${API_KEY_VARIABLE} is sent as authorization=Bearer KEY)",
     )
     parser.add_argument(
         "--tls-ca", type=Path, metavar="FILE", help="use TLS, and trust this authority (PEM)"
@@ -52,14 +64,15 @@ def add_server_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_connection_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the server's arguments, --model and --model-version."""
-    add_server_arguments(parser)
-    parser.add_argument(
+    group = parser.add_argument_group("server")
+    _add_server_arguments(group)
+    group.add_argument(
         "--model",
-        default="cascade",
+        default=os.environ.get(MODEL_VARIABLE) or None,
         metavar="NAME",
-        help="the cascade's model name (default: %(default)s)",
+        help=f"the cascade's model name (default: ${MODEL_VARIABLE}, or the server's only cascade)",
     )
-    parser.add_argument(
+    group.add_argument(
         "--model-version", metavar="VERSION", help="its version (default: the server chooses)"
     )
 
@@ -105,12 +118,19 @@ def credentials_from_arguments(args: argparse.Namespace) -> grpc.ChannelCredenti
 
 
 def headers_from_arguments(args: argparse.Namespace) -> dict[str, str]:
-    """Return the gRPC metadata of --header.
+    """Return the gRPC metadata of --header, and of the API key in the environment.
 
     Raises:
-        InvalidRequest: A header is not NAME=VALUE.
+        InvalidRequest: A header is not NAME=VALUE, or the key cannot be sent.
     """
     headers: dict[str, str] = {}
+    key = os.environ.get(API_KEY_VARIABLE, "").strip()
+    if not (key.isascii() and key.isprintable()):  # the message does not show it
+        raise InvalidRequest(
+            f"{API_KEY_VARIABLE} has characters that a header cannot have: give printable ASCII"
+        )
+    if key:
+        headers["authorization"] = f"Bearer {key}"
     given: list[str] = args.header
     for header in given:
         name, separator, value = header.partition("=")

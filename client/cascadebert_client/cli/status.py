@@ -5,6 +5,7 @@ import argparse
 from .._base import DEFAULT_STATUS_TIMEOUT_S
 from .exit_codes import DONE, FAILED
 from .rendering import status_json, status_text
+from .served_cascades import choose_model
 from .server_arguments import Subparsers, add_connection_arguments, client_from_arguments
 
 
@@ -28,6 +29,7 @@ def add_status_parser(subparsers: Subparsers) -> None:
 
 
 def _status(args: argparse.Namespace) -> int:
+    choose_model(args)
     with client_from_arguments(args) as client:
         status = client.status(timeout_s=args.timeout_s)
     print(status_json(status) if args.json else status_text(status))

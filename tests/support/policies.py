@@ -11,6 +11,7 @@ from cascadebert_core.contract import TOKENIZER_FILE, TOKENIZERS_FOLDER
 from cascadebert_core.policy import Policy, StagePolicy
 from cascadebert_core.signals import LEAST_SURE
 from cascadebert_core.task import MULTI_LABEL
+from cascadebert_core.windows import MAX, Windows
 
 WORDS = ["good", "bad", "film", "plot", "not", "very", "the", "a", "was", "but"]
 
@@ -63,6 +64,18 @@ def make_multi_label_policy(
     policy = make_policy(*thresholds, labels=labels, audit_rate=audit_rate)
     stages = tuple(replace(stage, signal=LEAST_SURE) for stage in policy.stages)
     return replace(policy, stages=stages, task=MULTI_LABEL)
+
+
+def with_windows(policy: Policy, *windows: Windows | None) -> Policy:
+    """The policy with what each stage does with texts longer than its maximum length."""
+    stages = tuple(replace(s, windows=w) for s, w in zip(policy.stages, windows, strict=True))
+    return replace(policy, stages=stages)
+
+
+def make_windows_policy(*thresholds: float) -> Policy:
+    """A cascade whose last stage reads long texts in windows."""
+    policy = make_policy(*thresholds)
+    return with_windows(policy, *[None] * len(thresholds), Windows(MAX, 3, 4))
 
 
 def make_policy(

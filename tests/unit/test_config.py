@@ -12,6 +12,7 @@ from cascadebert_build.config.cascade_toml import config_from_file
 from cascadebert_build.config.checkpoint_source import checkpoint_source
 from cascadebert_build.config.goals import Goal
 from cascadebert_build.errors import UsageError
+from cascadebert_core.windows import MAX, MEAN, Windows
 
 MEMBERS = """\
 [[members]]
@@ -107,6 +108,19 @@ min_speedup = 2
         (MEMBERS + "size = 3", r"unknown key 'size' in members\[1\]"),
         (MEMBERS + 'max_length = "long"', r"members\[1\]\.max_length is 'long': give an integer"),
         (MEMBERS + "max_length = true", "is True: give an integer"),
+        (MEMBERS + 'long_texts = "median"', "long_texts is 'median': give one of truncate, mean"),
+        (
+            MEMBERS + "max_windows = 4",
+            r"members\[1\]\.max_windows is 4, and long_texts is 'truncate'",
+        ),
+        (MEMBERS + "window_overlap = 0", r"members\[1\]\.window_overlap is 0, and long_texts"),
+        (MEMBERS + 'long_texts = "max"\nmax_windows = 1', "max_windows is 1: give a number from 2"),
+        (MEMBERS + 'long_texts = "max"\nwindow_overlap = 65', "at most half of max_length.* is 64"),
+        (MEMBERS + 'long_texts = "max"\nwindow_overlap = -1', "window_overlap is -1: give 0"),
+        (
+            MEMBERS + 'long_texts = "mean"\n[data]\npath = "a.tsv"\ntext_pair = "b"',
+            "long_texts is 'mean', and the rows are pairs",
+        ),
         (MEMBERS + "max_batch_size = 0", "give 1 or more"),
         (MEMBERS + "[data]\n", "data.path is missing"),
         (MEMBERS + '[runtime]\nbackend = "pytorch"', "one of python, onnxruntime, tensorrt"),
@@ -168,6 +182,16 @@ min_speedup = 2
 def test_each_problem_is_named(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         config_from_file(write(tmp_path, text))
+
+
+def test_long_texts_are_read_in_windows_if_a_member_says_so(tmp_path: Path) -> None:
+    text = MEMBERS + 'max_length = 100\nlong_texts = "mean"\n'
+    small, large = config_from_file(write(tmp_path, text)).members
+    assert small.windows is None
+    assert large.windows == Windows(MEAN, 12, 8)
+    own = text.replace('"mean"', '"max"') + "window_overlap = 0\nmax_windows = 3\n"
+    _, large = config_from_file(write(tmp_path, own)).members
+    assert large.windows == Windows(MAX, 0, 3)
 
 
 def test_all_problems_are_reported_at_once(tmp_path: Path) -> None:

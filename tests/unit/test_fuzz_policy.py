@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from cascadebert_core.errors import PolicyError
 from cascadebert_core.policy import policy_from_json, policy_to_json
+from cascadebert_core.windows import POOLS
 from tests.support.fuzzing import json_values, mutated
-from tests.support.policies import make_policy
+from tests.support.policies import make_policy, make_windows_policy
 from tests.support.sizes import sized
 
 EXAMPLES = settings(max_examples=sized(150, 5_000), deadline=None, derandomize=True)
@@ -25,6 +26,7 @@ POLICIES = [
     for thresholds in ((), (0.9,), (0.5, 0.25))
     for labels in (("a", "b"), ("a", "b", "ü"))
 ]
+POLICIES.append(json.loads(policy_to_json(make_windows_policy(0.5))))
 
 
 def parse(text: str) -> None:
@@ -54,6 +56,10 @@ def check(raw: dict[str, Any]) -> None:
         assert sorted(stage["label_indices"]) == list(range(len(raw["labels"])))
         assert "/" not in stage["tokenizer"]
         assert ".." not in stage["tokenizer"]
+        if windows := stage.get("windows"):
+            assert windows["pool"] in POOLS
+            assert windows["overlap"] >= 0
+            assert windows["most"] >= 2
     for thresholds in raw["operating_points"].values():
         assert len(thresholds) == len(raw["stages"]) - 1
 

@@ -13,7 +13,7 @@ import pytest
 from cascadebert_core.errors import PolicyError
 from cascadebert_core.policy import policy_from_file, policy_from_json, policy_to_json
 from cascadebert_core.task import MULTI_LABEL, SINGLE_LABEL
-from tests.support.policies import make_multi_label_policy, make_policy
+from tests.support.policies import make_multi_label_policy, make_policy, make_windows_policy
 
 
 def written(**changes: Any) -> str:
@@ -51,7 +51,7 @@ def test_a_file_edited_by_hand_is_refused() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"schema_version": 1}, "schema_version is 1 and this reader knows 5 and 6"),
+        ({"schema_version": 1}, "schema_version is 1 and this reader knows 5, 6, 7"),
         ({"labels": ["a"]}, "two or more"),
         ({"labels": ["a", "a"]}, "distinct"),
         ({"pair": "no"}, "pair is 'no'"),
@@ -101,6 +101,35 @@ def test_a_wrong_stage_key_is_named(index: int, changes: dict[str, Any], message
     with pytest.raises(PolicyError, match=message) as caught:
         policy_from_json(with_id(raw))
     assert f"stages[{index}]" in str(caught.value) or "thresholds" in message
+
+
+@pytest.mark.parametrize(
+    ("windows", "message"),
+    [
+        ({"pool": "median"}, "pool is 'median': give one of mean, max"),
+        ({"overlap": -1}, "overlap is -1: give an integer >= 0"),
+        ({"most": 1}, "most is 1: give an integer >= 2"),
+        ({"size": 3}, r"unknown keys \['size'\]"),
+        (3, "is 3: give a JSON object"),
+    ],
+)
+def test_a_wrong_key_of_windows_is_named(windows: Any, message: str) -> None:
+    raw = json.loads(policy_to_json(make_windows_policy(0.9)))
+    own = raw["stages"][1]["windows"]
+    raw["stages"][1]["windows"] = {**own, **windows} if isinstance(windows, dict) else windows
+    with pytest.raises(PolicyError, match=rf"stages\[1\]\.windows.*{message}"):
+        policy_from_json(with_id(raw))
+
+
+@pytest.mark.parametrize("version", [5, 6])
+def test_windows_need_their_schema(version: int) -> None:
+    raw = json.loads(policy_to_json(make_windows_policy(0.9)))
+    del raw["task"]
+    if version == 6:
+        raw["task"] = MULTI_LABEL
+        raw["stages"][0]["signal"] = raw["stages"][1]["signal"] = "least_sure"
+    with pytest.raises(PolicyError, match=r"unknown keys \['windows'\]"):
+        policy_from_json(with_id({**raw, "schema_version": version}))
 
 
 def test_a_missing_key_is_named() -> None:

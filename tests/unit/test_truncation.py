@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cascadebert_build.config.truncation import HELD, truncation_of_counts
+from cascadebert_core.windows import MEAN, Windows
 
 
 def test_rows_are_cut_above_the_maximum_only() -> None:
@@ -26,6 +27,23 @@ def test_a_length_that_holds_almost_all_rows_is_not_to_be_raised() -> None:
     assert (found.cut, found.holds) == (1, 10)
     assert "would hold" not in str(found)
     assert "the longest has 50" in str(found)
+
+
+def test_rows_in_windows_are_cut_after_the_last_window() -> None:
+    windows = Windows(MEAN, 6, 4)
+    # A window has 30 tokens of the text and 2 special ones; four hold 30 + 3 * 24.
+    counts = np.array([10] * 90 + [32] * 5 + [33, 40, 104, 105, 500])
+    found = truncation_of_counts(
+        counts, member="small", max_length=32, windows=windows, window_size=30
+    )
+    assert (found.cut, found.windowed, found.max_windows) == (2, 5, 4)
+    assert found.is_notable
+    assert "5 of 100 rows" in str(found)
+    assert "2 of them are cut after max_windows = 4" in str(found)
+    short = truncation_of_counts(
+        counts[:95], member="small", max_length=32, windows=windows, window_size=30
+    )
+    assert (short.cut, short.windowed, short.is_notable) == (0, 0, False)
 
 
 @given(st.lists(st.integers(3, 10_000), min_size=1, max_size=300), st.integers(3, 512))

@@ -110,7 +110,7 @@ def _evaluate(args: argparse.Namespace) -> int:
         build = CascadeBuild(config, workspace_of(config, args.work_dir), rows=evaluated.rows)
         _write_report(args.report, build, evaluated, early_exit, args.data)
     assessment = evaluated.assessment
-    cut = [f"{each.member}: {each}" for each in evaluated.truncations if each.cut]
+    cut = [f"{each.member}: {each}" for each in evaluated.truncations if each.is_notable]
     print_result(
         args,
         {

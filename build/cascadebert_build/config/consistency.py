@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 from ..errors import UsageError
-from .schema import ENGINE_PRECISIONS, CascadeConfig, RuntimeConfig
+from .schema import (
+    ENGINE_PRECISIONS,
+    TRUNCATE,
+    CascadeConfig,
+    DataConfig,
+    MemberConfig,
+    RuntimeConfig,
+)
 
 
 def check_config(config: CascadeConfig) -> None:
@@ -18,6 +25,7 @@ def check_config(config: CascadeConfig) -> None:
                 f"members[{i}].opt_batch_size is {member.opt_batch_size}: give 1 to "
                 f"max_batch_size = {member.max_batch_size}, or 0 for the default"
             )
+        _check_windows(f"members[{i}]", member, config.data)
     names = [member.name for member in config.members]
     if len(set(names)) != len(names):
         raise UsageError(f"the members' names {names} are not distinct: rename one")
@@ -32,6 +40,29 @@ def check_config(config: CascadeConfig) -> None:
     for name, goal in config.goals().items():
         where = f"operating_points.{name}" if config.operating_points else "tune"
         goal.check(where, len(config.members) - 1)
+
+
+def _check_windows(where: str, member: MemberConfig, data: DataConfig | None) -> None:
+    if member.windows is None:
+        for key in ("window_overlap", "max_windows"):
+            if getattr(member, key) is not None:
+                raise UsageError(
+                    f"{where}.{key} is {getattr(member, key)}, and long_texts is {TRUNCATE!r}: "
+                    "leave the key out, or give long_texts = 'mean' or 'max'"
+                )
+        return
+    if data is not None and data.text_pair is not None:
+        raise UsageError(
+            f"{where}.long_texts is {member.long_texts!r}, and the rows are pairs of texts "
+            f"(data.text_pair is {data.text_pair!r}): only single texts are read in windows; give "
+            "a larger max_length instead"
+        )
+    most = member.max_length // 2
+    if member.windows.overlap > most:
+        raise UsageError(
+            f"{where}.window_overlap is {member.windows.overlap}: give at most half of "
+            f"max_length, which is {most}"
+        )
 
 
 def _check_runtime(runtime: RuntimeConfig) -> None:

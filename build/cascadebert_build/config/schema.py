@@ -13,6 +13,7 @@ from cascadebert_core.guarantee import DEFAULT_CONFIDENCE, GUARANTEES
 from cascadebert_core.policy import LONGEST_TIMEOUT_S, REQUEST_TIMEOUT_S
 from cascadebert_core.signals import SIGNALS
 from cascadebert_core.task import TASKS
+from cascadebert_core.windows import POOLS, Windows
 from cascadebert_engine.profiles import Profile, default_opt_batch, profiles_of_buckets
 from cascadebert_engine.request import HARDWARE_COMPATIBILITY, BuildOptions
 
@@ -37,6 +38,13 @@ ENGINES = ("onnxruntime", "tensorrt")
 DEVICES = ("cpu", "gpu")
 PRECISIONS = ("fp32", "fp16", "int8")
 SPECIAL_TOKENS = ("checkpoint", "text")
+TRUNCATE = "truncate"
+LONG_TEXTS = (TRUNCATE, *POOLS)
+
+# Of a text that is read in windows. More windows make one text as slow as that many rows.
+MAX_WINDOWS = 8
+# One over the share of a window that the next one repeats.
+_OVERLAPS = 8
 ENGINE_PRECISIONS = {"onnxruntime": ("fp32", "int8"), "tensorrt": ("fp16",)}
 
 PLACEMENTS = {"process": INLINE_NONE, "inline-first": INLINE_FIRST, "inline": INLINE_ALL}
@@ -57,10 +65,16 @@ class MemberConfig(Table):
         name: Lower-case letters, digits and hyphens.
         checkpoint: A folder or a hub id.
         max_length: Tokens, special ones included.
-        max_batch_size: Rows in one call.
+        max_batch_size: Rows in one call. Each window of a text counts as a row.
         opt_batch_size: Rows that a TensorRT engine is tuned for. 0: half of `max_batch_size` for
             the first stage, an eighth for the others, which see only the hard rows.
         trust_remote_code: Run the Python code that comes with the checkpoint. Only the build does.
+        long_texts: What becomes of a text with more than `max_length` tokens. "truncate": it is
+            cut. "mean" or "max": it is read in windows of `max_length` tokens, and its logits are
+            made of theirs; see `cascadebert_core.windows.pooled_logits`.
+        window_overlap: The fewest tokens that a window shares with the next one. None: an eighth of
+            `max_length`.
+        max_windows: The most windows of a text; what is beyond them is cut. None: `MAX_WINDOWS`.
     """
 
     name: Annotated[str, NAME]
@@ -69,6 +83,21 @@ class MemberConfig(Table):
     max_batch_size: Annotated[int, at_least(1)] = 64
     opt_batch_size: int = 0
     trust_remote_code: bool = False
+    long_texts: Annotated[str, one_of(LONG_TEXTS)] = TRUNCATE
+    window_overlap: Annotated[int, at_least(0)] | None = None
+    max_windows: Annotated[int, between(2, 64)] | None = None
+
+    @property
+    def windows(self) -> Windows | None:
+        """How texts longer than `max_length` are read; None: they are cut."""
+        if self.long_texts == TRUNCATE:
+            return None
+        overlap = self.window_overlap
+        return Windows(
+            self.long_texts,
+            self.max_length // _OVERLAPS if overlap is None else overlap,
+            MAX_WINDOWS if self.max_windows is None else self.max_windows,
+        )
 
 
 @dataclass(frozen=True, slots=True)

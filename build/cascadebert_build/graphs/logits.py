@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from cascadebert_core.batching import StageBatch, pad_rows
-from cascadebert_core.tokenization import EncodedRow, Encoder, Text
+from cascadebert_core.task import SINGLE_LABEL
+from cascadebert_core.tokenization import EncodedRow, Encoder, Text, windows_of_row
+from cascadebert_core.windows import pooled_logits
 
 # Rows in one call; larger calls are no faster on a CPU.
 BATCH_SIZE = 32
@@ -28,7 +30,7 @@ class StageInput:
     """How texts become the batches of one stage.
 
     Attributes:
-        encoder: Tokenizer and maximum length.
+        encoder: Tokenizer, maximum length, and what becomes of longer texts.
         inputs: Tensors that the stage takes.
         buckets: Padded lengths in tokens, ascending.
     """
@@ -51,10 +53,12 @@ def logits_of_rows(
     max_batch_size: int = BATCH_SIZE,
     *,
     regrouped: bool = False,
+    task: str = SINGLE_LABEL,
 ) -> NDArray[np.float32]:
     """Logits of shape (n, n_labels) in the checkpoint's order, row i for text i.
 
-    Rows of similar length share a batch. Terminals show a progress bar.
+    Rows of similar length share a batch. A text that is read in windows is a row for each, and its
+    logits are pooled as in the server. Terminals show a progress bar.
 
     Args:
         run: The artefact.
@@ -63,9 +67,11 @@ def logits_of_rows(
         description: For the progress bar.
         max_batch_size: The most rows in a call.
         regrouped: Use other batches instead: smaller ones, of rows of all lengths.
+        task: What the answers are, one of `cascadebert_core.task.TASKS`.
     """
     batch_size = min(BATCH_SIZE, max_batch_size)
-    encoded = stage.encoder.encode(texts)
+    of_texts = [windows_of_row(row) for row in stage.encoder.encode(texts)]
+    encoded = [row for of_text in of_texts for row in of_text]
     order = sorted(range(len(encoded)), key=lambda i: len(encoded[i]))
     if regrouped:
         # A third does not divide the usual size, so that the last call is a small one.
@@ -80,7 +86,10 @@ def logits_of_rows(
     logits = np.concatenate(results)
     unordered = np.empty_like(logits)
     unordered[order] = logits
-    return unordered
+    windows = stage.encoder.windows
+    if windows is None:
+        return unordered
+    return pooled_logits(unordered, [len(of_text) for of_text in of_texts], windows.pool, task)
 
 
 def save_logits(path: Path, key: str, logits: NDArray[np.float32]) -> None:

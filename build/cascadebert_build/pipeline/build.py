@@ -271,7 +271,7 @@ class CascadeBuild:
         return self._logits.reference(self.exported(member))
 
     def truncation(self, exported: Exported, rows: NDArray[np.intp] | None = None) -> Truncation:
-        """How many of the rows a member cuts.
+        """How many of the rows a member cuts, or reads in windows.
 
         Args:
             exported: The member.
@@ -283,6 +283,8 @@ class CascadeBuild:
             member=exported.name,
             max_length=exported.member.max_length,
             max_positions=exported.manifest.max_positions,
+            windows=exported.member.windows,
+            window_size=exported.window_size,
         )
 
     def row_costs(self, policy: Policy) -> RowCosts | None:
@@ -305,10 +307,10 @@ class CascadeBuild:
     # --- shared by the steps
 
     def _report_truncation(self, exported: Sequence[Exported]) -> None:
-        """Print how many rows are cut, if some are."""
+        """Print how many rows are cut or read in windows, if some are."""
         for each in exported:
             truncation = self.truncation(each)
-            if truncation.cut:
+            if truncation.is_notable:
                 say("rows", each.name, str(truncation))
 
     @property

@@ -47,6 +47,7 @@ def policy_from_members(config: CascadeConfig, manifests: Sequence[MemberManifes
             label_indices=label_indices(labels, manifest.labels, member),
             signal=SIGNALS_OF_TASK[task][0],
             max_queued_rows=config.runtime.max_queued_rows,
+            windows=member.windows,
         )
         for member, manifest in members
     )

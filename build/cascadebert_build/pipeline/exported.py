@@ -79,8 +79,13 @@ class Exported:
     @cached_property
     def stage_input(self) -> StageInput:
         """How texts become batches; the tokenizer is loaded once."""
-        encoder = Encoder(self.tokenizer, self.member.max_length)
+        encoder = Encoder(self.tokenizer, self.member.max_length, self.member.windows)
         return StageInput(encoder, self.manifest.inputs, self.buckets)
+
+    @property
+    def window_size(self) -> int:
+        """Tokens of a window without special tokens; 0 if longer texts are cut."""
+        return 0 if self.member.windows is None else self.stage_input.encoder.window_size
 
 
 def exported_member(context: BuildContext, member: MemberConfig) -> Exported:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import asdict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +20,7 @@ from ..graphs.session import OnnxSession
 from ..progress import timed
 from .artefact import Artefact, ArtefactMaker
 from .context import BuildContext
-from .exported import Exported
+from .exported import Exported, task_of_member
 
 # A maximum length that no row has.
 _UNLIMITED = 1 << 30
@@ -77,9 +78,17 @@ class LogitsCache:
         )
 
     def lengths(self, exported: Exported) -> list[int]:
-        """Padded length of every row, in tokens."""
-        kept = np.minimum(self.token_counts(exported), exported.member.max_length)
-        return [bucket_of(int(length), exported.buckets) for length in kept]
+        """Padded tokens of every row; those of all windows, if it is read in several."""
+        counts, size = self.token_counts(exported), exported.window_size
+        most, windows = exported.member.max_length, exported.member.windows
+
+        def padded(tokens: int) -> int:
+            if tokens <= most:
+                return bucket_of(tokens, exported.buckets)
+            return most if windows is None else most * windows.count(tokens - (most - size), size)
+
+        of_count = {int(tokens): padded(int(tokens)) for tokens in np.unique(counts)}
+        return [of_count[int(tokens)] for tokens in counts]
 
     def token_counts(self, exported: Exported) -> NDArray[np.int64]:
         """Tokens of every row before it is cut to the member's maximum length, shape (n,).
@@ -108,9 +117,11 @@ class LogitsCache:
         self, exported: Exported, artefact_key: str, opened: Open, *, regrouped: bool = False
     ) -> NDArray[np.float32]:
         context, member = self._context, exported.member
+        task = task_of_member(context.config, exported.manifest)
+        read_in = () if member.windows is None else (asdict(member.windows), task)
         key = sha256_of(
             artefact_key, exported.manifest.tokenizer_sha256, context.rows.sha256(),
-            member.max_length, exported.buckets, *(["regrouped"] if regrouped else []),
+            member.max_length, exported.buckets, *(["regrouped"] if regrouped else []), *read_in,
         )  # fmt: skip
         path = context.workspace.logits(member, key)
         kept = None if context.force else load_logits(path, key)
@@ -124,6 +135,7 @@ class LogitsCache:
                 f"logits {member.name}",
                 member.max_batch_size,
                 regrouped=regrouped,
+                task=task,
             )
             save_logits(path, key, logits)
             note(f"{len(logits)} rows" + (" in other batches" if regrouped else ""))

@@ -15,6 +15,7 @@ Decide: what a row's answer is
     inputs            request tensors to texts
     route             request parameters to stages and thresholds
     tokenization      texts to tokens
+    windows           long texts: windows of tokens, and the logits of all of them
     batching          rows to calls of a stage, and their padding
     task              logits to probabilities, and what an answer is
     signals           confidence signals

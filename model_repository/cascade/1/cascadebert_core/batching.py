@@ -190,6 +190,33 @@ def _in_equal_parts(rows: list[int], most: int) -> list[list[int]]:
     return [rows[start:end] for start, end in pairwise(edges)]
 
 
+def split_by_windows(
+    chunks: Sequence[list[int]], windows: Sequence[int], most: int
+) -> list[list[int]]:
+    """Split calls whose texts have more windows than fit, so that texts are answered sooner.
+
+    Args:
+        chunks: The planned calls, as lists of indices into `windows`.
+        windows: Windows of each text, at least 1.
+        most: The windows that fit into a call. A text of more is alone; its stage calls again.
+
+    Returns:
+        The calls, in the same order.
+    """
+    split: list[list[int]] = []
+    for chunk in chunks:
+        part: list[int] = []
+        room = most
+        for i in chunk:
+            if part and windows[i] > room:
+                split.append(part)
+                part, room = [], most
+            part.append(i)
+            room -= windows[i]
+        split.append(part)
+    return split
+
+
 def split_across_instances(
     chunks: Sequence[list[int]],
     lengths: Sequence[int],

@@ -167,8 +167,8 @@ class Cascade:
         if instances == 1:
             return True
         stage = self._stages[0]
-        lengths = [len(row.encoded or ()) for row in self._runner.encode(stage, rows)]
-        return len(stage.plan_calls(lengths, instances)) >= instances
+        encoded = self._runner.encode(stage, rows)
+        return len(stage.plan_calls_of_rows(encoded, instances)) >= instances
 
     def _admit(self, job: Job) -> None:
         """Tell the observer and the auditor of a new job."""

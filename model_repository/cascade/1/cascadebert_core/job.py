@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .route import Route
-from .tokenization import EncodedRow, Text
+from .tokenization import EncodedRow, Encoder, Text
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -29,16 +29,14 @@ class Row:
         index: The row's position in the job.
         text: The row's text or pair.
         encoded: The row's tokens; None before the first stage.
-        tokenizer: The name of the tokenizer that made `encoded`; None before the first stage.
-        max_length: The length that `encoded` was truncated to.
+        encoder: The encoder that made `encoded`; None before the first stage.
     """
 
     job: Job
     index: int
     text: Text
     encoded: EncodedRow | None = None
-    tokenizer: str | None = None
-    max_length: int = 0
+    encoder: Encoder | None = None
 
 
 @dataclass(slots=True, eq=False)

@@ -53,5 +53,5 @@ class Observer(AuditObserver, Protocol):
         ...
 
     def truncated(self, rows: int) -> None:
-        """Rows were longer than the first stage's maximum length."""
+        """Rows were longer than what the first stage reads, and were cut."""
         ...

@@ -19,12 +19,15 @@ from .contract import ATTENTION_MASK, INPUT_IDS, OPERATING_POINTS, STAGE_INPUTS
 from .errors import PolicyError
 from .signals import MAX_PROBABILITY, SIGNALS_OF_TASK
 from .task import MULTI_LABEL, SINGLE_LABEL, TASKS
+from .windows import POOLS, Windows
 
 # A policy is written in the oldest schema that can say it, so that older servers read what they can
-# serve. Schema 6 adds `task`, and only multi-label cascades need it.
+# serve. Schema 6 adds `task`, and only multi-label cascades need it. Schema 7 has both `task` and
+# `windows` of every stage; only cascades that read long texts in windows need it.
 SCHEMA_VERSION = 5
 MULTI_LABEL_SCHEMA_VERSION = 6
-SCHEMA_VERSIONS = (SCHEMA_VERSION, MULTI_LABEL_SCHEMA_VERSION)
+WINDOWS_SCHEMA_VERSION = 7
+SCHEMA_VERSIONS = (SCHEMA_VERSION, MULTI_LABEL_SCHEMA_VERSION, WINDOWS_SCHEMA_VERSION)
 # Tokens. As a call's price or limit it makes all rows share one call.
 ONE_CALL = 1_000_000
 
@@ -52,7 +55,7 @@ class StagePolicy:
         model: The Triton model that returns the stage's logits.
         version: The model's version, pinned in every call. A published version never changes.
         tokenizer: A folder in `tokenizers/`.
-        max_length: Tokens, with special tokens; longer texts are truncated.
+        max_length: Tokens, with special tokens; longer texts are truncated, or read in windows.
         max_batch_size: The most rows in one call of the stage.
         buckets: Padded lengths in tokens, ascending; the last one is `max_length`.
         inputs: The model's input tensors, a subset of `contract.STAGE_INPUTS`.
@@ -66,6 +69,7 @@ class StagePolicy:
             buckets share a call if that is cheaper than several calls.
         max_call_tokens: The most padded tokens in one call, unless a single row has more. On a CPU
             the activations of a larger call do not fit into the caches, and its rows cost more.
+        windows: How texts longer than `max_length` are read; None: they are truncated.
     """
 
     model: str
@@ -82,6 +86,7 @@ class StagePolicy:
     max_queued_rows: int = 0
     call_tokens: int = ONE_CALL
     max_call_tokens: int = ONE_CALL
+    windows: Windows | None = None
 
     def __post_init__(self) -> None:
         if not self.max_queued_rows:
@@ -243,17 +248,18 @@ def policy_from_json(text: str) -> Policy:
 def _policy(top: _Keys) -> Policy:
     version = top.take("schema_version")
     if isinstance(version, bool) or version not in SCHEMA_VERSIONS:
-        known = " and ".join(map(str, SCHEMA_VERSIONS))
+        known = ", ".join(map(str, SCHEMA_VERSIONS))
         raise PolicyError(
             f"policy.schema_version is {version!r} and this reader knows {known}: "
             "publish the cascade again with the version that serves it"
         )
     claimed = top.string("id")
     task = SINGLE_LABEL if version == SCHEMA_VERSION else top.string("task")
-    if task not in TASKS or (task == SINGLE_LABEL) != (version == SCHEMA_VERSION):
+    if task not in TASKS or (version == MULTI_LABEL_SCHEMA_VERSION and task != MULTI_LABEL):
         raise PolicyError(
             f"policy.task is {task!r}: a policy of schema {MULTI_LABEL_SCHEMA_VERSION} has "
-            f"{MULTI_LABEL!r}, and one of schema {SCHEMA_VERSION} has no such key"
+            f"{MULTI_LABEL!r}, one of schema {WINDOWS_SCHEMA_VERSION} has one of {list(TASKS)}, "
+            f"and one of schema {SCHEMA_VERSION} has no such key"
         )
     labels = top.strings("labels")
     least = 1 if task == MULTI_LABEL else 2
@@ -271,7 +277,13 @@ def _policy(top: _Keys) -> Policy:
         labels=labels,
         pair=pair,
         stages=tuple(
-            _stage(keys, task, n_labels=len(labels), last=index == len(stages) - 1)
+            _stage(
+                keys,
+                task,
+                n_labels=len(labels),
+                last=index == len(stages) - 1,
+                windows=_windows(keys) if version == WINDOWS_SCHEMA_VERSION else None,
+            )
             for index, keys in enumerate(stages)
         ),
         operating_points=_operating_points(
@@ -319,7 +331,25 @@ def _validate_whole(policy: Policy) -> None:
         )
 
 
-def _stage(keys: _Keys, task: str, *, n_labels: int, last: bool) -> StagePolicy:
+def _windows(keys: _Keys) -> Windows | None:
+    raw, where = keys.take("windows"), f"{keys.where}.windows"
+    if raw is None:
+        return None
+    own = _Keys(raw, where)
+    windows = Windows(
+        pool=own.string("pool"),
+        overlap=own.integer("overlap", minimum=0),
+        most=own.integer("most", minimum=2),
+    )
+    own.finish()
+    if windows.pool not in POOLS:
+        raise PolicyError(f"{where}.pool is {windows.pool!r}: give one of {', '.join(POOLS)}")
+    return windows
+
+
+def _stage(
+    keys: _Keys, task: str, *, n_labels: int, last: bool, windows: Windows | None
+) -> StagePolicy:
     stage = StagePolicy(
         model=keys.string("model", _MODEL_NAME),
         version=keys.integer("version", minimum=1),
@@ -337,6 +367,7 @@ def _stage(keys: _Keys, task: str, *, n_labels: int, last: bool) -> StagePolicy:
         max_queued_rows=keys.integer("max_queued_rows", minimum=1),
         call_tokens=keys.integer("call_tokens", minimum=0),
         max_call_tokens=keys.integer("max_call_tokens", minimum=1),
+        windows=windows,
     )
     keys.finish()
     where = keys.where
@@ -422,6 +453,10 @@ def _operating_points(
 def _fields(policy: Policy) -> dict[str, Any]:
     """Return the JSON object without the id; the hash sorts its keys."""
     fields = asdict(policy)
+    if any(stage.windows is not None for stage in policy.stages):
+        return {"schema_version": WINDOWS_SCHEMA_VERSION, **fields}
+    for stage in fields["stages"]:
+        del stage["windows"]
     if policy.task == SINGLE_LABEL:
         del fields["task"]
         return {"schema_version": SCHEMA_VERSION, **fields}

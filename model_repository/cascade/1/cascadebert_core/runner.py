@@ -62,14 +62,13 @@ class StageRunner:
     def run(self, stage: Stage, rows: list[Row]) -> list[Row]:
         """Run rows through a stage and return those that the next stage has to see."""
         rows = self.encode(stage, rows)
-        lengths = [len(row.encoded or ()) for row in rows]
         # Only the first stage runs several calls for one thread. The queue of a later stage has a
         # thread for every instance.
         calls, idle = _SEQUENTIAL, 1
         if stage.index == 0:
             calls = self._first_calls
             idle = max(1, calls.limit - stage.latency.running)
-        chunks = stage.plan_calls(lengths, idle)
+        chunks = stage.plan_calls_of_rows(rows, idle)
         deferred: list[list[Row]] = [[] for _ in chunks]
         calls.run(
             [

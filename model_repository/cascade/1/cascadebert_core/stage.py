@@ -17,6 +17,7 @@ from .batching import (
     pad_rows,
     plan_calls,
     split_across_instances,
+    split_by_windows,
 )
 from .contract import TOKENIZER_FILE, TOKENIZERS_FOLDER
 from .errors import InternalError
@@ -25,7 +26,8 @@ from .job import Row
 from .latency import LatencyEstimator
 from .policy import Policy, StagePolicy
 from .task import answer_keys
-from .tokenization import EncodedRow, Encoder, Text
+from .tokenization import EncodedRow, Encoder, Text, WindowedRow, windows_of_row
+from .windows import Windows, pooled_logits
 
 # Takes a stage's index and a padded batch, and returns the logits, float32 (rows, n_labels) in the
 # checkpoint's own order. Several threads call it at the same time.
@@ -82,9 +84,19 @@ class Stage:
         for row, tokens in zip(stale, encoded, strict=True):
             n_truncated += tokens.truncated and row.encoded is None
             row.encoded = tokens
-            row.tokenizer = self.settings.tokenizer
-            row.max_length = self.settings.max_length
+            row.encoder = self._encoder
         return n_truncated
+
+    def plan_calls_of_rows(self, rows: Sequence[Row], parallel: int) -> list[list[int]]:
+        """Split rows that are encoded for this stage into calls; see `plan_calls`.
+
+        A text's windows are in one call, and count as the rows of it.
+        """
+        calls = self.plan_calls([len(row.encoded or ()) for row in rows], parallel)
+        if self.settings.windows is None:
+            return calls
+        counts = [len(windows_of_row(row.encoded)) if row.encoded else 1 for row in rows]
+        return split_by_windows(calls, counts, self._limits.rows(self.settings.max_length))
 
     def plan_calls(self, lengths: Sequence[int], parallel: int = 1) -> list[list[int]]:
         """Split rows into calls, as `batching.plan_calls` and `split_across_instances` do.
@@ -123,10 +135,36 @@ class Stage:
         Raises:
             InternalError: The logits have another shape than the policy's labels.
         """
-        batch = self._batch(encoded, trace)
-        with self.latency.call(len(encoded), self._instances):
-            logits = self._run_stage(self.index, batch)
-        return self._gated(logits, batch, thresholds)
+        if self._has_windows(encoded):
+            # Of rows, so that the estimate is in what a queue holds.
+            with self.latency.call(len(encoded), self._instances):
+                logits = self._logits_of_windows(encoded, trace)
+        else:
+            batch = self._batch(encoded, trace)
+            with self.latency.call(len(encoded), self._instances):
+                logits = self._run_stage(self.index, batch)
+        return self._gated(logits, len(encoded), thresholds)
+
+    def _has_windows(self, encoded: Sequence[EncodedRow]) -> bool:
+        return self.settings.windows is not None and any(
+            isinstance(row, WindowedRow) for row in encoded
+        )
+
+    def _logits_of_windows(
+        self, encoded: Sequence[EncodedRow], trace: object | None = None
+    ) -> NDArray[np.float32]:
+        """Run every window as a row of a call within the stage's limits, and pool them by text."""
+        windows = self.settings.windows
+        assert windows is not None
+        of_texts = [windows_of_row(row) for row in encoded]
+        rows = [window for of_text in of_texts for window in of_text]
+        logits = np.empty((len(rows), len(self._label_indices)), dtype=np.float32)
+        for indices in self.plan_calls([len(row) for row in rows]):
+            found = self._run_stage(self.index, self._batch([rows[i] for i in indices], trace))
+            self._check_shape(found, len(indices))
+            logits[indices] = found
+        counts = [len(of_text) for of_text in of_texts]
+        return pooled_logits(logits, counts, windows.pool, self._task)
 
     def _batch(self, encoded: Sequence[EncodedRow], trace: object | None = None) -> StageBatch:
         of = self.settings
@@ -135,19 +173,22 @@ class Stage:
     def _gated(
         self,
         logits: NDArray[np.float32],
-        batch: StageBatch,
+        rows: int,
         thresholds: NDArray[np.float32] | np.float32,
     ) -> Decision:
         settings = self.settings
-        expected = (batch.shape[0], len(self._label_indices))
+        self._check_shape(logits, rows)
+        if self._reorders:
+            logits = logits[:, self._label_indices]
+        return decide(logits, settings.temperature, thresholds, settings.signal, self._task)
+
+    def _check_shape(self, logits: NDArray[np.float32], rows: int) -> None:
+        expected = (rows, len(self._label_indices))
         if logits.shape != expected:
             raise InternalError(
                 f"logits have shape {logits.shape} and must have {expected}: "
                 "the stage is not the one that the policy was made for"
             )
-        if self._reorders:
-            logits = logits[:, self._label_indices]
-        return decide(logits, settings.temperature, thresholds, settings.signal, self._task)
 
     def answers(self, texts: Sequence[Text]) -> NDArray[Any]:
         """Return the stage's own answers to texts, for audits; see `audit.LastAnswers`."""
@@ -155,19 +196,25 @@ class Stage:
         answers = np.full(len(texts), -1, dtype=np.object_)
         for indices in self.plan_calls([len(row) for row in encoded]):
             # Not measured: an audit's few rows say little about the calls that requests wait for.
-            batch = self._batch([encoded[i] for i in indices])
-            decision = self._gated(self._run_stage(self.index, batch), batch, ALWAYS_EXIT)
+            rows = [encoded[i] for i in indices]
+            if self._has_windows(rows):
+                logits = self._logits_of_windows(rows)
+            else:
+                logits = self._run_stage(self.index, self._batch(rows))
+            decision = self._gated(logits, len(rows), ALWAYS_EXIT)
             keys = answer_keys(decision.probabilities, self._task)
             answers[indices] = np.where(decision.exits, keys, -1)
         return answers
 
     def _has_tokens_of(self, row: Row) -> bool:
         """Return whether the stage's own encoder would make the row's tokens."""
-        if row.encoded is None or row.tokenizer != self.settings.tokenizer:
+        if row.encoded is None or row.encoder is None:
             return False
-        if row.max_length == self.settings.max_length:
+        if row.encoder is self._encoder:
             return True
-        return not row.encoded.truncated and len(row.encoded) <= self.settings.max_length
+        if row.encoder.path != self._encoder.path:
+            return False
+        return row.encoded.is_whole and len(row.encoded) <= self.settings.max_length
 
 
 def stages_of_policy(
@@ -177,7 +224,7 @@ def stages_of_policy(
     calls_in_flight: int,
     first_calls: int = 1,
 ) -> list[Stage]:
-    """Make the stages of a policy; stages of one tokenizer and length share an encoder.
+    """Make the stages of a policy; those that read texts in the same way share an encoder.
 
     Args:
         policy: A validated policy.
@@ -189,21 +236,24 @@ def stages_of_policy(
     Raises:
         PolicyError: A tokenizer of the policy is missing or damaged.
     """
-    wanted = {(stage.tokenizer, stage.max_length) for stage in policy.stages}
     encoders = {
-        (name, max_length): Encoder(
-            version_folder / TOKENIZERS_FOLDER / name / TOKENIZER_FILE, max_length
+        (name, max_length, windows): Encoder(
+            version_folder / TOKENIZERS_FOLDER / name / TOKENIZER_FILE, max_length, windows
         )
-        for name, max_length in sorted(wanted)
+        for name, max_length, windows in {_reading(stage) for stage in policy.stages}
     }
     return [
         Stage(
             index,
             settings,
-            encoders[settings.tokenizer, settings.max_length],
+            encoders[_reading(settings)],
             run_stage,
             calls_in_flight if index else first_calls,
             task=policy.task,
         )
         for index, settings in enumerate(policy.stages)
     ]
+
+
+def _reading(stage: StagePolicy) -> tuple[str, int, Windows | None]:
+    return stage.tokenizer, stage.max_length, stage.windows

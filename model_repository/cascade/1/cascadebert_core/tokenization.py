@@ -1,4 +1,4 @@
-"""Texts to tokens, with the truncation of the Rust tokenizers.
+"""Texts to tokens, with the truncation of the Rust tokenizers; or long texts to windows of tokens.
 
 The tokenizer file defines vocabulary, normalisation, special tokens, the side on which long texts
 are truncated and the padding id. Only the maximum length comes from the stage.
@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import InternalError, PolicyError
+from .windows import Windows
 
 if TYPE_CHECKING:
-    from tokenizers import Tokenizer
+    from tokenizers import Encoding, Tokenizer
 
 # A text, or a text and its pair.
 Text = str | tuple[str, str]
@@ -40,16 +41,46 @@ class EncodedRow:
     def __len__(self) -> int:
         return len(self.ids)
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether the row has all of its text's tokens."""
+        return not self.truncated
+
+
+@dataclass(frozen=True, slots=True)
+class WindowedRow(EncodedRow):
+    """The tokens of a text that has several windows, all of the same length.
+
+    As an `EncodedRow` it is the first window, which is the text truncated. `truncated` is whether
+    tokens are in none of the windows.
+
+    Attributes:
+        others: The other windows.
+    """
+
+    others: tuple[EncodedRow, ...]
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the row has all of its text's tokens: no."""
+        return False
+
+
+def windows_of_row(row: EncodedRow) -> tuple[EncodedRow, ...]:
+    """Return the rows of a stage's call that a text is: its windows, or the row itself."""
+    return (row, *row.others) if isinstance(row, WindowedRow) else (row,)
+
 
 class Encoder:
     """One tokenizer at one maximum length; threads may share it."""
 
-    def __init__(self, path: Path, max_length: int) -> None:
+    def __init__(self, path: Path, max_length: int, windows: Windows | None = None) -> None:
         """Load a tokenizer.
 
         Args:
             path: The tokenizer.json.
             max_length: Tokens, with special tokens, that longer rows are truncated to.
+            windows: How longer texts are read instead. Pairs of texts are truncated in any case.
 
         Raises:
             PolicyError: The file is missing or not a tokenizer.
@@ -58,13 +89,17 @@ class Encoder:
         padding = cast("dict[str, Any] | None", tokenizer.padding) or {}
         truncation = cast("dict[str, Any] | None", tokenizer.truncation) or {}
         tokenizer.no_padding()  # `pad_rows` pads a batch to its bucket
+        direction = truncation.get("direction", "right")
         tokenizer.enable_truncation(
             max_length,
             strategy=truncation.get("strategy", "longest_first"),
-            direction=truncation.get("direction", "right"),
+            direction=direction,
         )
         self._tokenizer = tokenizer
+        self._from_end = direction == "left"
+        self.path = path
         self.max_length = max_length
+        self.windows = windows
         self.pad_id = int(padding.get("pad_id", 0))
         self._pad_tokens = (str(padding["pad_token"]),) if "pad_token" in padding else ()
 
@@ -75,6 +110,11 @@ class Encoder:
         known = sorted(self._tokenizer.get_added_tokens_decoder().items())
         others = (token.content for _, token in known if token.special)
         return tuple(dict.fromkeys([*added, *self._pad_tokens, *others]))
+
+    @property
+    def window_size(self) -> int:
+        """Tokens of a window, without the special tokens that the tokenizer adds."""
+        return self.max_length - self._tokenizer.num_special_tokens_to_add(is_pair=False)
 
     def encode(self, texts: Sequence[Text]) -> list[EncodedRow]:
         """Tokenise rows; the GIL is released meanwhile.
@@ -90,6 +130,13 @@ class Encoder:
         except BaseException as exc:
             # A panic of the Rust library is not an Exception, and would end the thread silently.
             raise InternalError(f"the tokenizer failed: {type(exc).__name__}") from exc
+        if self.windows is not None:
+            return [
+                _row_of_windows(encoding, self.windows, from_end=self._from_end)
+                if isinstance(text, str) and encoding.overflowing
+                else _row(encoding)
+                for text, encoding in zip(texts, encodings, strict=True)
+            ]
         return [
             EncodedRow(
                 np.asarray(encoding.ids, dtype=np.int32),
@@ -98,6 +145,45 @@ class Encoder:
             )
             for encoding in encodings
         ]
+
+
+def _row(encoding: Encoding) -> EncodedRow:
+    return EncodedRow(
+        np.asarray(encoding.ids, dtype=np.int32),
+        np.asarray(encoding.type_ids, dtype=np.int32),
+        bool(encoding.overflowing),
+    )
+
+
+def _row_of_windows(encoding: Encoding, windows: Windows, *, from_end: bool) -> EncodedRow:
+    """Return the windows of a text that has more tokens than the maximum length.
+
+    Args:
+        encoding: Of the text, truncated.
+        windows: Where they lie.
+        from_end: Whether the tokenizer keeps the end of a text that it truncates. Then the first
+            window is the end, and tokens beyond the last window are those of the beginning.
+    """
+    # The tokenizer has split the text: each part has special tokens around its own tokens.
+    parts = [encoding, *encoding.overflowing]
+    own = [np.asarray(part.special_tokens_mask) == 0 for part in parts]
+    of_parts = [
+        np.asarray(part.ids, dtype=np.int32)[mask] for part, mask in zip(parts, own, strict=True)
+    ]
+    tokens = np.concatenate(of_parts[::-1] if from_end else of_parts)
+    size = len(of_parts[0])
+    if not size:  # special tokens fill the maximum length
+        return _row(encoding)
+    type_ids = np.asarray(encoding.type_ids, dtype=np.int32)
+    truncated = len(tokens) > windows.held(size)
+    found: list[NDArray[np.int32]] = []
+    for start in windows.starts(len(tokens), size):
+        begin = len(tokens) - size - start if from_end else start
+        ids = np.asarray(encoding.ids, dtype=np.int32)
+        ids[own[0]] = tokens[begin : begin + size]
+        found.append(ids)
+    others = tuple(EncodedRow(ids, type_ids, truncated) for ids in found[1:])
+    return WindowedRow(found[0], type_ids, truncated, others)
 
 
 def _tokenizer_from_file(path: Path) -> Tokenizer:

@@ -11,6 +11,11 @@ Shared by the container and `serve`:
     stubs       the processes of the python backend, and how they died
     watch       probes in rounds until too many in a row have failed
 
+`serve` alone:
+
+    leftovers   what a killed server leaves behind
+    guard       a process that removes it at once
+
 The container alone:
 
     settings    the environment variables

@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 _PROC = Path("/proc")
-_PROGRAM = "triton_python_backend_stub"
+PROGRAM = "triton_python_backend_stub"
 _SEARCH_EVERY_S = 5.0
+STUCK_AFTER_S = 5.0
 _REGION = "/dev/shm/triton_python_backend_shm_region_"
 
 
@@ -83,6 +84,34 @@ class Stubs:
         return [replace(stub, model=self._models.get(stub.pid)) for stub in found]
 
 
+class StuckStubs:
+    """Tells the stubs that died while a model loads, and left the server waiting for them.
+
+    A server collects a stub whose model failed to load a moment later, and says why it failed. If
+    the stub dies before it can report, it stays, and the server waits as long as a load may take.
+    """
+
+    def __init__(
+        self, known: Iterable[Stub] = (), clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """Look at nothing yet.
+
+        Args:
+            known: Stubs that were dead before the load.
+            clock: Returns seconds and never runs backwards.
+        """
+        self._known = {stub.pid for stub in known if stub.death}
+        self._clock = clock
+        self._dead_since_s: dict[int, float] = {}
+
+    def among(self, stubs: Iterable[Stub]) -> list[Stub]:
+        """Return those of the present stubs that have been dead for `STUCK_AFTER_S` seconds."""
+        now_s = self._clock()
+        dead = [stub for stub in stubs if stub.death and stub.pid not in self._known]
+        self._dead_since_s = {stub.pid: self._dead_since_s.get(stub.pid, now_s) for stub in dead}
+        return [stub for stub in dead if now_s - self._dead_since_s[stub.pid] >= STUCK_AFTER_S]
+
+
 def stubs_of(server_pid: int) -> list[Stub]:
     """Return the stubs of a server, dead ones too; those have no model."""
     found = (_stub(pid) for pid in _children(server_pid))
@@ -130,7 +159,7 @@ def _stub(pid: int) -> Stub | None:
     try:
         # pid (name) state …; the name is cut to 15 bytes and may hold any character.
         name, _, fields = (folder / "stat").read_text().partition("(")[2].rpartition(") ")
-        if not _PROGRAM.startswith(name):
+        if not PROGRAM.startswith(name):
             return None
         if fields.startswith("Z"):
             return Stub(pid, None, _death(int(fields.split()[-1])))

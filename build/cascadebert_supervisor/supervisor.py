@@ -18,7 +18,7 @@ from .process import SIGNALS, STOP_SIGNALS, ServerProcess
 from .repository import ServedCascade, cascades_of_repository
 from .served import write_served
 from .settings import Settings
-from .stubs import Stubs, deaths
+from .stubs import Stubs, StuckStubs, deaths
 from .watch import Watch
 
 UNHEALTHY = 1
@@ -80,6 +80,7 @@ def probe_of(settings: Settings) -> Probe:
 
 def _loop(settings: Settings, server: ServerProcess, watch: Watch) -> int:
     stubs = Stubs(server.pid)
+    stuck = StuckStubs()
     while True:
         received = signal.sigtimedwait(SIGNALS, settings.poll_s)
         code = server.reap()
@@ -91,13 +92,14 @@ def _loop(settings: Settings, server: ServerProcess, watch: Watch) -> int:
             code = server.stop(settings.stop_timeout_s + settings.stop_margin_s)
             log.info("stopped", code=code)
             return code
-        # While models load, only remember them: if one fails, its stub may die a moment before the
-        # server ends, and the server's own code says more.
-        stubs.now()
-        dead = stubs.newly_dead() if watch.ready else []
+        # While models load, a stub may die a moment before the server ends, and the server's own
+        # code says more. So only those count that the server goes on waiting for.
+        found = stubs.now()
+        dead = stubs.newly_dead() if watch.ready else stuck.among(found)
         problem = deaths(dead) if dead else watch.verdict
         if problem is not None:
             hint = "" if watch.ready else "; give it longer with CASCADEBERT_START_TIMEOUT_S"
+            hint = " while it loaded" if dead and not watch.ready else hint
             log.error(f"{problem}{hint}: the container ends, for Docker to restart it")
             watch.stop()
             server.stop(min(_BROKEN_STOP_S, settings.stop_timeout_s))

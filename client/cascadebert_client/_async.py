@@ -15,13 +15,13 @@ from ._base import (
     BaseClient,
     stream_parameters,
 )
-from ._channels import channel_arguments
 from ._deadline import Deadline
 from ._flows import Call, Flow, Pause, Step
 from ._requests import Parameters, Thresholds, request_parameters
 from ._rows import Chunker, Utf8Row, encode_inputs, fits_one_request, rows_from_inputs, split
 from ._types import Classification, ServerStatus
 from .errors import FOREIGN_ERRORS
+from .transport import channel_arguments
 
 ResultT = TypeVar("ResultT")
 
@@ -218,7 +218,9 @@ class AsyncCascadeClient(BaseClient[tritonclient.grpc.aio.InferenceServerClient]
 
     def _connect(self) -> tritonclient.grpc.aio.InferenceServerClient:
         return tritonclient.grpc.aio.InferenceServerClient(
-            self._flows.target.url, creds=self._credentials, channel_args=channel_arguments()
+            self._flows.target.url,
+            creds=self._credentials,
+            channel_args=channel_arguments(self._flows.target.url),
         )
 
     async def _drive(self, flow: Flow[ResultT]) -> ResultT:

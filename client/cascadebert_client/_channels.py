@@ -13,35 +13,9 @@ ClientT = TypeVar("ClientT")
 
 DEFAULT_CHANNELS = 2
 
-# tritonclient's limit: the largest message that Triton sends or accepts.
-_LARGEST_MESSAGE_BYTES = 2**31 - 1
-
 _SCHEME = re.compile(r"^[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 # Resolvers that gRPC knows. They are not `host:port`.
 _GRPC_RESOLVERS = ("dns:", "ipv4:", "ipv6:", "unix:", "unix-abstract:")
-
-
-def channel_arguments() -> list[tuple[str, int]]:
-    """Return the gRPC arguments of one channel.
-
-    They replace tritonclient's defaults, so the list is complete.
-    """
-    return [
-        # Channels to one address share a connection unless each has its own pool.
-        ("grpc.use_local_subchannel_pool", 1),
-        ("grpc.max_send_message_length", _LARGEST_MESSAGE_BYTES),
-        ("grpc.max_receive_message_length", _LARGEST_MESSAGE_BYTES),
-        # By default gRPC waits up to two minutes before it reconnects to a lost server, and every
-        # call fails until then. Retries only help if it reconnects as often as they try.
-        ("grpc.initial_reconnect_backoff_ms", 100),
-        ("grpc.max_reconnect_backoff_ms", 2_000),
-        # Detects a lost peer. Triton treats pings less than five minutes apart as abuse and closes
-        # the connection.
-        ("grpc.keepalive_time_ms", 330_000),
-        ("grpc.keepalive_timeout_ms", 20_000),
-        ("grpc.keepalive_permit_without_calls", 0),
-        ("grpc.http2.max_pings_without_data", 2),
-    ]
 
 
 def require_address(url: object) -> str:

@@ -1,12 +1,12 @@
 """The metrics page of a server, in Prometheus's text format."""
 
 import http.client
-import urllib.request
 from dataclasses import dataclass
 
 from prometheus_client.parser import text_string_to_metric_families
 
 from .errors import InvalidRequest, ServerUnavailable, UnexpectedResponse
+from .transport import opener_for
 
 DEFAULT_PORT = 8002
 
@@ -43,13 +43,18 @@ def fetch_metrics(url: str, timeout_s: float) -> str:
             f"--metrics-url {url!r} is not an HTTP address: give http://host:port/metrics"
         )
     try:
-        with urllib.request.urlopen(url, timeout=timeout_s) as response:
+        with opener_for(url).open(url, timeout=timeout_s) as response:
             return response.read().decode("utf-8", errors="replace")
     # urllib's own errors are OSErrors. http.client raises others, for a port that is not a number
-    # and for a port that does not speak HTTP, such as the gRPC port.
+    # and for a port that does not speak HTTP, such as the gRPC port. The latter quotes raw bytes.
     except (OSError, http.client.HTTPException) as exc:
+        said = (
+            "what listens there does not speak HTTP (the gRPC port does not)"
+            if isinstance(exc, http.client.BadStatusLine | http.client.LineTooLong)
+            else f"{exc}"
+        )
         raise ServerUnavailable(
-            f"no metrics from {url}: {exc}: check that the server runs and that this is its "
+            f"no metrics from {url}: {said}: check that the server runs and that this is its "
             f"metrics port ({DEFAULT_PORT} by default), or give --metrics-url"
         ) from exc
 

@@ -16,13 +16,13 @@ from ._base import (
     stream_parameters,
 )
 from ._cancellation import Cancellation
-from ._channels import channel_arguments
 from ._deadline import Deadline
 from ._flows import Call, Flow, Pause, Step
 from ._requests import Parameters, Thresholds, request_parameters
 from ._rows import Chunker, Utf8Row, encode_inputs, fits_one_request, rows_from_inputs, split
 from ._types import Classification, ServerStatus
 from .errors import FOREIGN_ERRORS
+from .transport import channel_arguments
 
 ResultT = TypeVar("ResultT")
 
@@ -271,7 +271,9 @@ class CascadeClient(BaseClient[tritonclient.grpc.InferenceServerClient]):
 
     def _connect(self) -> tritonclient.grpc.InferenceServerClient:
         return tritonclient.grpc.InferenceServerClient(
-            self._flows.target.url, creds=self._credentials, channel_args=channel_arguments()
+            self._flows.target.url,
+            creds=self._credentials,
+            channel_args=channel_arguments(self._flows.target.url),
         )
 
     def _drive(self, flow: Flow[ResultT], cancellation: Cancellation | None = None) -> ResultT:

@@ -9,8 +9,8 @@ import grpc
 import grpc.aio
 from tritonclient.grpc import InferResult, service_pb2
 
-from cascadebert_client._channels import channel_arguments
 from cascadebert_client._requests import server_timeout_s
+from cascadebert_client.transport import channel_arguments
 from cascadebert_core.contract import TEXT
 
 pb: Any = service_pb2
@@ -41,7 +41,7 @@ class RawModel:
         for name, value in parameters.items():
             self._template.parameters[name].string_param = value
         self._channels = [
-            grpc.aio.insecure_channel(url, options=channel_arguments()) for _ in range(n)
+            grpc.aio.insecure_channel(url, options=channel_arguments(url)) for _ in range(n)
         ]
         # Neither serializer nor deserializer: bytes in, bytes out.
         self._calls = [channel.unary_unary(_METHOD) for channel in self._channels]

@@ -27,7 +27,8 @@ from cascadebert_client import (
     ServerUnavailable,
     UnexpectedResponse,
 )
-from cascadebert_client._channels import ChannelPool, channel_arguments
+from cascadebert_client._channels import ChannelPool
+from cascadebert_client.transport import channel_arguments
 from cascadebert_core.contract import MAX_TEXT_BYTES
 from tests.unit.fake_triton import (
     DRIVERS,
@@ -501,7 +502,7 @@ def test_channels_are_used_in_turn_and_dial_again_soon():
     picked = [pool.pick() for _ in range(6)]
     assert picked[:3] == picked[3:]
     assert len({id(channel.client) for channel in picked}) == 3
-    arguments = dict(channel_arguments())
+    arguments = dict(channel_arguments("localhost:8001"))
     assert arguments["grpc.use_local_subchannel_pool"] == 1
     # With gRPC's default of two minutes, retries within a deadline would be pointless.
     assert arguments["grpc.max_reconnect_backoff_ms"] <= 2_000

@@ -13,7 +13,16 @@ from pathlib import Path
 
 import pytest
 
-from cascadebert_supervisor.stubs import Stub, Stubs, deaths, regions_of, remove_regions, stubs_of
+from cascadebert_supervisor.stubs import (
+    STUCK_AFTER_S,
+    Stub,
+    Stubs,
+    StuckStubs,
+    deaths,
+    regions_of,
+    remove_regions,
+    stubs_of,
+)
 from tests.support.waiting import wait_until
 
 # A program of the stub's name, started by a server that does not collect it.
@@ -139,3 +148,18 @@ def test_known_stubs_need_no_search(server: tuple[int, list[int]]) -> None:
     wait_until(lambda: any(stub.death for stub in stubs_of(pid)))
     assert stubs.newly_dead() == []  # suspected
     assert [stub.model for stub in stubs.newly_dead()] == ["sst2_small"]  # without a search
+
+
+def test_a_stub_that_dies_while_a_model_loads_is_told_once_the_server_leaves_it() -> None:
+    now_s = 0.0
+    before, alive = Stub(1, "sst2", "was killed by SIGKILL"), Stub(2, "sst2_small")
+    dead = Stub(3, "sst2_large", "ended with code 1")
+    stuck = StuckStubs([before, alive], clock=lambda: now_s)
+    assert stuck.among([before, alive, dead]) == []
+    now_s += STUCK_AFTER_S - 0.1
+    assert stuck.among([before, alive, dead]) == []
+    now_s += 0.2
+    assert stuck.among([before, alive, dead]) == [dead]
+    # One that the server collects was no fault of the kind, however often it happens.
+    assert stuck.among([before, alive]) == []
+    assert stuck.among([dead]) == []

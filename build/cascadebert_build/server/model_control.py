@@ -12,6 +12,7 @@ import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException
 
 from cascadebert_client.errors import Target, translated
+from cascadebert_client.transport import channel_arguments
 
 from ..errors import CheckFailed
 from ..repository.model_config import ModelConfig
@@ -51,7 +52,9 @@ class ModelControlClient:
         self.url = url
         self.timeout_s = timeout_s
         self._headers = {name.lower(): value for name, value in (headers or {}).items()} or None
-        self._client = triton.InferenceServerClient(url, creds=credentials)
+        self._client = triton.InferenceServerClient(
+            url, creds=credentials, channel_args=channel_arguments(url)
+        )
 
     def __enter__(self) -> ModelControlClient:
         return self

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import socket
 from dataclasses import dataclass
 from typing import cast
 
 from ..errors import UsageError
+from .port_holder import holder_of
 
 HOST = "127.0.0.1"  # the bundled server is below the security floor: loopback only
 
@@ -36,9 +38,15 @@ def resolve_ports(wanted: Ports) -> Ports:
             port = cast(int, getattr(wanted, name))
             try:
                 listener.bind((HOST, port))
+            except OverflowError as exc:
+                raise UsageError(f"--{name}-port is {port}: give 1 to 65535, or 0") from exc
             except OSError as exc:
+                holder = holder_of(port) if exc.errno == errno.EADDRINUSE else None
+                reason = exc.strerror if holder is None else f"{holder} listens on it"
+                pid = None if holder is None else holder.pid
+                stop = "" if pid is None else f"stop it (kill {pid}), or "
                 raise UsageError(
-                    f"port {port} ({name}) cannot be used: {exc.strerror}; give another one with "
+                    f"port {port} ({name}) cannot be used: {reason}; {stop}give another one with "
                     f"--{name}-port, or 0 for a free one"
                 ) from exc
             found[name] = listener.getsockname()[1]

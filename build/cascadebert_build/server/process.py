@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from cascadebert_supervisor.leftovers import remember_regions
 from cascadebert_supervisor.stubs import Stubs, regions_of, remove_regions
 
 STOP_TIMEOUT_S = 30.0
@@ -28,9 +29,20 @@ class TritonProcess:
     """
 
     def __init__(
-        self, command: Sequence[str], environment: Mapping[str, str], log_path: Path
+        self,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        log_path: Path,
+        folder: Path,
     ) -> None:
-        """Start it, and append its output to the log."""
+        """Start it.
+
+        Args:
+            command: The program and its arguments.
+            environment: Its environment.
+            log_path: The file to which its output is appended.
+            folder: The server's temporary folder, which tells of its shared memory after a kill.
+        """
         with log_path.open("ab") as log:
             self._process = subprocess.Popen(
                 command,
@@ -43,6 +55,7 @@ class TritonProcess:
             )
         self.pid = self._process.pid
         self.stubs = Stubs(self.pid)
+        self._folder = folder
         self._regions: set[Path] = set()
 
     def poll(self) -> int | None:
@@ -53,6 +66,7 @@ class TritonProcess:
         """Remember what a dead process no longer tells: the models of stubs, and shared memory."""
         self.stubs.now()
         self._regions |= regions_of(self.pid)
+        remember_regions(self._folder, self._regions)
 
     def stop(self) -> int:
         """Stop it; requests in flight are answered first. Returns the exit code."""

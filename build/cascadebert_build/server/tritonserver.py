@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from threading import Thread
 from types import TracebackType
 from typing import Any, cast
 
@@ -16,10 +18,14 @@ from google.protobuf import json_format
 from tritonclient.grpc import model_config_pb2
 from tritonclient.utils import InferenceServerException
 
+from cascadebert_client.transport import channel_arguments
 from cascadebert_supervisor.flags import LOAD_TIMEOUT_S, server_flags
-from cascadebert_supervisor.stubs import Stub
+from cascadebert_supervisor.guard import Guard
+from cascadebert_supervisor.leftovers import backends_of, claim, release, remove_abandoned
+from cascadebert_supervisor.stubs import Stub, StuckStubs, deaths
 
 from ..errors import CheckFailed
+from ..progress import say
 from ..repository.model_config import (
     ModelConfig,
     config_from_text,
@@ -33,8 +39,10 @@ from .loaded_models import is_cascade, loaded_configs
 from .model_control import ModelControlClient
 from .ports import HOST, Ports, resolve_ports
 from .process import STOP_TIMEOUT_S, TritonProcess, log_excerpt
+from .temporary import make_folder, parents, plain_path
 
 _READY_TIMEOUT_S = 60.0
+_LOOK_S = 0.5  # between two looks at the stubs while a model loads
 
 # A load with an unchanged configuration does nothing, so every reload changes this parameter.
 _RELOADS = "reloads"
@@ -76,7 +84,8 @@ class TritonServer:
         self._installation = find_installation()
         self.repository = repository.resolve()
         self._options = options
-        self._folder = Path(tempfile.mkdtemp(prefix="cascadebert-serve-"))
+        self._folder = make_folder()
+        self._guard: Guard | None = None
         self.log_path = log_path or self._folder / "tritonserver.log"
         self.ports = ports
         self.exit_code: int | None = None
@@ -118,7 +127,11 @@ class TritonServer:
             UsageError: A port is taken.
             CheckFailed: The server ended or was not ready in time; the message quotes its log.
         """
-        self._installation.copy_backends(self._folder / "backends")
+        for removed in remove_abandoned(parents()):
+            say("serve", "removed", str(removed))
+        claim(self._folder)
+        self._guard = Guard(self._folder)
+        self._installation.copy_backends(backends_of(self._folder))
         self.log_path.parent.mkdir(parents=True, exist_ok=True)
         self.log_path.write_bytes(b"")
         self._start_process()
@@ -137,8 +150,9 @@ class TritonServer:
             CheckFailed: The model does not load; the message is the server's reason.
         """
         assert self._client is not None, "start() comes first"
+        load = partial(self._client.load_model, model, config=config_json, client_timeout=timeout_s)
         try:
-            self._client.load_model(model, config=config_json, client_timeout=timeout_s)
+            self._while_stubs_live(model, load)
         except InferenceServerException as exc:
             # "[StatusCode.INTERNAL] failed to load 'x', failed to poll from model repository: …"
             raise CheckFailed(
@@ -216,7 +230,11 @@ class TritonServer:
         if self._process is not None:
             self.exit_code = self._process.stop()
             self._process = None
-        shutil.rmtree(self._folder / "backends" if keep_log else self._folder, ignore_errors=True)
+        if self._guard is not None:
+            self._guard.dismiss()
+            self._guard = None
+        release(self._folder)
+        shutil.rmtree(backends_of(self._folder) if keep_log else self._folder, ignore_errors=True)
 
     def log_excerpt(self) -> str:
         """Return the last lines of the log that report an error, or simply the last lines."""
@@ -228,19 +246,23 @@ class TritonServer:
         command = [
             str(self._installation.binary),
             *server_flags(
-                self.repository,
+                plain_path(self.repository, self._folder),
                 HOST,
                 http=self.ports.http,
                 grpc=self.ports.grpc,
                 metrics=self.ports.metrics,
                 exit_timeout_s=STOP_TIMEOUT_S,
             ),
-            f"--backend-directory={self._folder / 'backends'}",
+            f"--backend-directory={backends_of(self._folder)}",
             *self._options,
             *options,
         ]
-        self._process = TritonProcess(command, self._installation.environment(), self.log_path)
-        self._client = triton.InferenceServerClient(self.url)
+        self._process = TritonProcess(
+            command, self._installation.environment(), self.log_path, self._folder
+        )
+        self._client = triton.InferenceServerClient(
+            self.url, channel_args=channel_arguments(self.url)
+        )
         deadline = time.monotonic() + _READY_TIMEOUT_S
         while not self._is_ready():
             if self._process.poll() is not None:
@@ -251,6 +273,37 @@ class TritonServer:
                     f"{self.log_excerpt()}"
                 )
             time.sleep(0.05)
+
+    def _while_stubs_live(self, model: str, load: Callable[[], object]) -> None:
+        """Load a model, and look at the stubs meanwhile.
+
+        Raises:
+            CheckFailed: A stub died, and the server goes on waiting for it.
+        """
+        assert self._process is not None
+        failures: list[BaseException] = []
+
+        def run() -> None:
+            try:
+                load()
+            except BaseException as exc:  # noqa: BLE001 - raised below, in the thread that waits
+                failures.append(exc)
+
+        stuck = StuckStubs(self.stubs())
+        # A daemon: a load that hangs must not hold up the end of this program.
+        thread = Thread(target=run, name="load", daemon=True)
+        thread.start()
+        thread.join(_LOOK_S)
+        while thread.is_alive():
+            if dead := stuck.among(self.stubs()):
+                named = (replace(stub, model=stub.model or model) for stub in dead)
+                raise CheckFailed(
+                    f"{deaths(named)} while it loaded, and the server waits for it\n"
+                    f"{self.log_excerpt()}"
+                )
+            thread.join(_LOOK_S)
+        if failures:
+            raise failures[0]
 
     def _is_ready(self) -> bool:
         assert self._client is not None

@@ -16,11 +16,11 @@ from ._base import (
     stream_parameters,
 )
 from ._deadline import Deadline
-from ._flows import Call, Flow, Pause, Step
+from ._flows import AskAddresses, Call, Flow, Pause, Step
 from ._requests import Parameters, Thresholds, request_parameters
 from ._rows import Chunker, Utf8Row, encode_inputs, fits_one_request, rows_from_inputs, split
 from ._types import Classification, ServerStatus
-from .errors import FOREIGN_ERRORS
+from .errors import FOREIGN_ERRORS, InvalidRequest
 from .transport import channel_arguments
 
 ResultT = TypeVar("ResultT")
@@ -29,14 +29,16 @@ ResultT = TypeVar("ResultT")
 class AsyncCascadeClient(BaseClient[tritonclient.grpc.aio.InferenceServerClient]):
     """Calls a served cascade from asyncio.
 
-    A client belongs to the event loop of its first call. Cancelling a task cancels its request.
-    Arguments, answers and errors are those of `CascadeClient`.
+    A client belongs to the event loop of its first call, and refuses calls in another. Cancelling a
+    task cancels its request. Arguments, answers and errors are those of `CascadeClient`.
 
     Example:
         >>> async with AsyncCascadeClient("localhost:8001") as client:
         ...     (await client.classify("a gorgeous, witty film")).label
         'positive'
     """
+
+    _loop: asyncio.AbstractEventLoop | None = None  # that of the first call
 
     async def __aenter__(self) -> "AsyncCascadeClient":
         return self
@@ -47,8 +49,9 @@ class AsyncCascadeClient(BaseClient[tritonclient.grpc.aio.InferenceServerClient]
     async def close(self) -> None:
         """Close the connections. Calls in flight and later calls raise `RequestCancelled`."""
         self._closed = True
-        for channel in self._pool.channels:
-            await channel.client.close()
+        if self._loop in (None, asyncio.get_running_loop()):
+            for channel in self._pool.channels:
+                await channel.client.close()
 
     # A str is an iterable of str too; the first overload that fits decides.
     @overload
@@ -216,6 +219,22 @@ class AsyncCascadeClient(BaseClient[tritonclient.grpc.aio.InferenceServerClient]
             # The garbage collector would close it in a separate task.
             await requests.aclose()
 
+    def _require_loop(self) -> None:
+        """Refuse a call in another event loop: gRPC binds connections to that of the first call.
+
+        Raises:
+            InvalidRequest: This is another event loop.
+        """
+        loop = asyncio.get_running_loop()
+        if self._loop is None:
+            self._loop = loop
+        elif self._loop is not loop:
+            raise InvalidRequest(
+                f"this client of {self._flows.target} was used in another event loop, to which its "
+                "connections belong: make a client in each loop (each asyncio.run has its own)",
+                target=self._flows.target,
+            )
+
     def _connect(self) -> tritonclient.grpc.aio.InferenceServerClient:
         return tritonclient.grpc.aio.InferenceServerClient(
             self._flows.target.url,
@@ -242,9 +261,12 @@ class AsyncCascadeClient(BaseClient[tritonclient.grpc.aio.InferenceServerClient]
             case Pause(delay_s):
                 await asyncio.sleep(delay_s)
                 return None
+            case AskAddresses():
+                return await asyncio.to_thread(self._reason_of_another_address)
             case Call(method, arguments, timeout_s):
                 if self._closed:
                     raise self._closed_error()
+                self._require_loop()
                 client = self._pool.pick().client
                 try:
                     return await getattr(client, method)(**arguments, client_timeout=timeout_s)

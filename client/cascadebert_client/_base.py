@@ -2,14 +2,15 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Generic, Literal
+from typing import Generic, Literal, NoReturn
 
 import grpc
 
+from ._addresses import reason_of_another_address
 from ._channels import DEFAULT_CHANNELS, ChannelPool, ClientT, require_address
 from ._checks import require_positive
 from ._deadline import Deadline, RetryPolicy
-from ._flows import CascadeFlows
+from ._flows import CascadeFlows, OnRetry
 from ._requests import Parameters, Thresholds, request_parameters
 from ._traffic import BY_REQUEST, traffic_from_shares
 from .errors import RequestCancelled, Target
@@ -36,6 +37,7 @@ class BaseClient(ABC, Generic[ClientT]):
         credentials: grpc.ChannelCredentials | None = None,
         traffic: Mapping[str, float] | Mapping[int, float] | None = None,
         traffic_by: Literal["request", "text"] = BY_REQUEST,
+        on_retry: OnRetry | None = None,
     ):
         """Set up the client. The first call opens the connections.
 
@@ -57,13 +59,15 @@ class BaseClient(ABC, Generic[ClientT]):
                 the text, so that equal rows get the answer of one version; a list's rows for
                 different versions are sent one request after the other. In both cases
                 `Classification.policy` tells which version answered.
+            on_retry: Called before each further attempt with the error of the last one and the
+                seconds until the next. It may be called from several threads.
 
         Raises:
             InvalidRequest: `url` is not host:port, a count is less than 1, or `traffic` is wrong.
         """
         version = "" if model_version is None else str(model_version)
         self._flows = CascadeFlows(
-            Target(require_address(url), model, version),
+            Target(require_address(url), model, version, tls=credentials is not None),
             retry=retry if retry is not None else RetryPolicy(),
             max_batch_size=(
                 None
@@ -72,6 +76,7 @@ class BaseClient(ABC, Generic[ClientT]):
             ),
             headers=headers,
             traffic=traffic_from_shares(traffic, rest=version, by=traffic_by),
+            on_retry=on_retry,
         )
         self._max_concurrency = require_positive("max_concurrency", max_concurrency)
         self._pool = ChannelPool(self._connect, require_positive("channels", channels))
@@ -81,6 +86,15 @@ class BaseClient(ABC, Generic[ClientT]):
     @abstractmethod
     def _connect(self) -> ClientT:
         """Return tritonclient's client over a new connection."""
+
+    def __getstate__(self) -> NoReturn:
+        raise TypeError(
+            f"{type(self).__name__} cannot be pickled or copied, since it holds connections: make "
+            "one in each process, from the same arguments"
+        )
+
+    def _reason_of_another_address(self) -> str | None:
+        return reason_of_another_address(self._flows.target.url, self._credentials)
 
     def _closed_error(self) -> RequestCancelled:
         target = self._flows.target

@@ -81,11 +81,15 @@ class RetryPolicy:
         first_delay_s: Seconds before the second attempt.
         max_delay_s: The longest pause between attempts, in seconds.
         attempts_without_deadline: The number of attempts if there is no deadline; 1 never retries.
+        wait_for_server: Whether to try again if nothing listens at the address before the client
+            has got its first answer. Later a refused connection is a restart, and always tried
+            again.
     """
 
     first_delay_s: float = 0.1
     max_delay_s: float = 2.0
     attempts_without_deadline: int = 3
+    wait_for_server: bool = True
 
     def __post_init__(self) -> None:
         if not 0 < self.first_delay_s <= self.max_delay_s:

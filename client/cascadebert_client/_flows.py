@@ -14,6 +14,7 @@ from cascadebert_core.task import SINGLE_LABEL
 
 from ._deadline import Deadline, RetryPolicy
 from ._label_order import LabelOrders, labels_from_parameters
+from ._faults import PROTOCOL, REFUSED, UNRESOLVED, fault_of
 from ._operating_points import points_from_parameters
 from ._requests import Parameters, Tensors, infer_arguments, parse_response
 from ._rows import Utf8Row
@@ -23,12 +24,17 @@ from ._verdicts import verdicts_from_parameters
 from .errors import (
     FOREIGN_ERRORS,
     AccessRestricted,
+    CascadeClientError,
     ServerUnavailable,
     Target,
+    not_a_cascade,
     translated,
+    unreachable,
 )
 
 ResultT = TypeVar("ResultT")
+
+OnRetry: TypeAlias = Callable[[CascadeClientError, float], object]
 
 # The limit of a server that does not show its own: no request can have more rows.
 _UNKNOWN_LIMIT = 2**31 - 1
@@ -63,7 +69,12 @@ class Pause:
     delay_s: float
 
 
-Step: TypeAlias = Call | Pause
+@dataclass(frozen=True, slots=True)
+class AskAddresses:
+    """Call each address of the host; see `reason_of_another_address`, which gives the outcome."""
+
+
+Step: TypeAlias = Call | Pause | AskAddresses
 Flow: TypeAlias = Generator[Step, Any, ResultT]
 
 
@@ -136,6 +147,7 @@ class CascadeFlows:
         max_batch_size: int | None = None,
         headers: Mapping[str, str] | None = None,
         traffic: Traffic | None = None,
+        on_retry: OnRetry | None = None,
     ):
         """Describe the cascade.
 
@@ -145,10 +157,13 @@ class CascadeFlows:
             max_batch_size: Rows in one request at most; None asks the server, once.
             headers: gRPC metadata for every call.
             traffic: The versions that requests go to; None for the target's version.
+            on_retry: Called before each pause with the error and the seconds of the pause.
         """
         self.target = target
         self._traffic = traffic if traffic is not None else Traffic(target.model_version)
         self._retry = retry
+        self._on_retry = on_retry
+        self._answered = False  # whether the server has answered a call
         self._max_batch_size = max_batch_size
         self._orders = LabelOrders()
         # gRPC metadata keys are lower case.
@@ -314,11 +329,7 @@ class CascadeFlows:
             problems.append(f"{self.target} is loaded but not ready: see the server's log")
         if metadata is not None and all(tensor.name != TEXT for tensor in metadata.inputs):
             ready = False
-            cascade = self.target.model.rpartition("_")[0]
-            problems.append(
-                f"{self.target} has no input {TEXT}, so it is not a cascade"
-                + (f": its name is that of a stage of {cascade!r}" if cascade else "")
-            )
+            problems.append(not_a_cascade(self.target))
         parameters = {} if response is None else _strings(response)
         points = points_from_parameters(parameters)
         return ModelStatus(
@@ -359,6 +370,8 @@ class CascadeFlows:
             error = translated(exc, self.target, timeout_s=deadline.timeout_s)
             if error is None:
                 raise
+            if isinstance(error, ServerUnavailable):
+                error = yield from self._of_all_addresses(error, self.target)
             problems.append(str(error))
             return None
 
@@ -383,19 +396,44 @@ class CascadeFlows:
             call = self._call(method, remaining_s, **make_arguments(remaining_s))
             attempts += 1
             try:
-                return (yield call)
+                reply = yield call
             except FOREIGN_ERRORS as exc:
                 error = translated(exc, target, timeout_s=deadline.timeout_s, attempts=attempts)
                 if error is None or error is exc:
                     raise
-                delay_s = (
-                    self._retry.delay_s(attempts, deadline.remaining_s())
-                    if isinstance(error, ServerUnavailable)
-                    else None
-                )
+                delay_s = None
+                if isinstance(error, ServerUnavailable):
+                    delay_s = self._delay_s(error, attempts, deadline)
+                    if delay_s is None or (attempts == 1 and not self._answered):
+                        error = yield from self._of_all_addresses(error, target, attempts)
+                        delay_s = None if error.fault == PROTOCOL else delay_s
                 if delay_s is None:
                     raise error from exc
+                if self._on_retry is not None:
+                    self._on_retry(error, delay_s)
+            else:
+                self._answered = True
+                return reply
             yield Pause(delay_s)
+
+    def _delay_s(self, error: ServerUnavailable, attempts: int, deadline: Deadline) -> float | None:
+        """Return the pause before another attempt, or None if it could not help."""
+        if error.fault == PROTOCOL:
+            return None
+        absent = error.fault in (REFUSED, UNRESOLVED) and not self._answered
+        if absent and not self._retry.wait_for_server:
+            return None
+        return self._retry.delay_s(attempts, deadline.remaining_s())
+
+    def _of_all_addresses(
+        self, error: ServerUnavailable, target: Target, attempts: int = 1
+    ) -> Flow[ServerUnavailable]:
+        """Return the error of the address that spoke, if another one refused the connection."""
+        if error.fault != REFUSED:
+            return error
+        reason = yield AskAddresses()
+        fault = fault_of(reason or "", target.url, tls=target.tls)
+        return error if fault is None else unreachable(fault, target, attempts)
 
     def _call(self, method: str, timeout_s: float | None, **arguments: Any) -> Call:
         return Call(method, {**arguments, "headers": self._headers}, timeout_s)

@@ -17,7 +17,7 @@ from ._base import (
 )
 from ._cancellation import Cancellation
 from ._deadline import Deadline
-from ._flows import Call, Flow, Pause, Step
+from ._flows import AskAddresses, Call, Flow, Pause, Step
 from ._requests import Parameters, Thresholds, request_parameters
 from ._rows import Chunker, Utf8Row, encode_inputs, fits_one_request, rows_from_inputs, split
 from ._types import Classification, ServerStatus
@@ -298,6 +298,8 @@ class CascadeClient(BaseClient[tritonclient.grpc.InferenceServerClient]):
                 else:
                     time.sleep(delay_s)
                 return None
+            case AskAddresses():
+                return self._reason_of_another_address()
             case Call(method, arguments, timeout_s):
                 if self._closed:
                     raise self._closed_error()

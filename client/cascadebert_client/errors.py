@@ -24,6 +24,10 @@ from typing import TypeAlias
 import grpc
 from tritonclient.utils import InferenceServerException
 
+from cascadebert_core.contract import TEXT
+
+from ._faults import Fault, fault_of, proxy_hint
+
 
 @dataclass(frozen=True, slots=True)
 class Target:
@@ -31,15 +35,19 @@ class Target:
 
     Attributes:
         url: `host:port` of the server's gRPC endpoint.
-        model: The name of the cascade.
+        model: The name of the cascade; the empty string for the server itself.
         model_version: Its version; the empty string lets the server choose.
+        tls: Whether the connection uses TLS.
     """
 
     url: str
     model: str
     model_version: str = ""
+    tls: bool = False
 
     def __str__(self) -> str:
+        if not self.model:
+            return f"the server at {self.url}"
         version = f" version {self.model_version}" if self.model_version else ""
         return f"model {self.model!r}{version} at {self.url}"
 
@@ -79,8 +87,17 @@ class DeadlineExceeded(CascadeClientError):
 class ServerUnavailable(CascadeClientError):
     """The server is not reachable, not ready, or its queue is full (UNAVAILABLE).
 
-    The client has already retried the call within its deadline.
+    The client has already retried the call within its deadline, if that could help.
+
+    Attributes:
+        fault: "refused" if nothing listens there, "unresolved" if the host has no address,
+            "protocol" if the two sides do not understand each other (TLS, certificates, the wrong
+            port), which is not retried; otherwise None.
     """
+
+    def __init__(self, message: str, *, target: Target | None = None, fault: str | None = None):
+        super().__init__(message, target=target)
+        self.fault = fault
 
 
 class RequestCancelled(CascadeClientError):
@@ -135,6 +152,7 @@ _RESTRICTED = re.compile(r"protocol is restricted", re.IGNORECASE)
 # The configuration declares only the inputs that the task has, so the server itself refuses these.
 _PAIR_MISSING = re.compile(r"missing required input.*'TEXT_PAIR'", re.IGNORECASE)
 _PAIR_UNKNOWN = re.compile(r"unexpected inference input 'TEXT_PAIR'", re.IGNORECASE)
+_NO_TEXT = re.compile(rf"unexpected inference input '{TEXT}'|expected \d+ inputs but got")
 _TOO_MANY_ROWS = re.compile(r"batch-size must be <=", re.IGNORECASE)
 
 
@@ -159,14 +177,37 @@ def translated(
     if found is None:
         return None
     code, message = found
+    if code == "UNAVAILABLE" and (fault := fault_of(message, target.url, tls=target.tls)):
+        return unreachable(fault, target, attempts)
+    tried = _tried(attempts)
     within = f" within {timeout_s:g} s" if timeout_s is not None else ""
-    tried = f" (tried {attempts} times)" if attempts > 1 else ""
     kind, text = (
         _from_model_state(code, message, target, tried)
         or _from_special_message(message, target, within)
         or _from_code(code, message, target, within, tried)
     )
     return kind(text, target=target)
+
+
+def unreachable(fault: Fault, target: Target, attempts: int = 1) -> ServerUnavailable:
+    """Return the exception of a connection that did not come about."""
+    return ServerUnavailable(
+        f"{target} cannot be reached: {fault.what}{_tried(attempts)}: {fault.remedy}",
+        target=target,
+        fault=fault.kind,
+    )
+
+
+def _tried(attempts: int) -> str:
+    return f" (tried {attempts} times)" if attempts > 1 else ""
+
+
+def not_a_cascade(target: Target) -> str:
+    """Return the sentence about a model that takes no texts: a stage, or something else."""
+    cascade = target.model.rpartition("_")[0]
+    return f"{target} has no input {TEXT}, so it is not a cascade" + (
+        f": its name is that of a stage of {cascade!r}: call that" if cascade else ""
+    )
 
 
 def _code_and_message(error: Exception) -> tuple[str, str] | None:
@@ -224,6 +265,8 @@ def _from_special_message(message: str, target: Target, within: str) -> _Found |
             f"a proxy in front of {target} refuses this caller (HTTP {found[1]}): give the client "
             "credentials=… that it accepts, and make only calls that it allows"
         )
+    if _NO_TEXT.search(message):
+        return InvalidRequest, not_a_cascade(target)
     if _RESTRICTED.search(message):
         return AccessRestricted, (
             f"{target}: {message}: give the client that header (headers={{name: value}})"
@@ -249,6 +292,7 @@ def _from_code(code: str, message: str, target: Target, within: str, tried: str)
             text = (
                 f"no answer from {target}{within}{tried}: raise timeout_s, or see with "
                 "`cascadebert status` whether the server is up and overloaded"
+                f"{proxy_hint(target.url)}"
             )
         case "UNAVAILABLE":
             kind = ServerUnavailable

@@ -9,14 +9,13 @@ import urllib.error
 import urllib.request
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
 
 import grpc
 import pytest
 
 from cascadebert_build.server.tritonserver import TritonServer
 from cascadebert_client import CascadeClient, RetryPolicy, ServerUnavailable
+from tests.support.certificates import Certificates, make_certificates
 from tests.support.checkpoints import TEXTS
 from tests.support.serving import FREE_PORTS, Built
 from tests.support.waiting import wait_until
@@ -25,53 +24,12 @@ READY_TIMEOUT_S = 60.0
 ONCE = RetryPolicy(attempts_without_deadline=1)
 
 
-@dataclass(frozen=True)
-class Certificates:
-    """A folder with `ca`, and `server`, `client` and `stranger`, each a .crt and its .key.
-
-    The stranger's was signed by another authority.
-    """
-
-    folder: Path
-
-    def path(self, name: str) -> str:
-        return str(self.folder / name)
-
-    def read(self, name: str) -> bytes:
-        return (self.folder / name).read_bytes()
-
-
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
-    folder = tmp_path_factory.mktemp("tls")
-
-    def openssl(*arguments: str) -> None:
-        subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
-
-    for authority, names in (("ca", ("server", "client")), ("other", ("stranger",))):
-        openssl(
-            *("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"),
-            *(
-                "-subj",
-                f"/CN={authority}",
-                "-keyout",
-                f"{authority}.key",
-                "-out",
-                f"{authority}.crt",
-            ),
-        )
-        for name in names:
-            openssl(
-                *("req", "-newkey", "rsa:2048", "-nodes", "-subj", f"/CN={name}"),
-                *("-addext", "subjectAltName=IP:127.0.0.1"),
-                *("-keyout", f"{name}.key", "-out", f"{name}.csr"),
-            )
-            openssl(
-                *("x509", "-req", "-in", f"{name}.csr", "-days", "2", "-copy_extensions", "copy"),
-                *("-CA", f"{authority}.crt", "-CAkey", f"{authority}.key", "-CAcreateserial"),
-                *("-out", f"{name}.crt"),
-            )
-    return Certificates(folder)
+    """`server`, `client` and a `stranger`, whom another authority has signed."""
+    here = "IP:127.0.0.1"
+    authorities = {"ca": {"server": here, "client": here}, "other": {"stranger": here}}
+    return make_certificates(tmp_path_factory.mktemp("tls"), authorities)
 
 
 class TlsServer(TritonServer):

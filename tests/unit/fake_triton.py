@@ -89,6 +89,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
     model_ready: bool = True
     server_ready: bool = True
     port: int = 0
+    credentials: grpc.ServerCredentials | None = None  # for TLS
     requests: list[RecordedRequest] = field(default_factory=list)
     config_calls: int = 0
     parameters: dict[str, str] = field(default_factory=dict)
@@ -117,7 +118,12 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
         options = [("grpc.so_reuseport", 0)]
         self._server = grpc.server(ThreadPoolExecutor(32), options=options)
         pb_grpc.add_GRPCInferenceServiceServicer_to_server(self, self._server)
-        self.port = self._server.add_insecure_port(f"127.0.0.1:{self.port}")
+        address = f"127.0.0.1:{self.port}"
+        self.port = (
+            self._server.add_insecure_port(address)
+            if self.credentials is None
+            else self._server.add_secure_port(address, self.credentials)
+        )
         self._server.start()
         return self
 

@@ -368,7 +368,7 @@ def test_no_answer_within_the_deadline(connect: Connect, server: FakeTriton):
 def test_a_server_that_is_not_there(connect: Connect):
     with FakeTriton() as gone:
         url = gone.url
-    with pytest.raises(ServerUnavailable, match=f"{url} is unavailable: .*Connection refused"):
+    with pytest.raises(ServerUnavailable, match=f"Connection refused by {url}"):
         connect(url=url).classify("a")
 
 

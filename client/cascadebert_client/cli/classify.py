@@ -37,7 +37,12 @@ from .outputs import (
     require_apart,
 )
 from .served_cascades import choose_model, naming_cascades
-from .server_arguments import Subparsers, add_connection_arguments, client_from_arguments
+from .server_arguments import (
+    Subparsers,
+    add_connection_arguments,
+    add_wait_argument,
+    client_from_arguments,
+)
 from .stopping import stopped_by_signals
 from .thresholds import threshold_from_text
 
@@ -55,6 +60,7 @@ def add_classify_parser(subparsers: Subparsers) -> None:
     add_input_arguments(parser)
     add_output_arguments(parser)
     add_connection_arguments(parser)
+    add_wait_argument(parser)
     _add_request_arguments(parser)
 
 

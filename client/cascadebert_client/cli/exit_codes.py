@@ -5,6 +5,7 @@
 
 import argparse
 import contextlib
+import io
 import os
 import sys
 from collections.abc import Mapping
@@ -42,6 +43,39 @@ def exit_code_of(exc: Exception, exit_codes: ExitCodes = EXIT_CODES) -> int | No
     return None if nearest is None else exit_codes[nearest]
 
 
+class _ClosedOutput(io.TextIOBase):
+    """Stands for a stdout that the caller has closed (`>&-`)."""
+
+    def write(self, _text: str) -> int:
+        raise OSError("stdout is closed: send it to a file, or to /dev/null")
+
+
+def _open_closed_streams() -> None:
+    """Give streams that the caller has closed a meaning: Python makes them None.
+
+    Their numbers are taken too, since the next file or connection would get them.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            with contextlib.suppress(OSError):
+                opened = os.open(os.devnull, os.O_RDWR)
+                if opened != number:
+                    os.dup2(opened, number)
+                    os.close(opened)
+    if sys.stdin is None:
+        sys.stdin = io.TextIOWrapper(io.BytesIO())
+    if sys.stdout is None:
+        sys.stdout = _ClosedOutput()
+    if sys.stderr is None:
+        sys.stderr = io.TextIOWrapper(io.BytesIO())
+
+
+def _drop_output() -> None:
+    """Let what is still buffered for stdout go nowhere: at exit it would fail once more."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def run_command(args: argparse.Namespace, exit_codes: ExitCodes = EXIT_CODES) -> int:
     """Run a parsed command, and turn its exceptions into a message on stderr and an exit code.
 
@@ -54,6 +88,7 @@ def run_command(args: argparse.Namespace, exit_codes: ExitCodes = EXIT_CODES) ->
     Returns:
         The exit code. An exception without an entry in the table is a bug and is raised.
     """
+    _open_closed_streams()
     try:
         code = int(args.run(args))
         # Flushed here: at exit a closed pipe could no longer be handled.
@@ -65,16 +100,16 @@ def run_command(args: argparse.Namespace, exit_codes: ExitCodes = EXIT_CODES) ->
             line = error_line(args.command, kind, "interrupted", INTERRUPTED, as_json=True)
         print(line, file=sys.stderr)
         return INTERRUPTED
-    except BrokenPipeError:
-        # The reader closed the pipe. What is still buffered must not fail at exit.
-        with contextlib.suppress(OSError, ValueError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # the reader closed the pipe
+        _drop_output()
         return DONE
     except Exception as exc:
         table = {**exit_codes, **getattr(args, "exit_codes", {})}
         failed = exit_code_of(exc, table)
         if failed is None:
             raise
+        if isinstance(exc, OSError):
+            _drop_output()  # it may have been the output that could not be written
         kind = type(exc).__name__
         line = error_line(args.command, kind, str(exc), failed, as_json=_wants_json(args))
         print(line, file=sys.stderr)

@@ -3,13 +3,16 @@
 import argparse
 import os
 import re
+import ssl
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import grpc
 
+from .._deadline import RetryPolicy
 from .._sync import CascadeClient
 from ..errors import InvalidRequest
+from .retries import notes_on_terminal
 
 DEFAULT_URL = "localhost:8001"
 
@@ -77,6 +80,15 @@ def add_connection_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_wait_argument(parser: argparse.ArgumentParser) -> None:
+    """Add --wait: whether a server that does not listen yet is waited for."""
+    parser.add_argument(
+        "--wait",
+        action="store_true",
+        help="if nothing listens at --url yet, wait for it up to --timeout-s (default: fail)",
+    )
+
+
 def client_from_arguments(args: argparse.Namespace, **options: Any) -> CascadeClient:
     """Return the client of `add_connection_arguments`.
 
@@ -93,6 +105,8 @@ def client_from_arguments(args: argparse.Namespace, **options: Any) -> CascadeCl
         args.model_version,
         headers=headers_from_arguments(args),
         credentials=credentials_from_arguments(args),
+        retry=RetryPolicy(wait_for_server=getattr(args, "wait", False)),
+        on_retry=notes_on_terminal(),
         **options,
     )
 
@@ -114,7 +128,36 @@ def credentials_from_arguments(args: argparse.Namespace) -> grpc.ChannelCredenti
         ca, key, certificate = (None if path is None else path.read_bytes() for path in paths)
     except OSError as exc:
         raise InvalidRequest(f"{exc.filename} cannot be read: {exc.strerror}") from exc
+    _require_fit(args.tls_ca, args.tls_key, args.tls_cert)
     return grpc.ssl_channel_credentials(ca, key, certificate)
+
+
+def _require_fit(ca: Path, key: Path | None, certificate: Path | None) -> None:
+    """Refuse TLS files that gRPC would refuse at every connection, without saying which.
+
+    Raises:
+        InvalidRequest: A file is not what its option says, or the key is another certificate's.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    try:
+        context.load_verify_locations(ca)
+    except ssl.SSLError as exc:
+        raise InvalidRequest(f"--tls-ca {ca} holds no certificate: give it as PEM") from exc
+    if certificate is None or key is None:
+        return
+    try:
+        # gRPC cannot read encrypted keys, and nobody should be asked for a password.
+        context.load_cert_chain(certificate, key, password=lambda: "")
+    except ssl.SSLError as exc:
+        if exc.reason == "KEY_VALUES_MISMATCH":
+            raise InvalidRequest(
+                f"--tls-key {key} is not the key of the certificate --tls-cert {certificate}: give "
+                "the one that belongs to it"
+            ) from exc
+        raise InvalidRequest(
+            f"--tls-cert {certificate} and --tls-key {key} cannot be read as PEM: give a "
+            "certificate and its key, which must not be encrypted"
+        ) from exc
 
 
 def headers_from_arguments(args: argparse.Namespace) -> dict[str, str]:

@@ -20,14 +20,15 @@ class Sample:
     value: float
 
 
-def metrics_url(url: str) -> str:
-    """Return the metrics page of a server that uses the default metrics port.
+def metrics_url(url: str, port: int = DEFAULT_PORT) -> str:
+    """Return the metrics page of a server.
 
     Args:
         url: `host:port` of the server's gRPC endpoint.
+        port: The port of its metrics.
     """
     host = url.rpartition(":")[0].rpartition("/")[2]
-    return f"http://{host}:{DEFAULT_PORT}/metrics"
+    return f"http://{host}:{port}/metrics"
 
 
 def fetch_metrics(url: str, timeout_s: float) -> str:

@@ -152,7 +152,7 @@ _RESTRICTED = re.compile(r"protocol is restricted", re.IGNORECASE)
 # The configuration declares only the inputs that the task has, so the server itself refuses these.
 _PAIR_MISSING = re.compile(r"missing required input.*'TEXT_PAIR'", re.IGNORECASE)
 _PAIR_UNKNOWN = re.compile(r"unexpected inference input 'TEXT_PAIR'", re.IGNORECASE)
-_NO_TEXT = re.compile(rf"unexpected inference input '{TEXT}'|expected \d+ inputs but got")
+_NO_TEXT = re.compile(rf"unexpected inference (output|input '{TEXT}')")
 _TOO_MANY_ROWS = re.compile(r"batch-size must be <=", re.IGNORECASE)
 
 

@@ -5,20 +5,27 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from cascadebert_build.cli import main
 from cascadebert_build.errors import CheckFailed
 from cascadebert_build.server.installation import Installation
+from cascadebert_build.server.model_control import ModelControlClient
+from cascadebert_build.server.rollout import load_cascade
+from cascadebert_build.server.serve import serve_cascades
+from cascadebert_build.server.serve_parameters import LogSettings
 from cascadebert_build.server.temporary import parents
-from cascadebert_client import CascadeClient
+from cascadebert_client import CascadeClient, InvalidRequest
+from cascadebert_core.contract import METRICS_PORT
 from cascadebert_supervisor.leftovers import FOLDER_PREFIX, processes_of
-from cascadebert_supervisor.stubs import regions_of
+from cascadebert_supervisor.stubs import PROGRAM, regions_of
 from tests.support.checkpoints import TEXTS
-from tests.support.serving import Built, serving
+from tests.support.serving import FREE_PORTS, Built, serving
 from tests.support.waiting import wait_until
 
 CLI = [sys.executable, "-m", "cascadebert_build.cli"]
@@ -78,3 +85,71 @@ def test_a_stub_that_dies_while_a_model_loads_is_noticed(
         serving(built.repository),
     ):
         pass
+
+
+def test_a_stage_that_is_asked_for_by_name(
+    served: str, built: Built, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with (
+        CascadeClient(served, f"{built.name}_small") as client,
+        pytest.raises(InvalidRequest, match=rf"not a cascade: .* stage of '{built.name}'"),
+    ):
+        client.classify(TEXTS[0], timeout_s=30)
+    assert main(["classify", TEXTS[0], "--url", served, "--model", f"{built.name}_small"]) == 2
+
+
+def test_a_cascade_of_single_texts_that_gets_a_pair(served: str, built: Built) -> None:
+    with (
+        CascadeClient(served, built.name) as client,
+        pytest.raises(InvalidRequest) as caught,
+    ):
+        client.classify((TEXTS[0], TEXTS[1]), timeout_s=30)
+    assert "not a cascade" not in str(caught.value)
+
+
+def test_load_on_a_server_that_is_not_there(
+    built: Built, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        url = f"127.0.0.1:{probe.getsockname()[1]}"
+    repository = str(built.repository)
+    assert main(["load", built.name, "--url", url, "--model-repository", repository]) == 1
+    said = capsys.readouterr().err
+    assert f"the server at {url} cannot be reached" in said
+    assert "''" not in said
+
+
+def test_the_bundled_server_is_put_on_path_as_security_md_says(tmp_path: Path) -> None:
+    put = f'eval "$("{sys.executable}" -m cascadebert_build.server "{tmp_path}")"'
+    ended = subprocess.run(
+        ["bash", "-c", f"{put} && tritonserver --help | grep -c -e --grpc-use-ssl"],
+        capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    assert (tmp_path / "python" / PROGRAM).is_file()
+
+
+def test_serve_says_what_is_logged_and_audit_finds_the_metrics(
+    built: Built, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log_path = tmp_path / "server.log"
+    log = LogSettings("all", with_text=True)
+    with serve_cascades(built.repository, ports=FREE_PORTS, log_path=log_path, log=log) as server:
+        with CascadeClient(server.url, built.name) as client:
+            client.classify("zebra crossing", timeout_s=30)
+            parameters = client.model_parameters()
+        assert parameters[METRICS_PORT] == str(server.ports.metrics)
+
+        def texts() -> list[object]:
+            lines = log_path.read_text().splitlines()
+            return [json.loads(line)["texts"] for line in lines if line.startswith("{")]
+
+        wait_until(lambda: ["zebra crossing"] in texts())
+        # The server has no audits: the page was found, and says so.
+        assert main(["audit", "--url", server.url, "--model", built.name]) == 2
+        assert "has no audits" in capsys.readouterr().err
+        with ModelControlClient(server.url) as control:
+            load_cascade(built.repository, built.name, control)
+        with CascadeClient(server.url, built.name) as client:
+            assert client.model_parameters() == parameters

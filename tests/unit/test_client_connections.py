@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import http.server
+import io
 import pickle
 import socket
 import threading
@@ -24,6 +25,9 @@ from cascadebert_client import (
 from cascadebert_client._addresses import addresses_of
 from cascadebert_client._faults import PROTOCOL, REFUSED, UNRESOLVED, fault_of
 from cascadebert_client._metrics_text import fetch_metrics
+from cascadebert_client.cli import main
+from cascadebert_client.cli.exit_codes import DONE, FAILED, WRONG_USE
+from cascadebert_client.cli.retries import RetryNotes
 from tests.support.certificates import Certificates, make_certificates
 from tests.unit.fake_triton import QUICK, FakeTriton
 
@@ -140,10 +144,10 @@ def test_the_address_that_spoke_is_reported_and_not_the_last_one(
     with FakeTriton(credentials=of_server(certificates)) as tls:
         url = f"127.0.0.2:{tls.port}"
         credentials = of_client(certificates, "other")
-        assert failure(url, credentials).fault == REFUSED
+        assert failure(url, credentials, timeout_s=None).fault == REFUSED
         both = [f"ipv4:127.0.0.1:{tls.port}", f"ipv4:{url}"]
         monkeypatch.setattr("cascadebert_client._addresses.addresses_of", lambda _: both)
-        error = failure(url, credentials)
+        error = failure(url, credentials, timeout_s=None)
     assert error.fault == PROTOCOL
     assert "not of an authority" in str(error)
     assert f"127.0.0.1:{tls.port}" in str(error)
@@ -248,3 +252,66 @@ def test_a_client_is_not_pickled(kind: type[CascadeClient] | type[AsyncCascadeCl
     for copied in (pickle.dumps, copy.copy, copy.deepcopy):
         with pytest.raises(TypeError, match=f"{kind.__name__} cannot be pickled.*each process"):
             copied(client)
+
+
+# The commands.
+
+
+def test_a_command_without_a_server_fails_at_once_and_waits_if_told_to(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    url = free_url()
+    # The default time limit is 30 s, and with --wait all of it would be used.
+    assert main(["classify", "good", "--url", url]) == FAILED
+    said = capsys.readouterr().err
+    assert "Connection refused" in said
+    assert "tried" not in said
+    with FakeTriton() as server:
+        port = server.port
+    codes: list[int] = []
+    waiting = threading.Thread(
+        target=lambda: codes.append(
+            main(["classify", "good", "--url", f"127.0.0.1:{port}", "--wait", "--timeout-s", "60"])
+        )
+    )
+    waiting.start()
+    with FakeTriton(port=port):
+        waiting.join()
+    assert codes == [DONE]
+
+
+def test_retries_are_shown_but_not_each_of_them() -> None:
+    now_s, stream = 0.0, io.StringIO()
+    notes = RetryNotes(stream, clock=lambda: now_s)
+    error = ServerUnavailable("it is full")
+    for _ in range(3):
+        notes(error, 0.4)
+    now_s = 60.0
+    notes(error, 2.0)
+    lines = stream.getvalue().splitlines()
+    assert [("0.4 s" in line, "2.0 s" in line) for line in lines] == [(True, False), (False, True)]
+    assert all("it is full" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        (("ca.crt", "server.key", "client.crt"), "not the key of the certificate"),
+        (("ca.crt", "client.crt", "client.key"), "--tls-cert"),
+        (("ca.key", "", ""), "--tls-ca"),
+    ],
+)
+def test_tls_files_that_do_not_fit_are_named_before_a_call(
+    certificates: Certificates,
+    files: tuple[str, str, str],
+    said: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    flags = [
+        part
+        for option, name in zip(("--tls-ca", "--tls-key", "--tls-cert"), files, strict=True)
+        for part in (option, certificates.path(name))
+        if name
+    ]
+    assert main(["status", "--url", "127.0.0.1:1", *flags]) == WRONG_USE
+    assert said in capsys.readouterr().err

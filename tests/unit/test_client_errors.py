@@ -54,6 +54,7 @@ TABLE = [
     ("CANCELLED", "Locally cancelled by application!", RequestCancelled),
     ("INVALID_ARGUMENT", "unknown operating point 'x'", InvalidRequest),
     ("INVALID_ARGUMENT", "inference request batch-size must be <= 8 for 'x'", InvalidRequest),
+    ("INVALID_ARGUMENT", "unexpected inference output 'CONFIDENCE' for model 'x'", InvalidRequest),
     ("INTERNAL", "boom", ServerError),
     ("INTERNAL", "stage 'x_small' is not ready", ServerError),
     ("UNKNOWN", "boom", ServerError),
@@ -95,6 +96,14 @@ def test_the_remedy_fits_the_cause():
     assert "gRPC port" in str(translated(refused, TARGET))
     full = InferenceServerException("Exceeds maximum queue size", "StatusCode.UNAVAILABLE")
     assert "send less at once" in str(translated(full, TARGET))
+
+
+def test_a_stage_in_the_place_of_a_cascade_is_told():
+    message = "unexpected inference output 'CONFIDENCE' for model 'sst2_small'"
+    foreign = InferenceServerException(message, "StatusCode.INVALID_ARGUMENT")
+    error = translated(foreign, Target("h:1", "sst2_small"))
+    assert "a stage of 'sst2'" in str(error)
+    assert str(Target("h:1", "")) == "the server at h:1"
 
 
 def test_an_exception_without_status_is_a_server_error():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from argparse import Namespace
 
 import pytest
@@ -61,3 +63,29 @@ def test_an_interrupt_and_a_closed_pipe_have_their_own_codes(
 def test_an_exception_without_a_code_is_a_bug() -> None:
     with pytest.raises(ZeroDivisionError):
         ends_with(ZeroDivisionError())
+
+
+def status_with(redirection: str) -> subprocess.CompletedProcess[str]:
+    command = f'"{sys.executable}" -m cascadebert_client.cli status --url localhost:1'
+    return subprocess.run(
+        ["sh", "-c", f"{command} {redirection}"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+@pytest.mark.parametrize("redirection", [">&-", ">/dev/full"])
+def test_an_output_that_takes_nothing_is_one_sentence(redirection: str) -> None:
+    ended = status_with(redirection)
+    assert ended.returncode == WRONG_USE
+    (line,) = ended.stderr.splitlines()
+    assert line.startswith("cascadebert status: error: ")
+
+
+def test_closed_streams_that_are_not_needed_do_no_harm() -> None:
+    ended = status_with("2>&- <&-")
+    assert ended.returncode == FAILED
+    assert "localhost:1" in ended.stdout
+    assert ended.stderr == ""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 from typing import Any
 
 import numpy as np
@@ -10,7 +12,7 @@ import pytest
 
 from cascadebert_core.errors import InvalidArgument, Unavailable
 from cascadebert_core.job import Job
-from cascadebert_core.request_log import ALL, NONE, RequestLog
+from cascadebert_core.request_log import ALL, NONE, RequestLog, write_line
 from cascadebert_core.route import route_from_thresholds
 
 
@@ -41,6 +43,7 @@ def test_errors_are_logged_with_the_requests_id_and_without_its_text() -> None:
     log.ended(Unavailable("stage 1 has 2 rows waiting"))
     (line,) = log.lines
     assert line.pop("milliseconds") >= 0
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", line.pop("time"))
     assert line == {
         "event": "request_failed",
         "model": "news",
@@ -77,3 +80,20 @@ def test_a_flood_of_one_kind_is_cut_short_and_its_size_is_told() -> None:
     log.ended(Unavailable("full"))
     log.ended(Unavailable("full"))
     assert [line.get("held_back") for line in log.lines[-2:]] == [15, None]
+
+
+def test_a_line_in_the_log_is_json_and_nothing_else(capfd: pytest.CaptureFixture[str]) -> None:
+    log = RequestLog("news", "2", with_text=True, write=write_line)
+    job = Job(['a "quoted"\nline, é'], route_from_thresholds((0.5,)), 2, request_id="r-1")
+    job.listeners.append(log.ended)
+    job.fail(Unavailable("full"))
+    (line,) = capfd.readouterr().err.splitlines()
+    assert json.loads(line)["texts"] == ['a "quoted"\nline, é']
+
+
+def test_a_log_that_takes_nothing_fails_no_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    def write(_number: int, _content: bytes) -> int:
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(os, "write", write)
+    write_line("{}")

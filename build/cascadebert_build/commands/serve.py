@@ -11,10 +11,13 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
+from cascadebert_core.request_log import LEVELS
+
 from ..errors import CheckFailed
 from ..repository.model_repository import ModelRepository
 from ..server.ports import HOST, Ports
 from ..server.serve import serve_cascades
+from ..server.serve_parameters import LogSettings
 from ..server.tritonserver import TritonServer
 from ..server.watchdog import Watchdog
 from .arguments import (
@@ -57,6 +60,17 @@ def add_serve_parser(commands: Any) -> None:
     parser.add_argument(
         "--log-file", type=Path, metavar="FILE", help="write the server's log to this file"
     )
+    parser.add_argument(
+        "--log-requests",
+        choices=LEVELS,
+        help="which requests of the cascades are lines of the server's log (default: what "
+        "config.pbtxt says, or errors)",
+    )
+    parser.add_argument(
+        "--log-text",
+        action=argparse.BooleanOptionalAction,
+        help="write the texts of these requests too (default: what config.pbtxt says, or no)",
+    )
     parser.add_argument("--json", action="store_true", help="print the addresses as JSON")
 
 
@@ -76,6 +90,7 @@ def _serve(args: argparse.Namespace) -> int:
             threads=overrides.threads,
             versions=_versions(args),
             log_path=args.log_file,
+            log=LogSettings(args.log_requests, args.log_text),
         ) as server:
             print(_addresses(server, as_json=args.json), flush=True)
             _ended(server)

@@ -19,6 +19,7 @@ from ..repository.model_folder import version_folders
 from ..repository.model_repository import ModelRepository
 from ..repository.served_versions import choose_served_versions
 from .model_control import ModelControlClient
+from .serve_parameters import parameters_of_serve, set_by_serve
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +74,8 @@ def load_cascade(
         _require_folders(path / model, wanted[model], loaded[model], server)
     for model, config in deployment.stages.items():
         _load(server, model, config, wanted[model] | loaded[model])
+    if server.versions(name):
+        set_by_serve(deployment.config, parameters_of_serve(server.config(name)))
     _load(server, name, deployment.config, chosen)
     server.settle({name})  # the old versions have answered all their requests
     _trim(ModelRepository.read(path), deployment, known, server)  # it may have changed meanwhile

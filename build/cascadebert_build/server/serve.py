@@ -14,6 +14,7 @@ from ..repository.deployment import Deployment, PlacementOverrides, deployment_o
 from ..repository.model_config import config_to_json, with_versions
 from ..repository.model_repository import ModelRepository
 from .ports import Ports
+from .serve_parameters import LogSettings, serve_parameters, set_by_serve
 from .tritonserver import TritonServer
 
 
@@ -28,6 +29,7 @@ def serve_cascades(
     log_path: Path | None = None,
     options: tuple[str, ...] = (),
     versions: Mapping[str, Sequence[int]] | None = None,
+    log: LogSettings = LogSettings(),  # noqa: B008 - frozen
 ) -> Generator[TritonServer, None, None]:
     """Run a server with the cascades of a model repository loaded and ready.
 
@@ -42,6 +44,7 @@ def serve_cascades(
         options: More flags of tritonserver.
         versions: Versions to serve, by the cascade's name. The default is what `publish` or
             `load` chose last.
+        log: Which requests the cascades write to the server's log.
 
     Yields:
         The running server.
@@ -69,6 +72,7 @@ def serve_cascades(
         for model, config in stages.items():  # the stages first, the cascades last
             server.load(model, config_to_json(with_versions(config, called[model])))
         for each in deployments:
+            set_by_serve(each.config, serve_parameters(log, server.ports.metrics))
             server.load(each.name, config_to_json(each.config))
         yield server
 

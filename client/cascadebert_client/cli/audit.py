@@ -1,8 +1,10 @@
 """`cascadebert audit`: test whether a served cascade keeps its guarantees."""
 
 import argparse
+import contextlib
 import math
 
+from cascadebert_core.contract import METRICS_PORT
 from cascadebert_core.guarantee import DEFAULT_CONFIDENCE, DISAGREEMENT, Guarantee
 from cascadebert_core.metric_names import PREFIX
 
@@ -13,7 +15,7 @@ from .._operating_points import guarantees_from_parameters
 from ..errors import CascadeClientError, InvalidRequest
 from .exit_codes import DONE, FAILED, WRONG_USE
 from .rendering import audit_json, audit_text
-from .served_cascades import model_of, naming_cascades
+from .served_cascades import DEFAULT_MODEL, cascades_on_server, model_of, naming_cascades
 from .server_arguments import Subparsers, add_connection_arguments, client_from_arguments
 
 
@@ -35,7 +37,8 @@ def add_audit_parser(subparsers: Subparsers) -> None:
     parser.add_argument(
         "--metrics-url",
         metavar="URL",
-        help="the server's metrics (default: port 8002 of the host in --url)",
+        help="the server's metrics (default: on the host of --url, the port that `serve` has put "
+        "into the cascade's configuration, or 8002)",
     )
     parser.add_argument(
         "--max-disagreement",
@@ -62,7 +65,7 @@ def add_audit_parser(subparsers: Subparsers) -> None:
 
 def _audit(args: argparse.Namespace) -> int:
     given = _given_guarantee(args)
-    page = fetch_metrics(args.metrics_url or metrics_url(args.url), args.timeout_s)
+    page = fetch_metrics(args.metrics_url or _found_metrics_url(args), args.timeout_s)
     samples = samples_from_text(page, PREFIX)
     if args.model is None:
         args.model = model_of(audited_models(samples), args.url)
@@ -98,6 +101,18 @@ def _given_guarantee(args: argparse.Namespace) -> Guarantee | None:
         return None
     confidence = DEFAULT_CONFIDENCE if args.confidence is None else args.confidence
     return Guarantee(DISAGREEMENT, args.max_disagreement, confidence)
+
+
+def _found_metrics_url(args: argparse.Namespace) -> str:
+    """Return the metrics page of the server at --url."""
+    port = ""
+    # Each of a server's cascades has the port in its configuration. That a server does not answer
+    # is told when its metrics are read.
+    model = args.model or next(iter(cascades_on_server(args)), DEFAULT_MODEL)
+    asking = argparse.Namespace(**{**vars(args), "model": model})
+    with client_from_arguments(asking) as client, contextlib.suppress(CascadeClientError):
+        port = client.model_parameters(timeout_s=args.timeout_s).get(METRICS_PORT, "")
+    return metrics_url(args.url, int(port)) if port.isdecimal() else metrics_url(args.url)
 
 
 def _served_guarantees(args: argparse.Namespace) -> dict[str, Guarantee]:

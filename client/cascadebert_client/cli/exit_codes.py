@@ -108,8 +108,10 @@ def run_command(args: argparse.Namespace, exit_codes: ExitCodes = EXIT_CODES) ->
         failed = exit_code_of(exc, table)
         if failed is None:
             raise
-        if isinstance(exc, OSError):
-            _drop_output()  # it may have been the output that could not be written
+        try:
+            sys.stdout.flush()
+        except OSError:  # the disk is full, for example; at exit it would be told again
+            _drop_output()
         kind = type(exc).__name__
         line = error_line(args.command, kind, str(exc), failed, as_json=_wants_json(args))
         print(line, file=sys.stderr)

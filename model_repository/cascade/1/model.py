@@ -34,7 +34,7 @@ from .cascadebert_core.job import Job
 from .cascadebert_core.metrics import Metrics
 from .cascadebert_core.metrics_exporter import MetricsExporter
 from .cascadebert_core.policy import policy_from_file
-from .cascadebert_core.request_log import ERRORS, RequestLog
+from .cascadebert_core.request_log import ERRORS, RequestLog, write_line
 from .cascadebert_core.route import Router
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class TritonPythonModel:
             version,
             level=parameters.get(contract.LOG_REQUESTS, ERRORS),
             with_text=parameters.get(contract.LOG_TEXT) == "true",
-            write=pb_utils.Logger.log_warn,
+            write=write_line,
         )
         self._inline = InlineStages(
             policy,

@@ -52,6 +52,8 @@ INLINE_THREADS = "inline_threads"  # threads of each of their calls
 INLINE_NICENESS = "inline_niceness"  # of the threads of later stages, on Linux's scale
 LOG_REQUESTS = "log_requests"  # one of request_log.LEVELS
 LOG_TEXT = "log_text"  # "true": log lines hold the texts
+METRICS_PORT = "metrics_port"  # of the embedded server that has loaded the cascade
+SET_BY_SERVE = "set_by_serve"  # the parameters that `serve` set, with commas; `load` keeps them
 OPERATING_POINTS = "operating_points"  # JSON, see `published_points`; a certificate's key too
 VERDICTS = (
     "verdicts"  # JSON: what does not pay, [{kind, subject, text, help}]; a certificate's key too

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import threading
 import time
 from collections.abc import Callable
+from datetime import datetime, timezone
 
 from .job import Job
 from .metrics import kind_of_error
@@ -19,6 +22,7 @@ LEVELS = (NONE, ERRORS, ALL)
 # Under overload most requests fail, so only this many lines of each kind are written a second.
 _LINES_PER_S = 10
 _LONGEST_ID = 200  # characters of a request's id, which the caller chooses
+_STDERR = 2
 
 
 class RequestLog:
@@ -68,7 +72,7 @@ class RequestLog:
         held_back: int | None = 0 if self._level == ALL else self._held_back_before(kind)
         if held_back is None:
             return
-        line: dict[str, object] = {"event": event, **self._head}
+        line: dict[str, object] = {"event": event, "time": _now(), **self._head}
         line["request_id"] = job.request_id[:_LONGEST_ID]
         line["rows"] = len(job.texts)
         line["milliseconds"] = round(1000 * (time.monotonic() - job.began_s), 3)
@@ -95,3 +99,20 @@ class RequestLog:
                 return None
             self._written[kind] = self._written.get(kind, 0) + 1
             return self._held_back.pop(kind, 0)
+
+
+def write_line(line: str) -> None:
+    """Write a line to stderr, which is the server's log.
+
+    Triton's own logger would write the line as a JSON string inside a line of its own, and a reader
+    would have to parse it twice.
+    """
+    content = f"{line}\n".encode()
+    with contextlib.suppress(OSError):  # a log that takes nothing must not fail a request
+        while content:  # in one piece if it is short, so that no other line gets into it
+            content = content[os.write(_STDERR, content) :]
+
+
+def _now() -> str:
+    now = datetime.now(timezone.utc)
+    return f"{now:%Y-%m-%dT%H:%M:%S}.{now.microsecond // 1000:03d}Z"

@@ -23,7 +23,7 @@ from cascadebert_build.server.temporary import parents
 from cascadebert_client import CascadeClient, InvalidRequest
 from cascadebert_core.contract import METRICS_PORT
 from cascadebert_supervisor.leftovers import FOLDER_PREFIX, processes_of
-from cascadebert_supervisor.stubs import PROGRAM, regions_of
+from cascadebert_supervisor.stubs import regions_of
 from tests.support.checkpoints import TEXTS
 from tests.support.serving import FREE_PORTS, Built, serving
 from tests.support.waiting import wait_until
@@ -118,16 +118,6 @@ def test_load_on_a_server_that_is_not_there(
     said = capsys.readouterr().err
     assert f"the server at {url} cannot be reached" in said
     assert "''" not in said
-
-
-def test_the_bundled_server_is_put_on_path_as_security_md_says(tmp_path: Path) -> None:
-    put = f'eval "$("{sys.executable}" -m cascadebert_build.server "{tmp_path}")"'
-    ended = subprocess.run(
-        ["bash", "-c", f"{put} && tritonserver --help | grep -c -e --grpc-use-ssl"],
-        capture_output=True, text=True, check=False, timeout=120,
-    )  # fmt: skip
-    assert ended.returncode == 0, ended.stderr
-    assert (tmp_path / "python" / PROGRAM).is_file()
 
 
 def test_serve_says_what_is_logged_and_audit_finds_the_metrics(

@@ -9,10 +9,12 @@ import urllib.error
 import urllib.request
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import grpc
 import pytest
 
+from cascadebert_build.server.ports import resolve_ports
 from cascadebert_build.server.tritonserver import TritonServer
 from cascadebert_client import CascadeClient, RetryPolicy, ServerUnavailable
 from tests.support.certificates import Certificates, make_certificates
@@ -21,6 +23,7 @@ from tests.support.serving import FREE_PORTS, Built
 from tests.support.waiting import wait_until
 
 READY_TIMEOUT_S = 60.0
+ROOT = Path(__file__).parents[2]
 ONCE = RetryPolicy(attempts_without_deadline=1)
 
 
@@ -178,3 +181,40 @@ def test_the_commands_speak_tls(
     ):
         refused = with_files(**files)
         assert (refused.returncode, message in refused.stderr) == (2, True), refused.stderr
+
+
+def test_the_recipe_of_security_md_runs(built: Built, certificates: Certificates) -> None:
+    """The commands of the page, with this cascade's name and free ports."""
+    (recipe,) = [
+        block
+        for block in (ROOT / "docs" / "security.md").read_text().split("```")
+        if block.startswith("console") and "tritonserver --backend" in block
+    ]
+    lines = [line[2:] for line in recipe.splitlines() if line.startswith(("$ ", "> "))]
+    ports = resolve_ports(FREE_PORTS)
+    command = (
+        "\n".join(lines)
+        .replace("=sst2", f"={built.name}")
+        .replace("=model_repository", f"={built.repository}")
+        .replace("/tmp/backends", certificates.path("backends"))
+        .replace("$(python ", f"$({sys.executable} ")
+        .replace("tritonserver --backend", "exec tritonserver --backend")
+    )
+    flags = f"--http-port={ports.http} --grpc-port={ports.grpc} --metrics-port={ports.metrics}"
+    log_path = certificates.folder / "recipe.log"
+    with log_path.open("w") as log:
+        server = subprocess.Popen(
+            ["bash", "-c", f"{command} {flags}"],
+            cwd=certificates.folder, stdout=log, stderr=log, start_new_session=True,
+        )  # fmt: skip
+    url = f"127.0.0.1:{ports.grpc}"
+    try:
+        with CascadeClient(url, built.name, credentials=of_client(certificates)) as client:
+            wait_until(
+                lambda: client.status().serving, lambda: log_path.read_text()[-2000:],
+                timeout_s=READY_TIMEOUT_S,
+            )  # fmt: skip
+            assert client.classify(TEXTS[0]).label in built.policy.labels
+    finally:
+        server.terminate()
+        server.wait(60)

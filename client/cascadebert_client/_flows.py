@@ -13,8 +13,8 @@ from cascadebert_core.contract import TASK, TEXT
 from cascadebert_core.task import SINGLE_LABEL
 
 from ._deadline import Deadline, RetryPolicy
-from ._label_order import LabelOrders, labels_from_parameters
 from ._faults import PROTOCOL, REFUSED, UNRESOLVED, fault_of
+from ._label_order import LabelOrders, labels_from_parameters
 from ._operating_points import points_from_parameters
 from ._requests import Parameters, Tensors, infer_arguments, parse_response
 from ._rows import Utf8Row

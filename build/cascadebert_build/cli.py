@@ -35,6 +35,7 @@ def parser(argv: Sequence[str] | None = None) -> CommandParser:
         epilog=_EPILOG,
     )
     top.add_argument("--version", action="version", version=__version__)
+    top.set_defaults(full_parser=parser)
     add_commands(top, {**COMMANDS, **CLIENT_COMMANDS}, argv)
     add_examples(top, {**EXAMPLES, **CLIENT_EXAMPLES})
     return top

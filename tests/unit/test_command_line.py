@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -142,7 +143,9 @@ def test_a_server_that_lists_no_models_is_asked_for_the_usual_name(capsys: Captu
     assert "the server has" not in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", ["build", "tune", "evaluate", "serve", "load", "classify"])
+@pytest.mark.parametrize(
+    "command", ["build", "tune", "evaluate", "serve", "load", "classify", "completion"]
+)
 def test_help_ends_with_examples_that_parse(capsys: Capture, command: str):
     assert ended(command, "--help") == 0
     text = capsys.readouterr().out
@@ -150,6 +153,7 @@ def test_help_ends_with_examples_that_parse(capsys: Capture, command: str):
     assert len(lines) >= 2
     for line in lines:
         words = [word.strip('"') for word in line.partition("cascadebert ")[2].split()]
+        words = words[: words.index(">")] if ">" in words else words
         assert build_cli.parser().parse_args(words).command == command
 
 
@@ -176,3 +180,41 @@ def test_the_version_needs_no_large_package():
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
+
+
+# What bash calls when the Tab key is pressed after these words.
+COMPLETED = """
+source {script}
+COMP_WORDS=({words}) COMP_CWORD={last}
+_shtab_cascadebert
+printf '%s\\n' "${{COMPREPLY[@]}}"
+"""
+
+
+def test_bash_completes_commands_options_and_values(capsys: Capture, tmp_path: Path):
+    assert build_cli.main(["completion", "bash"]) == 0
+    script = tmp_path / "completion.bash"
+    script.write_text(capsys.readouterr().out)
+    for words, found in (
+        (["cl"], "classify"),
+        (["classify", "--on-in"], "--on-invalid"),
+        (["classify", "--output-format", "cs"], "csv"),
+    ):
+        line = " ".join(["cascadebert", *words])
+        code = COMPLETED.format(script=script, words=line, last=len(words))
+        done = subprocess.run(["bash", "-c", code], capture_output=True, text=True, check=False)
+        assert done.stdout.split() == [found], done.stderr
+
+
+@pytest.mark.parametrize("shell", ["zsh", "tcsh", "fish"])
+def test_other_shells_have_scripts_too(capsys: Capture, shell: str):
+    assert build_cli.main(["completion", shell]) == 0
+    assert "on-invalid" in capsys.readouterr().out
+
+
+def test_without_the_package_the_message_names_the_extra(
+    capsys: Capture, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setitem(sys.modules, "shtab", None)
+    assert build_cli.main(["completion", "bash"]) == 2
+    assert "completion" in capsys.readouterr().err

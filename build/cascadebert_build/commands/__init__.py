@@ -22,6 +22,7 @@ COMMANDS = {
     "serve": f"{_HERE}.serve:add_serve_parser",
     "load": f"{_HERE}.load:add_load_parser",
     "demo": f"{_HERE}.demo:add_demo_parser",
+    "completion": f"{_HERE}.completion:add_completion_parser",
 }
 """The function that adds each command."""
 
@@ -45,6 +46,10 @@ cascadebert serve --model sst2 --versions 1,2 --grpc-port 9001
     "load": """
 cascadebert load sst2
 cascadebert load sst2 --versions 1,2
+""",
+    "completion": """
+cascadebert completion bash > ~/.local/share/bash-completion/completions/cascadebert
+cascadebert completion zsh > ~/.zfunc/_cascadebert
 """,
 }
 """Lines for the end of each command's help."""

@@ -88,7 +88,8 @@ def test_a_wait_for_the_next_row_can_be_interrupted(server: FakeTriton, number: 
         process.send_signal(number)
         # The pipe is still open.
         assert process.wait(timeout=30) == 130
-        assert stream(process, "stderr").read() == "cascadebert classify: interrupted\n"
+        error = json.loads(stream(process, "stderr").read())["error"]
+        assert (error["message"], error["exit_code"]) == ("interrupted", 130)
 
 
 def test_a_request_in_flight_can_be_interrupted(server: FakeTriton):

@@ -2,11 +2,12 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Coroutine, Iterable, Mapping
 from contextlib import aclosing
 from typing import Any, TypeVar, overload
 
 import tritonclient.grpc.aio
+from tritonclient.utils import InferenceServerException
 
 from ._base import (
     DEFAULT_CONCURRENCY,
@@ -19,6 +20,7 @@ from ._deadline import Deadline
 from ._flows import AskAddresses, Call, Flow, Pause, Step
 from ._requests import Parameters, Thresholds, request_parameters
 from ._rows import Chunker, Utf8Row, encode_inputs, fits_one_request, rows_from_inputs, split
+from ._servers import HangWatch, balancing_arguments, is_silent, no_sign_of_life
 from ._types import Classification, ServerStatus
 from .errors import FOREIGN_ERRORS, InvalidRequest
 from .transport import channel_arguments
@@ -49,8 +51,10 @@ class AsyncCascadeClient(BaseClient[tritonclient.grpc.aio.InferenceServerClient]
     async def close(self) -> None:
         """Close the connections. Calls in flight and later calls raise `RequestCancelled`."""
         self._closed = True
-        if self._loop in (None, asyncio.get_running_loop()):
-            for channel in self._pool.channels:
+        if self._loop not in (None, asyncio.get_running_loop()):
+            return
+        for pool in self._pools:
+            for channel in pool.channels:
                 await channel.client.close()
 
     # A str is an iterable of str too; the first overload that fits decides.
@@ -142,7 +146,22 @@ class AsyncCascadeClient(BaseClient[tritonclient.grpc.aio.InferenceServerClient]
 
     async def status(self, *, timeout_s: float | None = DEFAULT_STATUS_TIMEOUT_S) -> ServerStatus:
         """Return the status of the server and the cascade; see `CascadeClient.status`."""
-        return await self._drive(self._flows.status(Deadline.after(timeout_s)))
+        found: list[ServerStatus] = []
+        for server in range(len(self._pools)):
+            found.append(await self._status_of(server, timeout_s))
+            if found[-1].serving:
+                return found[-1]
+        return found[0]
+
+    async def statuses(
+        self, *, timeout_s: float | None = DEFAULT_STATUS_TIMEOUT_S
+    ) -> list[ServerStatus]:
+        """Return the status of every server, in the order of `url`; see `status`."""
+        servers = range(len(self._pools))
+        return await asyncio.gather(*(self._status_of(server, timeout_s) for server in servers))
+
+    async def _status_of(self, server: int, timeout_s: float | None) -> ServerStatus:
+        return await self._drive(self._flows.at(server).status(Deadline.after(timeout_s)))
 
     async def cascades(
         self, *, timeout_s: float | None = DEFAULT_STATUS_TIMEOUT_S
@@ -235,11 +254,11 @@ class AsyncCascadeClient(BaseClient[tritonclient.grpc.aio.InferenceServerClient]
                 target=self._flows.target,
             )
 
-    def _connect(self) -> tritonclient.grpc.aio.InferenceServerClient:
+    def _connect(self, url: str) -> tritonclient.grpc.aio.InferenceServerClient:
         return tritonclient.grpc.aio.InferenceServerClient(
-            self._flows.target.url,
+            url,
             creds=self._credentials,
-            channel_args=channel_arguments(self._flows.target.url),
+            channel_args=[*channel_arguments(url), *balancing_arguments(url)],
         )
 
     async def _drive(self, flow: Flow[ResultT]) -> ResultT:
@@ -261,21 +280,54 @@ class AsyncCascadeClient(BaseClient[tritonclient.grpc.aio.InferenceServerClient]
             case Pause(delay_s):
                 await asyncio.sleep(delay_s)
                 return None
-            case AskAddresses():
-                return await asyncio.to_thread(self._reason_of_another_address)
+            case AskAddresses(url):
+                return await asyncio.to_thread(self._reason_of_another_address, url)
             case Call(method, arguments, timeout_s):
                 if self._closed:
                     raise self._closed_error()
                 self._require_loop()
-                client = self._pool.pick().client
+                client = self._pools[step.server].pick().client
+                call = getattr(client, method)(**arguments, client_timeout=timeout_s)
                 try:
-                    return await getattr(client, method)(**arguments, client_timeout=timeout_s)
+                    return await (
+                        call
+                        if step.watch is None
+                        else _watched(call, client, arguments, step.watch)
+                    )
                 except asyncio.CancelledError as exc:
                     # A closed channel cancels the tasks that await its calls. They must see
                     # the closed client instead.
                     if self._closed and not _being_cancelled():
                         raise self._closed_error() from exc
                     raise
+
+
+async def _watched(
+    call: Coroutine[Any, Any, Any],
+    client: tritonclient.grpc.aio.InferenceServerClient,
+    arguments: Mapping[str, Any],
+    watch: HangWatch,
+) -> Any:
+    """Await a call, and meanwhile ask its server from time to time whether it lives.
+
+    Raises:
+        InferenceServerException: The call failed, or the server hangs.
+    """
+    task = asyncio.ensure_future(call)
+    try:
+        while not (await asyncio.wait({task}, timeout=watch.patience_s))[0]:
+            try:
+                await client.is_server_live(
+                    headers=arguments["headers"], client_timeout=watch.probe_s
+                )
+            except InferenceServerException as exc:
+                if is_silent(exc) and not task.done():
+                    raise no_sign_of_life(watch) from exc
+        return task.result()
+    finally:
+        if not task.done():
+            task.cancel()
+            await asyncio.wait({task})
 
 
 def _being_cancelled() -> bool:

@@ -1,17 +1,19 @@
 """What the blocking client and the asyncio client share: their arguments and checks."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Generic, Literal, NoReturn
 
 import grpc
 
 from ._addresses import reason_of_another_address
-from ._channels import DEFAULT_CHANNELS, ChannelPool, ClientT, require_address
+from ._channels import DEFAULT_CHANNELS, ChannelPool, ClientT
 from ._checks import require_positive
 from ._deadline import Deadline, RetryPolicy
 from ._flows import CascadeFlows, OnRetry
 from ._requests import Parameters, Thresholds, request_parameters
+from ._servers import Servers, addresses_from_url
 from ._traffic import BY_REQUEST, traffic_from_shares
 from .errors import RequestCancelled, Target
 
@@ -25,7 +27,7 @@ class BaseClient(ABC, Generic[ClientT]):
 
     def __init__(
         self,
-        url: str,
+        url: str | Sequence[str],
         model: str = "cascade",
         model_version: str | int | None = None,
         *,
@@ -42,10 +44,14 @@ class BaseClient(ABC, Generic[ClientT]):
         """Set up the client. The first call opens the connections.
 
         Args:
-            url: `host:port` of the server's gRPC endpoint.
+            url: `host:port` of the server's gRPC endpoint. Several servers, in a list or with
+                commas between them, share the calls: each call goes to the next one, and a server
+                that fails or hangs is left out until it is ready again. `dns:///name:port` shares
+                them among all addresses of a name.
             model: Name of the cascade on the server.
             model_version: Its version; None lets the server choose.
-            channels: Connections to use in turn. One limits throughput at high concurrency.
+            channels: Connections to each server, used in turn. One limits throughput at high
+                concurrency.
             max_concurrency: Requests that one `classify` of a long list keeps in flight.
             max_batch_size: Rows in one request at most; None reads it from the model's
                 configuration once, when a call first has several rows.
@@ -66,8 +72,9 @@ class BaseClient(ABC, Generic[ClientT]):
             InvalidRequest: `url` is not host:port, a count is less than 1, or `traffic` is wrong.
         """
         version = "" if model_version is None else str(model_version)
+        urls = addresses_from_url(url)
         self._flows = CascadeFlows(
-            Target(require_address(url), model, version, tls=credentials is not None),
+            Target(", ".join(urls), model, version, tls=credentials is not None),
             retry=retry if retry is not None else RetryPolicy(),
             max_batch_size=(
                 None
@@ -77,15 +84,17 @@ class BaseClient(ABC, Generic[ClientT]):
             headers=headers,
             traffic=traffic_from_shares(traffic, rest=version, by=traffic_by),
             on_retry=on_retry,
+            servers=Servers(urls),
         )
         self._max_concurrency = require_positive("max_concurrency", max_concurrency)
-        self._pool = ChannelPool(self._connect, require_positive("channels", channels))
+        size = require_positive("channels", channels)
+        self._pools = [ChannelPool(partial(self._connect, each), size) for each in urls]
         self._credentials = credentials
         self._closed = False
 
     @abstractmethod
-    def _connect(self) -> ClientT:
-        """Return tritonclient's client over a new connection."""
+    def _connect(self, url: str) -> ClientT:
+        """Return tritonclient's client over a new connection to a server."""
 
     def __getstate__(self) -> NoReturn:
         raise TypeError(
@@ -93,8 +102,8 @@ class BaseClient(ABC, Generic[ClientT]):
             "one in each process, from the same arguments"
         )
 
-    def _reason_of_another_address(self) -> str | None:
-        return reason_of_another_address(self._flows.target.url, self._credentials)
+    def _reason_of_another_address(self, url: str) -> str | None:
+        return reason_of_another_address(url, self._credentials)
 
     def _closed_error(self) -> RequestCancelled:
         target = self._flows.target

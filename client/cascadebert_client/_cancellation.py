@@ -1,13 +1,17 @@
 """Cancels calls in flight from another thread."""
 
+import contextlib
 import threading
 from collections.abc import Mapping
 from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import Any, Protocol, cast
 
 import tritonclient.grpc
+from tritonclient.utils import InferenceServerException
 
 from ._channels import Channel
+from ._servers import HangWatch, is_silent, no_sign_of_life
 from .errors import RequestCancelled
 
 
@@ -44,8 +48,18 @@ class Cancellation:
         self,
         channel: Channel[tritonclient.grpc.InferenceServerClient],
         keywords: Mapping[str, Any],
+        watch: HangWatch | None = None,
     ) -> Any:
-        """Call `infer` so that `cancel` can end it. The blocking `infer` cannot be cancelled."""
+        """Call `infer` so that `cancel` can end it. The blocking `infer` cannot be cancelled.
+
+        Args:
+            channel: The connection.
+            keywords: The arguments of `infer`.
+            watch: When to ask whether the server lives; None: wait for the answer.
+
+        Raises:
+            InferenceServerException: The call failed, or the server hangs.
+        """
         answer: Future[Any] = Future()
 
         def deliver(result: Any, error: Exception | None) -> None:
@@ -62,7 +76,25 @@ class Cancellation:
         if cancelled:
             call.cancel()
         try:
+            while watch is not None:
+                with contextlib.suppress(FutureTimeoutError):
+                    return answer.result(watch.patience_s)
+                if not answer.done() and not _lives(channel, keywords, watch):
+                    call.cancel()
+                    raise no_sign_of_life(watch)
             return answer.result()
         finally:
             with self._lock:
                 self._calls.discard(call)
+
+
+def _lives(
+    channel: Channel[tritonclient.grpc.InferenceServerClient],
+    keywords: Mapping[str, Any],
+    watch: HangWatch,
+) -> bool:
+    try:
+        channel.client.is_server_live(headers=keywords["headers"], client_timeout=watch.probe_s)
+    except InferenceServerException as exc:
+        return not is_silent(exc)
+    return True  # or it says that it does not, but it says so

@@ -5,6 +5,7 @@ blocking and the asyncio client each have a small driver that performs the steps
 written once and only the await differs. (httpx drives its authentication this way.)
 """
 
+import copy
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeAlias, TypeVar, cast
@@ -18,6 +19,7 @@ from ._label_order import LabelOrders, labels_from_parameters
 from ._operating_points import points_from_parameters
 from ._requests import Parameters, Tensors, infer_arguments, parse_response
 from ._rows import Utf8Row
+from ._servers import SHORT_CALL_S, HangWatch, Servers, is_full, stopped_by_server
 from ._traffic import Traffic
 from ._types import Classification, ModelStatistics, ModelStatus, ServerStatus
 from ._verdicts import verdicts_from_parameters
@@ -25,6 +27,8 @@ from .errors import (
     FOREIGN_ERRORS,
     AccessRestricted,
     CascadeClientError,
+    DeadlineExceeded,
+    ModelNotFound,
     ServerUnavailable,
     Target,
     not_a_cascade,
@@ -51,11 +55,15 @@ class Call:
         method: The method of tritonclient's client.
         arguments: Its keyword arguments, without the deadline.
         timeout_s: The gRPC deadline in seconds; None for no deadline.
+        server: The position of the server.
+        watch: When to ask whether the server lives; None: wait for the answer.
     """
 
     method: str
     arguments: Mapping[str, Any]
     timeout_s: float | None
+    server: int = 0
+    watch: HangWatch | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +79,13 @@ class Pause:
 
 @dataclass(frozen=True, slots=True)
 class AskAddresses:
-    """Call each address of the host; see `reason_of_another_address`, which gives the outcome."""
+    """Call each address of the host; see `reason_of_another_address`, which gives the outcome.
+
+    Attributes:
+        url: `host:port`.
+    """
+
+    url: str
 
 
 Step: TypeAlias = Call | Pause | AskAddresses
@@ -148,6 +162,7 @@ class CascadeFlows:
         headers: Mapping[str, str] | None = None,
         traffic: Traffic | None = None,
         on_retry: OnRetry | None = None,
+        servers: Servers | None = None,
     ):
         """Describe the cascade.
 
@@ -158,8 +173,11 @@ class CascadeFlows:
             headers: gRPC metadata for every call.
             traffic: The versions that requests go to; None for the target's version.
             on_retry: Called before each pause with the error and the seconds of the pause.
+            servers: The servers that share the calls; None for the target's alone.
         """
         self.target = target
+        self._servers = servers if servers is not None else Servers([target.url])
+        self._server = 0  # that of a call which no other may take
         self._traffic = traffic if traffic is not None else Traffic(target.model_version)
         self._retry = retry
         self._on_retry = on_retry
@@ -168,6 +186,13 @@ class CascadeFlows:
         self._orders = LabelOrders()
         # gRPC metadata keys are lower case.
         self._headers = {name.lower(): value for name, value in (headers or {}).items()} or None
+
+    def at(self, server: int) -> "CascadeFlows":
+        """Return the flows of one server alone, for its status."""
+        pinned = copy.copy(self)
+        pinned.target = replace(self.target, url=self._servers.urls[server])
+        pinned._server = server
+        return pinned
 
     def classify(
         self, rows: Sequence[Utf8Row], parameters: Parameters, deadline: Deadline
@@ -216,7 +241,8 @@ class CascadeFlows:
         if timeout_s <= 0:
             return
         try:
-            response = yield self._call("get_model_config", timeout_s, **self._model())
+            call = self._call("get_model_config", timeout_s, **self._model())
+            response = yield replace(call, server=self._servers.last())
         except FOREIGN_ERRORS as exc:
             error = translated(exc, target)
             if error is None:
@@ -247,7 +273,15 @@ class CascadeFlows:
         return min(wanted, self._max_batch_size)
 
     def cascades(self, deadline: Deadline) -> Flow[tuple[str, ...]]:
-        """Return the names of the cascades that are ready, without retries."""
+        """Return the names of the cascades that are ready, by the first server that answers."""
+        for server in range(len(self._servers) - 1):
+            try:
+                return (yield from self.at(server)._cascades(deadline))
+            except ServerUnavailable:
+                continue
+        return (yield from self.at(len(self._servers) - 1)._cascades(deadline))
+
+    def _cascades(self, deadline: Deadline) -> Flow[tuple[str, ...]]:
         index = cast(
             "_RepositoryIndex",
             (yield from self._once("get_model_repository_index", deadline)),
@@ -390,6 +424,8 @@ class CascadeFlows:
             target: The model, for messages.
             make_arguments: Makes an attempt's arguments from the seconds that remain.
         """
+        if len(self._servers) > 1:
+            return (yield from self._over_servers(method, deadline, target, make_arguments))
         attempts = 0
         while True:
             remaining_s = deadline.require_time(target)
@@ -431,15 +467,110 @@ class CascadeFlows:
         """Return the error of the address that spoke, if another one refused the connection."""
         if error.fault != REFUSED:
             return error
-        reason = yield AskAddresses()
+        reason = yield AskAddresses(target.url)
         fault = fault_of(reason or "", target.url, tls=target.tls)
         return error if fault is None else unreachable(fault, target, attempts)
 
+    def _over_servers(
+        self,
+        method: str,
+        deadline: Deadline,
+        target: Target,
+        make_arguments: Callable[[float | None], Mapping[str, Any]],
+    ) -> Flow[Any]:
+        """Call the servers in turn until one answers; there is a pause after each round of them."""
+        attempts = 0
+        while True:
+            index = yield from self._server_in_turn(deadline)
+            at = replace(target, url=self._servers.urls[index])
+            remaining_s = deadline.require_time(at)
+            call = self._call(method, remaining_s, **make_arguments(remaining_s))
+            if method == "infer":
+                call = replace(call, server=index, watch=HangWatch.within(remaining_s))
+            else:  # short: another server can answer it too
+                call = replace(call, server=index, timeout_s=_shorter(remaining_s, SHORT_CALL_S))
+            attempts += 1
+            try:
+                reply = yield call
+            except FOREIGN_ERRORS as exc:
+                error = translated(exc, at, timeout_s=deadline.timeout_s, attempts=attempts)
+                if error is None or error is exc:
+                    raise
+                if stopped_by_server(exc):
+                    self._servers.failed(index)
+                elif not self._may_move(index, error, call, deadline):
+                    raise error from exc
+                rounds, within_round = divmod(attempts, len(self._servers))
+                delay_s = 0.0 if within_round else self._delay_of_round(error, rounds, deadline)
+                if delay_s is None:
+                    raise error from exc
+                if self._on_retry is not None:
+                    self._on_retry(error, delay_s)
+            else:
+                self._answered = True
+                self._servers.answered(index)
+                return reply
+            if delay_s:
+                yield Pause(delay_s)
+
+    def _delay_of_round(
+        self, error: CascadeClientError, rounds: int, deadline: Deadline
+    ) -> float | None:
+        """Return the pause before the servers are asked again, or None if it could not help."""
+        if isinstance(error, ServerUnavailable):
+            return self._delay_s(error, rounds, deadline)
+        if isinstance(error, DeadlineExceeded):  # of a short call
+            return self._retry.delay_s(rounds, deadline.remaining_s())
+        return None
+
+    def _may_move(
+        self, index: int, error: CascadeClientError, call: Call, deadline: Deadline
+    ) -> bool:
+        """Note a failure of a server, and return whether another one may answer the call."""
+        if isinstance(error, DeadlineExceeded):
+            self._servers.doubted(index)
+            return call.watch is None and deadline.remaining_s() != 0
+        if isinstance(error, ServerUnavailable):
+            # A full queue is no fault: the others are asked, and this one stays.
+            if not is_full(str(error)):
+                self._servers.failed(index)
+            return True
+        # A server that has just started may not have loaded the model yet.
+        return isinstance(error, ModelNotFound)
+
+    def _server_in_turn(self, deadline: Deadline) -> Flow[int]:
+        """Return the server for the next call. One that was left out must be ready again."""
+        for _ in range(len(self._servers)):
+            pick = self._servers.pick()
+            if not pick.on_trial:
+                return pick.index
+            at = replace(self.target, url=self._servers.urls[pick.index])
+            remaining_s = deadline.require_time(at)
+            timeout_s = HangWatch.within(remaining_s).probe_s
+            call = self._call("is_model_ready", timeout_s, **self._model())
+            try:
+                ready = bool((yield replace(call, server=pick.index)))
+            except FOREIGN_ERRORS as exc:
+                error = translated(exc, at)
+                if error is None:
+                    raise
+                # It has answered, though not to this caller.
+                ready = isinstance(error, AccessRestricted)
+            if ready:
+                self._servers.answered(pick.index)
+                return pick.index
+            self._servers.failed(pick.index)
+        return self._servers.pick().index
+
     def _call(self, method: str, timeout_s: float | None, **arguments: Any) -> Call:
-        return Call(method, {**arguments, "headers": self._headers}, timeout_s)
+        return Call(method, {**arguments, "headers": self._headers}, timeout_s, self._server)
 
     def _model(self) -> dict[str, str]:
         return {"model_name": self.target.model, "model_version": self.target.model_version}
+
+
+def _shorter(remaining_s: float | None, limit_s: float) -> float:
+    return limit_s if remaining_s is None else min(remaining_s, limit_s)
 
 
 def _strings(response: _ModelConfigResponse) -> dict[str, str]:

@@ -20,6 +20,7 @@ from ._deadline import Deadline
 from ._flows import AskAddresses, Call, Flow, Pause, Step
 from ._requests import Parameters, Thresholds, request_parameters
 from ._rows import Chunker, Utf8Row, encode_inputs, fits_one_request, rows_from_inputs, split
+from ._servers import balancing_arguments
 from ._types import Classification, ServerStatus
 from .errors import FOREIGN_ERRORS
 from .transport import channel_arguments
@@ -47,8 +48,9 @@ class CascadeClient(BaseClient[tritonclient.grpc.InferenceServerClient]):
     def close(self) -> None:
         """Close the connections. Calls in flight and later calls raise `RequestCancelled`."""
         self._closed = True
-        for channel in self._pool.channels:
-            channel.client.close()
+        for pool in self._pools:
+            for channel in pool.channels:
+                channel.client.close()
 
     # A str is an iterable of str too; the first overload that fits decides.
     @overload
@@ -180,15 +182,28 @@ class CascadeClient(BaseClient[tritonclient.grpc.InferenceServerClient]):
     def status(self, *, timeout_s: float | None = DEFAULT_STATUS_TIMEOUT_S) -> ServerStatus:
         """Return the status of the server and the cascade.
 
-        An unreachable server or an unknown model is a status, not an error.
+        An unreachable server or an unknown model is a status, not an error. Of several servers it
+        is that of the first which serves, or else of the first; `statuses` has them all.
 
         Args:
-            timeout_s: Time limit of all calls together, in seconds; None for no limit.
+            timeout_s: Time limit of all calls to a server together, in seconds; None for no limit.
 
         Raises:
             InvalidRequest: `timeout_s` is not a positive number.
         """
-        return self._drive(self._flows.status(Deadline.after(timeout_s)))
+        found: list[ServerStatus] = []
+        for server in range(len(self._pools)):
+            found.append(self._status_of(server, timeout_s))
+            if found[-1].serving:
+                return found[-1]
+        return found[0]
+
+    def statuses(self, *, timeout_s: float | None = DEFAULT_STATUS_TIMEOUT_S) -> list[ServerStatus]:
+        """Return the status of every server, in the order of `url`; see `status`."""
+        return [self._status_of(server, timeout_s) for server in range(len(self._pools))]
+
+    def _status_of(self, server: int, timeout_s: float | None) -> ServerStatus:
+        return self._drive(self._flows.at(server).status(Deadline.after(timeout_s)))
 
     def cascades(self, *, timeout_s: float | None = DEFAULT_STATUS_TIMEOUT_S) -> tuple[str, ...]:
         """Return the names of the cascades on the server that are ready, sorted.
@@ -269,11 +284,11 @@ class CascadeClient(BaseClient[tritonclient.grpc.InferenceServerClient]):
                 for waiting in window:
                     waiting.cancel()
 
-    def _connect(self) -> tritonclient.grpc.InferenceServerClient:
+    def _connect(self, url: str) -> tritonclient.grpc.InferenceServerClient:
         return tritonclient.grpc.InferenceServerClient(
-            self._flows.target.url,
+            url,
             creds=self._credentials,
-            channel_args=channel_arguments(self._flows.target.url),
+            channel_args=[*channel_arguments(url), *balancing_arguments(url)],
         )
 
     def _drive(self, flow: Flow[ResultT], cancellation: Cancellation | None = None) -> ResultT:
@@ -298,13 +313,15 @@ class CascadeClient(BaseClient[tritonclient.grpc.InferenceServerClient]):
                 else:
                     time.sleep(delay_s)
                 return None
-            case AskAddresses():
-                return self._reason_of_another_address()
+            case AskAddresses(url):
+                return self._reason_of_another_address(url)
             case Call(method, arguments, timeout_s):
                 if self._closed:
                     raise self._closed_error()
-                channel = self._pool.pick()
+                channel = self._pools[step.server].pick()
                 keywords = {**arguments, "client_timeout": timeout_s}
+                if step.watch is not None:
+                    return (cancellation or Cancellation()).infer(channel, keywords, step.watch)
                 if cancellation is not None and method == "infer":
                     return cancellation.infer(channel, keywords)
                 return getattr(channel.client, method)(**keywords)

@@ -6,6 +6,7 @@ sent are under the test's control. Error messages are copied from Triton 2.51.
 
 import asyncio
 import threading
+import time
 import zlib
 from collections import deque
 from collections.abc import Iterable
@@ -96,6 +97,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
     other_cascades: tuple[str, ...] = ()  # they are listed, and answer nothing
     peak_in_flight: int = 0
     given_up: int = 0
+    frozen: bool = False  # answers nothing, as a stopped process
 
     def __post_init__(self) -> None:
         self.release = threading.Event()
@@ -137,6 +139,11 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
         self.release.set()
         self._server.stop(grace=0).wait()
 
+    def stop_gracefully(self) -> None:
+        """Stop as Triton does: calls in flight are answered first."""
+        assert self._server is not None
+        self._server.stop(grace=20).wait()
+
     def fail(self, code: grpc.StatusCode, message: str, times: int = 1) -> None:
         """Let the next requests fail."""
         self._failures.extend([(code, message)] * times)
@@ -152,6 +159,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
     # The protocol. gRPC's names, as the generated base class has them.
 
     def ModelInfer(self, request: Any, context: Any) -> Any:  # noqa: N802
+        self._thaw(context)
         with self._lock:
             self._in_flight += 1
             self.peak_in_flight = max(self.peak_in_flight, self._in_flight)
@@ -228,6 +236,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
         return response
 
     def ServerLive(self, request: Any, context: Any) -> Any:  # noqa: N802
+        self._thaw(context)
         return pb.ServerLiveResponse(live=True)
 
     def ServerReady(self, request: Any, context: Any) -> Any:  # noqa: N802
@@ -237,6 +246,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
         return pb.ServerMetadataResponse(name="triton", version="2.51.0")
 
     def ModelReady(self, request: Any, context: Any) -> Any:  # noqa: N802
+        self._thaw(context)
         known = request.version in ("", *self.versions)
         ready = request.name == self.model and known and self.model_ready
         return pb.ModelReadyResponse(ready=ready)
@@ -259,6 +269,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
         return response
 
     def ModelConfig(self, request: Any, context: Any) -> Any:  # noqa: N802
+        self._thaw(context)
         with self._lock:
             self.config_calls += 1
             failure = self._config_failures.popleft() if self._config_failures else None
@@ -283,6 +294,12 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
                 stats.inference_stats.success.ns = 10_000_000
                 stats.inference_stats.fail.count = 1
         return response
+
+    def _thaw(self, context: Any) -> None:
+        while self.frozen:
+            if not context.is_active():
+                context.abort(grpc.StatusCode.CANCELLED, "the caller has left")
+            time.sleep(0.01)
 
     def _restrict(self, context: Any) -> None:
         metadata = dict(context.invocation_metadata())
@@ -346,6 +363,7 @@ class Driver(Protocol):
     def classify(self, inputs: Any, **options: Any) -> Any: ...
     def stream(self, inputs: Iterable[Any], **options: Any) -> "Stream": ...
     def status(self) -> ServerStatus: ...
+    def statuses(self) -> list[ServerStatus]: ...
     def disconnect(self) -> None: ...
     def close(self) -> None: ...
 
@@ -357,7 +375,7 @@ class Stream(Protocol):
 
 
 class SyncDriver:
-    def __init__(self, url: str, *arguments: Any, **options: Any):
+    def __init__(self, url: str | list[str], *arguments: Any, **options: Any):
         self.client = CascadeClient(url, *arguments, **{"retry": QUICK, **options})
 
     def classify(self, inputs: Any, **options: Any) -> Any:
@@ -369,6 +387,9 @@ class SyncDriver:
     def status(self) -> ServerStatus:
         return self.client.status()
 
+    def statuses(self) -> list[ServerStatus]:
+        return self.client.statuses()
+
     def disconnect(self) -> None:
         self.client.close()
 
@@ -377,7 +398,7 @@ class SyncDriver:
 
 
 class AsyncDriver:
-    def __init__(self, url: str, *arguments: Any, **options: Any):
+    def __init__(self, url: str | list[str], *arguments: Any, **options: Any):
         self.loop = asyncio.new_event_loop()
         self.client = AsyncCascadeClient(url, *arguments, **{"retry": QUICK, **options})
 
@@ -389,6 +410,9 @@ class AsyncDriver:
 
     def status(self) -> ServerStatus:
         return self.loop.run_until_complete(self.client.status())
+
+    def statuses(self) -> list[ServerStatus]:
+        return self.loop.run_until_complete(self.client.statuses())
 
     def disconnect(self) -> None:
         self.loop.run_until_complete(self.client.close())

@@ -135,6 +135,7 @@ def evaluate(
     work_dir: _Path | None = None,
     force: bool = False,
     data: str | None = None,
+    data_format: str | None = None,
     all_rows: bool = False,
     operating_point: str | None = None,
     threshold: float | Sequence[float] | None = None,
@@ -147,6 +148,7 @@ def evaluate(
         force: Whether logits are computed again.
         data: Rows in the place of the held-out rows, with the same columns; None takes the
             held-out rows that chose neither temperatures nor thresholds.
+        data_format: Format of the file `data`, such as "csv"; None is what its ending tells.
         all_rows: Whether the held-out rows that did choose count as well.
         operating_point: Name of an operating point; None is the policy's default one.
         threshold: A threshold for every stage that may defer, or one for each, in the place of an
@@ -164,6 +166,7 @@ def evaluate(
     return evaluate_build(
         _build(config, work_dir, force=force),
         data=data,
+        data_format=data_format,
         all_rows=all_rows,
         operating_point=operating_point,
         threshold=threshold,

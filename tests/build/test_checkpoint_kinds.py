@@ -196,6 +196,61 @@ def test_a_family_that_cannot_be_traced_is_one_sentence_and_leaves_nothing(
     assert not (tmp_path / "work").exists()
 
 
+def without_head(folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    kept = {name: weight for name, weight in weights.items() if "score" not in name}
+    save_file(kept, folder / "model.safetensors", {"format": "pt"})
+
+
+def not_finite(folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    weights["score.weight"][0, 0] = float("inf")
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+
+
+@pytest.mark.parametrize(
+    ("spoil", "word"),
+    [
+        (without_head, "no classification head"),
+        (not_finite, "not finite"),
+        (lambda folder: edit(folder, pad_token_id=None), "pad_token_id = null"),
+        (lambda folder: edit(folder, problem_type="regression"), "regression head"),
+        (lambda folder: edit(folder, "tokenizer_config.json", pad_token=None), "padding token"),
+        (None, "positions for 66"),
+    ],
+)
+@pytest.mark.parametrize("command", ["build", "export"])
+def test_the_last_member_is_loaded_before_the_first_is_exported(
+    command: str,
+    spoil: Callable[[Path], object] | None,
+    word: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def reached(*_: object) -> NoReturn:
+        raise AssertionError("an export began")
+
+    monkeypatch.setattr(export_module, "onnx_from_checkpoint", reached)
+    # A bare table of positions has no name by which its rows are known without loading it.
+    family = "gpt2" if spoil else "roformer"
+    last = save_family(tmp_path / "last", family, num_hidden_layers=1, n_layer=1)
+    names = {"0": "negative", "1": "positive"}
+    edit(last, id2label=names, label2id={name: int(i) for i, name in names.items()})
+    if spoil:
+        spoil(last)
+    members = {"first": save_checkpoint(tmp_path / "first"), "last": last}
+    config = write_config(tmp_path, members, max_length=32 if spoil else 67)
+    if not spoil:
+        save_checkpoint(tmp_path / "first", max_position_embeddings=80)
+    more = ["--model-repository", str(tmp_path / "repository")] if command == "build" else []
+    assert main([command, str(config), *more]) == 2
+    (error,) = [line for line in capsys.readouterr().err.splitlines() if "error: " in line]
+    assert word in error
+    assert not (tmp_path / "work").exists()
+    assert not (tmp_path / "repository").exists()
+
+
 # --- code that a checkpoint brings
 
 

@@ -258,7 +258,7 @@ def test_adapters_are_told_from_models(folder: Path, kind: str, remedy: str) -> 
         assert "org/base" in str(caught.value)
 
 
-def code(trusted: bool, **config: Any) -> bool:
+def code(trusted: bool | None, **config: Any) -> bool:
     return check_code(config, "x", trusted=trusted, known={"bert", "clip"}, classified={"bert"})
 
 
@@ -269,6 +269,9 @@ def test_code_of_a_checkpoint_runs_only_if_it_is_trusted() -> None:
     assert code(True, model_type="mine", auto_map=own)
     with pytest.raises(UsageError, match=r"modeling_mine\.py.*trust_remote_code = true"):
         code(False, model_type="mine", auto_map=own)
+    with pytest.raises(UsageError, match=r"a training does not run it; .* as a member") as caught:
+        code(None, model_type="mine", auto_map=own)
+    assert "cascade.toml" not in str(caught.value), "which a training does not read"
     with pytest.raises(UsageError, match="no sequence classification"):
         code(True, model_type="clip")
     with pytest.raises(UsageError, match="'mine'"):

@@ -15,13 +15,14 @@ from typing import Any, NamedTuple, NoReturn
 import numpy as np
 import pytest
 
+from cascadebert_build.checkpoints.families import check_code
 from cascadebert_build.cli import main
 from cascadebert_build.config.cascade_toml import config_from_file
 from cascadebert_build.config.rows import Rows
 from cascadebert_build.config.schema import CascadeConfig
 from cascadebert_build.errors import UsageError
 from cascadebert_build.pipeline import build as build_module
-from cascadebert_build.pipeline import disk_space
+from cascadebert_build.pipeline import disk_space, preflight
 from cascadebert_build.pipeline.build import CascadeBuild
 from cascadebert_build.pipeline.disk_space import Need, check_space, fp32_size
 from cascadebert_build.pipeline.exported import MemberManifest
@@ -124,7 +125,7 @@ def reached(*_: object, **__: object) -> NoReturn:
 
 @pytest.fixture(autouse=True)
 def no_long_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(build_module, "export_member", reached)
+    monkeypatch.setattr(build_module, "export_members", reached)
     monkeypatch.setattr(LogitsCache, "served", reached)
 
 
@@ -358,6 +359,13 @@ def test_evaluate_refuses_before_it_runs_the_members(exported: Path, capsys: Cap
     (exported.parent / "other.tsv").write_text("txt\tlabel\na\t1\n")
     message = refused(capsys, "evaluate", exported, "--data", exported.parent / "other.tsv")
     assert "did you mean 'txt'?" in message
+    (exported.parent / "other.data").write_text("text,label\na,neutral\n")
+    other = ("--data", exported.parent / "other.data")
+    assert "give its format" in refused(capsys, "evaluate", exported, *other)
+    message = refused(capsys, "evaluate", exported, *other, "--format", "csv")
+    assert "other.data:2" in message
+    assert "'neutral'" in message
+    assert "--data" in refused(capsys, "evaluate", exported, "--format", "csv")
     message = refused(capsys, "evaluate", exported, "--predictions", exported.parent)
     assert "--predictions" in message
     inside_a_file = exported / "out.html"
@@ -376,7 +384,34 @@ def test_curves_without_labels_are_refused_before_the_members_run(
     assert "has no labels" in refused(capsys, "evaluate", exported, *flags)
 
 
+def test_a_build_with_trusted_code_goes_on_to_the_export(
+    cascade: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(preflight, "has_extra", lambda _: True)  # without importing it
+    monkeypatch.setattr(preflight, "check_code_of", check_code_without_transformers)
+    shutil.rmtree(cascade.parent / "large")
+    save_with_own_code(cascade.parent / "large")
+    assert "trust_remote_code = true" in build_refused(capsys, cascade)
+    edit(cascade, '"./large"', '"./large"\ntrust_remote_code = true')
+    with pytest.raises(Reached):
+        main(["build", str(cascade), "--model-repository", str(cascade.parent / "repository")])
+
+
 # --- train
+
+
+def save_with_own_code(folder: Path) -> None:
+    """A checkpoint of a model_type that only its own code knows."""
+    save_bare_checkpoint(folder)
+    own = {"auto_map": {"AutoModelForSequenceClassification": "mine.Mine"}, "model_type": "mine"}
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **own}))
+
+
+def check_code_without_transformers(
+    raw: Any, source: str, *, trust_remote_code: bool | None
+) -> None:
+    check_code(raw, source, trusted=trust_remote_code, known={"bert"}, classified={"bert"})
 
 
 def training(folder: Path, **changed: Any) -> TrainingInputs:
@@ -396,6 +431,8 @@ def training(folder: Path, **changed: Any) -> TrainingInputs:
     ("changed", "words"),
     [
         ({"base": "missing"}, ("missing", "does not exist")),
+        ({"base": "own"}, ("brings its own code (mine.py)", "a training does not run it")),
+        ({"teacher": "own"}, ("brings its own code (mine.py)", "a training does not run it")),
         ({"teacher": "missing"}, ("missing", "does not exist")),
         ({"teacher": "other"}, ("other", "bad")),
         ({"teacher": "of-sets"}, ("of-sets", "multi-label")),
@@ -410,11 +447,17 @@ def training(folder: Path, **changed: Any) -> TrainingInputs:
     ],
 )
 def test_a_training_is_checked_before_pytorch_is_loaded(
-    cascade: Path, changed: dict[str, Any], words: tuple[str, ...]
+    cascade: Path,
+    changed: dict[str, Any],
+    words: tuple[str, ...],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     folder = cascade.parent
     save_bare_checkpoint(folder / "other", ("bad", "good"))
     save_bare_checkpoint(folder / "of-sets", problem_type="multi_label_classification")
+    save_with_own_code(folder / "own")
+    monkeypatch.setattr(preflight, "has_extra", lambda _: True)  # without importing it
+    monkeypatch.setattr(preflight, "check_code_of", check_code_without_transformers)
     for name in ("base", "teacher", "output"):
         if name in changed:
             path = folder / changed[name]
@@ -422,6 +465,14 @@ def test_a_training_is_checked_before_pytorch_is_loaded(
     with pytest.raises(UsageError) as caught:
         check_training(training(folder, **changed))
     assert all(word in str(caught.value) for word in words), caught.value
+
+
+def test_a_base_of_the_hub_is_looked_up_first(
+    cascade: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cascadebert_build.pipeline.preflight.config_of_hub_model", reached)
+    with pytest.raises(Reached):
+        check_training(training(cascade.parent, base="org/base"))
 
 
 def test_the_command_trains_only_if_the_checks_pass(
@@ -442,6 +493,39 @@ def test_the_command_trains_only_if_the_checks_pass(
     assert "did you mean 'text'?" in refused(capsys, *command, "--text", "txet")
     assert "nowhere" in refused(capsys, *command, "--validation", folder / "nowhere.tsv")
     assert not list(folder.glob("out*"))
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (("--base", "./missing"), ("missing", "does not exist")),
+        (("--text", "txet"), ("did you mean 'text'?",)),
+        (("--labels-are", "names"), ("rows.tsv:2", "'0'", "negative, positive")),
+        (("--output", "small"), ("--output", "is a folder")),
+        (("--output", "rows.tsv/out.json"), ("--output", "is a file")),
+        (("--folds", "1"), ("1 folds", "2 or more")),
+        (("--folds", "601"), ("too few for 601 folds",)),
+        (("--seeds", "1,1"), ("--seeds", "'1,1'")),
+        (("--layers", "first"), ("--layers", "'first'")),
+    ],
+)
+def test_the_trainings_of_difficulty_are_checked_first(
+    cascade: Path,
+    capsys: Capture,
+    monkeypatch: pytest.MonkeyPatch,
+    flags: tuple[str, str],
+    words: tuple[str, ...],
+) -> None:
+    monkeypatch.chdir(cascade.parent)
+    monkeypatch.setattr("cascadebert_build.commands.difficulty.label_difficulty", reached)
+    monkeypatch.setattr("cascadebert_build.pipeline.preflight.check_config", lambda _: None)
+    command = ("difficulty", "rows.tsv", "--base", "./small", "--labels", "negative,positive")
+    with pytest.raises(Reached):
+        main(list(command))
+    before = sorted(cascade.parent.rglob("*"))
+    message = refused(capsys, *command, *flags)
+    assert all(word in message for word in words), message
+    assert sorted(cascade.parent.rglob("*")) == before
 
 
 def test_the_disk_must_hold_a_trainings_checkpoints(

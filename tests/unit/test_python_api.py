@@ -16,7 +16,8 @@ PARAMETERS = {
     "tune": ["config", "work_dir", "force"],
     "publish": ["config", "repository", "work_dir", "keep"],
     "evaluate": [
-        "config", "work_dir", "force", "data", "all_rows", "operating_point", "threshold",
+        "config", "work_dir", "force", "data", "data_format", "all_rows", "operating_point",
+        "threshold",
     ],
     "serve": [
         "repository", "cascades", "ports", "versions", "instances", "threads", "log_path",

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import inspect
 import json
 import re
 import socket
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
@@ -18,7 +19,7 @@ from cascadebert_core.task import MULTI_LABEL
 
 from ..errors import UsageError, first_cause
 from ..extras import needs_extra
-from .families import check_code, check_family
+from .families import check_code, check_family, remedy_for_code
 from .folder import check_files, checkpoint_folder, relevant_files
 from .inspection import inspect_base, inspect_checkpoint
 from .labels import labels_of_config
@@ -115,15 +116,16 @@ def checkpoint_from_source(source: str, *, trust_remote_code: bool = False) -> C
     rows = table_rows(raw, None) if inspection is None else inspection.table_rows
     check_vocabulary_size(source, max(ids, default=0), len(ids), rows)
     try:
-        model, loading = AutoModelForSequenceClassification.from_pretrained(
-            place,
-            dtype=torch.float32,
-            # With SDPA the exporter writes IsNaN and Where nodes that prevent fusion.
-            attn_implementation="eager",
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,  # they are refused below, by name
-            trust_remote_code=trust_remote_code,
-        )
+        with _without_warnings():
+            model, loading = AutoModelForSequenceClassification.from_pretrained(
+                place,
+                dtype=torch.float32,
+                # With SDPA the exporter writes IsNaN and Where nodes that prevent fusion.
+                attn_implementation="eager",
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # they are refused below, by name
+                trust_remote_code=trust_remote_code,
+            )
     except Exception as exc:
         raise UsageError(
             f"the checkpoint {source!r} cannot be loaded: {first_cause(exc)}: save it again with "
@@ -144,20 +146,34 @@ def hide_weight_bars() -> None:
     logging.disable_progress_bar()
 
 
+@contextlib.contextmanager
+def _without_warnings() -> Generator[None, None, None]:
+    """Silence transformers' tables of missing keys: here each is an error of one sentence."""
+    from transformers.utils import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
+
+
 def config_from_source(source: str) -> PretrainedConfig:
-    """The checkpoint's config.json, whose head does not matter.
+    """The config.json of a checkpoint to train from, whose head does not matter.
 
     Raises:
-        UsageError: The folder or hub id does not exist, or its files cannot be a member's.
+        UsageError: The folder or hub id does not exist, its files cannot be a member's, or it
+            brings its own code, which a training does not run.
     """
     inspection = inspect_base(source)
     place = source if inspection is None else str(inspection.folder)
     raw = config_of_hub_model(source) if inspection is None else inspection.config
-    return _config(raw, source, place, trust_remote_code=False)
+    return _config(raw, source, place, trust_remote_code=None)
 
 
 def tokenizer_from_source(source: str) -> PreTrainedTokenizerFast:
-    """The checkpoint's tokenizer.
+    """The tokenizer of a checkpoint to train from.
 
     Raises:
         UsageError: It is missing, has no Rust implementation, or is another model's.
@@ -168,7 +184,7 @@ def tokenizer_from_source(source: str) -> PreTrainedTokenizerFast:
         check_vocabulary_files(folder)
         check_sentencepiece(folder)
     place = source if folder is None else str(folder)
-    return _tokenizer(source, place, trust_remote_code=False)
+    return _tokenizer(source, place, trust_remote_code=None)
 
 
 def config_of_hub_model(source: str) -> Mapping[str, Any]:
@@ -204,13 +220,13 @@ def _require_hub(source: str) -> None:
         ) from exc
 
 
-def check_code_of(raw: Mapping[str, Any], source: str, *, trust_remote_code: bool) -> None:
+def check_code_of(raw: Mapping[str, Any], source: str, *, trust_remote_code: bool | None) -> None:
     """Refuse a model whose code is not in transformers, unless its own code is trusted.
 
     Args:
         raw: The contents of config.json.
         source: The checkpoint, for messages.
-        trust_remote_code: Whether the checkpoint's own code may run.
+        trust_remote_code: Whether the checkpoint's own code may run; None: in no case.
 
     Raises:
         UsageError: The code is not trusted, or there is none.
@@ -224,13 +240,13 @@ def check_code_of(raw: Mapping[str, Any], source: str, *, trust_remote_code: boo
 
 
 def _config(
-    raw: Mapping[str, Any], source: str, place: str, *, trust_remote_code: bool
+    raw: Mapping[str, Any], source: str, place: str, *, trust_remote_code: bool | None
 ) -> PretrainedConfig:
     check_code_of(raw, source, trust_remote_code=trust_remote_code)
     from transformers import AutoConfig
 
     try:
-        return AutoConfig.from_pretrained(place, trust_remote_code=trust_remote_code)
+        return AutoConfig.from_pretrained(place, trust_remote_code=bool(trust_remote_code))
     except Exception as exc:
         raise UsageError(
             f"the checkpoint {source!r} cannot be loaded: config.json: {first_cause(exc)}: correct "
@@ -238,16 +254,18 @@ def _config(
         ) from exc
 
 
-def _tokenizer(source: str, place: str, *, trust_remote_code: bool) -> PreTrainedTokenizerFast:
+def _tokenizer(
+    source: str, place: str, *, trust_remote_code: bool | None
+) -> PreTrainedTokenizerFast:
     with needs_extra("build"):
         from transformers import AutoTokenizer
     try:
-        tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=trust_remote_code)
+        tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=bool(trust_remote_code))
     except Exception as exc:
         if "trust_remote_code" in str(exc):
             raise UsageError(
-                f"the tokenizer of {source!r} brings its own code: read it, and if you trust it, "
-                "set trust_remote_code = true for this member in cascade.toml"
+                f"the tokenizer of {source!r} brings its own code: "
+                f"{remedy_for_code(can_be_trusted=trust_remote_code is not None)}"
             ) from exc
         raise UsageError(
             f"the tokenizer of {source!r} cannot be loaded ({first_cause(exc)}): save it again as "

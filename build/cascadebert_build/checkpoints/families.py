@@ -72,7 +72,7 @@ def check_code(
     config: Mapping[str, Any],
     source: str,
     *,
-    trusted: bool,
+    trusted: bool | None,
     known: Collection[str],
     classified: Collection[str],
 ) -> bool:
@@ -81,7 +81,7 @@ def check_code(
     Args:
         config: The contents of config.json.
         source: The checkpoint, for messages.
-        trusted: Whether the user trusts the checkpoint's code.
+        trusted: Whether the user trusts the checkpoint's code; None: it does not run in any case.
         known: Each model_type that transformers knows.
         classified: Those that have a class for sequence classification.
 
@@ -102,8 +102,7 @@ def check_code(
         file = str(code["AutoModelForSequenceClassification"]).partition(".")[0]
         raise UsageError(
             f"the checkpoint {source!r} brings its own code ({file}.py) for model_type "
-            f"{family!r}: read it, and if you trust it, set trust_remote_code = true for this "
-            "member in cascade.toml"
+            f"{family!r}: {remedy_for_code(can_be_trusted=trusted is not None)}"
         )
     if family in known:
         raise UsageError(
@@ -113,6 +112,23 @@ def check_code(
     raise UsageError(
         f"the checkpoint {source!r} has model_type {family!r}, which this transformers does not "
         f"know: install a newer one, or {_OTHER}"
+    )
+
+
+def remedy_for_code(*, can_be_trusted: bool) -> str:
+    """What to do about a checkpoint that brings its own code.
+
+    Args:
+        can_be_trusted: Whether a setting lets the code run; a training has none.
+    """
+    if can_be_trusted:
+        return (
+            "read it, and if you trust it, set trust_remote_code = true for this member in "
+            "cascade.toml"
+        )
+    return (
+        "a training does not run it; fine-tune it with transformers, and a cascade takes it as a "
+        "member with trust_remote_code = true, or give another checkpoint"
     )
 
 

@@ -100,8 +100,8 @@ def _export(args: argparse.Namespace) -> int:
     steps = _steps(args)
     members = _members(args, steps)
     expected_policy(steps.context)  # names, labels and files of all members
-    exported = {member.name: steps.export(member) for member in members}
-    print_result(args, {name: asdict(each.manifest) for name, each in exported.items()})
+    exported = steps.export_all(members)
+    print_result(args, {each.name: asdict(each.manifest) for each in exported})
     return 0
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from ..config.rows import Rows
 from ..errors import UsageError
+from ..pipeline.preflight import TrainingInputs, check_difficulty
 from ..training import processes
 from ..training.config import label_names
 from ..training.difficulty import Difficulty, difficulty_path, label_difficulty
@@ -52,15 +53,20 @@ def _difficulty(args: argparse.Namespace) -> int:
     rows = rows_of(args, args.data, "train")
     base = base_of(args)
     labels = labels_of(args)
+    layers, seeds = layers_of(args), _seeds(args.seeds)
+    settings = settings_from_arguments(args)
+    parts = output.with_name(f"{output.name}.parts")
+    inputs = TrainingInputs(rows, base, parts / "model", settings, labels)
+    check_difficulty(inputs, output, args.folds, seeds)
     difficulty = label_difficulty(
         rows,
         base,
-        output.with_name(f"{output.name}.parts"),
-        settings_from_arguments(args),
+        parts,
+        settings,
         folds=args.folds,
-        seeds=_seeds(args.seeds),
+        seeds=seeds,
         labels=labels,
-        layers=layers_of(args),
+        layers=layers,
     )
     if not processes.is_first():
         return 0

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from cascadebert_client.cli.thresholds import threshold_from_text
+from cascadebert_client.sources import FORMATS
 from cascadebert_core.policy import Policy
 from cascadebert_core.task import MULTI_LABEL, names_of_answer
 from cascadebert_engine.files import write_text
@@ -45,6 +46,9 @@ def add_evaluate_parser(commands: Any) -> None:
     )
     parser.add_argument(
         "--data", metavar="FILE", help="evaluate these rows instead; they have the same columns"
+    )
+    parser.add_argument(
+        "--format", choices=FORMATS, help="format of --data (default: what its ending tells)"
     )
     parser.add_argument(
         "--all-rows",
@@ -86,6 +90,11 @@ def add_evaluate_parser(commands: Any) -> None:
 def _evaluate(args: argparse.Namespace) -> int:
     if args.early_exit is not None and args.report is None:
         raise UsageError("--early-exit draws its curves into a report: give --report OUT.html too")
+    if args.format is not None and args.data is None:
+        raise UsageError(
+            f"--format {args.format} is that of --data FILE, which is missing: give --data, or set "
+            "format under [data] in cascade.toml"
+        )
     check_output_file(args.predictions, "--predictions")
     check_output_file(args.report, "--report")
     if args.report is not None:
@@ -99,6 +108,7 @@ def _evaluate(args: argparse.Namespace) -> int:
         work_dir=args.work_dir,
         force=args.force,
         data=args.data,
+        data_format=args.format,
         all_rows=args.all_rows,
         operating_point=args.operating_point,
         threshold=args.threshold,

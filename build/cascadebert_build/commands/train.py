@@ -62,9 +62,7 @@ def add_train_parser(commands: Any) -> None:
         help="difficulty of DATA, written by `cascadebert difficulty`; for --objective dar "
         "(default: DATA.difficulty.json)",
     )
-    parser.add_argument(
-        "--teacher", type=Path, metavar="CHECKPOINT", help="a larger member to distil from"
-    )
+    parser.add_argument("--teacher", metavar="CHECKPOINT", help="a larger member to distil from")
     parser.add_argument(
         "--metric",
         choices=sorted(METRICS),
@@ -91,9 +89,7 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--format", choices=FORMATS, help="the files' format (default: what their endings tell)"
     )
-    parser.add_argument(
-        "--base", type=Path, required=True, metavar="CHECKPOINT", help="folder or hub id"
-    )
+    parser.add_argument("--base", required=True, metavar="CHECKPOINT", help="folder or hub id")
     parser.add_argument(
         "--layers",
         metavar="0,2,…",
@@ -182,8 +178,8 @@ def base_of(args: argparse.Namespace) -> str:
     return _source(args.base)
 
 
-def _source(path: Path) -> str:
-    return checkpoint_source(str(path), Path.cwd())
+def _source(given: str) -> str:
+    return checkpoint_source(given, Path.cwd())
 
 
 def layers_of(args: argparse.Namespace) -> tuple[int, ...] | None:

@@ -372,10 +372,12 @@ class CascadeConfig(Table):
         """The member's checkpoint: an absolute folder, or a hub id; see `checkpoint_source`."""
         return checkpoint_source(member.checkpoint, self.folder)
 
-    def data_source(self, path: str | None = None) -> DataConfig:
+    def data_source(self, path: str | None = None, file_format: str | None = None) -> DataConfig:
         """The held-out rows, or another file or data set with the same columns.
 
-        The format of another file is what its ending tells, else that of [data].
+        Args:
+            path: The other file or data set.
+            file_format: Its format; None: what its ending tells, else that of [data].
 
         Raises:
             UsageError: cascade.toml has no [data].
@@ -387,10 +389,11 @@ class CascadeConfig(Table):
         # A path from the command line is relative to the current folder.
         given = Path(path).expanduser().resolve()
         known = format_of_name(path) is not None
+        inferred = None if known or not given.exists() else self.data.format
         return replace(
             self.data,
             path=str(given) if given.exists() or known else path,
-            format=None if known or not given.exists() else self.data.format,
+            format=file_format or inferred,
         )
 
     def buckets(self, member: MemberConfig) -> tuple[int, ...]:

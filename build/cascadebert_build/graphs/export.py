@@ -41,10 +41,8 @@ def onnx_from_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
     with needs_extra("build"):
         import onnx
         import torch
-    check_end_of_sequence(checkpoint)
-    wrapped = _logits_only(checkpoint)
-    example = _example(checkpoint)
-    _check_forward(wrapped, example, checkpoint)
+    check_exportable(checkpoint)
+    wrapped, example = _logits_only(checkpoint), _example(checkpoint)
     batch = torch.export.Dim("batch", min=1, max=1 << 16)
     length = torch.export.Dim("length", min=2, max=1 << 16)
     with _quiet(), torch.no_grad():
@@ -78,6 +76,17 @@ def onnx_from_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
             f"{path} takes {inputs}, not the {list(checkpoint.inputs)} of the checkpoint: the "
             "exporter removed an input; serve another checkpoint"
         )
+
+
+def check_exportable(checkpoint: Checkpoint) -> None:
+    """Check what takes a moment: two rows are classified, and the end of a text is found.
+
+    Raises:
+        UsageError: The model cannot classify two rows, or it reads a token that its tokenizer does
+            not add.
+    """
+    check_end_of_sequence(checkpoint)
+    _check_forward(_logits_only(checkpoint), _example(checkpoint), checkpoint)
 
 
 def _logits_only(checkpoint: Checkpoint) -> torch.nn.Module:

@@ -31,7 +31,7 @@ from .context import BuildContext
 from .decisions import are_decisions_verified, verify_decisions
 from .draft import policy_from_members
 from .engines import Engines
-from .export import export_member
+from .export import export_members
 from .exported import Exported, exported_member
 from .logits_cache import LogitsCache
 from .member_warnings import warn_of_unknown_tokens
@@ -112,7 +112,7 @@ class CascadeBuild:
             UsageError: Something cannot be used; see `check_build`, which comes first.
         """
         check_build(self.context, repository, keep)
-        exported = [self.export(member) for member in self.config.members]
+        exported = self.export_all(self.config.members)
         draft = policy_from_members(self.config, [each.manifest for each in exported])
         self._report_truncation(exported)
         for each in exported:
@@ -133,7 +133,11 @@ class CascadeBuild:
 
     def export(self, member: MemberConfig) -> Exported:
         """Export a checkpoint to an ONNX graph and a tokenizer."""
-        return export_member(self.context, member)
+        return self.export_all([member])[0]
+
+    def export_all(self, members: Sequence[MemberConfig]) -> list[Exported]:
+        """Export checkpoints, all of which are tried before the first export."""
+        return export_members(self.context, members)
 
     def verify(self, member: MemberConfig) -> VerifyReport | None:
         """Check an exported graph against its checkpoint; see `verify_exported`."""

@@ -54,6 +54,7 @@ def evaluate_build(
     build: CascadeBuild,
     *,
     data: str | None = None,
+    data_format: str | None = None,
     all_rows: bool = False,
     operating_point: str | None = None,
     threshold: float | Sequence[float] | None = None,
@@ -63,6 +64,7 @@ def evaluate_build(
     Args:
         build: A build that is tuned.
         data: Rows in the place of the held-out rows, with the same columns.
+        data_format: Of the file `data`; None: what its ending tells, else that of [data].
         all_rows: Whether held-out rows count that chose temperatures or thresholds.
         operating_point: An operating point in the place of the default one.
         threshold: A threshold for every stage that may defer, or one for each.
@@ -73,7 +75,7 @@ def evaluate_build(
     policy = build.policy()
     thresholds = _thresholds(policy, operating_point, threshold)
     if data is not None:
-        rows = rows_from_source(build.config.data_source(data))
+        rows = rows_from_source(build.config.data_source(data, data_format))
         build = CascadeBuild(build.config, build.workspace, force=build.context.force, rows=rows)
     rows, chosen = build.rows, None
     check_labels(rows, policy)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Generator
-from dataclasses import replace
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -21,23 +21,50 @@ from ..checkpoints.special_tokens import is_plain_text, with_plain_special_token
 from ..config.schema import SPECIAL_TOKENS, MemberConfig
 from ..errors import UsageError
 from ..extras import has_extra, require
-from ..graphs.export import GRAPH_VERSION, OPSET, onnx_from_checkpoint
+from ..graphs.export import GRAPH_VERSION, OPSET, check_exportable, onnx_from_checkpoint
 from ..progress import say, timed
 from .context import BuildContext
 from .draft import check_max_length
 from .exported import Exported, MemberManifest, exported_member
 
 
-def export_member(context: BuildContext, member: MemberConfig) -> Exported:
-    """Export a member, unless its files are up to date.
+@dataclass(frozen=True, slots=True)
+class _Pending:
+    """A member whose files are not up to date.
 
-    On a machine without PyTorch, files that another machine exported are taken as they are.
+    Attributes:
+        member: The member.
+        source: Its checkpoint, a folder or hub id.
+        key: Of what its files will be made of.
+        found: Its files, if only the tokenizer has to be written again.
+    """
+
+    member: MemberConfig
+    source: str
+    key: str
+    found: Exported | None
+
+
+def export_members(context: BuildContext, members: Sequence[MemberConfig]) -> list[Exported]:
+    """Export members, except those whose files are up to date.
+
+    Before the first export, which takes long, each checkpoint is loaded and classifies two rows. On
+    a machine without PyTorch, files that another machine exported are taken as they are.
 
     Raises:
         MissingExtra: The build extra is not installed.
-        UsageError: The checkpoint cannot be read or exported.
-        CheckFailed: The graph lacks one of the model's inputs.
+        UsageError: A checkpoint cannot be read or exported.
+        CheckFailed: A graph lacks one of the model's inputs.
     """
+    states = [_state(context, member) for member in members]
+    pending = [state for state in states if isinstance(state, _Pending)]
+    for each in pending[1:]:  # the first is loaded for its export now
+        check_exportable(_loaded(context, each)[0])
+    return [_exported(context, state) for state in states]
+
+
+def _state(context: BuildContext, member: MemberConfig) -> Exported | _Pending:
+    """The files of a member, or what is to be done for it."""
     found = None if context.force else _found(context, member)
     if found is not None and not has_extra("torch"):
         say("export", member.name, "kept as it is: PyTorch is not installed here")
@@ -54,13 +81,30 @@ def export_member(context: BuildContext, member: MemberConfig) -> Exported:
     if found is not None and found.manifest.key == key:
         say("export", member.name, "up to date")
         return found
-    if found is not None and found.manifest.key in keys.values():
-        return _export_tokenizer(context, found, source, key)
-    if not Path(source).exists():
+    if found is not None and found.manifest.key not in keys.values():
+        found = None
+    if found is None and not Path(source).exists():
         say("export", member.name, f"no folder {context.config.folder / source}: asking the hub")
     if member.trust_remote_code:
         say("warning", member.name, f"Python code of {source} may run here (trust_remote_code)")
-    return _export(context, member, source, key)
+    return _Pending(member, source, key, found)
+
+
+def _loaded(context: BuildContext, pending: _Pending) -> tuple[Checkpoint, str]:
+    """A member's checkpoint, which can serve with its settings, and its tokenizer.json."""
+    member = pending.member
+    trusted = member.trust_remote_code
+    checkpoint = checkpoint_from_source(pending.source, trust_remote_code=trusted)
+    check_max_length(member, member.checkpoint, checkpoint.max_positions())
+    return checkpoint, _tokenizer_json(context, checkpoint)
+
+
+def _exported(context: BuildContext, state: Exported | _Pending) -> Exported:
+    if isinstance(state, Exported):
+        return state
+    if state.found is not None:
+        return _export_tokenizer(context, state, state.found)
+    return _export(context, state)
 
 
 def _key(graph_key: str, special_tokens: str) -> str:
@@ -69,19 +113,17 @@ def _key(graph_key: str, special_tokens: str) -> str:
     return graph_key if is_default else sha256_of(graph_key, special_tokens)
 
 
-def _export_tokenizer(context: BuildContext, found: Exported, source: str, key: str) -> Exported:
+def _export_tokenizer(context: BuildContext, pending: _Pending, found: Exported) -> Exported:
     """Write only the tokenizer: the graph is up to date, but texts are to be read otherwise."""
     with timed("export", found.name) as note:
-        trusted = found.member.trust_remote_code
-        checkpoint = checkpoint_from_source(source, trust_remote_code=trusted)
-        text = _tokenizer_json(context, checkpoint)
+        checkpoint, text = _loaded(context, pending)
         manifest_path = context.workspace.manifest(found.member)
         manifest_path.unlink()
         write_text(found.tokenizer, text)
         tokenizer_hash = sha256_of_file(found.tokenizer)
         manifest = replace(
             found.manifest,
-            key=key,
+            key=pending.key,
             tokenizer_sha256=tokenizer_hash,
             tokenizer=_tokenizer_name(checkpoint.model.config.model_type, tokenizer_hash),
         )
@@ -98,20 +140,18 @@ def _tokenizer_json(context: BuildContext, checkpoint: Checkpoint) -> str:
     return text
 
 
-def _export(context: BuildContext, member: MemberConfig, source: str, key: str) -> Exported:
-    workspace = context.workspace
+def _export(context: BuildContext, pending: _Pending) -> Exported:
+    workspace, member = context.workspace, pending.member
     onnx, tokenizer = workspace.onnx(member), workspace.tokenizer(member)
     with timed("export", member.name) as note, _removed_if_it_fails(onnx, tokenizer):
-        checkpoint = checkpoint_from_source(source, trust_remote_code=member.trust_remote_code)
-        check_max_length(member, member.checkpoint, checkpoint.max_positions())
+        checkpoint, text = _loaded(context, pending)
         onnx.parent.mkdir(parents=True, exist_ok=True)
         workspace.manifest(member).unlink(missing_ok=True)
-        # Before the graph, which takes longer: a setting may not suit the tokenizer.
-        write_text(tokenizer, _tokenizer_json(context, checkpoint))
+        write_text(tokenizer, text)
         tokenizer_hash = sha256_of_file(tokenizer)
         onnx_from_checkpoint(checkpoint, onnx)
         manifest = MemberManifest(
-            key=key,
+            key=pending.key,
             checkpoint=member.checkpoint,
             onnx_sha256=sha256_of_file(onnx),
             tokenizer_sha256=tokenizer_hash,

@@ -1,8 +1,8 @@
 """Checks of everything that can be known before the first long step.
 
-`build`, `tune`, `evaluate` and `train` call these functions first. They read configurations, data
-and the headers of checkpoints; they load no weights and write nothing. The steps check again what
-they rely on.
+`build`, `tune`, `evaluate`, `train` and `difficulty` call these functions first. They read
+configurations, data and the headers of checkpoints; they load no weights and write nothing. The
+steps check again what they rely on.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from ..extras import has_extra
 from ..repository.model_repository import ModelRepository
 from ..repository.publish import check_keep
 from ..training.config import TrainConfig, check_config, label_names
+from ..training.difficulty import folds_of_rows
 from ..training.member import check_objective, check_output
 from ..training.parts import training_rows
 from ..training.resume import partial_folder
@@ -143,8 +144,11 @@ def check_training(inputs: TrainingInputs) -> None:
     check_output(inputs.output)
     check_folder(inputs.output.parent, "the folder of --output")
     base = inspect_base(inputs.base)
+    _check_code(config_of_hub_model(inputs.base) if base is None else base.config, inputs.base)
     base_size = 0 if base is None else fp32_size(base.folder, base.config)
-    teacher = None if inputs.teacher is None else _inspected(inputs.teacher)
+    teacher = None
+    if inputs.teacher is not None:
+        teacher = _inspected(inputs.teacher, trust_remote_code=None)
     names = label_names(inputs.rows, inputs.base, inputs.labels)
     training_rows(inputs.rows, names, inputs.config.seed, inputs.validation, inputs.hard)
     if inputs.validation is not None:
@@ -164,6 +168,28 @@ def check_training(inputs: TrainingInputs) -> None:
     need = Need(inputs.output, max(0, training_size(base_size) - there))
     check_space([need], "free some, or give another --output")
     check_config(inputs.config)  # last: it loads PyTorch
+
+
+def check_difficulty(
+    inputs: TrainingInputs, output: Path, folds: int, seeds: Sequence[int]
+) -> None:
+    """Check what the trainings of `difficulty` will need, and that its file can be written.
+
+    Args:
+        inputs: Of each training; the models are made at its output.
+        output: The file of `difficulty`.
+        folds: Parts of the rows, each of which is predicted by a model of the others.
+        seeds: Of weights, order and folds.
+
+    Raises:
+        UsageError: As `check_training`; or the rows are too few for the folds.
+    """
+    check_output_file(output, "--output")
+    names = label_names(inputs.rows, inputs.base, inputs.labels)
+    targets = inputs.rows.label_indices(names)
+    for seed in seeds:
+        folds_of_rows(inputs.rows, targets, folds, seed)
+    check_training(inputs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,8 +230,12 @@ def _expected_manifest(context: BuildContext, member: MemberConfig) -> MemberMan
     )
 
 
-def _inspected(source: str, *, trust_remote_code: bool = False) -> _Checkpoint:
+def _inspected(source: str, *, trust_remote_code: bool | None) -> _Checkpoint:
     """Read a checkpoint's files, without its weights.
+
+    Args:
+        source: Folder or hub id.
+        trust_remote_code: Whether its own code may run; None: in no case.
 
     Raises:
         UsageError: There is no such checkpoint, or it cannot be a member.
@@ -213,16 +243,24 @@ def _inspected(source: str, *, trust_remote_code: bool = False) -> _Checkpoint:
     found = inspect_checkpoint(source)
     if found is None:
         config = config_of_hub_model(source)
+        _check_code(config, source, trust_remote_code=trust_remote_code)
         return _Checkpoint(labels_of_config(config, source), 0, None, _task(config))
-    is_common = found.config.get("model_type") in COMMON_FAMILIES and "auto_map" not in found.config
-    if not is_common and has_extra("transformers"):
-        check_code_of(found.config, source, trust_remote_code=trust_remote_code)
+    _check_code(found.config, source, trust_remote_code=trust_remote_code)
     return _Checkpoint(
         labels_of_config(found.config, source),
         fp32_size(found.folder, found.config),
         found.position_rows,
         _task(found.config),
     )
+
+
+def _check_code(
+    config: Mapping[str, Any], source: str, *, trust_remote_code: bool | None = None
+) -> None:
+    """Check that there is code for a model, and that it may run; see `check_code_of`."""
+    is_common = config.get("model_type") in COMMON_FAMILIES and "auto_map" not in config
+    if not is_common and has_extra("transformers"):
+        check_code_of(config, source, trust_remote_code=trust_remote_code)
 
 
 def _task(config: Mapping[str, Any]) -> str | None:
@@ -247,7 +285,7 @@ def _check_build_space(context: BuildContext, repository: Path) -> None:
         source = config.checkpoint(member)
         if not Path(source).is_dir():
             continue  # on the hub, or exported elsewhere
-        size = _inspected(source).size
+        size = _inspected(source, trust_remote_code=member.trust_remote_code).size
         exported = workspace.onnx(member).is_file()
         work += 0 if exported and not context.force else size
         work += size if compiled and not exported else 0

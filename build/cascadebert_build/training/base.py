@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ..errors import UsageError
+from ..errors import UsageError, first_cause
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -33,4 +33,7 @@ def model_from_base(base: str, names: Sequence[str]) -> PreTrainedModel:
             ignore_mismatched_sizes=True,
         )
     except Exception as exc:
-        raise UsageError(f"the base checkpoint {base!r} cannot be loaded: {exc}") from exc
+        raise UsageError(
+            f"the base checkpoint {base!r} cannot be loaded: {first_cause(exc)}: save it "
+            "again with a current transformers, or give another one"
+        ) from exc

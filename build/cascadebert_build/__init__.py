@@ -182,6 +182,8 @@ def serve(
     instances: Mapping[str, int] | None = None,
     threads: Mapping[str, int] | None = None,
     log_path: _Path | None = None,
+    log_requests: str | None = None,
+    log_text: bool | None = None,
 ) -> AbstractContextManager[TritonServer]:
     """Serve published cascades on this machine with the embedded Triton server, over loopback.
 
@@ -195,6 +197,9 @@ def serve(
             fits this machine.
         threads: Threads of each instance, likewise.
         log_path: File for the server's output.
+        log_requests: Which requests are lines of that output: "errors", "all" or "none"; the
+            default is what config.pbtxt says, or errors.
+        log_text: Whether these lines hold the texts; the default is what config.pbtxt says, or no.
 
     Returns:
         A context manager that yields the running server, and stops it at the end.
@@ -205,6 +210,7 @@ def serve(
     """
     from .server.ports import Ports
     from .server.serve import serve_cascades
+    from .server.serve_parameters import LogSettings
 
     return serve_cascades(
         Path(repository),
@@ -214,6 +220,7 @@ def serve(
         instances=instances,
         threads=threads,
         log_path=None if log_path is None else Path(log_path),
+        log=LogSettings(log_requests, log_text),
     )
 
 

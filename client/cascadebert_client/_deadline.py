@@ -81,9 +81,8 @@ class RetryPolicy:
         first_delay_s: Seconds before the second attempt.
         max_delay_s: The longest pause between attempts, in seconds.
         attempts_without_deadline: The number of attempts if there is no deadline; 1 never retries.
-        wait_for_server: Whether to try again if nothing listens at the address before the client
-            has got its first answer. Later a refused connection is a restart, and always tried
-            again.
+        wait_for_server: Whether to try again if no connection comes about before the client has got
+            its first answer. Later that is a restart, and always tried again.
     """
 
     first_delay_s: float = 0.1

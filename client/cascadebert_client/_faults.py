@@ -11,6 +11,7 @@ from .transport import host_of, proxy_variable
 
 REFUSED = "refused"
 UNRESOLVED = "unresolved"
+CLOSED = "closed"
 PROTOCOL = "protocol"
 
 # "failed to connect to all addresses; last error: UNKNOWN: ipv4:127.0.0.1:1: Connection refused"
@@ -28,13 +29,14 @@ class Fault:
     """Why no connection came about.
 
     Attributes:
-        kind: `REFUSED` if nothing listens, `UNRESOLVED` if the host has no address, `PROTOCOL` if
-            the two sides do not understand each other, which time does not mend; otherwise None.
+        kind: `REFUSED` if nothing listens, `UNRESOLVED` if the host has no address, `CLOSED` if the
+            other side hung up at once, and `PROTOCOL` if the two sides do not understand each
+            other, which time does not mend.
         what: What happened, as a clause.
         remedy: What to do, as a clause.
     """
 
-    kind: str | None
+    kind: str
     what: str
     remedy: str
 
@@ -132,4 +134,4 @@ def _of_closed(message: str, url: str, peer: str, *, tls: bool) -> Fault | None:
         if tls
         else "does it speak TLS? Give --tls-ca (credentials=…)"
     )
-    return Fault(None, f"{peer} closed the connection", f"{remedy}{proxy_hint(url)}")
+    return Fault(CLOSED, f"{peer} closed the connection", f"{remedy}{proxy_hint(url)}")

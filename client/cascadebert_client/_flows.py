@@ -14,7 +14,7 @@ from cascadebert_core.contract import TASK, TEXT
 from cascadebert_core.task import SINGLE_LABEL
 
 from ._deadline import Deadline, RetryPolicy
-from ._faults import PROTOCOL, REFUSED, UNRESOLVED, fault_of
+from ._faults import CLOSED, PROTOCOL, REFUSED, UNRESOLVED, fault_of
 from ._label_order import LabelOrders, labels_from_parameters
 from ._operating_points import points_from_parameters
 from ._requests import Parameters, Tensors, infer_arguments, parse_response
@@ -273,40 +273,30 @@ class CascadeFlows:
         return min(wanted, self._max_batch_size)
 
     def cascades(self, deadline: Deadline) -> Flow[tuple[str, ...]]:
-        """Return the names of the cascades that are ready, by the first server that answers."""
-        for server in range(len(self._servers) - 1):
-            try:
-                return (yield from self.at(server)._cascades(deadline))
-            except ServerUnavailable:
-                continue
-        return (yield from self.at(len(self._servers) - 1)._cascades(deadline))
-
-    def _cascades(self, deadline: Deadline) -> Flow[tuple[str, ...]]:
+        """Return the names of the cascades that are ready."""
+        method = "get_model_repository_index"
         index = cast(
             "_RepositoryIndex",
-            (yield from self._once("get_model_repository_index", deadline)),
+            (yield from self._with_retries(method, deadline, self.target, lambda _: {})),
         )
         found: list[str] = []
         for name in sorted({each.name for each in index.models if each.state == "READY"}):
-            arguments = {"model_name": name, "model_version": ""}
-            # A model may have been unloaded since.
-            metadata = cast(
-                "_ModelMetadata | None",
-                (yield from self._ask("get_model_metadata", deadline, [], **arguments)),
-            )
-            if metadata is not None and any(tensor.name == TEXT for tensor in metadata.inputs):
+            try:
+                metadata = yield from self._metadata_of(name, deadline)
+            except (ModelNotFound, ServerUnavailable):  # it may have been unloaded since
+                continue
+            if any(tensor.name == TEXT for tensor in metadata.inputs):
                 found.append(name)
         return tuple(found)
 
-    def _once(self, method: str, deadline: Deadline) -> Flow[Any]:
-        """Call, and translate an error."""
-        try:
-            return (yield self._call(method, deadline.require_time(self.target)))
-        except FOREIGN_ERRORS as exc:
-            error = translated(exc, self.target, timeout_s=deadline.timeout_s)
-            if error is None or error is exc:
-                raise
-            raise error from exc
+    def _metadata_of(self, model: str, deadline: Deadline) -> Flow[_ModelMetadata]:
+        # With retries: each connection finds out for itself that a server is back.
+        target = replace(self.target, model=model, model_version="")
+        arguments = {"model_name": model, "model_version": ""}
+        response = yield from self._with_retries(
+            "get_model_metadata", deadline, target, lambda _: arguments
+        )
+        return cast("_ModelMetadata", response)
 
     def model_parameters(self, deadline: Deadline) -> Flow[dict[str, str]]:
         """Return the free parameters of the model's configuration."""
@@ -456,7 +446,7 @@ class CascadeFlows:
         """Return the pause before another attempt, or None if it could not help."""
         if error.fault == PROTOCOL:
             return None
-        absent = error.fault in (REFUSED, UNRESOLVED) and not self._answered
+        absent = error.fault in (REFUSED, UNRESOLVED, CLOSED) and not self._answered
         if absent and not self._retry.wait_for_server:
             return None
         return self._retry.delay_s(attempts, deadline.remaining_s())

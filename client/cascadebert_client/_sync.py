@@ -215,7 +215,7 @@ class CascadeClient(BaseClient[tritonclient.grpc.InferenceServerClient]):
 
         Raises:
             AccessRestricted: The server does not list its models.
-            ServerUnavailable: The server could not be reached. It is asked only once.
+            ServerUnavailable: The server could not be reached, after retries.
         """
         return self._drive(self._flows.cascades(Deadline.after(timeout_s)))
 

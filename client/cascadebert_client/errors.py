@@ -91,8 +91,9 @@ class ServerUnavailable(CascadeClientError):
 
     Attributes:
         fault: "refused" if nothing listens there, "unresolved" if the host has no address,
-            "protocol" if the two sides do not understand each other (TLS, certificates, the wrong
-            port), which is not retried; otherwise None.
+            "closed" if the other side hung up at once, "protocol" if the two sides do not
+            understand each other (TLS, certificates, the wrong port), which is not retried;
+            otherwise None.
     """
 
     def __init__(self, message: str, *, target: Target | None = None, fault: str | None = None):

@@ -1,7 +1,7 @@
 """A tritonserver that a test steers: `scripted_tritonserver.py BEHAVIOUR FLAGS OF TRITONSERVER`.
 
 Behaviours: serve, ignore-sigterm, slow (ready at the third request), serve-and-lose-a-stub, and
-hang and crash (never ready).
+hang, hang-and-lose-a-stub and crash (never ready).
 While it serves, GET /break makes all probes fail, and GET /end/N ends the process with code N.
 """
 
@@ -55,16 +55,16 @@ def main(behaviour: str, flags: list[str]) -> None:
         sys.exit(1)
     if behaviour == "crash":
         os.kill(os.getpid(), signal.SIGSEGV)
-    if behaviour == "hang":
+    if behaviour.endswith("lose-a-stub"):
+        # A child with the first 15 letters of the stub's name, which nothing collects.
+        script = "printf triton_python_b > /proc/$$/comm; exit 7"
+        os.posix_spawn("/bin/sh", ["sh", "-c", script], os.environ)
+    if behaviour.startswith("hang"):
         time.sleep(600)
     if behaviour == "ignore-sigterm":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     else:
         signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
-    if behaviour == "serve-and-lose-a-stub":
-        # A child with the first 15 letters of the stub's name, which nothing collects.
-        script = "printf triton_python_b > /proc/$$/comm; exit 7"
-        os.posix_spawn("/bin/sh", ["sh", "-c", script], os.environ)
     port = next(flag.partition("=")[2] for flag in flags if flag.startswith("--http-port="))
     server = Script(("127.0.0.1", int(port)), Handler)
     server.unready = 3 if behaviour == "slow" else 0

@@ -23,7 +23,7 @@ from cascadebert_client import (
     ServerUnavailable,
 )
 from cascadebert_client._addresses import addresses_of
-from cascadebert_client._faults import PROTOCOL, REFUSED, UNRESOLVED, fault_of
+from cascadebert_client._faults import CLOSED, PROTOCOL, REFUSED, UNRESOLVED, fault_of
 from cascadebert_client._metrics_text import fetch_metrics
 from cascadebert_client.cli import main
 from cascadebert_client.cli.exit_codes import DONE, FAILED, WRONG_USE
@@ -94,7 +94,7 @@ def test_five_faults_of_tls_have_five_remedies(certificates: Certificates) -> No
     remedies = {str(error).rpartition(": ")[2] for error in faults.values()}
     assert len(remedies) == len(faults)
     kinds = [error.fault for error in faults.values()]
-    assert kinds == [PROTOCOL] * 4 + [None], "the last may also be a server that just stops"
+    assert kinds == [PROTOCOL] * 4 + [CLOSED], "the last may also be a server that just stops"
     assert "tried" not in str(faults["does not speak TLS"]), "a further attempt could not help"
 
 
@@ -315,3 +315,24 @@ def test_tls_files_that_do_not_fit_are_named_before_a_call(
     ]
     assert main(["status", "--url", "127.0.0.1:1", *flags]) == WRONG_USE
     assert said in capsys.readouterr().err
+
+
+def test_wait_asks_for_the_only_cascade_once_the_server_is_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Without --model the server is asked for its cascades, and it is not there yet."""
+    with FakeTriton() as server:
+        port = server.port
+    refused = threading.Event()
+    monkeypatch.setattr(
+        "cascadebert_client.cli.server_arguments.notes_on_terminal",
+        lambda: lambda *_: refused.set(),
+    )
+    codes: list[int] = []
+    command = ["classify", "good", "--url", f"127.0.0.1:{port}", "--wait", "--timeout-s", "60"]
+    waiting = threading.Thread(target=lambda: codes.append(main(command)))
+    waiting.start()
+    assert refused.wait(30)
+    with FakeTriton(model="another", port=port):
+        waiting.join()
+    assert codes == [DONE]

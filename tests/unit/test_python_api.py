@@ -21,6 +21,7 @@ PARAMETERS = {
     ],
     "serve": [
         "repository", "cascades", "ports", "versions", "instances", "threads", "log_path",
+        "log_requests", "log_text",
     ],
 }  # fmt: skip
 

@@ -110,6 +110,13 @@ def test_a_dead_stub_ends_the_container(supervise: Supervise) -> None:
     assert re.search("ERROR a stub of .* ended with code 7: the container ends", last)
 
 
+def test_a_stub_that_dies_while_models_load_ends_the_container(supervise: Supervise) -> None:
+    running = supervise("hang-and-lose-a-stub")
+    assert running.end() == 1
+    last = running.log().splitlines()[-1]
+    assert re.search("ERROR a stub of .* ended with code 7 while it loaded: the container", last)
+
+
 def test_a_slow_start_is_waited_for(supervise: Supervise) -> None:
     running = supervise("slow")
     running.await_ready()

@@ -52,6 +52,7 @@ class ModelControlClient:
         self.url = url
         self.timeout_s = timeout_s
         self._headers = {name.lower(): value for name, value in (headers or {}).items()} or None
+        self._tls = credentials is not None
         self._client = triton.InferenceServerClient(
             url, creds=credentials, channel_args=channel_arguments(url)
         )
@@ -177,4 +178,4 @@ class ModelControlClient:
                 f"the server at {self.url} takes no loads ({reason}): start it with "
                 "--model-control-mode=explicit"
             )
-        return str(translated(exc, Target(self.url, model)) or reason)
+        return str(translated(exc, Target(self.url, model, tls=self._tls)) or reason)

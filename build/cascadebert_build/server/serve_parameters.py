@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from cascadebert_core.contract import LOG_REQUESTS, LOG_TEXT, METRICS_PORT, SET_BY_SERVE
+from cascadebert_core.request_log import LEVELS
 
+from ..errors import UsageError
 from ..repository.model_config import ModelConfig, parameter, set_parameter
 
 
@@ -21,6 +23,10 @@ class LogSettings:
 
     requests: str | None = None
     with_text: bool | None = None
+
+    def __post_init__(self) -> None:
+        if self.requests is not None and self.requests not in LEVELS:
+            raise UsageError(f"log_requests is {self.requests!r}: give one of {', '.join(LEVELS)}")
 
 
 def serve_parameters(log: LogSettings, metrics_port: int) -> dict[str, str]:

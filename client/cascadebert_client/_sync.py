@@ -18,6 +18,7 @@ from ._base import (
 from ._cancellation import Cancellation
 from ._deadline import Deadline
 from ._flows import AskAddresses, Call, Flow, Pause, Step
+from ._interrupts import result_of
 from ._requests import Parameters, Thresholds, request_parameters
 from ._rows import Chunker, Utf8Row, encode_inputs, fits_one_request, rows_from_inputs, split
 from ._servers import balancing_arguments
@@ -267,7 +268,7 @@ class CascadeClient(BaseClient[tritonclient.grpc.InferenceServerClient]):
                     full = not more or len(window) >= max_concurrency
                     # Yield finished answers before reading more rows: the source may be slow.
                     if window and (full or window[0].done()):
-                        yield from window.popleft().result()
+                        yield from result_of(window.popleft())
                         continue
                     rows = next(requests, None)
                     if rows is None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from queue import SimpleQueue
 
+from .._interrupts import next_of, result_of
 from .._rows import Row
 from .._types import Classification
 
@@ -99,8 +100,8 @@ def answers_to_slow_rows(
     try:
         reader = threads.submit(read)
         threads.submit(send)
-        for future in iter(answers.get, None):
-            yield future.result()
+        while (future := next_of(answers)) is not None:
+            yield result_of(future)
             slots.release()
         reader.result()
         if failures:

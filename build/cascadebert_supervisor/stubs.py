@@ -36,7 +36,8 @@ class Stubs:
     """The stubs of one server, with the models of those that died.
 
     tritonserver 2.51 leaves a dead stub as a zombie, which no longer tells its model. Servers from
-    26.01 on collect it, and then only the probes notice.
+    26.01 on collect it. Then it is only gone, as after its model was unloaded, and probes must tell
+    the difference.
     """
 
     def __init__(self, server_pid: int, clock: Callable[[], float] = time.monotonic) -> None:
@@ -53,12 +54,15 @@ class Stubs:
         self._models: dict[int, str] = {}
         self._suspects: set[int] = set()
         self._reported: set[int] = set()
+        self._living: set[int] = set()
+        self._gone: list[Stub] = []
 
     def now(self) -> list[Stub]:
         """Return all stubs, dead ones too."""
         self._searched_s = self._clock()
         found = self._with_models(stubs_of(self._server_pid))
         self._known = {stub.pid for stub in found}
+        self._note_gone(found)
         return found
 
     def newly_dead(self) -> list[Stub]:
@@ -70,12 +74,27 @@ class Stubs:
         its own list of children.
         """
         is_due = self._clock() - self._searched_s >= _SEARCH_EVERY_S
-        found = self.now() if is_due else self._with_models(map(_stub, sorted(self._known)))
+        if is_due:
+            found = self.now()
+        else:
+            found = self._with_models(map(_stub, sorted(self._known)))
+            self._note_gone(found)
         dead = [stub for stub in found if stub.death and stub.pid not in self._reported]
         found = [stub for stub in dead if stub.pid in self._suspects]
         self._suspects = {stub.pid for stub in dead}
         self._reported |= {stub.pid for stub in found}
         return found
+
+    def newly_gone(self) -> list[Stub]:
+        """Return the stubs that were alive and are gone without a trace, each once."""
+        gone, self._gone = self._gone, []
+        return gone
+
+    def _note_gone(self, found: Iterable[Stub]) -> None:
+        found = list(found)
+        gone = self._living - {stub.pid for stub in found}
+        self._gone += [Stub(pid, self._models.get(pid)) for pid in sorted(gone)]
+        self._living = {stub.pid for stub in found if stub.death is None}
 
     def _with_models(self, stubs: Iterable[Stub | None]) -> list[Stub]:
         """Learn the models of the living, and name those of the dead."""

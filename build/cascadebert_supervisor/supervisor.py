@@ -96,6 +96,8 @@ def _loop(settings: Settings, server: ServerProcess, watch: Watch) -> int:
         # code says more. So only those count that the server goes on waiting for.
         found = stubs.now()
         dead = stubs.newly_dead() if watch.ready else stuck.among(found)
+        if stubs.newly_gone() and watch.ready:
+            watch.hurry()
         problem = deaths(dead) if dead else watch.verdict
         if problem is not None:
             hint = "" if watch.ready else "; give it longer with CASCADEBERT_START_TIMEOUT_S"

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from cascadebert_supervisor import stubs as stubs_module
 from cascadebert_supervisor.stubs import (
     STUCK_AFTER_S,
     Stub,
@@ -95,6 +96,42 @@ def test_a_dead_stub_is_reported_once_with_its_model(server: tuple[int, list[int
     assert stubs.newly_dead() == [], "the server may be about to collect it"
     assert stubs.newly_dead() == [killed]
     assert stubs.newly_dead() == []
+
+
+def play(monkeypatch: pytest.MonkeyPatch, seen: list[Stub]) -> None:
+    """Let /proc have these stubs."""
+    monkeypatch.setattr(stubs_module, "stubs_of", lambda _: list(seen))
+    monkeypatch.setattr(
+        stubs_module, "_stub", lambda pid: next((stub for stub in seen if stub.pid == pid), None)
+    )
+
+
+def test_a_stub_that_the_server_collects_is_gone_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As servers from 26.01 on do it; and so it is if a model is unloaded."""
+    now_s = 100.0
+    seen = [Stub(1, "sst2_small"), Stub(2, "sst2_large")]
+    play(monkeypatch, seen)
+    stubs = Stubs(7, lambda: now_s)
+    assert (stubs.newly_dead(), stubs.newly_gone()) == ([], [])
+    del seen[1]
+    assert (stubs.newly_dead(), stubs.newly_gone()) == ([], [Stub(2, "sst2_large")])
+    now_s += 60  # with a search
+    assert (stubs.newly_dead(), stubs.newly_gone()) == ([], [])
+    del seen[0]
+    assert [stub.pid for stub in stubs.now()] == []
+    assert stubs.newly_gone() == [Stub(1, "sst2_small")]
+
+
+def test_a_zombie_that_was_told_is_not_gone_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = [Stub(1, "sst2_small")]
+    play(monkeypatch, seen)
+    stubs = Stubs(7)
+    stubs.now()
+    seen[0] = Stub(1, None, "was killed by SIGKILL")
+    assert (stubs.newly_dead(), stubs.newly_gone()) == ([], [])
+    assert [stub.model for stub in stubs.newly_dead()] == ["sst2_small"]
+    seen.clear()
+    assert (stubs.newly_dead(), stubs.newly_gone()) == ([], [])
 
 
 def test_deaths_are_told_by_model() -> None:

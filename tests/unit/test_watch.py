@@ -11,6 +11,7 @@ import pytest
 from cascadebert_supervisor.probe import Probe, ProbeResult
 from cascadebert_supervisor.repository import ServedCascade
 from cascadebert_supervisor.watch import FailureCount, Watch
+from tests.support.waiting import wait_until
 
 ONE = ServedCascade("one", ("small",), pair=False)
 TWO = ServedCascade("two", ("small",), pair=False)
@@ -117,3 +118,24 @@ def test_a_stopped_watch_has_no_verdict() -> None:
     asked.append(running)
     running._thread.join(10)
     assert running.verdict is None
+
+
+def test_a_hurried_watch_needs_as_many_failures_and_no_interval() -> None:
+    probe = ScriptedProbe(one="..xxx")
+    started = Watch(cast("Probe", probe), lambda: [ONE], interval_s=3600, failures=3)
+    started.start()
+    wait_until(lambda: probe.asked == 1)
+    started.hurry()
+    assert verdict(started).startswith("one does not answer (3 probes in a row")
+    assert probe.asked == 5
+
+
+def test_a_hurried_watch_of_a_healthy_server_calms_down() -> None:
+    probe = ScriptedProbe(one=".")
+    started = Watch(cast("Probe", probe), lambda: [ONE], interval_s=3600, failures=2)
+    started.start()
+    wait_until(lambda: probe.asked == 1)
+    started.hurry()
+    wait_until(lambda: probe.asked >= 4)
+    assert started.verdict is None
+    started.stop()

@@ -82,6 +82,9 @@ class PlayedServer:
         dead, self._dead = self._dead, []
         return dead
 
+    def newly_gone_stubs(self) -> list[Stub]:
+        return []
+
     def cascades(self) -> dict[str, list[int]]:
         if not self.reachable:
             raise CheckFailed("no answer")

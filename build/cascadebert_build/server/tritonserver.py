@@ -203,6 +203,10 @@ class TritonServer:
         """Return the processes of the python backend, dead ones too."""
         return [] if self._process is None else self._process.stubs.now()
 
+    def newly_gone_stubs(self) -> list[Stub]:
+        """Return the processes of the python backend that are gone without a trace, each once."""
+        return [] if self._process is None else self._process.stubs.newly_gone()
+
     def newly_dead_stubs(self) -> list[Stub]:
         """Return the stubs that have died, each once."""
         return [] if self._process is None else self._process.stubs.newly_dead()

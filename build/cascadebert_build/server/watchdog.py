@@ -6,6 +6,9 @@ everything else goes on. A dead cascade leaves deferred requests that can never 
 only the end of their connections tells the callers: then the server is restarted on the same ports.
 So it is if a stage does not load, if probes keep failing, and if the server ends with an error.
 
+Servers from 26.01 on collect a dead stub, so that it is only gone. Then the probes decide, and they
+hurry.
+
 The container notices the same faults with the same code (`cascadebert_supervisor`), but it ends and
 leaves the restart to Docker.
 """
@@ -104,6 +107,8 @@ class Watchdog:
                 elif watch.verdict:
                     self._restart(watch.verdict)
                 else:
+                    if self._server.newly_gone_stubs():
+                        watch.hurry()
                     continue
                 self._quiet_since_s = time.monotonic()
                 watch.stop()

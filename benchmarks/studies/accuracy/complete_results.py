@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +40,8 @@ from .results import NOT_RUN, difference, mean_in_percent, spread
 
 HERE = Path(__file__).parent
 _MARK = "<!-- Below: python -m benchmarks.studies.accuracy.complete_results -->"
+# Cascades of these members are compared with the opponents, distilled ones if they were run.
+_CLAIMED = ("plain", "plain-distilled")
 _SHOWN = {
     "cascade 3→12, plain-distilled": ("#009e73", "-"),
     "cascade 6→12, plain-distilled": ("#0072b2", "-"),
@@ -116,11 +118,11 @@ def _budgets(results: Results) -> list[str]:
 
 
 def _gains(
-    results: Results, answers: dict[str, dict[str, Answers]], names: Sequence[str] | dict[str, None]
+    results: Results, answers: dict[str, dict[str, Answers]], names: Collection[str]
 ) -> list[list[str]]:
     lines: list[list[str]] = []
     for name in names:
-        if not name.startswith("cascade") or not name.endswith("plain-distilled"):
+        if not name.endswith("plain-distilled" if f"{name}-distilled" in names else _CLAIMED):
             continue
         for opponent in OPPONENTS:
             gains: list[Gain | None] = [

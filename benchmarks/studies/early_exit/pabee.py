@@ -108,9 +108,11 @@ def train_pabee(
     torch.save(model.state_dict(), output / "model.pt")
     shutil.rmtree(scratch, ignore_errors=True)
     model.eval()
+    device = next(model.parameters()).device  # the Trainer's
     logits = np.empty((len(dev.texts), len(model.heads), len(labels)), dtype=np.float32)
     with torch.inference_mode():
         for part, tokens in encoded_batches(base, dev, config.max_length):
-            logits[part] = model.exits(**tokens).numpy()
+            inputs = {name: value.to(device) for name, value in tokens.items()}
+            logits[part] = model.exits(**inputs).cpu().numpy()
     history = [e for e in made.trainer.state.log_history if "eval_accuracy" in e]
     return logits, {"accuracies": [e["eval_accuracy"] for e in history]}

@@ -100,7 +100,7 @@ min_speedup = 2
         ("", r"no \[\[members\]\]"),
         ("members = 3", r"no \[\[members\]\]"),
         ("name = [", "is not TOML"),
-        ('nmae = "x"\n' + MEMBERS, "unknown key 'nmae' in the top level"),
+        ('nmae = "x"\n' + MEMBERS, r"unknown key 'nmae' in the top level: did you mean 'name'\?"),
         ('name = "A_b"\n' + MEMBERS, "name is 'A_b'"),
         ('labels = ["a"]\n' + MEMBERS, "two or more distinct"),
         (MEMBERS.replace("large", "small"), "not distinct"),

@@ -10,6 +10,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from cascadebert_client.sources import did_you_mean
+
 from ..errors import UsageError
 from ..extras import needs_extra
 from .consistency import check_config
@@ -164,9 +166,10 @@ def _problem(error: Mapping[str, Any]) -> str:
     kind = error["type"]
     if kind == "unexpected_keyword_argument":
         known = [f.name for f in fields(_TABLES[table[0]] if table else CascadeConfig)]
+        known = [name for name in known if name != "folder"]
         return (
-            f"unknown key {key!r} in {_key_path(table) or 'the top level'}: give one of "
-            f"{', '.join(name for name in known if name != 'folder')}"
+            f"unknown key {key!r} in {_key_path(table) or 'the top level'}: "
+            f"{did_you_mean(key, known)}give one of {', '.join(known)}"
         )
     if key == "[key]":  # the name of an operating point
         return f"{_key_path(table)} is {error['input']!r}: {error['ctx']['error']}"

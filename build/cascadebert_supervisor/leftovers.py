@@ -55,7 +55,10 @@ def backends_of(folder: Path) -> Path:
 
 def claim(folder: Path) -> None:
     """Write down that this process owns the folder."""
-    (folder / _OWNER).write_text(_identity(os.getpid()) or "", encoding="utf-8")
+    # Renamed into place: another start may be looking at this moment.
+    written = folder / f"{_OWNER}.new"
+    written.write_text(f"{_namespace()}\n{_identity(os.getpid())}", encoding="utf-8")
+    written.replace(folder / _OWNER)
 
 
 def release(folder: Path) -> None:
@@ -74,11 +77,14 @@ def remember_regions(folder: Path, regions: Iterable[Path]) -> None:
 def is_abandoned(folder: Path) -> bool:
     """Return whether the process that owned the folder is gone; False if nobody ever owned it."""
     try:
-        owner = (folder / _OWNER).read_text(encoding="utf-8")
+        namespace, _, owner = (folder / _OWNER).read_text(encoding="utf-8").partition("\n")
         is_ours = folder.stat().st_uid == os.getuid()
     except OSError:
         return False
-    return is_ours and owner != _identity(int(owner.partition(" ")[0] or 0))
+    pid = owner.partition(" ")[0]
+    # The processes of another container that shares the folder cannot be seen from here.
+    can_tell = is_ours and namespace == _namespace() and pid.isdecimal()
+    return can_tell and owner != _identity(int(pid))
 
 
 def remove_abandoned(parents: Iterable[Path]) -> list[Removed]:
@@ -134,6 +140,14 @@ def _recorded_regions(folder: Path) -> set[Path]:
     except OSError:
         return set()
     return {Path(line) for line in lines if line}
+
+
+def _namespace() -> str:
+    """The process namespace: the same numbers mean other processes in another one."""
+    try:
+        return str((_PROC / "self" / "ns" / "pid").readlink())
+    except OSError:
+        return ""
 
 
 def _identity(pid: int) -> str | None:

@@ -116,8 +116,12 @@ def test_a_folder_that_was_given_up_is_nobodys_left_over(tmp_path: Path) -> None
     assert not leftovers.is_abandoned(folder), "never claimed: not ours to judge"
     leftovers.claim(folder)
     assert not leftovers.is_abandoned(folder)
-    (folder / "owner").write_text(f"{os.getpid()} 1")  # another process had this number
+    namespace, owner = (folder / "owner").read_text().split("\n")
+    (folder / "owner").write_text(f"{namespace}\n{os.getpid()} 1")  # it had this number before
     assert leftovers.is_abandoned(folder)
+    for unknown in (f"pid:[1]\n{os.getpid()} 1", "", f"{namespace}\n", owner):
+        (folder / "owner").write_text(unknown)
+        assert not leftovers.is_abandoned(folder), "of another container, or half written"
     leftovers.release(folder)
     assert not leftovers.is_abandoned(folder)
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
 
 from cascadebert_build.checkpoints.checkpoint import (
     Checkpoint,
@@ -24,9 +25,11 @@ from cascadebert_build.config.cascade_toml import config_from_file
 from cascadebert_build.errors import UsageError
 from cascadebert_build.pipeline import export as export_module
 from cascadebert_build.pipeline.build import CascadeBuild
+from cascadebert_build.pipeline.member_warnings import warn_of_unused_weights
 from cascadebert_build.pipeline.workspace import workspace_of
 from cascadebert_core.policy import policy_from_json, policy_to_json
 from tests.support.checkpoints import make_tokenizer, save_checkpoint, write_config
+from tests.support.families import trained_tokenizer
 
 _SIZES = {
     "hidden_size": 32,
@@ -168,6 +171,74 @@ def test_weights_of_other_shapes_are_named_whatever_their_format(tmp_path: Path)
     assert "[96]" in message
     edit(folder, intermediate_size=48, id2label={str(i): f"l{i}" for i in range(3)}, label2id=None)
     assert "classifier" in message_of(folder)
+
+
+def rename_weights(folder: Path, rename: Callable[[str], str]) -> None:
+    weights = load_file(folder / "model.safetensors")
+    renamed = {rename(name): weight for name, weight in weights.items()}
+    save_file(renamed, folder / "model.safetensors", {"format": "pt"})
+
+
+def test_layers_that_config_json_does_not_describe_are_not_left_out(tmp_path: Path) -> None:
+    folder = edit(save_checkpoint(tmp_path / "a"), num_hidden_layers=1)
+    assert "encoder.layer.1." in message_of(folder)
+    assert "merge_and_unload" not in message_of(folder)
+    assert loaded(edit(folder, num_hidden_layers=2)).unused == ()
+    assert "fine-tune" in message_of(edit(folder, num_hidden_layers=3)), "and none is random"
+
+
+def test_weights_of_a_class_around_the_model_are_named(tmp_path: Path) -> None:
+    folder = save_checkpoint(tmp_path / "a")
+    rename_weights(folder, lambda name: f"net.{name}")
+    assert "'net.'" in message_of(folder)
+    rename_weights(folder, lambda name: name.removeprefix("net."))
+    assert loaded(folder).unused == ()
+
+
+def test_old_names_of_weights_are_read_and_unknown_ones_are_kept_to_be_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = save_checkpoint(tmp_path / "a", dtype=torch.bfloat16)
+    now = loaded(folder).model.state_dict()
+    rename_weights(
+        folder,
+        lambda name: name.replace("LayerNorm.weight", "LayerNorm.gamma").replace(
+            "LayerNorm.bias", "LayerNorm.beta"
+        ),
+    )
+    weights = load_file(folder / "model.safetensors")
+    weights["pre_classifier.weight"] = torch.zeros(32, 32)
+    weights["cls.predictions.bias"] = torch.zeros(9)
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    checkpoint = loaded(folder)
+    assert all(torch.equal(now[name], each) for name, each in checkpoint.model.state_dict().items())
+    assert checkpoint.unused == ("pre_classifier.weight",)
+    assert "LOAD REPORT" not in capsys.readouterr().err
+    warn_of_unused_weights("small", checkpoint)
+    assert "pre_classifier.weight" in capsys.readouterr().err
+
+
+def test_a_model_that_labels_tokens_is_refused_although_its_head_would_fit(tmp_path: Path) -> None:
+    folder = save_family(tmp_path / "a", "qwen2")
+    config = transformers.AutoConfig.from_pretrained(folder)
+    transformers.AutoModelForTokenClassification.from_config(config).save_pretrained(folder)
+    assert "Qwen2ForTokenClassification" in message_of(folder)
+
+
+def test_a_tokenizer_that_transformers_reads_otherwise_is_refused(tmp_path: Path) -> None:
+    folder = save_checkpoint(tmp_path / "a", tokenizer=trained_tokenizer("causal"))
+    path = folder / "tokenizer.json"
+    content = json.loads(path.read_text())
+    split = {"type": "Split", "pattern": {"String": "o"}, "behavior": "Isolated", "invert": False}
+    own = content["pre_tokenizer"]
+    content["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [split, own]}
+    path.write_text(json.dumps(content))
+    written = Tokenizer.from_file(str(path)).encode("good film").ids
+    assert loaded(folder).tokenizer("good film")["input_ids"] == written
+    edit(folder, "tokenizer_config.json", tokenizer_class="GPT2Tokenizer")
+    assert "PreTrainedTokenizerFast" in message_of(folder)
+    edit(folder, "tokenizer_config.json", tokenizer_class="PreTrainedTokenizerFast")
+    assert loaded(folder).tokenizer("good film")["input_ids"] == written
 
 
 def test_weights_that_are_not_finite_are_refused_and_leave_nothing(tmp_path: Path) -> None:

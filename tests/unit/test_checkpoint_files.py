@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import struct
 import sys
@@ -20,7 +21,7 @@ from cascadebert_build.checkpoints.labels import are_unnamed, labels_of_config
 from cascadebert_build.config.schema import MemberConfig
 from cascadebert_build.errors import UsageError
 from cascadebert_build.pipeline.exported import Exported, MemberManifest
-from cascadebert_build.pipeline.member_warnings import warn_of_unknown_tokens
+from cascadebert_build.pipeline.member_warnings import warn_of_capitals, warn_of_unknown_tokens
 
 TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *(f"word{i}" for i in range(196))]
 TABLE = "bert.embeddings.word_embeddings.weight"
@@ -44,6 +45,16 @@ def write_safetensors(path: Path, shapes: Mapping[str, Sequence[int]]) -> None:
         end += size
     text = json.dumps(header).encode()
     path.write_bytes(struct.pack("<Q", len(text)) + text + bytes(end))
+
+
+def with_header(path: Path, name: str, shape: Sequence[int], dtype: str, width: int) -> None:
+    """A safetensors file of one tensor whose zeros take no space on the disk."""
+    size = math.prod(shape) * width
+    header = {name: {"dtype": dtype, "shape": list(shape), "data_offsets": [0, size]}}
+    text = json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text)
+    with path.open("r+b") as file:
+        file.truncate(8 + len(text) + size)
 
 
 def write_tokenizer(path: Path, tokens: Sequence[str] = TOKENS, added: int = 0) -> None:
@@ -205,6 +216,53 @@ def test_weights_of_other_kinds_are_named(
     (folder / "model.safetensors").unlink()
     (folder / name).write_bytes(content)
     with pytest.raises(UsageError, match=message):
+        inspected(folder)
+
+
+@pytest.mark.parametrize("dtype", ["I8", "U8", "F8_E4M3"])
+def test_weights_of_eight_bits_are_refused(folder: Path, dtype: str) -> None:
+    path = folder / "model.safetensors"
+    with_header(path, "bert.encoder.layer.0.output.dense.weight", (4, 4), dtype, 1)
+    with pytest.raises(UsageError, match="quantized"):
+        inspected(folder)
+    with_header(path, "transformer.h.0.attn.bias", (1, 1, 4, 4), dtype, 1)
+    assert inspected(folder), "a mask is no weight"
+
+
+@pytest.mark.parametrize("dtype", ["F32", "BF16"])
+def test_a_graph_past_the_size_of_an_onnx_file_is_refused(folder: Path, dtype: str) -> None:
+    path, width = folder / "model.safetensors", 4 if dtype == "F32" else 2
+    name = "bert.encoder.layer.0.intermediate.dense.weight"
+    with_header(path, name, (1 << 19, 1 << 10), dtype, width)
+    with pytest.raises(UsageError, match="2 GiB"):
+        inspected(folder)
+    assert inspect_base(str(folder)), "a base is trained, and not exported"
+    with_header(path, name, ((1 << 19) - 1, 1 << 10), dtype, width)
+    assert inspected(folder)
+
+
+@pytest.mark.parametrize("task", ["TokenClassification", "MultipleChoice", "QuestionAnswering"])
+def test_models_of_other_tasks_are_refused(folder: Path, task: str) -> None:
+    config = folder / "config.json"
+    config.write_text(json.dumps({**CONFIG, "architectures": [f"BertFor{task}"]}))
+    with pytest.raises(UsageError, match="BertForSequenceClassification"):
+        inspected(folder)
+    assert inspect_base(str(folder)), "it can be trained further"
+    for classes in (["BertForSequenceClassification"], ["BertForMaskedLM"], [], None, "Bert"):
+        config.write_text(json.dumps({**CONFIG, "architectures": classes}))
+        assert inspected(folder), classes
+
+
+def test_a_setfit_head_is_named(folder: Path) -> None:
+    (folder / "model_head.pkl").write_bytes(b"\x80\x04.")
+    with pytest.raises(UsageError, match="SetFit"):
+        inspected(folder)
+    assert inspect_base(str(folder))
+
+
+def test_wrapped_weights_are_refused_before_anything_is_loaded(folder: Path) -> None:
+    write_safetensors(folder / "model.safetensors", {f"module.{TABLE}": (200, 4)})
+    with pytest.raises(UsageError, match="DataParallel"):
         inspected(folder)
 
 
@@ -458,6 +516,30 @@ def test_nothing_is_written_by_an_inspection(folder: Path, tmp_path: Path) -> No
     assert sorted(tmp_path.rglob("*")) == [p for p in before if folder not in [p, *p.parents]]
 
 
+def exported_tokenizer(path: Path) -> Exported:
+    """A member whose tokenizer is the file."""
+    manifest = MemberManifest("", "x", "", "", "bert-0", ("a", "b"), (), None)
+    return Exported(MemberConfig("small", "x"), manifest, path.parent / "model.onnx", path, (128,))
+
+
+@pytest.mark.parametrize(("lowercase", "capitals"), [(True, 4), (True, 0), (False, 4)])
+def test_a_cased_vocabulary_under_a_tokenizer_of_lower_case_is_warned_about(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], lowercase: bool, capitals: int
+) -> None:
+    from tokenizers import Tokenizer, models, normalizers
+
+    words = ["[UNK]", *(f"word{i}" for i in range(15)), *(f"Word{i}" for i in range(capitals))]
+    rust = Tokenizer(models.WordPiece({w: i for i, w in enumerate(words)}, unk_token="[UNK]"))
+    rust.add_special_tokens(["[UNK]", "[CLS]"])
+    rust.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
+    path = tmp_path / "tokenizer.json"
+    rust.save(str(path))
+    share = warn_of_capitals(exported_tokenizer(path))
+    warned = lowercase and capitals > 0
+    assert share == (pytest.approx(4 / 19) if warned else 0.0)
+    assert ("do_lower_case" in capsys.readouterr().err) is warned
+
+
 def test_many_unknown_tokens_are_warned_about(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -467,9 +549,7 @@ def test_many_unknown_tokens_are_warned_about(
     rust.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     path = tmp_path / "tokenizer.json"
     rust.save(str(path))
-    member = MemberConfig("small", "x")
-    manifest = MemberManifest("", "x", "", "", "bert-0", ("a", "b"), (), None)
-    exported = Exported(member, manifest, tmp_path / "model.onnx", path, (128,))
+    exported = exported_tokenizer(path)
     assert warn_of_unknown_tokens(exported, ["good good good"] * 3000) == 0
     assert capsys.readouterr().err == ""
     assert warn_of_unknown_tokens(exported, ["good film"] * 3000) == 0.5

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import inspect
 import json
+import logging
 import re
 import socket
 from collections.abc import Generator, Mapping
@@ -24,12 +25,14 @@ from .folder import check_files, checkpoint_folder, relevant_files
 from .inspection import inspect_base, inspect_checkpoint
 from .labels import labels_of_config
 from .problem_type import task_of_problem_type
+from .tokenizer_file import check_tokenizer_file
 from .vocabulary import (
     check_sentencepiece,
     check_vocabulary_files,
     check_vocabulary_size,
     table_rows,
 )
+from .weight_names import check_prefix, check_unused
 
 if TYPE_CHECKING:
     import torch
@@ -58,6 +61,7 @@ class Checkpoint:
         labels: In the order of the logits.
         inputs: The tensors that the model takes, of `contract.STAGE_INPUTS`.
         task: One of `cascadebert_core.task.TASKS`; None if its config.json does not say.
+        unused: Names of weights in its files that the model has no place for, and that may matter.
     """
 
     source: str
@@ -66,6 +70,7 @@ class Checkpoint:
     labels: tuple[str, ...]
     inputs: tuple[str, ...]
     task: str | None = None
+    unused: tuple[str, ...] = ()
 
     def max_positions(self) -> int | None:
         """See `max_positions`."""
@@ -131,12 +136,12 @@ def checkpoint_from_source(source: str, *, trust_remote_code: bool = False) -> C
             f"the checkpoint {source!r} cannot be loaded: {first_cause(exc)}: save it again with "
             "a current transformers, or give another one"
         ) from exc
-    _check_loading(loading, source)
+    unused = _check_loading(loading, model, source)
     model = model.eval()
     _check_padding(model, tokenizer, source)
     inputs = _inputs(model, tokenizer, source)
     task = task_of_problem_type(config.problem_type)
-    return Checkpoint(source, model, tokenizer, labels, inputs, task)
+    return Checkpoint(source, model, tokenizer, labels, inputs, task, unused)
 
 
 def hide_weight_bars() -> None:
@@ -288,6 +293,7 @@ def _tokenizer(
             f"the tokenizer of {source!r} ({type(tokenizer).__name__}) runs Python code "
             f"({first_cause(exc)}), which no tokenizer.json can hold: train with another tokenizer"
         ) from exc
+    check_tokenizer_file(tokenizer, place, source)
     return tokenizer
 
 
@@ -337,9 +343,20 @@ def _labels(config: PretrainedConfig, raw: Mapping[str, Any], source: str) -> tu
     return labels
 
 
-def _check_loading(loading: Mapping[str, Any], source: str) -> None:
-    """Refuse weights that are missing or have other shapes; transformers makes random ones."""
+def _check_loading(
+    loading: Mapping[str, Any], model: torch.nn.Module, source: str
+) -> tuple[str, ...]:
+    """Refuse weights that are missing, left out, or of other shapes than the model's.
+
+    transformers would go on, with random ones.
+
+    Returns:
+        Names of weights that are left out and may matter.
+    """
     missing = sorted(cast("set[str]", loading["missing_keys"]))
+    unused = cast("set[str]", loading["unexpected_keys"])
+    check_prefix(missing, unused, source)
+    odd = check_unused(unused, model.state_dict().keys(), source)
     if missing:
         head = [key for key in missing if any(part in key for part in _HEAD_PARTS)]
         raise UsageError(
@@ -354,6 +371,7 @@ def _check_loading(loading: Mapping[str, Any], source: str) -> None:
             f"describes {list(expected)}: correct config.json (id2label, vocab_size and the "
             "sizes of layers), or save the checkpoint again"
         )
+    return odd
 
 
 def _check_padding(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, source: str) -> None:

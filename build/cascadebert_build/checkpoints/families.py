@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from ..errors import UsageError
 from .folder import ADAPTER_CONFIG, CONFIG, json_object
@@ -32,6 +32,15 @@ REFUSED_FAMILIES = {
     "mixtral": _NOT_IN_ONNX,
     "phimoe": _NOT_IN_ONNX,
 }
+
+# Tasks whose heads have the names of a classifier's, and what such a model does.
+_OTHER_TASKS = {
+    "ForTokenClassification": "labels each token of a text",
+    "ForMultipleChoice": "chooses among several texts",
+    "ForQuestionAnswering": "finds the place of an answer",
+}
+
+_SKLEARN_HEAD = "model_head.pkl"
 
 # Families of which this transformers surely has a classifier; others are looked up, which takes
 # the seconds of its import.
@@ -130,6 +139,33 @@ def remedy_for_code(*, can_be_trusted: bool) -> str:
         "a training does not run it; fine-tune it with transformers, and a cascade takes it as a "
         "member with trust_remote_code = true, or give another checkpoint"
     )
+
+
+def check_task(folder: Path, config: Mapping[str, Any], source: str) -> None:
+    """Refuse a model that was trained for another task than the classification of texts.
+
+    Some of them have heads of the same names and shapes, and would answer.
+
+    Raises:
+        UsageError: The class of the model is another task's, or its head is not in the weights.
+    """
+    if (folder / _SKLEARN_HEAD).exists():
+        raise UsageError(
+            f"the checkpoint {source!r} is a SetFit model with its head in {_SKLEARN_HEAD}, which "
+            "is scikit-learn's: train its body with a head of transformers (`cascadebert train "
+            f"--base {source}`, or SetFit's own use of AutoModelForSequenceClassification)"
+        )
+    classes = config.get("architectures")
+    if not isinstance(classes, list) or not classes:
+        return
+    names = [str(name) for name in cast("list[Any]", classes)]
+    if all(name.endswith(tuple(_OTHER_TASKS)) for name in names):
+        task = next(task for task in _OTHER_TASKS if names[0].endswith(task))
+        raise UsageError(
+            f"the checkpoint {source!r} is a {names[0]}: it {_OTHER_TASKS[task]}, and a cascade "
+            "classifies texts; if config.json is wrong, write architectures = "
+            f'["{names[0].removesuffix(task)}ForSequenceClassification"] there'
+        )
 
 
 def check_adapter(folder: Path) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..errors import UsageError
-from .families import check_adapter, check_family
+from .families import check_adapter, check_family, check_task
 from .folder import CONFIG, check_files, checkpoint_folder, json_object
 from .labels import labels_of_config
 from .vocabulary import (
@@ -18,6 +19,7 @@ from .vocabulary import (
     table_rows,
     vocabulary_of_file,
 )
+from .weight_names import check_names
 from .weights import Shapes, tensor_shapes
 
 # The last matrix of the heads of transformers' classifiers, by the last parts of its name.
@@ -28,6 +30,10 @@ _HEADS = (
     "score.weight",
     "logits_proj.weight",
 )
+
+# Heads of the pretraining that some checkpoints keep.
+_NOT_EXPORTED = ("lm_head.", "cls.")
+_LARGEST_GRAPH = (1 << 31) - 1  # bytes: protobuf's limit
 
 _POSITIONS = ("embeddings.position_embeddings.weight", "wpe.weight")
 
@@ -79,6 +85,7 @@ def inspect_base(source: str) -> Inspection | None:
     config = json_object(folder / CONFIG)
     check_family(config, source)
     inspection = Inspection(folder, config, tensor_shapes(folder))
+    check_names(inspection.shapes or (), source)
     check_vocabulary_files(folder)
     vocabulary = vocabulary_of_file(folder)
     if vocabulary is not None:
@@ -98,9 +105,23 @@ def inspect_checkpoint(source: str) -> Inspection | None:
     """
     inspection = inspect_base(source)
     if inspection is not None:
+        check_task(inspection.folder, inspection.config, source)
+        _check_size(inspection.shapes or {}, source)
         labels = labels_of_config(inspection.config, source)
         _check_head(inspection.shapes or {}, labels, source)
     return inspection
+
+
+def _check_size(shapes: Shapes, source: str) -> None:
+    """Refuse a model whose graph would be larger than one ONNX file can be."""
+    size = 4 * sum(
+        math.prod(shape) for name, shape in shapes.items() if not name.startswith(_NOT_EXPORTED)
+    )
+    if size > _LARGEST_GRAPH:
+        raise UsageError(
+            f"the checkpoint {source!r} has {size / (1 << 30):.1f} GiB of weights in FP32, and an "
+            "ONNX file holds 2 GiB at most: give a smaller member"
+        )
 
 
 def _check_head(shapes: Shapes, labels: tuple[str, ...], source: str) -> None:

@@ -67,7 +67,8 @@ def logits_of_checkpoint(
                 truncation=True, max_length=max_length, padding=True, return_tensors="pt",
                 return_attention_mask=True,
             ).to(device)  # fmt: skip
-            output = model(**{name: tokens[name] for name in checkpoint.inputs})
+            inputs = {name: tokens[name] for name in checkpoint.inputs}
+            output = model(**inputs, return_dict=True)  # config.json may ask for tuples
             logits[part] = output.logits.float().cpu().numpy()[:, columns]
             progress.update(len(part))
     return logits

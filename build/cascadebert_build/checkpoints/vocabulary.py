@@ -197,3 +197,23 @@ def unknown_share(tokenizer: Path, texts: Sequence[Text]) -> float:
     encodings = rust.encode_batch_fast(list(texts), add_special_tokens=False)
     counts = [(list(encoding.ids).count(unknown), len(encoding.ids)) for encoding in encodings]
     return sum(n for n, _ in counts) / max(1, sum(n for _, n in counts))
+
+
+def unreachable_share(tokenizer: Path) -> float:
+    """The share of a vocabulary that no text becomes, because texts are made lower case first.
+
+    Args:
+        tokenizer: A tokenizer.json.
+
+    Returns:
+        Tokens with capitals, special tokens aside, of all tokens: 0 to 1. It is 0 if the tokenizer
+        keeps capitals.
+    """
+    from tokenizers import Tokenizer
+
+    rust = Tokenizer.from_file(str(tokenizer))
+    if rust.normalizer is None or rust.normalizer.normalize_str("Ab") != "ab":
+        return 0.0
+    special = {token.content for token in rust.get_added_tokens_decoder().values()}
+    tokens = rust.get_vocab(with_added_tokens=True).keys() - special
+    return sum(token != token.lower() for token in tokens) / max(1, len(tokens))

@@ -13,12 +13,16 @@ from typing import Any, cast
 
 from ..errors import UsageError
 from .folder import json_object
+from .weight_names import quantized_weights
 
 Shapes = Mapping[str, tuple[int, ...]]
 
 _SAFETENSORS = "model.safetensors"
 _BIN = "pytorch_model.bin"
 _LARGEST_HEADER = 100 << 20  # the format's own limit, in bytes
+
+# Types of quantised weights; transformers would take their numbers for the weights themselves.
+_FEW_BITS = ("I8", "U8", "F8", "F4", "I4", "U4")
 
 # Weights that transformers does not load.
 _FOREIGN = {
@@ -81,14 +85,22 @@ def _header(path: Path) -> dict[str, tuple[int, ...]]:
         tensors = cast("dict[str, Any]", json.loads(header))
         tensors.pop("__metadata__", None)
         shapes = {name: tuple(map(int, tensor["shape"])) for name, tensor in tensors.items()}
+        few_bits = [n for n, t in tensors.items() if _is_quantized(n, str(t["dtype"]))]
         end = max((int(tensor["data_offsets"][1]) for tensor in tensors.values()), default=0)
     except (ValueError, TypeError, KeyError, AttributeError, IndexError, RecursionError) as exc:
         raise UsageError(_damaged(path, "its header is no JSON")) from exc
+    if few_bits:
+        raise UsageError(quantized_weights(str(path.parent), few_bits[0]))
     whole = 8 + length + end
     if size != whole:
         what = "cut off" if size < whole else "too long"
         raise UsageError(_damaged(path, f"it is {what}, with {size} bytes instead of {whole}"))
     return shapes
+
+
+def _is_quantized(name: str, dtype: str) -> bool:
+    """Whether a tensor has numbers of 8 bits or less, and is no mask or buffer."""
+    return name.endswith(".weight") and dtype.startswith(_FEW_BITS)
 
 
 def _shards(index: Path) -> list[Path]:

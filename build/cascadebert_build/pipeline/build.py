@@ -34,7 +34,7 @@ from .engines import Engines
 from .export import export_members
 from .exported import Exported, exported_member
 from .logits_cache import LogitsCache
-from .member_warnings import warn_of_unknown_tokens
+from .member_warnings import warn_of_capitals, warn_of_unknown_tokens
 from .optimized import OptimizedGraphs
 from .preflight import check_build, check_rows
 from .tune import TuneStep
@@ -117,6 +117,7 @@ class CascadeBuild:
         self._report_truncation(exported)
         for each in exported:
             warn_of_unknown_tokens(each, self.rows.texts)
+            warn_of_capitals(each)
             verify_exported(self.context, each)
         if self.uses_plans:
             for each in exported:
@@ -144,6 +145,7 @@ class CascadeBuild:
         exported = self.exported(member)
         self.draft()  # labels and lengths, before a minute is spent on numbers
         warn_of_unknown_tokens(exported, self.rows.texts)
+        warn_of_capitals(exported)
         return verify_exported(self.context, exported)
 
     def make_graphs(self, exported: Exported) -> EngineRequest:

@@ -26,6 +26,7 @@ from ..progress import say, timed
 from .context import BuildContext
 from .draft import check_max_length
 from .exported import Exported, MemberManifest, exported_member
+from .member_warnings import warn_of_unused_weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +146,7 @@ def _export(context: BuildContext, pending: _Pending) -> Exported:
     onnx, tokenizer = workspace.onnx(member), workspace.tokenizer(member)
     with timed("export", member.name) as note, _removed_if_it_fails(onnx, tokenizer):
         checkpoint, text = _loaded(context, pending)
+        warn_of_unused_weights(member.name, checkpoint)
         onnx.parent.mkdir(parents=True, exist_ok=True)
         workspace.manifest(member).unlink(missing_ok=True)
         write_text(tokenizer, text)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
+import numpy as np
 import pytest
 import torch
 import transformers
@@ -20,6 +21,7 @@ from cascadebert_build.checkpoints.checkpoint import (
     config_from_source,
     sha256_of_checkpoint,
 )
+from cascadebert_build.checkpoints.logits import logits_of_checkpoint
 from cascadebert_build.cli import main
 from cascadebert_build.config.cascade_toml import config_from_file
 from cascadebert_build.errors import UsageError
@@ -216,6 +218,15 @@ def test_old_names_of_weights_are_read_and_unknown_ones_are_kept_to_be_said(
     assert "LOAD REPORT" not in capsys.readouterr().err
     warn_of_unused_weights("small", checkpoint)
     assert "pre_classifier.weight" in capsys.readouterr().err
+
+
+def test_a_checkpoint_of_torchscript_gives_logits_and_not_tuples(tmp_path: Path) -> None:
+    texts = ["the film was good", "dull, really"]
+    folder = save_checkpoint(tmp_path / "a")
+    expected = logits_of_checkpoint(str(folder), texts, ["negative", "positive"], 16, "")
+    edit(folder, return_dict=False, torchscript=True, output_attentions=True)
+    found = logits_of_checkpoint(str(folder), texts, ["negative", "positive"], 16, "")
+    assert np.array_equal(found, expected)
 
 
 def test_a_model_that_labels_tokens_is_refused_although_its_head_would_fit(tmp_path: Path) -> None:

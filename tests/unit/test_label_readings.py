@@ -95,6 +95,19 @@ def test_an_unknown_label_is_named_with_the_nearest_one(
         index_of_labels(["neg"], ["neg", "pos"], "indices")
 
 
+@pytest.mark.parametrize(
+    ("label", "name"), [("u\u0308ber", "über"), ("no\u00a0way", "no way"), ("ﬁne", "fine")]
+)
+def test_spellings_that_look_the_same_are_told_apart(label: str, name: str) -> None:
+    with pytest.raises(UnknownLabel) as caught:
+        index_of_labels([label], [name, "other"])
+    assert ascii(label) in str(caught.value)
+    assert ascii(name) in str(caught.value)
+    with pytest.raises(UnknownLabel) as caught:
+        index_of_labels(["othr"], [name, "other"])
+    assert "looks the same" not in str(caught.value)
+
+
 def test_many_names_are_not_all_listed() -> None:
     with pytest.raises(UnknownLabel) as caught:
         index_of_labels(["other"], [f"intent {i}" for i in range(150)])

@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import inspect
 import json
-import logging
 import re
 import socket
 from collections.abc import Generator, Mapping
@@ -138,6 +137,7 @@ def checkpoint_from_source(source: str, *, trust_remote_code: bool = False) -> C
         ) from exc
     unused = _check_loading(loading, model, source)
     model = model.eval()
+    model.config.return_dict = True  # a checkpoint that was traced to TorchScript asks for tuples
     _check_padding(model, tokenizer, source)
     inputs = _inputs(model, tokenizer, source)
     task = task_of_problem_type(config.problem_type)

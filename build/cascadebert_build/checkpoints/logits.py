@@ -67,8 +67,7 @@ def logits_of_checkpoint(
                 truncation=True, max_length=max_length, padding=True, return_tensors="pt",
                 return_attention_mask=True,
             ).to(device)  # fmt: skip
-            inputs = {name: tokens[name] for name in checkpoint.inputs}
-            output = model(**inputs, return_dict=True)  # config.json may ask for tuples
+            output = model(**{name: tokens[name] for name in checkpoint.inputs})
             logits[part] = output.logits.float().cpu().numpy()[:, columns]
             progress.update(len(part))
     return logits

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import unicodedata
 from collections.abc import Collection, Mapping, Sequence
 
 from ..errors import UsageError
@@ -95,11 +96,22 @@ def _unknown(text: str, names: Sequence[str], labels_are: str, reading: Mapping[
     }[labels_are]
     near = text.removesuffix(".0") if text.removesuffix(".0") in reading else None
     if near is None:
-        folded = {name.strip().casefold(): name for name in reading}
-        found = difflib.get_close_matches(text.strip().casefold(), list(folded), 1, 0.8)
+        folded = {_folded(name): name for name in reading}
+        found = difflib.get_close_matches(_folded(text), list(folded), 1, 0.8)
         near = folded[found[0]] if found else None
-    hint = "" if near is None else f"did you mean {near!r}? "
+    hint = "" if near is None else f"did you mean {near!r}{_letters(text, near)}? "
     return (
         f"the label {text!r} is none of {known}: {hint}correct the row, or give the names of all "
         "labels"
     )
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFKC", name).strip().casefold()
+
+
+def _letters(text: str, name: str) -> str:
+    """The codes of two spellings that look the same on paper; empty if they look different."""
+    if unicodedata.normalize("NFKC", text) != unicodedata.normalize("NFKC", name):
+        return ""
+    return f" (which looks the same: it is {name!a}, and the label is {text!a})"

@@ -15,11 +15,13 @@ import torch
 from cascadebert_build.checkpoints.checkpoint import checkpoint_from_source
 from cascadebert_build.config.cascade_toml import config_from_file
 from cascadebert_build.errors import CheckFailed, UsageError
+from cascadebert_build.graphs.export import onnx_from_checkpoint
 from cascadebert_build.pipeline.build import CascadeBuild
 from cascadebert_build.pipeline.workspace import workspace_of
 from cascadebert_core.task import MULTI_LABEL, SINGLE_LABEL
 from tests.support.checkpoints import FAMILIES, save_checkpoint, write_config
 from tests.support.exports import export_members
+from tests.support.families import save_family
 
 
 def steps_of(folder: Path, checkpoint: Path, **keys: Any) -> CascadeBuild:
@@ -70,6 +72,21 @@ def test_a_half_precision_checkpoint_is_exported_in_float32(tmp_path: Path) -> N
     assert onnx.TensorProto.FLOAT in kinds
     assert onnx.TensorProto.FLOAT16 not in kinds
     assert steps.verify(member)
+
+
+def test_a_graph_is_one_file_whatever_its_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from torch.onnx._internal.exporter import _onnx_program as exporter
+
+    monkeypatch.setattr(exporter, "_LARGE_MODEL_THRESHOLD", 0)  # as if 1.5 GiB were reached
+    checkpoint = checkpoint_from_source(str(save_family(tmp_path / "a", "bert")))
+    folder = tmp_path / "graph"
+    folder.mkdir()
+    onnx_from_checkpoint(checkpoint, folder / "model.onnx")
+    assert [path.name for path in folder.iterdir()] == ["model.onnx"]
+    graph = onnx.load(str(folder / "model.onnx"), load_external_data=False).graph
+    assert all(not tensor.external_data for tensor in graph.initializer)
 
 
 def test_a_graph_that_is_not_its_checkpoint_fails_verification(tmp_path: Path) -> None:

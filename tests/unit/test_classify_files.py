@@ -207,7 +207,7 @@ def test_signals_that_stop_leave_the_same_files(server: FakeTriton, tmp_path: Pa
         _, err = process.communicate(timeout=30)
     assert process.returncode == 130
     assert err.splitlines() == [
-        f"cascadebert classify: the answers so far (4) are in {out}.partial: the same command "
+        f"cascadebert classify: the answers so far are in {out}.partial: the same command "
         "with --resume continues",
         "cascadebert classify: interrupted",
     ]
@@ -330,3 +330,21 @@ def test_an_output_may_be_a_named_pipe(server: FakeTriton, tmp_path: Path):
         out, _ = reader.communicate(timeout=30)
     assert json.loads(out)["text"] == "a"
     assert names(tmp_path) == {"pipe.jsonl"}
+
+
+def test_a_full_disk_loses_nothing_that_was_written(server: FakeTriton, tmp_path: Path):
+    texts = [f"text {number}" for number in range(1000)]
+    source = rows_file(tmp_path, texts)
+    out = tmp_path / "out.jsonl"
+    arguments = ["--file", str(source), "--output", str(out)]
+    command = [sys.executable, "-m", "cascadebert_client.cli", "classify", "--url", server.url]
+    # Files may have 32 blocks of 1 KiB.
+    limited = ["bash", "-c", 'ulimit -f 32; exec "$@"', "bash", *command, *arguments]
+    done = subprocess.run(limited, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "--resume continues" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not out.exists()
+    assert 0 < len(Path(f"{out}.partial").read_bytes()) <= 32 * 1024
+    assert classify(server, *arguments, "--resume") == 0
+    assert [each["text"] for each in objects(out)] == texts

@@ -254,22 +254,20 @@ def _file_answers(
     finally:
         if not complete:
             n_written = 0 if answers is None else answers.n_written
-            _left(path, raw, n_done + n_written, refused=answers is None)
+            can_resume = settings.get("input") is not None  # it can be read again
+            _left(path, raw, n_done + n_written, can_resume, refused=answers is None)
         with contextlib.suppress(OSError):  # a full disk: its error is on its way already
             raw.close()
 
 
-def _left(path: Path, raw: BinaryIO, n_rows: int, *, refused: bool) -> None:
+def _left(path: Path, raw: BinaryIO, n_rows: int, can_resume: bool, *, refused: bool) -> None:
     """Tell what a run leaves behind; nothing if it has no answers."""
     partial = _partial(path)
     if refused and raw.seek(0, os.SEEK_END):
         return  # the answers of an earlier run
     if n_rows:
-        print(
-            f"cascadebert classify: the answers so far ({n_rows}) are in {partial}: the same "
-            "command with --resume continues",
-            file=sys.stderr,
-        )
+        how = ": the same command with --resume continues" if can_resume else ""
+        print(f"cascadebert classify: the answers so far are in {partial}{how}", file=sys.stderr)
     else:
         partial.unlink(missing_ok=True)
         _record(path).unlink(missing_ok=True)

@@ -1,7 +1,7 @@
 """Why no connection came about, read from gRPC's message.
 
 gRPC has one status for all of it (UNAVAILABLE), and its message is for those who know its insides.
-The patterns are of grpcio 1.60 to 1.85.
+The patterns are of grpcio 1.85.
 """
 
 import re

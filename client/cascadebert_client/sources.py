@@ -178,8 +178,13 @@ def _valid(
         yield number, content
 
 
+_SPREADSHEETS = (".xlsx", ".xls", ".ods")
+
+
 def unknown_format(name: str) -> str:
     """The message for a file whose name does not tell its format."""
+    if name.lower().endswith(_SPREADSHEETS):
+        return f"{name} is a spreadsheet: save the sheet as CSV UTF-8"
     return (
         f"{name} ends in none of {', '.join(ENDINGS)}: rename it, or give its format: "
         f"{', '.join(FORMATS)}"

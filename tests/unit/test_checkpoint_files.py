@@ -15,7 +15,11 @@ from typing import Any, NoReturn
 import pytest
 
 from cascadebert_build.checkpoints import vocabulary
-from cascadebert_build.checkpoints.families import REFUSED_FAMILIES, check_code
+from cascadebert_build.checkpoints.families import (
+    REFUSED_FAMILIES,
+    check_code,
+    check_dense_attention,
+)
 from cascadebert_build.checkpoints.inspection import Inspection, inspect_base, inspect_checkpoint
 from cascadebert_build.checkpoints.labels import are_unnamed, labels_of_config
 from cascadebert_build.config.schema import MemberConfig
@@ -314,6 +318,27 @@ def test_adapters_are_told_from_models(folder: Path, kind: str, remedy: str) -> 
         with pytest.raises(UsageError, match=remedy) as caught:
             inspected(folder)
         assert "org/base" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("config", "longest"),
+    [
+        ({"model_type": "big_bird"}, 704),
+        ({"model_type": "big_bird", "block_size": 4, "num_random_blocks": 1}, 28),
+        ({"model_type": "bigbird_pegasus", "attention_type": "block_sparse"}, 704),
+        ({"model_type": "big_bird", "attention_type": "original_full"}, None),
+        ({"model_type": "bert", "attention_type": "block_sparse"}, None),
+    ],
+)
+def test_blocks_of_bigbird_are_refused_where_they_begin(
+    config: dict[str, Any], longest: int | None
+) -> None:
+    if longest is None:
+        check_dense_attention(config, "x", 4096)
+        return
+    check_dense_attention(config, "x", longest)
+    with pytest.raises(UsageError, match=f"more than {longest} tokens.*original_full"):
+        check_dense_attention(config, "x", longest + 1)
 
 
 def code(trusted: bool | None, **config: Any) -> bool:

@@ -79,6 +79,7 @@ def test_rows_are_read_one_by_one():
     ("content", "name", "message"),
     [
         ("text\na\n", "x.xyz", r"x\.xyz ends in none of \.tsv, "),
+        ("PK", "x.XLSX", r"x\.XLSX is a spreadsheet: save the sheet as CSV"),
         ("", "x.tsv", r"x\.tsv:1: there is no header"),
         ("\na\n", "x.csv", r"x\.csv:1: there is no header"),
         (

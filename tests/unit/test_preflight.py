@@ -608,6 +608,16 @@ def test_labels_that_can_be_names_or_indices_are_refused_before_the_first_export
     assert "labels_are" in build_refused(capsys, cascade)
 
 
+def test_blocks_of_bigbird_are_refused_before_the_first_export(
+    cascade: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(preflight, "has_extra", lambda _: False)
+    path = cascade.parent / "large" / "config.json"
+    sparse = {"model_type": "big_bird", "block_size": 2, "num_random_blocks": 1}
+    path.write_text(json.dumps({**json.loads(path.read_text()), **sparse}))
+    assert "more than 14 tokens" in build_refused(capsys, cascade)
+
+
 def test_more_tokens_than_positions_are_refused_before_the_first_export(
     cascade: Path, capsys: Capture
 ) -> None:

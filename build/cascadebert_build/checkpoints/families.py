@@ -42,6 +42,9 @@ _OTHER_TASKS = {
 
 _SKLEARN_HEAD = "model_head.pkl"
 
+# They attend in blocks to long texts, unless config.json says otherwise.
+_BLOCK_SPARSE = ("big_bird", "bigbird_pegasus")
+
 # Families of which this transformers surely has a classifier; others are looked up, which takes
 # the seconds of its import.
 COMMON_FAMILIES = (
@@ -74,6 +77,34 @@ def check_family(config: Mapping[str, Any], source: str) -> None:
             f"the checkpoint {source!r} is quantized ({method or 'quantization_config'}): save it "
             "in full precision (`model.dequantize()`, then `save_pretrained`); the build can make "
             "INT8 and FP16 itself"
+        )
+
+
+def check_dense_attention(config: Mapping[str, Any], source: str, max_length: int) -> None:
+    """Refuse lengths at which BigBird attends in blocks, which its graph does not.
+
+    transformers attends densely up to a length, and in blocks beyond it; but after one short text
+    the model attends densely to all texts. So its answers to long texts depend on what came before.
+
+    Args:
+        config: The contents of config.json.
+        source: The checkpoint, for the message.
+        max_length: The tokens that the member keeps of a row.
+
+    Raises:
+        UsageError: Longer rows would get other answers than in transformers.
+    """
+    if config.get("model_type") not in _BLOCK_SPARSE:
+        return
+    if config.get("attention_type", "block_sparse") != "block_sparse":
+        return
+    dense = (5 + 2 * int(config.get("num_random_blocks", 3))) * int(config.get("block_size", 64))
+    if max_length > dense:
+        raise UsageError(
+            f"the checkpoint {source!r} attends in sparse blocks to texts of more than {dense} "
+            f"tokens, which its graph cannot, and max_length is {max_length}: give {dense} or "
+            f'less, or write "attention_type": "original_full" in its {CONFIG}, if it is as '
+            "accurate so"
         )
 
 

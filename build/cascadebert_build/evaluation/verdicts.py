@@ -175,7 +175,7 @@ def _smaller_as_accurate(members: Sequence[MemberFacts]) -> Verdict | None:
             SMALLER_AS_ACCURATE,
             member.name,
             f"{member.name} alone is as accurate as {last.name}: {member.accuracy:.2%} and "
-            f"{last.accuracy:.2%} on {member.rows} rows ({last.name} is better by "
+            f"{last.accuracy:.2%} on {member.rows} rows (the gain of {last.name} is "
             f"{100 * behind.value:.2f} points, 95% interval {100 * behind.low:.2f} to "
             f"{100 * behind.high:.2f}).",
             f"Serve {member.name} alone, or take a more accurate last member.",

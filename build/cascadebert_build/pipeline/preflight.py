@@ -20,7 +20,7 @@ from cascadebert_core.policy import Policy, policy_from_json, policy_to_json
 from cascadebert_core.task import MULTI_LABEL
 
 from ..checkpoints.checkpoint import check_code_of, config_of_hub_model
-from ..checkpoints.families import COMMON_FAMILIES
+from ..checkpoints.families import COMMON_FAMILIES, check_dense_attention
 from ..checkpoints.inspection import inspect_base, inspect_checkpoint
 from ..checkpoints.labels import labels_of_config
 from ..checkpoints.problem_type import task_of_problem_type
@@ -202,12 +202,14 @@ class _Checkpoint:
         positions: Rows of the table of positions, of which a model may leave some unused; None:
             unknown.
         task: One of `cascadebert_core.task.TASKS`; None if config.json does not say.
+        config: The contents of config.json.
     """
 
     labels: tuple[str, ...]
     size: int
     positions: int | None
     task: str | None
+    config: Mapping[str, Any]
 
 
 def _expected_manifest(context: BuildContext, member: MemberConfig) -> MemberManifest:
@@ -217,6 +219,7 @@ def _expected_manifest(context: BuildContext, member: MemberConfig) -> MemberMan
     if is_exported and not Path(source).is_dir() and not has_extra("torch"):
         return exported_member(context, member).manifest  # by another machine
     found = _inspected(source, trust_remote_code=member.trust_remote_code)
+    check_dense_attention(found.config, source, member.max_length)
     return MemberManifest(
         key="",
         checkpoint=member.checkpoint,
@@ -244,13 +247,14 @@ def _inspected(source: str, *, trust_remote_code: bool | None) -> _Checkpoint:
     if found is None:
         config = config_of_hub_model(source)
         _check_code(config, source, trust_remote_code=trust_remote_code)
-        return _Checkpoint(labels_of_config(config, source), 0, None, _task(config))
+        return _Checkpoint(labels_of_config(config, source), 0, None, _task(config), config)
     _check_code(found.config, source, trust_remote_code=trust_remote_code)
     return _Checkpoint(
         labels_of_config(found.config, source),
         fp32_size(found.folder, found.config),
         found.position_rows,
         _task(found.config),
+        found.config,
     )
 
 

@@ -44,6 +44,7 @@ _MARK = "<!-- Below: python -m benchmarks.studies.accuracy.complete_results -->"
 _CLAIMED = ("plain", "plain-distilled")
 _SHOWN = {
     "cascade 3→12, plain-distilled": ("#009e73", "-"),
+    "cascade 6→12, plain": ("#56b4e9", "-"),
     "cascade 6→12, plain-distilled": ("#0072b2", "-"),
     "DeeBERT": ("#777777", "--"),
     "PABEE": ("#cc79a7", "--"),

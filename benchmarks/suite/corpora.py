@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import cascadebert_build as cascadebert
+from cascadebert_build.config.label_sets import LabelOrSet
 from cascadebert_build.config.rows import rows_from_source
 from cascadebert_build.config.schema import DataConfig
 from cascadebert_build.demo.corpus import LABELS, corpus_from_seed
@@ -46,7 +47,7 @@ class Corpus:
     name: str
     source: str
     texts: tuple[Text, ...]
-    labels: tuple[int | str, ...] | None = None
+    labels: tuple[LabelOrSet, ...] | None = None
 
     def in_order(self, order: Sequence[int]) -> Corpus:
         """Return the same rows in another order, row `order[0]` first."""
@@ -144,7 +145,7 @@ def _mixed(source: str, *parts: Sequence[str]) -> Corpus:
     return Corpus(MIXED, source, tuple(text for turn in turns for text in turn))
 
 
-def _read(glue: Path, task: str) -> tuple[tuple[str, ...], tuple[int | str, ...] | None]:
+def _read(glue: Path, task: str) -> tuple[tuple[str, ...], tuple[LabelOrSet, ...] | None]:
     name, text, pair, label = _GLUE[task]
     path = glue / name
     if not path.is_file():

@@ -415,7 +415,13 @@ def test_a_record_of_an_earlier_bench_is_reported(
 ):
     """Its contenders that the bench no longer has are contenders like the others."""
     earlier = ("cascade (equal shares)", "one process, ONNX Runtime")
-    alone = {"runtime": "onnxruntime", "threads": 2, "rows": 8, "calls": 9, "rows_per_s": 60.0}
+    alone: dict[str, Any] = {
+        "runtime": "onnxruntime",
+        "threads": 2,
+        "rows": 8,
+        "calls": 9,
+        "rows_per_s": 60.0,
+    }
     rows = [
         *whole_run(MINILM, repeats=1),
         closed(MINILM, earlier[0], 70.0),

@@ -6,7 +6,7 @@ import json
 import sys
 from pathlib import Path
 from types import ModuleType
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 
@@ -18,7 +18,7 @@ from cascadebert_build.errors import UsageError
 STARS = ("1", "2", "3", "4", "5")
 
 
-def rows_of(folder: Path, suffix: str, labels: list[int], **keys: str) -> Rows:
+def rows_of(folder: Path, suffix: str, labels: list[int], **keys: Any) -> Rows:
     path = folder / f"rows{suffix}"
     if suffix == ".jsonl":
         lines = [json.dumps({"text": "x", "label": label}) for label in labels]

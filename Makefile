@@ -62,12 +62,13 @@ ruff: $(INSTALLED)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 
-# The types of the benchmarks and of the other tests, which need more packages, are up to `lint`.
+# The types of the benchmarks and of the tests are up to `lint`.
 package-types: $(INSTALLED)
-	$(BIN)/basedpyright --pythonpath $(BIN)/python client build model_repository/cascade tests/unit
+	$(BIN)/basedpyright --pythonpath $(BIN)/python client build model_repository/cascade
 
+# Many of these tests wait for something, so there are more processes than cores.
 unit-tests: $(INSTALLED)
-	$(PYTEST) $(IN_PARALLEL) tests/unit
+	$(PYTEST) -n 3 --dist loadscope tests/unit
 
 lint: $(FOR_TESTS)
 	@$(MAKE) --no-print-directory ruff

@@ -5,6 +5,7 @@ sent are under the test's control. Error messages are copied from Triton 2.51.
 """
 
 import asyncio
+import socket
 import threading
 import time
 import zlib
@@ -27,6 +28,10 @@ from cascadebert_client import (
     RetryPolicy,
     ServerStatus,
 )
+
+# The sockets that hold ports. Old ones are closed, since a process may have no more than so many.
+_HOLDERS: deque[socket.socket] = deque()
+_MOST_HOLDERS = 100
 
 # Generated at import, so no type checker sees their contents.
 pb = cast(Any, service_pb2)
@@ -116,8 +121,9 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
         return f"127.0.0.1:{self.port}"
 
     def __enter__(self) -> "FakeTriton":
-        # SO_REUSEPORT would let two servers share a port that a test believes to be free.
-        options = [("grpc.so_reuseport", 0)]
+        if self.port == 0:
+            self.port = _held_port()
+        options = [("grpc.so_reuseport", 1)]  # shares the port with the socket that holds it
         self._server = grpc.server(ThreadPoolExecutor(32), options=options)
         pb_grpc.add_GRPCInferenceServiceServicer_to_server(self, self._server)
         address = f"127.0.0.1:{self.port}"
@@ -443,3 +449,20 @@ class _BlockingStream:
 
 
 DRIVERS = {"sync": SyncDriver, "async": AsyncDriver}
+
+
+def _held_port() -> int:
+    """Return a free port that no other process gets, also while no server listens on it.
+
+    A socket holds it that is bound and does not listen, so connections are refused meanwhile.
+    """
+    with socket.socket() as free:  # without SO_REUSEPORT, so nobody else has this port
+        free.bind(("127.0.0.1", 0))
+        port = int(free.getsockname()[1])
+    holder = socket.socket()
+    holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    holder.bind(("127.0.0.1", port))
+    _HOLDERS.append(holder)
+    while len(_HOLDERS) > _MOST_HOLDERS:
+        _HOLDERS.popleft().close()
+    return port

@@ -62,7 +62,7 @@ def test_missing_files_and_unknown_labels_are_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="give a data file"):
         rows_from_source(DataConfig(str(tmp_path / "data.xlsx")))
     (tmp_path / "data.xlsx").write_bytes(b"PK")
-    with pytest.raises(UsageError, match="ends in none of"):
+    with pytest.raises(UsageError, match="spreadsheet"):
         rows_from_source(DataConfig(str(tmp_path / "data.xlsx")))
     with pytest.raises(
         UsageError, match=r"test, row 1: the label '7' is none of a, b \(or 0 to 1\)"

@@ -86,7 +86,8 @@ def test_for_two_labels_three_signals_route_alike(logits: np.ndarray) -> None:
     orders = [confidence_score(two, s) for s in ("max_probability", "margin", "entropy")]
     for other in orders[1:]:
         gaps = orders[0][:, None] - orders[0][None, :]
-        assert ((other[:, None] - other[None, :])[gaps > 1e-9] >= 0).all()
+        # Entropy is flat at its top, where a gap in probability of 1e-8 is lost in rounding.
+        assert ((other[:, None] - other[None, :])[gaps > 1e-9] >= -1e-12).all()
 
 
 def test_every_task_has_signals_of_its_own() -> None:

@@ -218,7 +218,8 @@ def test_probabilities_have_names(connect: Connect, server: FakeTriton):
     assert answer.probabilities_by_label == dict(zip(LABELS, answer.probabilities, strict=True))
     assert answer.probabilities_by_label[answer.label] == max(answer.probabilities)
     client.classify(["a", "b"])
-    assert next(iter(client.stream(["a"]))).probabilities_by_label.keys() == set(LABELS)
+    (streamed,) = client.stream(["a"])
+    assert streamed.probabilities_by_label.keys() == set(LABELS)
     assert server.config_calls == 2  # for the labels, and for max_batch_size
     assert client.status().model.labels == LABELS
 

@@ -7,9 +7,9 @@ INSTALLED := $(VENV)/.installed
 WITH_PEERS := $(VENV)/.installed-bench
 FOR_TESTS := $(VENV)/.installed-tests
 PYTEST := $(BIN)/pytest
-# One process for each core, and at most four. The tests of a file stay in one process, and the fast
-# unit tests come last, so that all processes end at about the same time.
-IN_PARALLEL := -n logical --maxprocesses 4 --dist loadscope --no-loadscope-reorder
+# One process more than two cores, because tests wait for servers. The tests of a file stay in one
+# process, and the fast unit tests come last, so that all processes end at about the same time.
+IN_PARALLEL := -n 3 --dist loadscope --no-loadscope-reorder
 # The cascade.toml of `demo-real` and `bench`.
 CONFIG ?=
 # For the bench: folders of GLUE and of checkpoints, further options.
@@ -66,9 +66,8 @@ ruff: $(INSTALLED)
 package-types: $(INSTALLED)
 	$(BIN)/basedpyright --pythonpath $(BIN)/python client build model_repository/cascade
 
-# Many of these tests wait for something, so there are more processes than cores.
 unit-tests: $(INSTALLED)
-	$(PYTEST) -n 3 --dist loadscope tests/unit
+	$(PYTEST) $(IN_PARALLEL) tests/unit
 
 lint: $(FOR_TESTS)
 	@$(MAKE) --no-print-directory ruff

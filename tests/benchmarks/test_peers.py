@@ -79,8 +79,8 @@ def test_a_peer_rests_while_others_are_measured(under_test: Peer):
         for _ in range(2):
             with under_test.at_work():
                 assert len(under_test.answers(["the film was good"])) == 1
-            # The kernel takes the connection, and nothing answers. Once the peer goes on, it answers
-            # this request too, perhaps in one batch with the next one.
+            # The kernel takes the connection, and nothing answers. Once the peer goes on, it
+            # answers this request too, perhaps in one batch with the next one.
             with pytest.raises(TimeoutError):
                 under_test.post(body, timeout_s=0.5)
     finally:

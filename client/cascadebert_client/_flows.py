@@ -8,7 +8,7 @@ written once and only the await differs. (httpx drives its authentication this w
 import copy
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, TypeAlias, TypeVar, cast
+from typing import Any, TypeAlias, TypeVar, cast
 
 from cascadebert_core.contract import TASK, TEXT
 from cascadebert_core.task import SINGLE_LABEL
@@ -20,6 +20,14 @@ from ._operating_points import points_from_parameters
 from ._requests import Parameters, Tensors, infer_arguments, parse_response
 from ._rows import Utf8Row
 from ._servers import SHORT_CALL_S, HangWatch, Servers, is_full, stopped_by_server
+from ._service_messages import (
+    ModelConfigResponse,
+    ModelCounters,
+    ModelMetadata,
+    RepositoryIndex,
+    ServerMetadata,
+    StatisticsResponse,
+)
 from ._traffic import Traffic
 from ._types import Classification, ModelStatistics, ModelStatus, ServerStatus
 from ._verdicts import verdicts_from_parameters
@@ -90,64 +98,6 @@ class AskAddresses:
 
 Step: TypeAlias = Call | Pause | AskAddresses
 Flow: TypeAlias = Generator[Step, Any, ResultT]
-
-
-class _ServerMetadata(Protocol):
-    name: str
-    version: str
-
-
-class _TensorMetadata(Protocol):
-    name: str
-
-
-class _ModelMetadata(Protocol):
-    versions: list[str]
-    inputs: list[_TensorMetadata]
-
-
-class _ModelParameter(Protocol):
-    string_value: str
-
-
-class _ModelConfig(Protocol):
-    max_batch_size: int
-    parameters: Mapping[str, _ModelParameter]
-
-
-class _ModelConfigResponse(Protocol):
-    config: _ModelConfig
-
-
-class _IndexEntry(Protocol):
-    name: str
-    state: str
-
-
-class _RepositoryIndex(Protocol):
-    models: list[_IndexEntry]
-
-
-class _Duration(Protocol):
-    count: int
-    ns: int
-
-
-class _RequestDurations(Protocol):
-    success: _Duration
-    fail: _Duration
-
-
-class _ModelCounters(Protocol):
-    name: str
-    version: str
-    inference_count: int
-    execution_count: int
-    inference_stats: _RequestDurations
-
-
-class _StatisticsResponse(Protocol):
-    model_stats: list[_ModelCounters]
 
 
 class CascadeFlows:
@@ -250,7 +200,7 @@ class CascadeFlows:
             if isinstance(error, AccessRestricted):
                 self._orders.forbid()
         else:
-            self._orders.learn(_strings(cast("_ModelConfigResponse", response)))
+            self._orders.learn(_strings(cast("ModelConfigResponse", response)))
 
     def rows_per_request(self, wanted: int, deadline: Deadline) -> Flow[int]:
         """Return the rows that one request may have, at most `wanted`.
@@ -276,7 +226,7 @@ class CascadeFlows:
         """Return the names of the cascades that are ready."""
         method = "get_model_repository_index"
         index = cast(
-            "_RepositoryIndex",
+            "RepositoryIndex",
             (yield from self._with_retries(method, deadline, self.target, lambda _: {})),
         )
         found: list[str] = []
@@ -289,24 +239,24 @@ class CascadeFlows:
                 found.append(name)
         return tuple(found)
 
-    def _metadata_of(self, model: str, deadline: Deadline) -> Flow[_ModelMetadata]:
+    def _metadata_of(self, model: str, deadline: Deadline) -> Flow[ModelMetadata]:
         # With retries: each connection finds out for itself that a server is back.
         target = replace(self.target, model=model, model_version="")
         arguments = {"model_name": model, "model_version": ""}
         response = yield from self._with_retries(
             "get_model_metadata", deadline, target, lambda _: arguments
         )
-        return cast("_ModelMetadata", response)
+        return cast("ModelMetadata", response)
 
     def model_parameters(self, deadline: Deadline) -> Flow[dict[str, str]]:
         """Return the free parameters of the model's configuration."""
         return _strings((yield from self._model_config(deadline)))
 
-    def _model_config(self, deadline: Deadline) -> Flow[_ModelConfigResponse]:
+    def _model_config(self, deadline: Deadline) -> Flow[ModelConfigResponse]:
         response = yield from self._with_retries(
             "get_model_config", deadline, self.target, lambda _: self._model()
         )
-        config = cast("_ModelConfigResponse", response)
+        config = cast("ModelConfigResponse", response)
         self._orders.learn(_strings(config))
         return config
 
@@ -322,7 +272,7 @@ class CascadeFlows:
         if not ready and not problems:
             problems.append(f"{self.target.url} is live but not ready: see the server's log")
         metadata = cast(
-            "_ServerMetadata | None",
+            "ServerMetadata | None",
             (yield from self._ask("get_server_metadata", deadline, problems)),
         )
         model = yield from self._model_status(deadline)
@@ -342,11 +292,11 @@ class CascadeFlows:
         problems: list[str] = []
         ready = bool((yield from self._ask("is_model_ready", deadline, problems, **self._model())))
         metadata = cast(
-            "_ModelMetadata | None",
+            "ModelMetadata | None",
             (yield from self._ask("get_model_metadata", deadline, problems, **self._model())),
         )
         response = cast(
-            "_ModelConfigResponse | None",
+            "ModelConfigResponse | None",
             (yield from self._ask("get_model_config", deadline, problems, **self._model())),
         )
         if not ready and not problems:
@@ -372,7 +322,7 @@ class CascadeFlows:
         # Without a name the server returns all models. A stage's name is the cascade's, "_" and the
         # member's.
         response = cast(
-            "_StatisticsResponse | None",
+            "StatisticsResponse | None",
             (yield from self._ask("get_inference_statistics", deadline, [])),
         )
         if response is None:
@@ -563,12 +513,12 @@ def _shorter(remaining_s: float | None, limit_s: float) -> float:
     return limit_s if remaining_s is None else min(remaining_s, limit_s)
 
 
-def _strings(response: _ModelConfigResponse) -> dict[str, str]:
+def _strings(response: ModelConfigResponse) -> dict[str, str]:
     parameters = response.config.parameters
     return {name: value.string_value for name, value in parameters.items()}
 
 
-def _model_statistics(counters: _ModelCounters) -> ModelStatistics:
+def _model_statistics(counters: ModelCounters) -> ModelStatistics:
     success = counters.inference_stats.success
     return ModelStatistics(
         name=counters.name,

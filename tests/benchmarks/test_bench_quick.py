@@ -13,7 +13,6 @@ from benchmarks.suite.__main__ import main
 _LATE = 0.1
 
 
-@pytest.mark.serial
 @pytest.mark.timeout(600)
 def test_the_quick_bench_measures_once_and_reports(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]

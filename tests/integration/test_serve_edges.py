@@ -19,7 +19,6 @@ from cascadebert_build.server.model_control import ModelControlClient
 from cascadebert_build.server.rollout import load_cascade
 from cascadebert_build.server.serve import serve_cascades
 from cascadebert_build.server.serve_parameters import LogSettings
-from cascadebert_build.server.temporary import parents
 from cascadebert_client import CascadeClient, InvalidRequest
 from cascadebert_core.contract import METRICS_PORT
 from cascadebert_supervisor.leftovers import FOLDER_PREFIX, processes_of
@@ -32,17 +31,14 @@ CLI = [sys.executable, "-m", "cascadebert_build.cli"]
 PORTS = [f"--{name}-port=0" for name in ("http", "grpc", "metrics")]
 
 
-def folders() -> set[Path]:
-    return {folder for parent in parents() for folder in parent.glob(f"{FOLDER_PREFIX}*")}
-
-
 def test_a_killed_serve_of_a_path_with_a_space_behind_a_proxy(built: Built, tmp_path: Path) -> None:
     """Three edges in one start of a server, which costs seconds."""
     repository = tmp_path / "my models (new)"
     shutil.copytree(built.repository, repository)
-    before = folders()
+    temporary = tmp_path / "tmp"  # of this server alone: other tests run beside this one
+    temporary.mkdir()
     proxy = dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:1")
-    environment = {**os.environ, **proxy, "no_proxy": "", "NO_PROXY": ""}
+    environment = {**os.environ, **proxy, "no_proxy": "", "NO_PROXY": "", "TMPDIR": str(temporary)}
     serve = subprocess.Popen(
         [*CLI, "serve", "--model-repository", str(repository), *PORTS, "--json"],
         stdout=subprocess.PIPE, text=True, env=environment,
@@ -52,7 +48,7 @@ def test_a_killed_serve_of_a_path_with_a_space_behind_a_proxy(built: Built, tmp_
         url = json.loads(serve.stdout.readline())["grpc"]
         with CascadeClient(url, built.name) as client:
             assert client.classify(TEXTS[0], timeout_s=30).label in built.policy.labels
-        (folder,) = folders() - before
+        (folder,) = temporary.glob(f"{FOLDER_PREFIX}*")
         processes = processes_of(folder)
         assert len(processes) >= 4, "tritonserver and three stubs"
         regions = set[Path]().union(*map(regions_of, processes))

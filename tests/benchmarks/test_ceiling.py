@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.ceiling import placements
 from benchmarks.ceiling.__main__ import main
 from benchmarks.ceiling.null_session import Session
 
@@ -41,3 +42,8 @@ def test_a_missing_tokenizer_is_named(tmp_path: Path, capsys: pytest.CaptureFixt
     path = tmp_path / "tokenizer.json"
     assert main(["--quick", "--tokenizer", str(path), "--out", str(tmp_path)]) == 2
     assert str(path) in capsys.readouterr().err
+
+
+def test_placements_need_a_turn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert placements.main([str(tmp_path / "cascade.toml"), "--turns", "0"]) == 2
+    assert "--turns 0" in capsys.readouterr().err

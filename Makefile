@@ -67,7 +67,7 @@ package-types: $(INSTALLED)
 	$(BIN)/basedpyright --pythonpath $(BIN)/python client build model_repository/cascade
 
 unit-tests: $(INSTALLED)
-	$(PYTEST) $(IN_PARALLEL) tests/unit
+	$(PYTEST) -n 3 --dist loadscope tests/unit
 
 lint: $(FOR_TESTS)
 	@$(MAKE) --no-print-directory ruff

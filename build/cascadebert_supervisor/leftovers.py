@@ -68,14 +68,14 @@ def release(folder: Path) -> None:
 
 
 def remember_regions(folder: Path, regions: Iterable[Path]) -> None:
-    """Write down the shared memory of the folder's server, for the case that nobody else can."""
+    """Write down the shared memory of the folder's server, in case no other process can."""
     lines = "".join(f"{region}\n" for region in sorted(regions))
     with contextlib.suppress(OSError):  # a full disk must not end a server
         (folder / _REGIONS).write_text(lines, encoding="utf-8")
 
 
 def is_abandoned(folder: Path) -> bool:
-    """Return whether the process that owned the folder is gone; False if nobody ever owned it."""
+    """Return whether the process that owned the folder is gone; False if it never had one."""
     try:
         namespace, _, owner = (folder / _OWNER).read_text(encoding="utf-8").partition("\n")
         is_ours = folder.stat().st_uid == os.getuid()
@@ -124,7 +124,7 @@ def processes_of(folder: Path) -> list[int]:
             arguments = (each / "cmdline").read_bytes().decode(errors="replace").split("\0")
         except OSError:  # it has ended meanwhile
             continue
-        # Not every process that names the folder: somebody may be reading the log in it.
+        # Not every process that names the folder: a user may read the log in it.
         is_server = f"--backend-directory={backends}" in arguments
         is_stub = Path(arguments[0]).name == PROGRAM and any(
             argument.startswith(f"{backends}/") for argument in arguments

@@ -69,7 +69,7 @@ class Stubs:
         """Return the stubs that have died, each once.
 
         A stub must be dead in two calls in a row: the server collects one whose model failed to
-        load a moment later. Stubs that nobody has seen yet are searched every `_SEARCH_EVERY_S`
+        load a moment later. New stubs are searched for every `_SEARCH_EVERY_S`
         seconds, because that costs milliseconds: the server has hundreds of threads, and each has
         its own list of children.
         """

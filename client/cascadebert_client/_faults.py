@@ -31,7 +31,7 @@ class Fault:
     Attributes:
         kind: `REFUSED` if nothing listens, `UNRESOLVED` if the host has no address, `CLOSED` if the
             other side hung up at once, and `PROTOCOL` if the two sides do not understand each
-            other, which time does not mend.
+            other, which does not pass by itself.
         what: What happened, as a clause.
         remedy: What to do, as a clause.
     """

@@ -29,7 +29,7 @@ from cascadebert_client import (
     ServerStatus,
 )
 
-# The sockets that hold ports. Old ones are closed, since a process may have no more than so many.
+# The sockets that hold ports. Old ones are closed: a process has a limit.
 _HOLDERS: deque[socket.socket] = deque()
 _MOST_HOLDERS = 100
 
@@ -456,7 +456,7 @@ def _held_port() -> int:
 
     A socket holds it that is bound and does not listen, so connections are refused meanwhile.
     """
-    with socket.socket() as free:  # without SO_REUSEPORT, so nobody else has this port
+    with socket.socket() as free:  # without SO_REUSEPORT, so no other process has this port
         free.bind(("127.0.0.1", 0))
         port = int(free.getsockname()[1])
     holder = socket.socket()

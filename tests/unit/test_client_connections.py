@@ -140,7 +140,7 @@ def test_a_host_without_an_address() -> None:
 def test_the_address_that_spoke_is_reported_and_not_the_last_one(
     certificates: Certificates, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A name of two addresses: on one a server that speaks TLS, on the other nobody listens."""
+    """A name of two addresses: on one a server that speaks TLS, on the other nothing listens."""
     with FakeTriton(credentials=of_server(certificates)) as tls:
         url = f"127.0.0.2:{tls.port}"
         credentials = of_client(certificates, "other")

@@ -47,7 +47,7 @@ def fp32_size(folder: Path, config: Mapping[str, object]) -> int:
 
 
 def training_size(weights: int) -> int:
-    """Bytes that a training takes at most, of a base with so many bytes of weights."""
+    """The most bytes that a training writes, from the bytes of its base's weights."""
     return _TRAINING_COPIES * weights
 
 

@@ -32,7 +32,7 @@ class PortHolder:
 
 
 def holder_of(port: int) -> PortHolder | None:
-    """Return who listens on a TCP port; None if nobody does, or if it cannot be told."""
+    """Return who listens on a TCP port; None if no process does, or if that is not known."""
     found = _listener(port)
     if found is None:
         return None

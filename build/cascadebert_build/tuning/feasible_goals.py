@@ -1,4 +1,4 @@
-"""Which goals so many rows can show, known before anything is run."""
+"""Which goals a number of rows can show, before anything is run."""
 
 from __future__ import annotations
 

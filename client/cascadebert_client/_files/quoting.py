@@ -17,7 +17,7 @@ _RECORD = re.compile(_FIELD + rb"(?:\t" + _FIELD + rb")*")
 _OPEN_RECORD = re.compile(rb"(?:" + _FIELD + rb'\t)*"[^"]*(?:""[^"]*)*')
 _ONLY_QUOTED = re.compile(_QUOTED + rb"(?:\t" + _QUOTED + rb")*")
 _DOUBLED = re.compile(rb'(?:^|\t)"[^"]*""[^\t]')
-# A quote that is not closed for so many bytes is text.
+# A quote that is not closed within this many bytes is text.
 _LONGEST_RECORD = 1 << 24
 
 _BOM = b"\xef\xbb\xbf"

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-# Values that wait to be counted, so that their memory is bounded if nobody fetches.
+# Values that wait to be counted, so that their memory is bounded if no exporter fetches them.
 _MOST_WAITING = 10_000
 
 

@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -135,22 +134,17 @@ def test_drifted_inputs_raise_the_alarm(audited: Audited) -> None:
 
 def test_answers_are_those_of_a_cascade_that_is_not_audited(audited: Audited) -> None:
     texts = [*audited.faithful, *audited.changed]
-    took_s: dict[str, list[float]] = {"tiny": [], "compared": []}
     answers: dict[str, list[Any]] = {"tiny": [], "compared": []}
     with (
         CascadeClient(audited.server.url, "tiny") as tiny,
         CascadeClient(audited.server.url, "compared") as compared,
     ):
-        for text in texts:  # in turn, so that a busy machine slows both
+        for text in texts:
             for name, client in (("tiny", tiny), ("compared", compared)):
-                started_s = time.perf_counter()
                 answers[name].append(client.classify(text, timeout_s=30))
-                took_s[name].append(time.perf_counter() - started_s)
     for plain, watched in zip(answers["tiny"], answers["compared"], strict=True):
         assert (watched.label, watched.exit_stage) == (plain.label, plain.exit_stage)
         assert watched.probabilities == pytest.approx(plain.probabilities, abs=1e-5)
-    plain_s, watched_s = (float(np.median(took_s[name])) for name in ("tiny", "compared"))
-    assert watched_s < 3 * plain_s + 0.02, (plain_s, watched_s)
     code, said = audited.audit("tiny", "--max-disagreement", "0.5")
     assert code == 2
     assert "audit_rate is above 0" in said

@@ -318,7 +318,12 @@ def test_unavailable_for_ever_with_a_deadline(connect: Connect, server: FakeTrit
     server.fail(grpc.StatusCode.UNAVAILABLE, "Server exiting", times=10_000)
     with pytest.raises((ServerUnavailable, DeadlineExceeded)):
         connect().classify("a", timeout_s=0.2)
-    assert len(server.requests) > 3
+
+
+def test_a_deadline_allows_more_tries(connect: Connect, server: FakeTriton):
+    server.fail(grpc.StatusCode.UNAVAILABLE, "Server exiting", times=5)
+    check(connect().classify("a", timeout_s=60), "a")
+    assert len(server.requests) == 6
 
 
 def test_a_configuration_is_retried_too(connect: Connect, server: FakeTriton):

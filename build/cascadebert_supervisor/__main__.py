@@ -29,7 +29,7 @@ def _healthcheck(settings: Settings) -> int:
     """Probe each cascade once, for Docker's health check."""
     cascades = served_cascades(settings.served_file)
     if not cascades:
-        sys.stdout.write("not ready: the models are being loaded\n")
+        sys.stdout.write("not ready: the models are being loaded, or the server stops\n")
         return UNHEALTHY
     probe = probe_of(settings)
     results = {cascade.name: probe.classify(cascade) for cascade in cascades}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import http.client
 import urllib.request
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 
 HOST = "127.0.0.1"
@@ -14,7 +14,11 @@ FAILURES = (OSError, ValueError, http.client.HTTPException)
 
 @contextmanager
 def opened(
-    port: int, path: str, timeout_s: float, body: bytes | None = None
+    port: int,
+    path: str,
+    timeout_s: float,
+    body: bytes | None = None,
+    headers: Mapping[str, str] | None = None,
 ) -> Generator[http.client.HTTPResponse, None, None]:
     """Send a GET, or a POST if there is a body, and yield the response."""
     # The proxy of the environment is for other machines.
@@ -22,7 +26,7 @@ def opened(
     request = urllib.request.Request(
         f"http://{HOST}:{port}{path}",
         data=body,
-        headers={"Content-Type": "application/json"} if body else {},
+        headers={**({"Content-Type": "application/json"} if body else {}), **(headers or {})},
     )
     with opener.open(request, timeout=timeout_s) as response:
         yield response

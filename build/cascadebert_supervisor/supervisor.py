@@ -11,7 +11,8 @@ import time
 from collections.abc import Mapping, Sequence
 
 from . import log
-from .flags import command_of_server, flags_of_server
+from .drain import drain
+from .flags import KEY_HEADER, command_of_server, flags_of_server
 from .preflight import check_engines
 from .probe import Probe, ProbeResult
 from .process import SIGNALS, STOP_SIGNALS, ServerProcess
@@ -67,7 +68,7 @@ def run(settings: Settings, environment: Mapping[str, str], extra: Sequence[str]
     )
     watch.start()
     try:
-        return _loop(settings, server, watch)
+        return _loop(settings, server, watch, [cascade.name for cascade in cascades])
     finally:
         watch.stop()
         settings.served_file.unlink(missing_ok=True)
@@ -78,7 +79,7 @@ def probe_of(settings: Settings) -> Probe:
     return Probe(settings.http_port, settings.metrics_port, settings.probe_timeout_s)
 
 
-def _loop(settings: Settings, server: ServerProcess, watch: Watch) -> int:
+def _loop(settings: Settings, server: ServerProcess, watch: Watch, cascades: Sequence[str]) -> int:
     stubs = Stubs(server.pid)
     stuck = StuckStubs()
     while True:
@@ -89,9 +90,9 @@ def _loop(settings: Settings, server: ServerProcess, watch: Watch) -> int:
         if received is not None and received.si_signo in STOP_SIGNALS:
             log.info("stopping", signal=signal.Signals(received.si_signo).name)
             watch.stop()
-            code = server.stop(settings.stop_timeout_s + settings.stop_margin_s)
-            log.info("stopped", code=code)
-            return code
+            # From here on the health check fails, and balancers send no more requests.
+            settings.served_file.unlink(missing_ok=True)
+            return _stop(settings, server, cascades if watch.ready else ())
         # While models load, a stub may die a moment before the server ends, and the server's own
         # code says more. So only those count that the server goes on waiting for.
         found = stubs.now()
@@ -106,6 +107,19 @@ def _loop(settings: Settings, server: ServerProcess, watch: Watch) -> int:
             watch.stop()
             server.stop(min(_BROKEN_STOP_S, settings.stop_timeout_s))
             return UNHEALTHY
+
+
+def _stop(settings: Settings, server: ServerProcess, cascades: Sequence[str]) -> int:
+    """Stop a server that works, once the cascades have answered the requests that they have."""
+    deadline_s = time.monotonic() + settings.stop_timeout_s
+    headers = {KEY_HEADER: settings.key}
+    problem = drain(settings.http_port, cascades, settings.stop_timeout_s, headers)
+    if problem:
+        log.warning(f"requests may be lost: {problem}; CASCADEBERT_STOP_TIMEOUT_S limits the wait")
+    left_s = max(0.0, deadline_s - time.monotonic())
+    code = server.stop(left_s + settings.stop_margin_s)
+    log.info("stopped", code=code)
+    return code
 
 
 def _ended(code: int, *, ready: bool) -> int:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from cascadebert_client import CascadeClient
 from cascadebert_core.policy import policy_to_json
 from tests.support.checkpoints import TEXTS
 from tests.support.serving import FREE_PORTS, Built, publish_as, serving
+from tests.support.stopping import answers_of_requests_in_flight, with_faulty_stage
 from tests.support.waiting import wait_until
 
 CLI = [sys.executable, "-m", "cascadebert_build.cli"]
@@ -301,3 +303,12 @@ def test_the_server_survives_stages_that_run_at_the_same_time(built: Built, inst
         stream = asking.classify_stream(texts, rows_per_request=1, max_concurrency=16, timeout_s=30)
         assert sum(answer.exit_stage for answer in stream) > 1000
         assert asking.status().ready
+
+
+def test_serve_that_stops_answers_the_requests_that_it_has(built: Built, tmp_path: Path) -> None:
+    last = built.policy.stages[-1].model
+    repository, hanging = with_faulty_stage(built.repository, last, tmp_path)
+    with ExitStack() as stack:
+        server = stack.enter_context(serving(repository))
+        answers = answers_of_requests_in_flight(server.url, built.name, hanging, stack.close)
+    assert [answer for answer in answers if isinstance(answer, BaseException)] == []

@@ -21,7 +21,8 @@ from cascadebert_supervisor.settings import Settings
 from cascadebert_supervisor.stubs import stubs_of
 from cascadebert_supervisor.supervisor import probe_of
 from tests.support.serving import Built
-from tests.support.supervised import Supervised, quick_settings
+from tests.support.stopping import answers_of_requests_in_flight, with_faulty_stage
+from tests.support.supervised import HOST, Supervised, quick_settings
 from tests.support.waiting import wait_until
 
 
@@ -84,6 +85,28 @@ def test_the_real_server_answers_the_probe_and_stops_on_request(
     wait_until(lambda: last_stage(settings, cascade) > before)
     real.process.terminate()
     assert real.end() == 0
+
+
+def test_a_container_that_stops_answers_the_requests_that_it_has(
+    built: Built, bundled: dict[str, str], tmp_path: Path
+) -> None:
+    last = built.policy.stages[-1].model
+    repository, hanging = with_faulty_stage(built.repository, last, tmp_path)
+    settings = quick_settings(
+        tmp_path, bundled["binary"], repository=repository, probe_interval_s=60.0
+    )
+    real = Supervised(settings, f"--backend-directory={bundled['backends']}", PATH=bundled["PATH"])
+    try:
+        real.await_ready()
+        answers = answers_of_requests_in_flight(
+            f"{HOST}:{settings.grpc_port}", built.name, hanging, real.process.terminate
+        )
+    finally:
+        real.process.terminate()
+        code = real.end()
+    assert [answer for answer in answers if isinstance(answer, BaseException)] == []
+    assert code == 0
+    assert "requests may be lost" not in real.log()
 
 
 def last_stage(settings: Settings, cascade: ServedCascade) -> float:

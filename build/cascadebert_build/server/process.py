@@ -6,11 +6,13 @@ import contextlib
 import os
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from cascadebert_supervisor.leftovers import remember_regions
 from cascadebert_supervisor.stubs import Stubs, regions_of, remove_regions
+
+from ..progress import say
 
 STOP_TIMEOUT_S = 30.0
 # A model whose stub died may never unload. Requests that can still be answered get this time.
@@ -68,11 +70,21 @@ class TritonProcess:
         self._regions |= regions_of(self.pid)
         remember_regions(self._folder, self._regions)
 
-    def stop(self) -> int:
-        """Stop it; requests in flight are answered first. Returns the exit code."""
-        broken = any(stub.death for stub in self.stubs.now())
+    def stop(self, drain: Callable[[], str]) -> int:
+        """Stop it, after its cascades have answered the requests that they have.
+
+        Args:
+            drain: Waits for these answers; returns why some may be missing, or "".
+
+        Returns:
+            The exit code.
+        """
         if self._process.poll() is None:
+            broken = any(stub.death for stub in self.stubs.now())
             self.look()  # it may end while it stops
+            if not broken and (problem := drain()):
+                say("serve", "stop", f"requests may be lost: {problem}")
+                broken = True
             self._process.send_signal(signal.SIGTERM)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(_BROKEN_STOP_TIMEOUT_S if broken else STOP_TIMEOUT_S)

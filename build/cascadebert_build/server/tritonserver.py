@@ -19,6 +19,7 @@ from tritonclient.grpc import model_config_pb2
 from tritonclient.utils import InferenceServerException
 
 from cascadebert_client.transport import channel_arguments
+from cascadebert_supervisor.drain import drain
 from cascadebert_supervisor.flags import LOAD_TIMEOUT_S, server_flags
 from cascadebert_supervisor.guard import Guard
 from cascadebert_supervisor.leftovers import backends_of, claim, release, remove_abandoned
@@ -230,15 +231,22 @@ class TritonServer:
 
     def stop(self, *, keep_log: bool = False) -> None:
         """Stop the server; requests in flight are answered first. A second call does nothing."""
-        self._close_client()
         if self._process is not None:
-            self.exit_code = self._process.stop()
+            self.exit_code = self._process.stop(self._drain)
             self._process = None
+        self._close_client()
         if self._guard is not None:
             self._guard.dismiss()
             self._guard = None
         release(self._folder)
         shutil.rmtree(backends_of(self._folder) if keep_log else self._folder, ignore_errors=True)
+
+    def _drain(self) -> str:
+        """Let the cascades answer what they have; return why some answers may be missing."""
+        try:
+            return drain(self.ports.http, self.cascades(), STOP_TIMEOUT_S)
+        except CheckFailed as exc:
+            return str(exc)
 
     def log_excerpt(self) -> str:
         """Return the last lines of the log that report an error, or simply the last lines."""

@@ -193,8 +193,8 @@ def serve(
         ports: Ports of the endpoints; None picks free ones.
         versions: Versions to serve, by the cascade's name; the default is what was published or
             loaded last.
-        instances: Number of instances by stage model, or for all stages under ""; the default
-            fits this machine.
+        instances: Number of instances by stage model or cascade, or for all stages under ""; the
+            default fits this machine.
         threads: Threads of each instance, likewise.
         log_path: File for the server's output.
         log_requests: Which requests are lines of that output: "errors", "all" or "none"; the

@@ -316,6 +316,7 @@ class CascadeFlows:
             verdicts=verdicts_from_parameters(parameters, points),
             task=parameters.get(TASK, SINGLE_LABEL),
             labels=labels_from_parameters(parameters),
+            instances=None if response is None else _instances(response),
         )
 
     def _statistics(self, deadline: Deadline) -> Flow[tuple[ModelStatistics, ...]]:
@@ -516,6 +517,11 @@ def _shorter(remaining_s: float | None, limit_s: float) -> float:
 def _strings(response: ModelConfigResponse) -> dict[str, str]:
     parameters = response.config.parameters
     return {name: value.string_value for name, value in parameters.items()}
+
+
+def _instances(response: ModelConfigResponse) -> int | None:
+    # Other servers may leave it out; Triton fills it in.
+    return sum(int(group.count) for group in response.config.instance_group) or None
 
 
 def _model_statistics(counters: ModelCounters) -> ModelStatistics:

@@ -3,7 +3,7 @@
 tritonclient makes their classes when it is imported, so no type checker sees them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 
@@ -25,8 +25,13 @@ class ModelParameter(Protocol):
     string_value: str
 
 
+class InstanceGroup(Protocol):
+    count: int
+
+
 class ModelConfig(Protocol):
     max_batch_size: int
+    instance_group: Sequence[InstanceGroup]
     parameters: Mapping[str, ModelParameter]
 
 

@@ -74,6 +74,7 @@ class ModelStatus:
         verdicts: What `tune` found not to pay.
         labels: The labels, in the order of the probabilities; empty if unknown.
         task: "single_label", or "multi_label" if an answer is a set of labels.
+        instances: Processes of the cascade itself, which share its limits; None if unknown.
     """
 
     name: str
@@ -85,6 +86,7 @@ class ModelStatus:
     verdicts: tuple[Verdict, ...] = ()
     task: str = SINGLE_LABEL
     labels: tuple[str, ...] = ()
+    instances: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,7 +77,13 @@ class Bench:
     """A cascade over plain functions that records the calls of its stages."""
 
     def __init__(
-        self, folder: Path, policy: Policy, run: RunStage, *, first_calls: int = 1
+        self,
+        folder: Path,
+        policy: Policy,
+        run: RunStage,
+        *,
+        first_calls: int = 1,
+        instances: int = 1,
     ) -> None:
         self.calls: list[tuple[int, int, int]] = []
         self.recorder = Recorder()
@@ -85,7 +91,12 @@ class Bench:
         self._run = run
         self.n_labels = len(policy.labels)
         self.cascade = Cascade(
-            policy, folder, self._recorded, observer=self.recorder, first_calls=first_calls
+            policy,
+            folder,
+            self._recorded,
+            observer=self.recorder,
+            first_calls=first_calls,
+            instances=instances,
         )
 
     def job(self, *texts: str, deadline_s: float | None = None, **parameters: object) -> Job:

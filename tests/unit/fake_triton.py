@@ -91,6 +91,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
     model: str = "cascade"
     versions: tuple[str, ...] = ("1",)  # a request that names none gets the last
     max_batch_size: int = 8
+    instances: int = 1
     restricted: bool = False
     model_ready: bool = True
     server_ready: bool = True
@@ -284,6 +285,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
         self._restrict(context)
         self._require_model(request.name, request.version, context)
         config = config_pb.ModelConfig(name=self.model, max_batch_size=self.max_batch_size)
+        config.instance_group.add(count=self.instances)
         for name, value in self.parameters.items():
             config.parameters[name].string_value = value
         return pb.ModelConfigResponse(config=config)

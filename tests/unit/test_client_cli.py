@@ -443,6 +443,14 @@ def test_status_of_a_cascade_that_serves(server: FakeTriton, capsys: Capture):
     assert re.search(r"^cascade_small +1 +6 +4 +0 +-$", out, re.MULTILINE)
 
 
+def test_status_tells_how_many_instances_a_cascade_has(server: FakeTriton, capsys: Capture):
+    server.instances = 3
+    assert main(["status", "--url", server.url]) == 0
+    assert "up to 8 rows per request; 3 instances\n" in capsys.readouterr().out
+    assert main(["status", "--url", server.url, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["model"]["instances"] == 3
+
+
 def test_status_as_json(server: FakeTriton, capsys: Capture):
     assert main(["status", "--url", server.url, "--json"]) == 0
     status = json.loads(capsys.readouterr().out)

@@ -135,6 +135,15 @@ min_speedup = 2
         (MEMBERS + "[runtime]\naudit_rate = nan", "from 0 to 1"),
         (MEMBERS + "[runtime]\naudit_rate = true", "give a number"),
         (MEMBERS + "[runtime]\nmax_queued_rows = -1", "max_queued_rows is -1"),
+        (MEMBERS + "[runtime]\ncascade_instances = 65", "is 65: give a number from 0 to 64"),
+        (
+            MEMBERS + '[runtime]\ncascade_instances = 2\nplacement = "inline-first"',
+            "cascade_instances is 2 with placement = 'inline-first'",
+        ),
+        (
+            MEMBERS + "[runtime]\ncascade_instances = 3\nmax_queued_rows = 2",
+            "max_queued_rows is 2 with cascade_instances = 3",
+        ),
         (MEMBERS + "[runtime]\nrequest_timeout_s = 0", "is 0.*give seconds above 0"),
         (MEMBERS + "[runtime]\nrequest_timeout_s = inf", "give seconds above 0"),
         (MEMBERS + "[runtime]\ndegrade = 1", "degrade is 1"),

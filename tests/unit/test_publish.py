@@ -16,6 +16,7 @@ from cascadebert_build.config.schema import RuntimeConfig
 from cascadebert_build.errors import UsageError
 from cascadebert_build.pipeline.draft import policy_from_members
 from cascadebert_build.pipeline.exported import MemberManifest
+from cascadebert_build.repository.deployment import PlacementOverrides, deployment_of
 from cascadebert_build.repository.model_config import (
     config_from_text,
     config_to_json,
@@ -26,6 +27,7 @@ from cascadebert_build.repository.model_config import (
 from cascadebert_build.repository.model_repository import ModelRepository
 from cascadebert_build.repository.publish import StageFiles, plan_publication, publish_cascade
 from cascadebert_build.server.serve import serve_cascades
+from cascadebert_core.contract import INLINE
 from cascadebert_core.policy import policy_from_file
 from cascadebert_core.signals import SIGNALS_OF_TASK
 from cascadebert_core.task import MULTI_LABEL, SINGLE_LABEL
@@ -146,6 +148,32 @@ def test_the_tracked_cascade_is_never_copied_over(
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert not (model / "1" / "tokenizers").exists()
     assert (model / "3" / CORE.name / "gate.py").read_text() == (CORE / "gate.py").read_text()
+
+
+def test_what_runtime_says_of_the_tracked_cascade_is_served(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tmp_path / "repository" / "cascade"
+    shutil.copytree(
+        CORE.parent.parent, model,
+        ignore=shutil.ignore_patterns("__pycache__", "policy.json", "tokenizers", "configs"),
+    )  # fmt: skip
+    monkeypatch.setattr(cascadebert_core, "__file__", str(model / "1" / CORE.name / "__init__.py"))
+    before, files = (model / "config.pbtxt").read_text(), stage_files(tmp_path)
+
+    def served() -> Any:
+        cascade = ModelRepository.read(model.parent).cascade("cascade")
+        return deployment_of(cascade, cascade.served, PlacementOverrides()).config
+
+    runtime = RuntimeConfig(cascade_instances=3)
+    publish_cascade(model.parent, "cascade", POLICY, files, runtime)
+    assert served().instance_group[0].count == 3
+    publish_cascade(model.parent, "cascade", POLICY, files, RuntimeConfig(placement="inline"))
+    assert served().instance_group[0].count == 1
+    assert parameter(served(), INLINE) == "all"
+    publish_cascade(model.parent, "cascade", POLICY, files, RuntimeConfig())
+    assert parameter(served(), INLINE) is None
+    assert (model / "config.pbtxt").read_text() == before
 
 
 def test_another_model_of_the_name_is_not_overwritten(tmp_path: Path) -> None:

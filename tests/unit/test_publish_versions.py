@@ -405,6 +405,80 @@ def test_the_plan_pins_versions_and_keeps_what_runs(
     assert overridden.stages["mine_1"].parameters["threads"].string_value == "2"
 
 
+def test_the_cascades_own_instances_are_published_fitted_kept_and_overridden(
+    repository: Path, publish: Publish, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cascadebert_build.repository import bls_folder
+    from cascadebert_build.repository import deployment as plan
+
+    monkeypatch.setattr(bls_folder, "cores", lambda: 8)
+    monkeypatch.setattr(plan, "cores", lambda: 16)
+
+    def instances(overrides: dict[str, int] | None = None, running: Any = None) -> int:
+        placement = PlacementOverrides(overrides or {})
+        deployed = deployment_of(mine(repository), [1], placement, running)
+        return deployed.config.instance_group[0].count
+
+    def published() -> int:
+        return read_config(repository / "mine").instance_group[0].count
+
+    gpu = RuntimeConfig(device="gpu", engine="tensorrt", precision="fp16")
+    publish(threshold(0.9), runtime=gpu)
+    assert (published(), instances()) == (2, 4), "chosen for each machine"
+    assert instances({"": 3}) == 4, "a number for all stages is not the cascade's"
+    assert instances({"mine": 3}) == 3
+    running = deployment_of(mine(repository), [1], PlacementOverrides({"mine": 3}))
+    assert instances(running={"mine": running.config}) == 3
+    publish(threshold(0.9), runtime=replace(gpu, cascade_instances=5))
+    assert (published(), instances()) == (5, 5)
+    assert instances({"mine": 1}) == 1
+
+
+def test_on_a_cpu_the_cascade_has_one_instance_unless_more_are_asked_for(
+    repository: Path, publish: Publish, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cascadebert_build.repository import deployment as plan
+
+    monkeypatch.setattr(plan, "cores", lambda: 64)
+    publish(threshold(0.9))
+    assert deployment_of(
+        mine(repository), [1], PlacementOverrides()
+    ).config.instance_group[0].count == 1  # fmt: skip
+    publish(threshold(0.9), runtime=RuntimeConfig(cascade_instances=2))
+    assert deployment_of(
+        mine(repository), [1], PlacementOverrides()
+    ).config.instance_group[0].count == 2  # fmt: skip
+
+
+def test_instances_that_a_cascade_cannot_have_are_refused(
+    repository: Path, publish: Publish
+) -> None:
+    publish(threshold(0.9), runtime=RuntimeConfig(placement="inline"))
+    with pytest.raises(UsageError, match="--instances mine=2: its stages run in its own process"):
+        deployment_of(mine(repository), [1], PlacementOverrides({"mine": 2}))
+    policy = threshold(0.9)
+    stages = tuple(replace(stage, max_queued_rows=2) for stage in policy.stages)
+    publish(replace(policy, stages=stages), name="yours")
+    with pytest.raises(UsageError, match=r"--instances yours=3: .* 2 rows waiting"):
+        deployment_of(
+            ModelRepository.read(repository).cascade("yours"),
+            [1],
+            PlacementOverrides({"yours": 3}),
+        )
+
+
+def test_overrides_for_unknown_models_and_threads_of_a_cascade_are_refused() -> None:
+    PlacementOverrides({"mine": 2, "mine_0": 1, "": 1}, {"mine_0": 2}).require_models(
+        ["mine_0"], ["mine"]
+    )
+    for overrides, message in (
+        (PlacementOverrides({"other": 2}), "--instances other=…: the stages are mine_0, the casc"),
+        (PlacementOverrides({}, {"mine": 2}), "--threads mine=…: the stages are mine_0"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            overrides.require_models(["mine_0"], ["mine"])
+
+
 def test_versions_that_there_are_not_are_named(repository: Path, publish: Publish) -> None:
     publish(threshold(0.9))
     publish(threshold(0.8))

@@ -57,12 +57,12 @@ def add_repository_argument(parser: argparse.ArgumentParser) -> None:
 def add_placement_arguments(parser: argparse.ArgumentParser, default: str) -> None:
     """Add --instances and --threads."""
     for name, what in (
-        ("instances", "number of instances of each stage"),
-        ("threads", "threads of each instance"),
+        ("instances", "number of instances of each stage, or of one model"),
+        ("threads", "threads of each instance, or of one stage's"),
     ):
         parser.add_argument(
-            f"--{name}", action="append", default=[], metavar="[STAGE=]N",
-            help=f"{what}, or of one stage model (default: {default})",
+            f"--{name}", action="append", default=[], metavar="[MODEL=]N",
+            help=f"{what} (default: {default})",
         )  # fmt: skip
 
 
@@ -95,6 +95,6 @@ def _counts(values: Sequence[str], flag: str) -> dict[str, int]:
     for value in values:
         model, _, number = value.rpartition("=")
         if not number.isdecimal() or int(number) < 1:
-            raise UsageError(f"{flag} {value!r}: give a number from 1 on, or STAGE=NUMBER")
+            raise UsageError(f"{flag} {value!r}: give a number from 1 on, or MODEL=NUMBER")
         counts[model] = int(number)
     return counts

@@ -77,6 +77,17 @@ def _check_runtime(runtime: RuntimeConfig) -> None:
             f"device {runtime.device!r}: only stages of the python backend on a CPU can run in the "
             "cascade's process; leave the key out"
         )
+    if runtime.placement != "process" and runtime.cascade_instances > 1:
+        raise UsageError(
+            f"runtime.cascade_instances is {runtime.cascade_instances} with placement = "
+            f"{runtime.placement!r}: each instance would hold the members of its own; give "
+            "placement = 'process', or leave cascade_instances out"
+        )
+    if 0 < runtime.max_queued_rows < runtime.cascade_instances:
+        raise UsageError(
+            f"runtime.max_queued_rows is {runtime.max_queued_rows} with cascade_instances = "
+            f"{runtime.cascade_instances}, which share it: give at least one row for each instance"
+        )
     precisions = ENGINE_PRECISIONS[runtime.engine]
     if runtime.precision not in precisions:
         raise UsageError(

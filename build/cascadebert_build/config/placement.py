@@ -1,4 +1,4 @@
-"""How many instances and threads each stage gets on the machine that serves."""
+"""How many instances and threads each model gets on the machine that serves."""
 
 from __future__ import annotations
 
@@ -8,6 +8,12 @@ from dataclasses import dataclass
 
 # More copies of a member than this cost memory and gain little over threads.
 _MAX_INSTANCES = 4
+# In front of GPU stages the cascade takes about half of the server's CPU time, and tritonserver
+# most of the rest (`python -m benchmarks.ceiling --stages gpu`). A quarter of the cores leaves room
+# for the stages' own processes, which feed the GPU.
+_CORES_OF_CASCADE = 4
+# Each instance has queues of its own, and its batches are its own share of the rows.
+_MAX_CASCADE_INSTANCES = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +44,22 @@ def placement_of_stage(n_cores: int, n_stages: int) -> Placement:
     instances = min(_MAX_INSTANCES, max(1, n_cores))
     share = n_cores // max(1, min(n_stages, 2))
     return Placement(instances, max(1, share // instances))
+
+
+def instances_of_cascade(n_cores: int, *, gpu: bool) -> int:
+    """Choose how many processes run the cascade itself.
+
+    One process uses one core, because of Python's interpreter lock. If the stages run on a GPU,
+    this core is the limit, and each four cores get an instance. If they run on the CPU, they need
+    the cores, and one instance is enough: with two, the deferred rows are batched worse.
+
+    Args:
+        n_cores: Cores of the machine.
+        gpu: Whether a stage runs on a GPU.
+    """
+    if not gpu:
+        return 1
+    return min(_MAX_CASCADE_INSTANCES, max(1, n_cores // _CORES_OF_CASCADE))
 
 
 def override(value: Mapping[str, int], model: str, default: int) -> int:

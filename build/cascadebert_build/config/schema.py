@@ -43,6 +43,7 @@ LONG_TEXTS = (TRUNCATE, *POOLS)
 
 # Of a text that is read in windows. More windows make one text as slow as that many rows.
 MAX_WINDOWS = 8
+_MAX_CASCADE_INSTANCES = 64
 # One over the share of a window that the next one repeats.
 _OVERLAPS = 8
 ENGINE_PRECISIONS = {"onnxruntime": ("fp32", "int8"), "tensorrt": ("fp16",)}
@@ -169,6 +170,8 @@ class RuntimeConfig(Table):
             length. Empty: chosen for the device.
         instances: Copies of each stage. 0: chosen for the machine that serves.
         threads: Threads of each copy. 0: chosen for the machine that serves.
+        cascade_instances: Processes of the cascade itself, which tokenises and gates. 0: chosen for
+            the machine that serves; see docs/sizing.md. They share `max_queued_rows`.
         niceness: Of the processes of all stages but the first, 0 to 19, on a CPU. With a positive
             value the system prefers the first stage when stages compete for a core.
         placement: Where the sessions of the python backend run on a CPU. "process": each stage in
@@ -205,6 +208,7 @@ class RuntimeConfig(Table):
     ] = ()
     instances: Annotated[int, at_least(0)] = 0
     threads: Annotated[int, at_least(0)] = 0
+    cascade_instances: Annotated[int, between(0, _MAX_CASCADE_INSTANCES)] = 0
     niceness: Annotated[int, between(0, _MAX_NICENESS)] = NICENESS
     placement: Annotated[str, one_of(tuple(PLACEMENTS))] = "process"
     max_queue_delay_us: Annotated[int, at_least(0)] = 0

@@ -20,9 +20,11 @@ from cascadebert_core.contract import (
 )
 from cascadebert_core.policy import Policy, policy_to_json
 
+from ..config.placement import cores, instances_of_cascade
 from ..config.schema import RuntimeConfig
 from .changes import Change, NewFolder, Removal, TextFile, changed_file
 from .model_config import (
+    AUTO_INSTANCES,
     CONFIG_FILE,
     ModelConfig,
     config_from_text,
@@ -42,7 +44,8 @@ def config_of_cascade(
 ) -> tuple[ModelConfig, list[Change]]:
     """The configuration of a cascade, and the change that writes it.
 
-    The checkout's own cascade keeps its tracked configuration as it is.
+    The checkout's own cascade keeps its tracked file as it is: what `runtime` says is only in
+    configs/published.pbtxt; see `PublishedCascade.config`.
 
     Args:
         model: The cascade's folder.
@@ -51,10 +54,6 @@ def config_of_cascade(
     """
     source = _source()
     config = config_from_text((source / CONFIG_FILE).read_text(encoding="utf-8"))
-    if source.resolve() == model.resolve():
-        return config, []
-    config.name = model.name
-    set_inputs(config, [policy.pair])
     # A stage runs as many calls at a time as it has instances.
     for key in (CALLS_IN_FLIGHT, FIRST_CALLS):
         set_parameter(config, key, str(runtime.instances or 1))
@@ -62,6 +61,15 @@ def config_of_cascade(
         set_parameter(config, INLINE, runtime.inline)
         set_parameter(config, INLINE_THREADS, str(runtime.threads or 1))
         set_parameter(config, INLINE_NICENESS, str(runtime.niceness))
+    gpu = runtime.device == "gpu"
+    chosen = runtime.cascade_instances or instances_of_cascade(cores(), gpu=gpu)
+    config.instance_group[0].count = chosen
+    if not runtime.cascade_instances:
+        set_parameter(config, AUTO_INSTANCES, "true")
+    if source.resolve() == model.resolve():
+        return config, []
+    config.name = model.name
+    set_inputs(config, [policy.pair])
     return config, changed_file(model / CONFIG_FILE, config_to_text(config))
 
 

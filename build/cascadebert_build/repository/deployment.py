@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from cascadebert_core.contract import (
@@ -15,7 +15,13 @@ from cascadebert_core.contract import (
 )
 from cascadebert_core.policy import Policy
 
-from ..config.placement import Placement, cores, override, placement_of_stage
+from ..config.placement import (
+    Placement,
+    cores,
+    instances_of_cascade,
+    override,
+    placement_of_stage,
+)
 from ..errors import UsageError
 from .model_config import (
     AUTO_INSTANCES,
@@ -25,6 +31,7 @@ from .model_config import (
     describe_served,
     parameter,
     read_config,
+    runs_on_gpu,
     set_parameter,
     with_versions,
 )
@@ -36,24 +43,28 @@ class PlacementOverrides:
     """Instances and threads that the user gives instead of what was published or fits the machine.
 
     Attributes:
-        instances: Number of instances by stage model, or for all stages under "".
-        threads: Threads of each instance, likewise.
+        instances: Number of instances by stage model or cascade, or for all stages under "".
+        threads: Threads of each instance of a stage, likewise.
     """
 
     instances: Mapping[str, int] = field(default_factory=dict[str, int])
     threads: Mapping[str, int] = field(default_factory=dict[str, int])
 
-    def require_stages(self, stages: Collection[str]) -> None:
-        """Refuse overrides for stages that do not exist.
+    def require_models(self, stages: Collection[str], cascades: Collection[str]) -> None:
+        """Refuse overrides for models that do not exist.
 
         Raises:
-            UsageError: An override names an unknown stage.
+            UsageError: An override names an unknown model, or threads of a cascade.
         """
-        for flag, given in (("instances", self.instances), ("threads", self.threads)):
-            unknown = sorted(set(given) - set(stages) - {""})
+        for flag, given, others in (
+            ("instances", self.instances, cascades),
+            ("threads", self.threads, ()),
+        ):
+            unknown = sorted(set(given) - {*stages, *others, ""})
             if unknown:
+                also = f", the cascades {', '.join(sorted(others))}" if others else ""
                 raise UsageError(
-                    f"--{flag} {unknown[0]}=…: the stages are {', '.join(sorted(stages))}"
+                    f"--{flag} {unknown[0]}=…: the stages are {', '.join(sorted(stages))}{also}"
                 )
 
 
@@ -93,11 +104,12 @@ def deployment_of(
         cascade: The published cascade.
         versions: The versions that are served.
         overrides: The user's own numbers of instances and threads.
-        running: Configurations, by model, of stages that a server runs already: these keep their
-            instances and threads unless they are overridden.
+        running: Configurations, by model, of stages and the cascade as a server runs them already:
+            these keep their instances and threads unless they are overridden.
 
     Raises:
-        UsageError: A version is not published, or cannot be read.
+        UsageError: A version is not published, or cannot be read; or the cascade cannot have the
+            instances that `overrides` gives.
     """
     cascade.require_versions(versions)
     policies = {version: cascade.policy(version) for version in sorted(versions)}
@@ -114,9 +126,43 @@ def deployment_of(
     for key, models in ((CALLS_IN_FLIGHT, later), (FIRST_CALLS, first)):
         calls = max((stages[model].instance_group[0].count for model in models), default=1)
         set_parameter(config, key, str(calls))
+    _place_cascade(
+        config, stages.values(), policies.values(), overrides, (running or {}).get(cascade.name)
+    )
     _fit_inline(config, [stages[s.model] for s in policies[max(versions)].stages])
     describe_served(config, policies, cascade.labels_file(max(versions)))
     return Deployment(cascade, tuple(policies), stages, config, policies)
+
+
+def _place_cascade(
+    config: ModelConfig,
+    stages: Iterable[ModelConfig],
+    policies: Iterable[Policy],
+    overrides: PlacementOverrides,
+    running: ModelConfig | None,
+) -> None:
+    """Set the cascade's own instances.
+
+    Raises:
+        UsageError: They cannot be as many as was asked for.
+    """
+    group, name = config.instance_group[0], config.name
+    if parameter(config, AUTO_INSTANCES) is not None:
+        gpu = any(runs_on_gpu(stage) for stage in stages)
+        fitting = instances_of_cascade(cores(), gpu=gpu)
+        group.count = fitting if running is None else running.instance_group[0].count
+    count = group.count = overrides.instances.get(name, group.count)
+    if count > 1 and (parameter(config, INLINE) or INLINE_NONE) != INLINE_NONE:
+        raise UsageError(
+            f"--instances {name}={count}: its stages run in its own process, and each instance "
+            "would hold them again; publish with [runtime] placement = 'process', or give 1"
+        )
+    least = min(stage.max_queued_rows for policy in policies for stage in policy.stages)
+    if count > least:
+        raise UsageError(
+            f"--instances {name}={count}: a stage of it may have {least} rows waiting, which the "
+            "instances share; give at most as many instances"
+        )
 
 
 def _fit_inline(config: ModelConfig, stages: Sequence[ModelConfig]) -> None:

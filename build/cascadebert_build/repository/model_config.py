@@ -11,6 +11,9 @@ from google.protobuf import json_format, text_format
 from tritonclient.grpc import model_config_pb2
 
 from cascadebert_core.contract import (
+    INLINE,
+    INLINE_NICENESS,
+    INLINE_THREADS,
     LABELS,
     LABELS_BY_POLICY,
     LOGITS,
@@ -34,7 +37,7 @@ ModelConfig = Any  # model_config_pb2.ModelConfig is made at run time; checkers 
 
 CONFIG_FILE = "config.pbtxt"
 
-# This parameter marks a stage whose number of instances `serve` and `load` may choose.
+# This parameter marks a model whose number of instances `serve` and `load` may choose.
 AUTO_INSTANCES = "auto_instances"
 # Threads of one instance; 0 if `serve` may choose.
 THREADS = "threads"
@@ -42,6 +45,8 @@ THREADS = "threads"
 INTRA_OP_THREADS = "intra_op_thread_count"
 # Niceness of the processes of a stage that is not the first, on Linux's scale.
 NICENESS = "niceness"
+# What `[runtime]` says about a cascade's own process.
+PLACEMENT_PARAMETERS = frozenset({AUTO_INSTANCES, INLINE, INLINE_THREADS, INLINE_NICENESS})
 # Whether a plan inside the python backend runs from CUDA graphs.
 CUDA_GRAPHS = "cuda_graphs"
 
@@ -103,6 +108,12 @@ def stage_config(
     if gpu:
         _add_warmup(config, stage)
     return config
+
+
+def runs_on_gpu(config: ModelConfig) -> bool:
+    """Whether a stage's configuration is for a GPU; see `_instance_kind`."""
+    kinds: Any = model_config_pb2.ModelInstanceGroup  # pyright: ignore[reportAttributeAccessIssue]
+    return any(group.kind != kinds.KIND_CPU for group in config.instance_group)
 
 
 def _instance_kind(runtime: RuntimeConfig) -> Any:

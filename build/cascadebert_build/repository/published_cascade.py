@@ -6,6 +6,7 @@ policy pins the version of every stage, so a version stays whole for as long as 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,7 +21,15 @@ from cascadebert_core.policy import Policy, policy_from_file
 from cascadebert_engine.files import read_json
 
 from ..errors import UsageError
-from .model_config import ModelConfig, config_from_text, read_config, versions_of_config
+from .model_config import (
+    PLACEMENT_PARAMETERS,
+    ModelConfig,
+    config_from_text,
+    parameter,
+    read_config,
+    set_parameter,
+    versions_of_config,
+)
 
 # tritonserver reads configs/published.pbtxt when it starts with --model-config-name=published.
 PUBLISHED_CONFIG = "published"
@@ -120,10 +129,23 @@ class PublishedCascade:
     def config(self) -> ModelConfig:
         """Read the cascade's config.pbtxt.
 
+        That of the checkout's own cascade is tracked and never written. What `publish` has chosen
+        for it comes from configs/published.pbtxt.
+
         Raises:
             UsageError: The file is missing or damaged.
         """
-        return read_config(self.folder)
+        config = read_config(self.folder)
+        if Path(cascadebert_core.__file__).resolve().parents[2] != self.folder.resolve():
+            return config
+        path = self.folder / "configs" / f"{PUBLISHED_CONFIG}.pbtxt"
+        with contextlib.suppress(OSError, ParseError):  # nothing is published yet
+            published = config_from_text(path.read_text(encoding="utf-8"))
+            config.ClearField("instance_group")
+            config.instance_group.extend(published.instance_group)
+            for key in PLACEMENT_PARAMETERS & set(published.parameters):
+                set_parameter(config, key, parameter(published, key) or "")
+        return config
 
     def stages(self, versions: Collection[int] | None = None) -> dict[str, set[int]]:
         """The stage versions, by model, that these versions call; None is all versions."""

@@ -68,14 +68,17 @@ def load_cascade(
     server.settle({name, *known})
     loaded = {model: server.versions(model) for model in known}
     running = {model: server.config(model) for model in wanted if loaded[model]}
+    served = server.versions(name)
+    if served:
+        running[name] = server.config(name)
     deployment = deployment_of(cascade, chosen, overrides, running)
-    overrides.require_stages(deployment.stages)
+    overrides.require_models(deployment.stages, [name])
     for model in deployment.stages:
         _require_folders(path / model, wanted[model], loaded[model], server)
     for model, config in deployment.stages.items():
         _load(server, model, config, wanted[model] | loaded[model])
-    if server.versions(name):
-        set_by_serve(deployment.config, parameters_of_serve(server.config(name)))
+    if served:
+        set_by_serve(deployment.config, parameters_of_serve(running[name]))
     _load(server, name, deployment.config, chosen)
     server.settle({name})  # the old versions have answered all their requests
     _trim(ModelRepository.read(path), deployment, known, server)  # it may have changed meanwhile

@@ -37,8 +37,8 @@ def serve_cascades(
         path: The model repository.
         models: Cascades to serve; empty is all published ones.
         ports: Ports of the endpoints.
-        instances: Number of instances by stage model, or for all stages under "". The default is
-            what was published, or what fits this machine.
+        instances: Number of instances by stage model or cascade, or for all stages under "". The
+            default is what was published, or what fits this machine.
         threads: Threads of each instance, likewise.
         log_path: File for the server's output.
         options: More flags of tritonserver.
@@ -58,7 +58,7 @@ def serve_cascades(
     deployments = _deployments(repository, models, versions or {}, overrides)
     # Cascades may share stages: each is loaded once, in all versions that are called.
     stages = {model: config for each in deployments for model, config in each.stages.items()}
-    overrides.require_stages(stages)
+    overrides.require_models(stages, [each.name for each in deployments])
     for model, config in stages.items():
         _require_python(model, config.backend)
     served = {each.name: each.versions for each in deployments}

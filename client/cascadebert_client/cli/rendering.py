@@ -260,6 +260,8 @@ def _model_text(model: ModelStatus) -> str:
         parts.append("multi-label")
     if model.max_batch_size is not None:
         parts.append(f"up to {model.max_batch_size} rows per request")
+    if model.instances is not None and model.instances > 1:
+        parts.append(f"{model.instances} instances")
     return "; ".join(parts)
 
 

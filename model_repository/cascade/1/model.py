@@ -65,6 +65,8 @@ class TritonPythonModel:
         _require_stages(version_folder.parent, model, policy)
         config = json.loads(args["model_config"])
         parameters = {k: v["string_value"] for k, v in config.get("parameters", {}).items()}
+        # Each instance is a process with a share of the limits.
+        instances = sum(group["count"] for group in config["instance_group"])
         self._n_labels = len(policy.labels)
         self._takes_pairs = policy.pair
         self._router = Router(policy)
@@ -75,6 +77,7 @@ class TritonPythonModel:
             level=parameters.get(contract.LOG_REQUESTS, ERRORS),
             with_text=parameters.get(contract.LOG_TEXT) == "true",
             write=write_line,
+            instances=instances,
         )
         self._inline = InlineStages(
             policy,
@@ -91,6 +94,7 @@ class TritonPythonModel:
             calls_in_flight=int(parameters.get(contract.CALLS_IN_FLIGHT, "1")),
             first_calls=int(parameters.get(contract.FIRST_CALLS, "1")),
             max_batch_size=config["max_batch_size"],
+            instances=instances,
         )
         self._metrics_exporter = MetricsExporter(
             pb_utils.MetricFamily,

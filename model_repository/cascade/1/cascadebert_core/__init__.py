@@ -31,6 +31,7 @@ Run: when each row's stages run
     stage             one stage: tokens, calls, gate
     parallel          concurrent calls of the first stage
     inline            stages that run in the cascade's own process
+    shares            one instance's share of the limits, if there are several
     latency           how long a stage takes
     deadlines         which requests are still worth a call
     expiry            ends requests at their deadline

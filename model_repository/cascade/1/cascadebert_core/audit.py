@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from .job import Job
 from .observer import AuditObserver
+from .shares import share_of_limit
 from .task import SINGLE_LABEL, answer_keys
 from .tokenization import Text
 
@@ -89,6 +90,7 @@ class Auditor:
         observer: AuditObserver,
         may_run: Callable[[], bool],
         max_waiting: int = MAX_WAITING,
+        auditors: int = 1,
     ) -> None:
         """Start the thread.
 
@@ -99,13 +101,17 @@ class Auditor:
             observer: Receives the results.
             may_run: Returns whether the last stage is free.
             max_waiting: The most drawn rows that are not reported yet.
+            auditors: How many processes audit this cascade. After each call each of them rests, so
+                that all together call no more often than one would.
         """
         self._rate = rate
         self._last_answers = last_answers
         self._task = task
         self._observer = observer
         self._may_run = may_run
-        self._max_waiting = max_waiting
+        self._max_waiting = share_of_limit(max_waiting, auditors)
+        # One auditor calls for 1 s in 5. Two rest for 9 s each, and so call for 1 s in 5 together.
+        self._rest = auditors * (1 + _REST) - 1
         self._random = random.Random()  # seeded by the operating system
         self._samples: deque[_Sample] = deque()
         self._dropped: Counter[str] = Counter()
@@ -172,7 +178,7 @@ class Auditor:
             except Exception as exc:  # noqa: BLE001 - the thread must continue; no text in the log
                 _LOGGER.warning("the result of an audit was lost: %s", type(exc).__name__)
             took_s = time.monotonic() - started_s
-            self._stopping.wait(_REST * took_s if samples else _POLL_S)
+            self._stopping.wait(self._rest * took_s if samples else _POLL_S)
 
     def _take(self) -> list[_Sample]:
         """Remove the oldest rows, up to an undecided one or to the end of one call."""

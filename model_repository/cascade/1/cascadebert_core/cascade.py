@@ -22,6 +22,7 @@ from .observer import Observer
 from .parallel import ParallelCalls
 from .policy import Policy
 from .runner import StageRunner
+from .shares import share_of_calls, share_of_limit
 from .stage import RunStage, Stage, stages_of_policy
 
 # Makes the callback of a job that `begin` does not end.
@@ -52,6 +53,7 @@ class Cascade:
         calls_in_flight: int = 1,
         first_calls: int = 1,
         max_batch_size: int = 64,
+        instances: int = 1,
     ) -> None:
         """Load the tokenizers and start the threads of the stages.
 
@@ -63,16 +65,22 @@ class Cascade:
             calls_in_flight: Concurrent calls of each later stage, as many as it has instances.
             first_calls: Concurrent calls of the first stage, as many as it has instances.
             max_batch_size: The most rows that the jobs of one `begin` have.
+            instances: How many processes run this cascade. Each has its share of the calls and of
+                the rows that may be queued; see `shares`.
 
         Raises:
             PolicyError: A tokenizer of the policy is missing or damaged.
         """
         self.policy = policy
         self._observer = observer
+        self._instances = instances
+        calls_in_flight = share_of_calls(calls_in_flight, instances)
+        first_calls = share_of_calls(first_calls, instances)
+        limits = [share_of_limit(stage.max_queued_rows, instances) for stage in policy.stages]
         self._stages = stages_of_policy(
             policy, version_folder, run_stage, calls_in_flight, first_calls
         )
-        self._admission = Admission(max_batch_size, policy.stages[0].max_queued_rows)
+        self._admission = Admission(max_batch_size, limits[0])
         self._first_calls = ParallelCalls(first_calls, "stage-0-call")
         self._degradation = Degradation(policy.degrade, observer)
         self._deadlines = Deadlines(policy.request_timeout_s, self._degradation)
@@ -82,7 +90,7 @@ class Cascade:
         self._queues: list[DeferralQueue] = []
         self._workers: list[DeferralWorker] = []
         for stage in self._stages:
-            queue = DeferralQueue(stage.settings.max_queued_rows)
+            queue = DeferralQueue(limits[stage.index])
             worker = DeferralWorker(
                 queue,
                 lambda rows, stage=stage: self._advance(stage, rows),
@@ -102,6 +110,7 @@ class Cascade:
                 task=policy.task,
                 observer=observer,
                 may_run=lambda: not any(self.queued_rows()),
+                auditors=instances,
             )
 
     def queued_rows(self) -> list[int]:
@@ -239,8 +248,9 @@ class Cascade:
 
     def _reject(self, stage: Stage, rows: list[Row]) -> None:
         """Degrade rows, or fail their job, because the stage's queue is full."""
+        limit = self._queues[stage.index].max_rows
+        where = f" in one of {self._instances} instances" if self._instances > 1 else ""
         error = Unavailable(
-            f"{stage} has {stage.settings.max_queued_rows} rows waiting, and its queue is "
-            "full: send less at once"
+            f"{stage} has {limit} rows waiting{where}, and its queue is full: send less at once"
         )
         self._degradation.drop_or_degrade(rows, error, OVERLOAD)

@@ -20,6 +20,9 @@ class DeferralQueue:
 
     The queue is bounded. When it is full, rows are refused immediately: a thread that waited for
     room would hold up rows that do not need this stage.
+
+    Attributes:
+        max_rows: The limit.
     """
 
     def __init__(self, max_rows: int) -> None:
@@ -30,7 +33,7 @@ class DeferralQueue:
                 request are accepted or refused together, so the queue may exceed this by one
                 request.
         """
-        self._max_rows = max_rows
+        self.max_rows = max_rows
         self._rows: deque[Row] = deque()
         self._changed = threading.Condition()
         self._closed = False
@@ -42,9 +45,9 @@ class DeferralQueue:
     def is_full(self) -> bool:
         """Return whether rows would be refused now."""
         with self._changed:
-            if len(self._rows) >= self._max_rows:
+            if len(self._rows) >= self.max_rows:
                 self._drop_ended()
-            return len(self._rows) >= self._max_rows
+            return len(self._rows) >= self.max_rows
 
     def offer(self, rows: Sequence[Row]) -> bool:
         """Append rows, without waking a thread; `notify` does so for rows of several requests.

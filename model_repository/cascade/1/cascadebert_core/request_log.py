@@ -12,6 +12,7 @@ from datetime import datetime, timezone
 
 from .job import Job
 from .metrics import kind_of_error
+from .shares import share_of_limit
 
 # Levels: no request is logged, those that fail, or all.
 NONE = "none"
@@ -36,6 +37,7 @@ class RequestLog:
         level: str = ERRORS,
         with_text: bool = False,
         write: Callable[[str], None],
+        instances: int = 1,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Check the level.
@@ -46,6 +48,7 @@ class RequestLog:
             level: One of `LEVELS`.
             with_text: Whether lines hold the texts of the request.
             write: Writes one line.
+            instances: How many processes write lines of this cascade. Each writes its share.
             clock: Returns seconds and never runs backwards.
 
         Raises:
@@ -57,6 +60,7 @@ class RequestLog:
         self._level = level
         self._with_text = with_text
         self._write = write
+        self._lines_per_s = share_of_limit(_LINES_PER_S, instances)
         self._clock = clock
         self._lock = threading.Lock()
         self._second = 0
@@ -94,7 +98,7 @@ class RequestLog:
             second = int(self._clock())
             if second != self._second:
                 self._second, self._written = second, {}
-            if self._written.get(kind, 0) >= _LINES_PER_S:
+            if self._written.get(kind, 0) >= self._lines_per_s:
                 self._held_back[kind] = self._held_back.get(kind, 0) + 1
                 return None
             self._written[kind] = self._written.get(kind, 0) + 1

@@ -6,6 +6,7 @@ INSTALL := $(BIN)/pip install --quiet --constraint constraints.txt
 INSTALLED := $(VENV)/.installed
 WITH_PEERS := $(VENV)/.installed-bench
 FOR_TESTS := $(VENV)/.installed-tests
+FOR_DOCS := $(VENV)/.installed-docs
 PYTEST := $(BIN)/pytest
 # One process more than two cores, because tests wait for servers. The tests of a file stay in one
 # process, and the fast unit tests come last, so that all processes end at about the same time.
@@ -17,7 +18,7 @@ GLUE ?=
 CHECKPOINTS ?=
 BENCH ?=
 
-.PHONY: help demo demo-real check test soak test-compose lint coverage bench clean \
+.PHONY: help demo demo-real check test soak test-compose lint docs dist coverage bench clean \
 	ruff package-types unit-tests parallel-tests serial-tests
 .DEFAULT_GOAL := help
 
@@ -30,6 +31,8 @@ help:
 	@echo "make test-compose                  the containers: needs root, a Docker engine, Compose"
 	@echo "make soak                          the long reliability tests, for a machine that does nothing else"
 	@echo "make lint                          ruff and basedpyright"
+	@echo "make docs                          the documentation site, in site/"
+	@echo "make dist                          the wheel and the source distribution, in dist/"
 	@echo "make bench GLUE=… CHECKPOINTS=…    the bench: all contenders, targets, a report; hours"
 	@echo "make bench CONFIG=cascade.toml     the same of your own two members"
 	@echo "make bench BENCH=--quick           minutes, on small stand-ins: that everything works"
@@ -46,7 +49,13 @@ $(FOR_TESTS): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(INSTALL) --editable '.[build,serve,fp16,bench,dev]'
 	$(INSTALL) --force-reinstall --no-deps onnxruntime
-	@touch $(INSTALLED) $(WITH_PEERS) $@
+	@touch $(INSTALLED) $(WITH_PEERS) $(FOR_DOCS) $@
+
+# The site needs neither torch nor a server.
+$(FOR_DOCS): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(INSTALL) --editable '.[docs]'
+	@touch $@
 
 demo: $(INSTALLED)
 	$(BIN)/cascadebert demo
@@ -73,11 +82,21 @@ lint: $(FOR_TESTS)
 	@$(MAKE) --no-print-directory ruff
 	$(BIN)/basedpyright --pythonpath $(BIN)/python
 
+# Strict: a broken link, an unknown anchor or a page that no menu has is an error. The variable leaves
+# out Material's advertisement of its successor.
+docs: $(FOR_DOCS)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
+
+dist: $(INSTALLED)
+	rm -rf dist
+	cd client && ../$(BIN)/python -m build --outdir ../dist ..  # in the root, build/ is a module
+	$(BIN)/twine check --strict dist/*
+
 # The exports that tests share serve both runs of pytest.
 test coverage: export CASCADEBERT_TEST_EXPORTS = $(CURDIR)/$(VENV)/test-exports
 test: $(FOR_TESTS)
 	@rm -rf $(VENV)/test-exports
-	$(MAKE) --no-print-directory --jobs 2 lint parallel-tests
+	$(MAKE) --no-print-directory --jobs 2 lint docs parallel-tests
 	$(MAKE) --no-print-directory serial-tests
 
 parallel-tests: $(FOR_TESTS)
@@ -111,4 +130,4 @@ bench: $(WITH_PEERS)
 		$(filter --quick --no-peers,$(BENCH))
 
 clean:
-	rm -rf $(VENV) demo demo-real dist work benchmarks/results .pytest_cache .ruff_cache
+	rm -rf $(VENV) demo demo-real dist site work benchmarks/results .pytest_cache .ruff_cache

@@ -63,19 +63,19 @@ class MemberConfig(Table):
     """One model of the cascade.
 
     Attributes:
-        name: Lower-case letters, digits and hyphens.
-        checkpoint: A folder or a hub id.
-        max_length: Tokens, special ones included.
-        max_batch_size: Rows in one call. Each window of a text counts as a row.
+        name: The member's name. Its stage is the Triton model CASCADE_NAME.
+        checkpoint: A folder, or the id of a model on the Hugging Face hub.
+        max_length: The most tokens that the member reads of a text, special ones included.
+        max_batch_size: The most rows in one call. Each window of a text counts as a row.
         opt_batch_size: Rows that a TensorRT engine is tuned for. 0: half of `max_batch_size` for
             the first stage, an eighth for the others, which see only the hard rows.
         trust_remote_code: Run the Python code that comes with the checkpoint. Only the build does.
         long_texts: What becomes of a text with more than `max_length` tokens. "truncate": it is
-            cut. "mean" or "max": it is read in windows of `max_length` tokens, and its logits are
-            made of theirs; see `cascadebert_core.windows.pooled_logits`.
+            cut. "mean" or "max": it is read in windows of `max_length` tokens, whose answers
+            become one; see docs/data.md.
         window_overlap: The fewest tokens that a window shares with the next one. None: an eighth of
             `max_length`.
-        max_windows: The most windows of a text; what is beyond them is cut. None: `MAX_WINDOWS`.
+        max_windows: The most windows of a text; what is beyond them is cut. None: 8.
     """
 
     name: Annotated[str, NAME]
@@ -112,11 +112,12 @@ class DataConfig(Table):
         text_pair: The column of the second text; None if the task has no pairs.
         label: The column of the label; None if the rows have no labels. Of a multi-label task, the
             column of a list of labels.
-        split: The split of a hub data set. Files have none.
+        split: The split of a hub data set. A file has no splits.
         subset: The configuration of a hub data set ("sst2" of "nyu-mll/glue").
         duplicates: "keep" counts rows of equal text as separate inputs. "drop" counts them once.
-        labels_are: "names", "indices", or "auto": see `labels.index_of_labels`.
-        format: Of the file. None: the ending of its name tells it.
+        labels_are: How the column of labels is read. "names": label names. "indices": their
+            numbers, from 0. "auto": what fits, and an error if both fit and differ.
+        format: The format of the file. None: the ending of its name tells it.
         label_columns: Of a multi-label task: a column of 0 and 1 for each label, with the label's
             name, in the place of `label`.
     """
@@ -162,8 +163,8 @@ class RuntimeConfig(Table):
     Attributes:
         backend: The Triton backend that hosts the stages.
         engine: What runs inside the python backend. The other backends imply it.
-        precision: Of the engine's arithmetic. "int8" implies the optimised graph.
-        device: "cpu" or "gpu".
+        precision: The precision of the engine's arithmetic. "int8" implies the optimised graph.
+        device: The device that the stages run on.
         optimize: Run a graph with fused attention, gelu and normalisation in ONNX Runtime on a
             CPU; see docs/onnxruntime.md.
         buckets: Padded lengths in tokens, ascending. Each member uses those below its maximum
@@ -172,7 +173,7 @@ class RuntimeConfig(Table):
         threads: Threads of each copy. 0: chosen for the machine that serves.
         cascade_instances: Processes of the cascade itself, which tokenises and gates. 0: chosen for
             the machine that serves; see docs/sizing.md. They share `max_queued_rows`.
-        niceness: Of the processes of all stages but the first, 0 to 19, on a CPU. With a positive
+        niceness: The niceness of all stages but the first, 0 to 19, on a CPU. With a positive
             value the system prefers the first stage when stages compete for a core.
         placement: Where the sessions of the python backend run on a CPU. "process": each stage in
             processes of its own. "inline-first": the first stage in the cascade's process too;
@@ -272,7 +273,8 @@ class GoalConfig(Table):
         min_speedup: How many times faster than the last member alone.
         max_cost: Milliseconds a row.
         thresholds: Set by hand, from 0 to 1: one for all stages but the last, or one for each.
-        confidence: Of a guarantee, which is one of the first two. None: that of [tune], or 0.95.
+        confidence: The confidence of a guarantee, which is one of the first two. None: that of
+            [tune], or 0.95.
     """
 
     max_disagreement: float | None = None
@@ -314,8 +316,9 @@ class TuneConfig(GoalConfig):
     Attributes:
         default: The operating point of requests that name none.
         per_label: Let thresholds differ by the label that a stage predicts.
-        signal: Of every stage but the last, a name of `cascadebert_core.signals.SIGNALS`. None: the
-            first in `SIGNALS_OF_TASK` for the cascade's task.
+        signal: The confidence of every stage but the last, a name of
+            `cascadebert_core.signals.SIGNALS`. None: "max_probability", and for a multi-label
+            cascade "least_sure".
         fit_temperature: Fit a temperature for every stage on a fifth of the held-out rows, which
             then choose no threshold. Without labels, or with too few rows, temperatures are 1.
     """
@@ -333,8 +336,8 @@ class CascadeConfig(Table):
     Attributes:
         folder: Paths in the file are relative to it.
         members: Small to large.
-        name: Of the cascade's model in Triton.
-        labels: In the order of the answers. None: the first member's own.
+        name: The cascade's model in Triton.
+        labels: The label names, in the order of the answers. None: the first member's own.
         data: The held-out rows, if the file names any.
         tokenizer: How texts become tokens.
         runtime: Where and how the stages run.

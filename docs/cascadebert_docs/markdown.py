@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 
 _FENCED = re.compile(r"^( *)(```+)[^\n]*\n.*?^ *\2 *$", re.MULTILINE | re.DOTALL)
+_DEFINITION = re.compile(r"^\[([^\]]+)\]: (\S+)$", re.MULTILINE)
 _LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)\s]+)\)")
 
 
@@ -24,6 +25,9 @@ def _cell(text: str) -> str:
 def replace_links(text: str, replace: Callable[[bool, str, str], str]) -> str:
     """Replace the links and images of Markdown, except in fenced blocks.
 
+    Definitions such as `[label]: address` become links in place: `[text][label]` is replaced as
+    `[text](address)` would be, and the definition goes.
+
     Args:
         text: The Markdown.
         replace: A function of (whether it is an image, its text, its address) that returns what
@@ -34,6 +38,9 @@ def replace_links(text: str, replace: Callable[[bool, str, str], str]) -> str:
         image, label, address = match.groups()
         return replace(bool(image), label, address)
 
+    for label, address in _DEFINITION.findall(text):
+        text = text.replace(f"][{label}]", f"]({address})")
+    text = _DEFINITION.sub("", text)
     parts: list[str] = []
     end = 0
     for block in _FENCED.finditer(text):

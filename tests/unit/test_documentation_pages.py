@@ -106,6 +106,11 @@ def test_links_in_code_stay() -> None:
     assert changed == "<False a b>\n```\n[c](d)\n```\n<True e f>\n"
 
 
+def test_definitions_of_links_are_links_too() -> None:
+    changed = replace_links("[a][b] [c]\n\n[b]: d.md#e\n", lambda *link: f"<{link}>")
+    assert changed.rstrip() == "<(False, 'a', 'd.md#e')> [c]"
+
+
 def test_links_of_the_checkout_become_links_of_the_site(tmp_path: Path) -> None:
     (tmp_path / "code.py").touch()
     page, rest = "[page](docs/client.md#labels)", "[none](none.md) [web](https://a.b/c) ![p](p.png)"

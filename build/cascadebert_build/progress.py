@@ -1,12 +1,15 @@
-"""Progress lines on stderr."""
+"""Progress lines on stderr; `cascadebert_client.cli.progress` shows how far a step is."""
 
 from __future__ import annotations
 
 import sys
-import threading
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
+
+from cascadebert_client.cli.progress import Advance, aside, counted, shown
+
+__all__ = ["Advance", "Note", "counted", "say", "showing", "timed"]
 
 
 class Note:
@@ -20,37 +23,32 @@ class Note:
 
 
 @contextmanager
+def showing(step: str, name: str) -> Generator[None, None, None]:
+    """Show a step while it runs if that takes long, and print nothing when it ends."""
+    with shown(_begin(step, name)):
+        yield
+
+
+@contextmanager
 def timed(step: str, name: str) -> Generator[Note, None, None]:
     """Print the duration and the result of a step when it ends.
 
-    A terminal shows a counter of seconds while the step runs.
+    While it runs, a terminal shows a bar, or seconds if nothing is counted. Elsewhere a step that
+    takes longer than 5 s writes a line, and then one every 30 s.
     """
     start = time.monotonic()
     note = Note()
-    ended = threading.Event()
-    ticker = threading.Thread(target=_tick, args=(step, name, start, ended), daemon=True)
-    if sys.stderr.isatty():
-        ticker.start()
-    try:
+    with shown(_begin(step, name)):
         yield note
-    finally:
-        ended.set()
-        if ticker.ident is not None:
-            ticker.join()
     say(step, name, f"{time.monotonic() - start:6.1f} s  {note.text}")
 
 
 def say(step: str, name: str, text: str) -> None:
     """Print one progress line."""
-    sys.stderr.write(f"{step:8} {name:12} {text}\n")
-    sys.stderr.flush()
+    with aside():
+        sys.stderr.write(f"{_begin(step, name)} {text}\n")
+        sys.stderr.flush()
 
 
-def _tick(step: str, name: str, start: float, ended: threading.Event) -> None:
-    # Keep the stream of the start: code that redirects stderr later must not get these lines.
-    stream = sys.stderr
-    while True:
-        stream.write(f"{step:8} {name:12} {time.monotonic() - start:6.0f} s …\r")
-        stream.flush()
-        if ended.wait(1.0):
-            return
+def _begin(step: str, name: str) -> str:
+    return f"{step:8} {name:12}"

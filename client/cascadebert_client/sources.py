@@ -15,11 +15,18 @@ from ._files.formats import (
     format_of_name,
     is_gzip,
 )
-from ._files.json_records import values_from_json, values_from_jsonl
+from ._files.json_records import keys_of_first, values_from_json, values_from_jsonl
 from ._files.lines import decoded_lines
 from ._files.messages import did_you_mean, missing_column, names_in_message
-from ._files.parquet import values_from_parquet
-from ._files.tables import Checked, Values, chosen_fields, split_records, values_from_table
+from ._files.parquet import columns_of_parquet, values_from_parquet
+from ._files.tables import (
+    Checked,
+    Values,
+    chosen_fields,
+    columns_of_table,
+    split_records,
+    values_from_table,
+)
 from ._rows import Row, size_problem, text_problem
 from .errors import InvalidRequest
 
@@ -34,6 +41,7 @@ __all__ = [
     "Values",
     "checked_rows_from_file",
     "checked_rows_from_lines",
+    "columns_of_file",
     "did_you_mean",
     "format_of_name",
     "missing_column",
@@ -150,6 +158,33 @@ def values_from_file(
     return _valid(_checked_values(stream, name, columns, naming_remedy, file_format))
 
 
+def columns_of_file(stream: BinaryIO, name: str, file_format: str | None = None) -> list[str]:
+    """Names of a file's columns in their order, or the keys of its first object.
+
+    Args:
+        stream: The file; see `values_from_file` for the formats.
+        name: The file's name, which messages begin with.
+        file_format: One of `FORMATS`; None: the ending of the name tells it.
+
+    Raises:
+        InvalidRequest: The format is unknown, or the file does not begin as it should.
+    """
+    kind, stream = _opened(stream, name, file_format)
+    if kind in {TSV, CSV}:
+        return columns_of_table(stream, name, kind)
+    return columns_of_parquet(stream, name) if kind == PARQUET else keys_of_first(stream, name)
+
+
+def _opened(stream: BinaryIO, name: str, file_format: str | None) -> tuple[str, BinaryIO]:
+    """The format of a file, and its stream without compression."""
+    kind = file_format or format_of_name(name)
+    if kind not in FORMATS:
+        raise InvalidRequest(unknown_format(name) if kind is None else _no_format(kind))
+    if is_gzip(name):
+        stream = cast("BinaryIO", gzip.GzipFile(fileobj=stream))
+    return kind, stream
+
+
 def _checked_values(
     stream: BinaryIO,
     name: str,
@@ -157,11 +192,7 @@ def _checked_values(
     naming_remedy: str,
     file_format: str | None,
 ) -> Iterator[Checked]:
-    kind = file_format or format_of_name(name)
-    if kind not in FORMATS:
-        raise InvalidRequest(unknown_format(name) if kind is None else _no_format(kind))
-    if is_gzip(name):
-        stream = cast("BinaryIO", gzip.GzipFile(fileobj=stream))
+    kind, stream = _opened(stream, name, file_format)
     if kind in {TSV, CSV}:
         return values_from_table(stream, name, kind, columns, naming_remedy)
     read = {JSONL: values_from_jsonl, JSON: values_from_json, PARQUET: values_from_parquet}[kind]

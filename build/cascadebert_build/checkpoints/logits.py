@@ -7,12 +7,12 @@ from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from cascadebert_core.task import MULTI_LABEL
 from cascadebert_core.tokenization import Text
 
 from ..errors import UsageError
+from ..progress import counted
 from .checkpoint import checkpoint_from_source
 
 _BATCH_SIZE = 64
@@ -34,7 +34,7 @@ def logits_of_checkpoint(
         texts: Strings, or pairs of strings.
         labels: The names of the labels.
         max_length: Tokens, special ones included; longer texts are truncated.
-        description: Of the progress bar.
+        description: Of the progress.
 
     Raises:
         UsageError: The checkpoint has other labels, or gives sets of labels.
@@ -58,8 +58,9 @@ def logits_of_checkpoint(
     tokenizer = cast("Any", checkpoint.tokenizer)
     order = sorted(range(len(texts)), key=lambda i: len("".join(texts[i])))
     logits = np.empty((len(texts), len(labels)), dtype=np.float32)
-    with torch.inference_mode(), tqdm(total=len(order), desc=description, disable=None) as progress:
-        for start in range(0, len(order), _BATCH_SIZE):
+    with torch.inference_mode(), counted("row", len(order), what=description) as advance:
+        # The longest rows first: what is left then takes no longer than was said.
+        for start in reversed(range(0, len(order), _BATCH_SIZE)):
             part = order[start : start + _BATCH_SIZE]
             pairs = [(t,) if isinstance(t, str) else t for t in (texts[i] for i in part)]
             tokens = tokenizer(
@@ -69,5 +70,5 @@ def logits_of_checkpoint(
             ).to(device)  # fmt: skip
             output = model(**{name: tokens[name] for name in checkpoint.inputs})
             logits[part] = output.logits.float().cpu().numpy()[:, columns]
-            progress.update(len(part))
+            advance(len(part))
     return logits

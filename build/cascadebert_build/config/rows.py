@@ -207,14 +207,23 @@ def rows_from_source(data: DataConfig) -> Rows:
 
 def _file_values(data: DataConfig, columns: list[str]) -> Iterator[Values]:
     try:
+        check_data_file(Path(data.path))
         with Path(data.path).open("rb") as file:
             yield from values_from_file(file, data.path, columns, _NAMING, data.format)
-    except FileNotFoundError as exc:
-        raise UsageError(f"{data.path} does not exist{_near(Path(data.path))}") from exc
     except OSError as exc:
         raise UsageError(f"{data.path} cannot be read: {exc.strerror}") from exc
     except InvalidRequest as exc:
         raise UsageError(str(exc)) from exc
+
+
+def check_data_file(path: Path) -> None:
+    """Refuse a file that does not exist.
+
+    Raises:
+        UsageError: The message names the data files that are there instead.
+    """
+    if not path.exists():
+        raise UsageError(f"{path} does not exist{_near(path)}")
 
 
 def _near(path: Path) -> str:

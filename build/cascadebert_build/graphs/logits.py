@@ -11,12 +11,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from cascadebert_core.batching import StageBatch, pad_rows
 from cascadebert_core.task import SINGLE_LABEL
 from cascadebert_core.tokenization import EncodedRow, Encoder, Text, windows_of_row
 from cascadebert_core.windows import pooled_logits
+
+from ..progress import counted
 
 # Rows in one call; larger calls are no faster on a CPU.
 BATCH_SIZE = 32
@@ -58,13 +59,13 @@ def logits_of_rows(
     """Logits of shape (n, n_labels) in the checkpoint's order, row i for text i.
 
     Rows of similar length share a batch. A text that is read in windows is a row for each, and its
-    logits are pooled as in the server. Terminals show a progress bar.
+    logits are pooled as in the server.
 
     Args:
         run: The artefact.
         stage: How texts become batches.
         texts: In the order of the rows.
-        description: For the progress bar.
+        description: Of the progress, if this is a part of a step; "" if it is all of it.
         max_batch_size: The most rows in a call.
         regrouped: Use other batches instead: smaller ones, of rows of all lengths.
         task: What the answers are, one of `cascadebert_core.task.TASKS`.
@@ -78,11 +79,13 @@ def logits_of_rows(
         batch_size = max(1, batch_size // 3)
         random.Random(0).shuffle(order)
     results: list[NDArray[np.float32]] = []
-    with tqdm(total=len(order), desc=description, unit="row", disable=None) as progress:
+    # Rows come in the order of their lengths, so their number would not tell the time.
+    tokens = sum(len(row) for row in encoded)
+    with counted("row", len(order), what=description, work=tokens) as advance:
         for start in range(0, len(order), batch_size):
             rows = [encoded[i] for i in order[start : start + batch_size]]
             results.append(run(stage.batch(rows)))
-            progress.update(len(rows))
+            advance(len(rows), work=sum(len(row) for row in rows))
     logits = np.concatenate(results)
     unordered = np.empty_like(logits)
     unordered[order] = logits

@@ -132,7 +132,7 @@ class LogitsCache:
                 run,
                 exported.stage_input,
                 context.rows.texts,
-                f"logits {member.name}",
+                "",
                 member.max_batch_size,
                 regrouped=regrouped,
                 task=task,

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import sys
+import contextlib
 import time
 from typing import Any
 
-from tqdm import tqdm
+from ..progress import Advance, counted, say
 
 
 def last_validation_callback() -> Any:
@@ -45,29 +45,36 @@ def clock_callback() -> Any:
 
 
 def progress_callback(metric: str) -> Any:
-    """Shows a progress bar over the steps on terminals, and a line for every validation."""
+    """Counts the steps of a training while `shown_in` is open; prints a line for a validation."""
     import transformers
 
     class Progress(transformers.TrainerCallback):
-        bar: Any = None
+        # Whoever trains opens it, so that a training that fails ends its progress too.
+        shown_in: contextlib.ExitStack
+        _advance: Advance
+        _done = 0
 
         def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            self.bar = tqdm(
-                total=state.max_steps, initial=state.global_step, desc="train", unit="step",
-                disable=None if state.is_world_process_zero else True,
-            )  # fmt: skip
+            self._done = state.global_step
+            self._advance = self.shown_in.enter_context(
+                counted(
+                    "step",
+                    state.max_steps,
+                    what="train",
+                    initial=self._done,
+                    hidden=not state.is_world_process_zero,
+                )
+            )
 
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            self.bar.update(state.global_step - self.bar.n)
+            self._advance(state.global_step - self._done)
+            self._done = state.global_step
 
         def on_evaluate(self, args: Any, state: Any, control: Any, **known: Any) -> None:
             if not state.is_world_process_zero:
                 return
             found = {n: known["metrics"][f"eval_{n}"] for n in dict.fromkeys(["accuracy", metric])}
             text = ", ".join(f"{name} {value:.2%}" for name, value in found.items())
-            tqdm.write(f"epoch {state.epoch:g}: validation {text}", file=sys.stderr)
-
-        def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            self.bar.close()
+            say("epoch", f"{state.epoch:g}", f"validation {text}")
 
     return Progress()

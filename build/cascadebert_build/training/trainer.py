@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,26 +63,29 @@ def make_trainer(
     # These two print dicts on stdout, which is for results.
     trainer.remove_callback(transformers.PrinterCallback)
     trainer.remove_callback(transformers.ProgressCallback)
-    trainer.add_callback(progress_callback(config.metric))
+    progress = progress_callback(config.metric)
+    trainer.add_callback(progress)
     if config.patience:
         trainer.add_callback(transformers.EarlyStoppingCallback(config.patience))
     clock = clock_callback()
     trainer.add_callback(clock)
-    return MemberTraining(trainer, clock, config)
+    return MemberTraining(trainer, clock, progress, config)
 
 
 @dataclass(frozen=True, slots=True)
 class MemberTraining:
-    """A Trainer with its clock.
+    """A Trainer with its clock and its progress.
 
     Attributes:
         trainer: The Trainer.
         clock: Has `steps` and `seconds` of the training steps, without validations.
+        progress: Shows how far the training is.
         config: Hyperparameters.
     """
 
     trainer: Trainer
     clock: Any
+    progress: Any
     config: TrainConfig
 
     def train(self, checkpoint: Path | None) -> None:
@@ -93,7 +97,10 @@ class MemberTraining:
         if checkpoint is not None and _had_ended(checkpoint):
             cast("Any", self.trainer).finish(checkpoint)
             return
-        self.trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        resumed = None if checkpoint is None else str(checkpoint)
+        with contextlib.ExitStack() as shown:
+            self.progress.shown_in = shown
+            self.trainer.train(resume_from_checkpoint=resumed)
 
 
 def _had_ended(checkpoint: Path) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +18,8 @@ from cascadebert_core.tokenization import EncodedRow
 
 from ..evaluation.costs import RowCosts
 from ..graphs.logits import Run, StageInput
+from ..progress import Advance, counted
+from ..verification.allowance import Allowance
 
 BATCH_SIZES = (1, 4, 8, 16, 32, 64)
 # After a first run that allocates memory, a call is repeated 2 to 5 times, until it has taken a
@@ -159,6 +162,8 @@ def measure_stages(
     stages: Mapping[str, tuple[StageInput, Callable[[], Run]]],
     texts: Sequence[Any],
     max_batch_size: Mapping[str, int],
+    *,
+    seconds: float | None = None,
 ) -> dict[str, StageTimes]:
     """Time all stages on real rows, in turns, so that a disturbance affects all of them.
 
@@ -166,27 +171,30 @@ def measure_stages(
         stages: By name, how texts become batches, and a function that loads the artefact.
         texts: Real texts; their lengths are measured.
         max_batch_size: Rows in one call, by name.
+        seconds: About how long it may take. Then the most frequent lengths are measured first, and
+            those that no time is left for are not; `StageTimes.per_row` scales them. None: as long
+            as it takes.
     """
-    calls: list[_Timed] = []
-    for name, (stage, load) in stages.items():
-        run = load()
-        encoded = stage.encoder.encode(texts)
-        by_bucket: dict[int, list[EncodedRow]] = {}
-        for row in encoded:
-            by_bucket.setdefault(bucket_of(len(row), stage.buckets), []).append(row)
-        for bucket, rows in sorted(by_bucket.items()):
-            for size in sorted({min(size, max_batch_size[name]) for size in BATCH_SIZES}):
-                # Rows are repeated to fill the call: the time depends only on the shape.
-                batch = stage.batch([rows[i % len(rows)] for i in range(size)])
-                call = _Timed(name, bucket, size, partial(run, batch))
-                calls.append(call)
-                if call.run_s() > _LARGEST_CALL_S:  # the first run, which allocates memory
-                    break
     least, most = _REPEATS
-    for turn in range(most):
-        for call in calls:
-            if turn < least or sum(call.times_s) < _CALL_S:
-                call.times_s.append(call.run_s())
+    allowed = Allowance(seconds)
+    calls: list[_Timed] = []
+    with counted("shape", what="first calls") as advance:
+        for name, (stage, load) in stages.items():
+            run = load()
+            # A call runs once here, and at least `least` times below.
+            share = None if seconds is None else seconds / len(stages) / (1 + least)
+            calls += _first_calls(
+                name, stage, run, texts,
+                max_batch_size=max_batch_size[name], seconds=share, advance=advance,
+            )  # fmt: skip
+    expected = [call.first_s * _repeats_of(call.first_s) for call in calls]
+    with counted("shape", len(calls), expected_s=sum(expected), work=sum(expected)) as advance:
+        for turn in range(most):
+            for call in calls:
+                if turn < least or (sum(call.times_s) < _CALL_S and allowed.fits(0.0)):
+                    took_s = call.run_s()
+                    call.times_s.append(took_s)
+                    advance(int(turn == 0), work=took_s)
     found = {name: StageTimes({}) for name in stages}
     for call in calls:
         times = found[call.stage]
@@ -194,6 +202,52 @@ def measure_stages(
         times.ms.setdefault(call.length, {})[call.rows] = round(float(np.median(repeats)), 4)
         times.repeats_ms.setdefault(call.length, {})[call.rows] = repeats
     return found
+
+
+def _first_calls(
+    name: str,
+    stage: StageInput,
+    run: Run,
+    texts: Sequence[Any],
+    *,
+    max_batch_size: int,
+    seconds: float | None,
+    advance: Advance,
+) -> list[_Timed]:
+    """Run a call of every length and size once; the first run allocates memory.
+
+    Returns:
+        The calls, by length and rows.
+    """
+    by_bucket: dict[int, list[EncodedRow]] = {}
+    for row in stage.encoder.encode(texts):
+        by_bucket.setdefault(bucket_of(len(row), stage.buckets), []).append(row)
+    allowed = Allowance(seconds)
+    buckets = sorted(by_bucket)
+    if allowed.is_limited:
+        buckets.sort(key=lambda bucket: -len(by_bucket[bucket]))
+    calls: list[_Timed] = []
+    for bucket in buckets:
+        rows = by_bucket[bucket]
+        for size in sorted({min(size, max_batch_size) for size in BATCH_SIZES}):
+            if not allowed.fits(size * bucket):
+                break
+            # Rows are repeated to fill the call: the time depends only on the shape.
+            batch = stage.batch([rows[i % len(rows)] for i in range(size)])
+            call = _Timed(name, bucket, size, partial(run, batch))
+            call.first_s = call.run_s()
+            calls.append(call)
+            allowed.done(size * bucket)
+            advance(1)
+            if call.first_s > _LARGEST_CALL_S:
+                break
+    return sorted(calls, key=lambda call: (call.length, call.rows))
+
+
+def _repeats_of(call_s: float) -> int:
+    """How often a call of so many seconds is repeated."""
+    least, most = _REPEATS
+    return min(most, max(least, math.ceil(_CALL_S / max(call_s, 1e-9))))
 
 
 def cost_of_rows(
@@ -228,15 +282,16 @@ def cost_of_rows(
     )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Timed:
-    """A call of a stage with the durations of its runs."""
+    """A call of a stage with the durations of its runs; the first one is apart."""
 
     stage: str
     length: int
     rows: int
     run: Callable[[], Any]
-    times_s: list[float] = field(default_factory=list)
+    times_s: list[float] = field(default_factory=list[float])
+    first_s: float = 0.0
 
     def run_s(self) -> float:
         """Run the call once and return the seconds that it took."""

@@ -15,13 +15,14 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from cascadebert_core.batching import StageBatch
+from cascadebert_core.batching import StageBatch, bucket_of
 from cascadebert_core.task import SINGLE_LABEL, set_keys
 from cascadebert_core.tokenization import EncodedRow
 from cascadebert_engine.errors import EngineError
 
 from ..errors import BuildError, CheckFailed, UsageError, first_cause
 from ..graphs.logits import Run
+from ..progress import Advance
 from .reference import Reference
 
 # The number of calls of one row to compare.
@@ -180,6 +181,8 @@ def logits_of_calls(
     calls: Sequence[Sequence[int]],
     padded: Callable[[Sequence[EncodedRow]], StageBatch],
     member: str,
+    *,
+    advance: Advance | None = None,
 ) -> NDArray[np.float32]:
     """The logits of the rows of all calls in order, of shape (n, n_labels).
 
@@ -189,6 +192,7 @@ def logits_of_calls(
         calls: Indices of the rows of each call.
         padded: Makes a batch of rows.
         member: The name of the member.
+        advance: Is called with the rows of each call, and with their tokens as work.
 
     Raises:
         CheckFailed: The artefact cannot run a call.
@@ -208,7 +212,30 @@ def logits_of_calls(
                 f"{reference.names[max(call)]}{' beside ' + kind if kind else ''} "
                 f"({shorten(first_cause(exc), 160)}){_remedy(kind)}"
             ) from exc
+        if advance is not None:
+            rows, length = batch.shape
+            advance(rows, work=rows * length)
     return np.concatenate(logits)
+
+
+def padded_tokens(
+    reference: Reference,
+    calls: Sequence[Sequence[int]],
+    buckets: Sequence[int],
+    length: int | None = None,
+) -> int:
+    """The tokens of calls with their padding, which tell how long they take.
+
+    Args:
+        reference: The rows.
+        calls: Indices of the rows of each call.
+        buckets: Padded lengths, ascending.
+        length: To which all calls are padded; None: each to its own bucket.
+    """
+    return sum(
+        len(call) * (length or bucket_of(max(len(reference.rows[i]) for i in call), buckets))
+        for call in calls
+    )
 
 
 def _beside(call: Sequence[int], reference: Reference) -> str:

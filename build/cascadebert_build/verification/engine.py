@@ -13,6 +13,7 @@ from cascadebert_core.batching import pad_rows
 from cascadebert_engine.manifest import EngineManifest
 
 from ..graphs.logits import Run
+from ..progress import counted
 from .comparison import (
     CallsReport,
     ComparedCalls,
@@ -149,17 +150,19 @@ def verify_engine(
 
     def logits_of(calls: Sequence[Sequence[int]], lengths: Sequence[int]) -> NDArray[np.float32]:
         padded = partial(pad_rows, inputs=manifest.inputs, buckets=lengths, pad_id=pad_id)
-        return logits_of_calls(run, reference, calls, padded, manifest.member)
+        return logits_of_calls(run, reference, calls, padded, manifest.member, advance=advance)
 
     used = sorted({row for _, of_size in calls for call in of_size for row in call})
     alone = np.full_like(reference.logits, np.nan)
     lengths = sorted(profile.length for profile in manifest.profiles)
-    alone[used] = logits_of([[row] for row in used], lengths)
-    # Only the profile's bucket, so that short rows are padded to it too.
-    cases = [
-        compare_calls(logits_of(of_size, [length]), reference, alone, of_size, length)
-        for length, of_size in calls
-    ]
+    n_rows = len(used) + sum(len(call) for _, of_size in calls for call in of_size)
+    with counted("row", n_rows, what="engine") as advance:
+        alone[used] = logits_of([[row] for row in used], lengths)
+        # Only the profile's bucket, so that short rows are padded to it too.
+        cases = [
+            compare_calls(logits_of(of_size, [length]), reference, alone, of_size, length)
+            for length, of_size in calls
+        ]
     return EngineReport(
         member=manifest.member,
         tensorrt=manifest.tensorrt,

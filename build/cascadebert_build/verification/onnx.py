@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from cascadebert_core.batching import bucket_of
 from cascadebert_core.contract import ATTENTION_MASK, INPUT_IDS, TOKEN_TYPE_IDS
@@ -20,6 +19,8 @@ from ..checkpoints.checkpoint import Checkpoint
 from ..config.placement import cores
 from ..errors import CheckFailed
 from ..graphs.logits import Run, StageInput
+from ..progress import counted
+from .allowance import Allowance
 from .comparison import (
     FEW_ROWS,
     ComparedCalls,
@@ -28,9 +29,10 @@ from .comparison import (
     compare_calls,
     difference_of_logits,
     logits_of_calls,
+    padded_tokens,
 )
 from .reference import Reference
-from .sample import Sample, sample_of_texts
+from .sample import FEWEST_ROWS, Sample, sample_of_texts
 
 if TYPE_CHECKING:
     import torch
@@ -39,8 +41,15 @@ if TYPE_CHECKING:
 # lost token or a half-precision weight gives differences of 1e-2 or more.
 TOLERANCE = 1e-3
 
+# The share of the time that PyTorch gets in a check that is short of it.
+_REFERENCE_SHARE = 0.4
+
 # Increase it when the comparison changes: graphs are then checked again.
 CHECK_VERSION = 2
+
+
+# A padded length, and the rows of each call of it.
+Shape = tuple[int, list[list[int]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +85,14 @@ class VerifyReport:
         cases: Single rows, and full batches.
         calls: A few rows of every padded length, compared with the graph's own logits of each row
             alone.
+        left_out: What a check that is short of time has not compared.
     """
 
     member: str
     tolerance: float
     cases: tuple[VerifyCase, ...]
     calls: tuple[ComparedCalls, ...]
+    left_out: tuple[str, ...] = ()
 
     def __bool__(self) -> bool:
         return not self.failures()
@@ -114,6 +125,7 @@ class VerifyReport:
         return (
             f"{self.member}: {cases}; of a row alone and in a batch {alone:.1e} "
             f"(tolerance {self.tolerance:.0e})"
+            f"{'; left out: ' if self.left_out else ''}{', '.join(self.left_out)}"
         )
 
 
@@ -128,6 +140,7 @@ def verify_onnx(
     tolerance: float = TOLERANCE,
     text_only: bool = False,
     task: str = SINGLE_LABEL,
+    seconds: float | None = None,
 ) -> VerifyReport:
     """Compare logits on a sample of `texts`: single rows, and batches of mixed lengths.
 
@@ -145,6 +158,7 @@ def verify_onnx(
         text_only: Whether the served tokenizer reads special tokens in a text as plain text. The
             checkpoint's own tokenizer may read such rows otherwise.
         task: What the member's answers are, one of `cascadebert_core.task.TASKS`.
+        seconds: About how long the comparison may take; None: as long as it takes.
 
     Raises:
         CheckFailed: The served tokenizer gives other tokens than the checkpoint's, or the graph
@@ -152,10 +166,19 @@ def verify_onnx(
     """
     sample = sample_of_texts(texts, stage)
     rows = tuple(stage.encoder.encode(sample.texts))
-    logits = _reference_logits(
-        checkpoint, sample, rows, stage.encoder.max_length, member, text_only=text_only
+    kept, logits = _reference_logits(
+        checkpoint,
+        sample,
+        rows,
+        stage.encoder.max_length,
+        member,
+        text_only=text_only,
+        allowed=Allowance(None if seconds is None else _REFERENCE_SHARE * seconds),
     )
+    left_out = [f"{len(rows) - len(kept)} of {len(rows)} rows"] if len(kept) < len(rows) else []
+    sample, rows = sample.take(kept), tuple(rows[i] for i in kept)
     reference = Reference(rows, logits, sample.names, sample.special, task)
+    allowed = Allowance(None if seconds is None else (1 - _REFERENCE_SHARE) * seconds)
     calls = _calls_of_buckets(reference, stage, max_batch_size)
     single = sorted(
         {*range(0, len(rows), max(1, len(rows) // 64))}.union(
@@ -167,31 +190,51 @@ def verify_onnx(
         [j % len(rows) for j in range(i, i + max_batch_size)]
         for i in range(0, len(rows), max_batch_size)
     ]
+    work = partial(padded_tokens, reference, buckets=stage.buckets)
+    each = [[i] for i in single]
+    all_calls = [*((length, of_length) for length, of_length in calls), (None, each), (None, full)]
+    n_rows = sum(len(call) for _, of_length in all_calls for call in of_length)
+    tokens = sum(work(of_length, length=length) for length, of_length in all_calls)
 
-    def logits_of(calls: Sequence[Sequence[int]], length: int | None = None) -> NDArray[np.float32]:
-        return logits_of_calls(run, reference, calls, partial(stage.batch, length=length), member)
+    with counted("row", n_rows, what="graph", work=tokens) as advance:
 
-    alone = np.full_like(logits, np.nan)
-    alone[single] = logits_of([[i] for i in single])
-    # Before the full batches: what fails here, fails beside a known kind of rows.
-    compared = [
-        compare_calls(logits_of(of_length, length), reference, alone, of_length, length)
-        for length, of_length in calls
-    ]
-    return VerifyReport(
-        member,
-        tolerance,
-        (
-            _case("one row", stage, reference, [[i] for i in single], alone[single]),
-            _case("full batches", stage, reference, full, logits_of(full)),
-        ),
-        tuple(compared),
-    )
+        def logits_of(
+            calls: Sequence[Sequence[int]], length: int | None = None
+        ) -> NDArray[np.float32]:
+            padded = partial(stage.batch, length=length)
+            found = logits_of_calls(run, reference, calls, padded, member, advance=advance)
+            allowed.done(work(calls, length=length))
+            return found
+
+        alone = np.full_like(logits, np.nan)
+        alone[single] = logits_of(each)
+        # Before the full batches: what fails here, fails beside a known kind of rows.
+        compared: list[ComparedCalls] = []
+        for length, of_length in allowed.in_order(calls):
+            if allowed.fits(work(of_length, length=length)):
+                compared.append(
+                    compare_calls(logits_of(of_length, length), reference, alone, of_length, length)
+                )
+        cases = [_case("one row", stage, reference, each, alone[single])]
+        batches: list[NDArray[np.float32]] = []
+        for call in full:
+            if not allowed.fits(work([call])):
+                break
+            batches.append(logits_of([call]))
+        if batches:
+            logits_of_full = np.concatenate(batches)
+            cases.append(
+                _case("full batches", stage, reference, full[: len(batches)], logits_of_full)
+            )
+    if len(compared) < len(calls):
+        left_out.append(f"{len(calls) - len(compared)} of {len(calls)} shapes of calls")
+    if len(batches) < len(full):
+        left_out.append(f"{len(full) - len(batches)} of {len(full)} full batches")
+    compared.sort(key=lambda case: (case.length or 0, -case.batch))
+    return VerifyReport(member, tolerance, tuple(cases), tuple(compared), tuple(left_out))
 
 
-def _calls_of_buckets(
-    reference: Reference, stage: StageInput, max_batch_size: int
-) -> list[tuple[int, list[list[int]]]]:
+def _calls_of_buckets(reference: Reference, stage: StageInput, max_batch_size: int) -> list[Shape]:
     """Calls of a few rows of every padded length, and of one row of the longest."""
     shortest = min(len(row) for row in reference.rows[: reference.plain])
     few = min(FEW_ROWS, max_batch_size)
@@ -232,21 +275,31 @@ def _reference_logits(
     member: str,
     *,
     text_only: bool,
-) -> NDArray[np.float32]:
-    """The checkpoint's logits, row by row and unpadded, of shape (n, n_labels)."""
+    allowed: Allowance,
+) -> tuple[list[int], NDArray[np.float32]]:
+    """The checkpoint's logits, row by row and unpadded.
+
+    Returns:
+        The rows that the time was enough for, ascending, and their logits of shape (n, n_labels).
+    """
     import torch
 
-    logits: list[torch.Tensor] = []
+    order = sample.most_telling_first() if allowed.is_limited else range(len(sample.texts))
+    logits: dict[int, torch.Tensor] = {}
     special = [
         str(token) for token in checkpoint.tokenizer.added_tokens_decoder.values() if token.special
     ]
     # One row has little to share, and threads that spin on a busy machine make it ten times slower.
     torch.set_num_threads(max(1, cores() // 2))
-    with torch.inference_mode():
-        progress = tqdm(
-            sample.texts, desc=f"verify {member}", unit="row", leave=False, disable=None
-        )
-        for i, text in enumerate(progress):
+    tokens_of_all = sum(len(row) for row in rows)
+    with (
+        torch.inference_mode(),
+        counted("row", len(rows), what="checkpoint", work=tokens_of_all) as advance,
+    ):
+        for i in order:
+            if len(logits) >= FEWEST_ROWS and not allowed.fits(len(rows[i])):
+                continue
+            text = sample.texts[i]
             parts = (text,) if isinstance(text, str) else text
             tokens = cast("Any", checkpoint.tokenizer)(
                 *parts,
@@ -263,8 +316,11 @@ def _reference_logits(
                     f"{sample.names[i]}: save the checkpoint's tokenizer again with a "
                     "current transformers"
                 )
-            logits.append(checkpoint.model(**{k: tokens[k] for k in checkpoint.inputs}).logits[0])
-    return torch.stack(logits).float().numpy()
+            logits[i] = checkpoint.model(**{k: tokens[k] for k in checkpoint.inputs}).logits[0]
+            allowed.done(len(rows[i]))
+            advance(1, work=len(rows[i]))
+    kept = sorted(logits)
+    return kept, torch.stack([logits[i] for i in kept]).float().numpy()
 
 
 def _tensors(row: EncodedRow) -> dict[str, torch.Tensor]:

@@ -5,7 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ..graphs.logits import Run, StageInput
+from ..progress import counted
+from .allowance import Allowance
 from .comparison import (
     FEW_ROWS,
     CallsReport,
@@ -14,6 +19,7 @@ from .comparison import (
     calls_of_rows,
     compare_calls,
     logits_of_calls,
+    padded_tokens,
 )
 from .onnx import TOLERANCE
 from .reference import Reference
@@ -75,6 +81,7 @@ class GraphReport(CallsReport[ComparedCalls]):
             at least 1; for FP32 it is 1.
         tolerance: See `Tolerance`.
         cases: Every row alone in its own bucket, then by length and batch size.
+        left_out: What a check that is short of time has not compared.
     """
 
     member: str
@@ -82,6 +89,7 @@ class GraphReport(CallsReport[ComparedCalls]):
     spread: float
     tolerance: Tolerance
     cases: tuple[ComparedCalls, ...]
+    left_out: tuple[str, ...] = ()
 
     def failures(self) -> list[str]:
         """A sentence for everything that is out of tolerance."""
@@ -99,6 +107,7 @@ class GraphReport(CallsReport[ComparedCalls]):
             f"(tolerance {self.tolerance.max_difference * self.spread:.2g}), of a row alone and in "
             f"a batch {max(case.batch_difference for case in self.cases):.1e}, label agreement "
             f"{self.label_agreement:.2%}"
+            f"{'; left out: ' if self.left_out else ''}{', '.join(self.left_out)}"
         )
 
 
@@ -111,6 +120,7 @@ def verify_graph(
     precision: str,
     max_batch_size: int,
     weight_bits: int = 8,
+    seconds: float | None = None,
 ) -> GraphReport:
     """Call the graph with every row alone, and at every length with several rows.
 
@@ -125,18 +135,37 @@ def verify_graph(
         precision: "fp32" or "int8".
         max_batch_size: Rows of a full batch.
         weight_bits: Bits of the weights of "int8", 8 or 7.
+        seconds: About how long it may take; None: as long as it takes.
 
     Raises:
         CheckFailed: The graph cannot run a call.
     """
     each = [[i] for i in range(len(reference.rows))]
-    alone = logits_of_calls(run, reference, each, stage.batch, member)
-    cases = [compare_calls(alone, reference, alone, each, None)]
-    for length, batch in _shapes(reference, stage, max_batch_size):
-        calls = calls_of_rows(reference, length, batch)
-        padded = partial(stage.batch, length=length)
-        logits = logits_of_calls(run, reference, calls, padded, member)
-        cases.append(compare_calls(logits, reference, alone, calls, length))
+    shapes = [
+        (length, calls_of_rows(reference, length, batch))
+        for length, batch in _shapes(reference, stage, max_batch_size)
+    ]
+    allowed = Allowance(seconds)
+    work = partial(padded_tokens, reference, buckets=stage.buckets)
+    n_rows = len(each) + sum(len(call) for _, calls in shapes for call in calls)
+    tokens = work(each) + sum(work(calls, length=length) for length, calls in shapes)
+    with counted("row", n_rows, what="graph", work=tokens) as advance:
+
+        def logits_of(calls: list[list[int]], length: int | None = None) -> NDArray[np.float32]:
+            padded = partial(stage.batch, length=length)
+            found = logits_of_calls(run, reference, calls, padded, member, advance=advance)
+            allowed.done(work(calls, length=length))
+            return found
+
+        alone = logits_of(each)
+        cases = [compare_calls(alone, reference, alone, each, None)]
+        for length, calls in allowed.in_order(shapes):
+            if allowed.fits(work(calls, length=length)):
+                logits = logits_of(calls, length)
+                cases.append(compare_calls(logits, reference, alone, calls, length))
+    n_left = 1 + len(shapes) - len(cases)
+    left_out = (f"{n_left} of {len(shapes)} shapes of calls",) if n_left else ()
+    cases.sort(key=lambda case: (case.length or 0, case.batch))
     logits = reference.logits[: reference.plain]
     spread = max(1.0, float(logits.std())) if precision == "int8" else 1.0
     return GraphReport(
@@ -145,6 +174,7 @@ def verify_graph(
         spread=spread,
         tolerance=tolerance_of(precision, weight_bits),
         cases=tuple(cases),
+        left_out=left_out,
     )
 
 

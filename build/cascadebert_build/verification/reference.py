@@ -15,7 +15,9 @@ from cascadebert_core.tokenization import EncodedRow, Text
 
 from ..errors import UsageError
 from ..graphs.logits import Run, StageInput, save_arrays
-from .sample import sample_of_texts
+from ..progress import counted
+from .allowance import Allowance
+from .sample import FEWEST_ROWS, sample_of_texts
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +60,11 @@ class Reference:
 
 
 def reference_of_texts(
-    run: Run, stage: StageInput, texts: Sequence[Text], task: str = SINGLE_LABEL
+    run: Run,
+    stage: StageInput,
+    texts: Sequence[Text],
+    task: str = SINGLE_LABEL,
+    seconds: float | None = None,
 ) -> Reference:
     """The sample of the ONNX check with the FP32 graph's logits.
 
@@ -67,11 +73,28 @@ def reference_of_texts(
         stage: How texts become batches.
         texts: The held-out rows.
         task: What the member's answers are, one of `cascadebert_core.task.TASKS`.
+        seconds: About how long it may take, by leaving out rows; None: as long as it takes.
     """
     sample = sample_of_texts(texts, stage)
     rows = stage.encoder.encode(sample.texts)
-    logits = np.concatenate([run(stage.batch([row])) for row in rows])
-    return Reference(tuple(rows), logits, sample.names, sample.special, task)
+    allowed = Allowance(seconds)
+    logits: dict[int, NDArray[np.float32]] = {}
+    with counted("row", len(rows), what="reference", work=sum(map(len, rows))) as advance:
+        for i in sample.most_telling_first():
+            if len(logits) >= FEWEST_ROWS and not allowed.fits(len(rows[i])):
+                continue
+            logits[i] = run(stage.batch([rows[i]]))
+            allowed.done(len(rows[i]))
+            advance(1, work=len(rows[i]))
+    kept = sorted(logits)
+    sample = sample.take(kept)
+    return Reference(
+        tuple(rows[i] for i in kept),
+        np.concatenate([logits[i] for i in kept]),
+        sample.names,
+        sample.special,
+        task,
+    )
 
 
 def reference_from_file(path: Path) -> Reference:

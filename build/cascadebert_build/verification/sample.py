@@ -13,6 +13,9 @@ from ..graphs.logits import StageInput
 # Number of rows to compare: enough for all lengths in the data, and a few seconds of work.
 _SAMPLE_SIZE = 192
 
+# Of a check that is short of time.
+FEWEST_ROWS = 6
+
 # Tokenizers have up to a hundred special tokens. The first are those that models look for: the ends
 # of a text and its padding.
 _SPECIAL_TOKENS = 8
@@ -31,6 +34,23 @@ class Sample:
     texts: tuple[Text, ...]
     names: tuple[str, ...]
     special: int
+
+    def take(self, rows: Sequence[int]) -> Sample:
+        """Some of the rows.
+
+        Args:
+            rows: Their indices, ascending.
+        """
+        special = sum(i >= len(self.texts) - self.special for i in rows)
+        return Sample(
+            tuple(self.texts[i] for i in rows), tuple(self.names[i] for i in rows), special
+        )
+
+    def most_telling_first(self) -> list[int]:
+        """Indices of all rows: those of unusual lengths and with special tokens come first."""
+        plain = len(self.texts) - self.special
+        unusual = [*range(max(0, plain - 2), plain), *range(plain, len(self.texts))]
+        return [*unusual, *range(max(0, plain - 2))]
 
 
 def sample_of_texts(texts: Sequence[Text], stage: StageInput) -> Sample:

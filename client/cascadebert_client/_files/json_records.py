@@ -58,6 +58,29 @@ def values_from_json(
     return _records_of_list(value, name, columns, naming_remedy)
 
 
+def keys_of_first(stream: BinaryIO, name: str) -> list[str]:
+    """The keys of the first object of a .jsonl or .json file; none if there is no object.
+
+    Raises:
+        InvalidRequest: The file begins with something else than an object or a list of objects.
+    """
+    lines = list(decoded_lines(stream, name))
+    text = "".join(line for _, line in lines)
+    first = next((line for _, line in lines if line.strip()), "")
+    for candidate in (first, text):  # an object on a line, or a list over many
+        try:
+            value = _parsed(candidate)
+        except ValueError:
+            continue
+        if isinstance(value, list):
+            value = value[0] if value else {}
+        if isinstance(value, dict):
+            return [str(key) for key in value]
+    if not text.strip():
+        return []
+    raise InvalidRequest(f"{name}:1: not a JSON object: {_ONE_PER_LINE}")
+
+
 def _records_of_list(
     values: Sequence[Any], name: str, columns: Sequence[str], naming_remedy: str
 ) -> Iterator[Checked]:

@@ -21,6 +21,29 @@ def values_from_parquet(
         InvalidRequest: pyarrow is not installed, the file is not Parquet, or a column is missing;
             while iterating: the file is damaged.
     """
+    file, damaged = _opened(stream, name)
+    known = list(file.schema_arrow.names)
+    for column in columns:
+        if known.count(column) != 1:
+            raise InvalidRequest(
+                f"{name}: {missing_column(column, known, naming_remedy)}"
+                if column not in known
+                else f"{name}: several columns named {column!r}: rename one"
+            )
+    return _records(file, damaged, name, columns)
+
+
+def columns_of_parquet(stream: BinaryIO, name: str) -> list[str]:
+    """Names of the columns of a Parquet file.
+
+    Raises:
+        InvalidRequest: pyarrow is not installed, or the file is not Parquet.
+    """
+    return list(_opened(stream, name)[0].schema_arrow.names)
+
+
+def _opened(stream: BinaryIO, name: str) -> tuple[Any, type[Exception]]:
+    """The file, and the exception of a damaged one."""
     try:
         import pyarrow
         from pyarrow.parquet import ParquetFile
@@ -36,15 +59,7 @@ def values_from_parquet(
             file: Any = ParquetFile(stream)
     except (OSError, ValueError, pyarrow.ArrowException) as exc:
         raise InvalidRequest(f"{name} is not Parquet, or is damaged: {exc}") from exc
-    known = list(file.schema_arrow.names)
-    for column in columns:
-        if known.count(column) != 1:
-            raise InvalidRequest(
-                f"{name}: {missing_column(column, known, naming_remedy)}"
-                if column not in known
-                else f"{name}: several columns named {column!r}: rename one"
-            )
-    return _records(file, pyarrow.ArrowException, name, columns)
+    return file, pyarrow.ArrowException
 
 
 def _records(

@@ -45,6 +45,34 @@ def values_from_table(
         InvalidRequest: There is no header, or a column is missing; while iterating: the rest cannot
             be read.
     """
+    header, records, quoting = _opened_table(stream, name, file_format, columns)
+    for column in columns:
+        if column not in header:
+            why = ""
+            if not quoting.quoted and f'"{column}"' in header and quoting.stray is not None:
+                why = _NOT_QUOTED.format(quoting.stray)
+            raise InvalidRequest(f"{name}:1: {missing_column(column, header, naming_remedy)}{why}")
+        if header.count(column) > 1:
+            raise InvalidRequest(f"{name}:1: several columns named {column!r}: rename one")
+    remedy = _CSV_REMEDY if file_format == CSV else _TSV_REMEDY
+    if quoting.stray is not None:
+        remedy += _NOT_QUOTED.format(quoting.stray)
+    return chosen_fields(records, name, header, columns, remedy)
+
+
+def columns_of_table(stream: BinaryIO, name: str, file_format: str) -> list[str]:
+    """Names of the columns of a .tsv or .csv file, in their order.
+
+    Raises:
+        InvalidRequest: There is no header, or another character separates its columns.
+    """
+    return _opened_table(stream, name, file_format, ())[0]
+
+
+def _opened_table(
+    stream: BinaryIO, name: str, file_format: str, columns: Sequence[str]
+) -> tuple[list[Any], Iterator[Record], Quoting]:
+    """The header, the records after it, and what quotes are in this file."""
     separator = _SEPARATOR_OF[file_format]
     quoting = Quoting(True)
     if file_format == TSV:
@@ -64,18 +92,7 @@ def values_from_table(
         raise InvalidRequest(f"{name}:1: there is no header: name the columns in the first line")
     if len(header) < 2 or any(column not in header for column in columns):
         _check_separator(name, header_line[0], separator, columns)
-    for column in columns:
-        if column not in header:
-            why = ""
-            if not quoting.quoted and f'"{column}"' in header and quoting.stray is not None:
-                why = _NOT_QUOTED.format(quoting.stray)
-            raise InvalidRequest(f"{name}:1: {missing_column(column, header, naming_remedy)}{why}")
-        if header.count(column) > 1:
-            raise InvalidRequest(f"{name}:1: several columns named {column!r}: rename one")
-    remedy = _CSV_REMEDY if file_format == CSV else _TSV_REMEDY
-    if quoting.stray is not None:
-        remedy += _NOT_QUOTED.format(quoting.stray)
-    return chosen_fields(records, name, header, columns, remedy)
+    return header, records, quoting
 
 
 def split_records(lines: Iterable[Line], fields: Callable[[str], list[str]]) -> Iterator[Record]:

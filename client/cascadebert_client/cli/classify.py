@@ -8,8 +8,6 @@ from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any
 
-from tqdm import tqdm
-
 from .._base import DEFAULT_CONCURRENCY, DEFAULT_ROWS_PER_REQUEST, stream_parameters
 from .._rows import Row
 from .._sync import CascadeClient
@@ -36,6 +34,7 @@ from .outputs import (
     renderer_of_output,
     require_apart,
 )
+from .progress import Advance, counted
 from .served_cascades import choose_model, naming_cascades
 from .server_arguments import (
     Subparsers,
@@ -143,13 +142,13 @@ def _classify(args: argparse.Namespace) -> int:
         answers = _answers(args, client, source, _remembered(rows, in_flight))
         resources.callback(answers.close)
         exit_stages: Counter[int] = Counter()
-        with _progress(args, source, output.n_done) as bar:
+        with _progress(args, source, output.n_done) as advance:
             for batch in answers:
                 for answer in batch:
                     index, row = in_flight.popleft()
                     output.write(f"{renderer.line(index, row, answer)}\n")
                     exit_stages[answer.exit_stage] += 1
-                bar.update(len(batch))
+                advance(len(batch))
                 if source.stop is not None:
                     output.flush()
         if problems and not exit_stages and not output.n_done:
@@ -250,12 +249,17 @@ def _remembered(
         yield row
 
 
-def _progress(args: argparse.Namespace, source: Source, n_done: int) -> Any:
-    """Show a progress bar on a terminal, unless the answers are printed there."""
+def _progress(
+    args: argparse.Namespace, source: Source, n_done: int
+) -> contextlib.AbstractContextManager[Advance]:
+    """Show how many rows are classified, unless the answers are printed on the same terminal.
+
+    Without a terminal this is for files alone: a pipe may last for days.
+    """
     to_terminal = path_of_output(args) is None and sys.stdout.isatty()
-    hidden = not sys.stderr.isatty() or to_terminal
+    hidden = to_terminal or (source.path is None and not sys.stderr.isatty())
     total = None if hidden or source.path is None else count_lines(source.path, args.format)
-    return tqdm(total=total, initial=n_done, unit="row", disable=hidden, file=sys.stderr)
+    return counted("row", total, what="classify", initial=n_done, hidden=hidden)
 
 
 def _summary(exit_stages: Counter[int], output: Answers, args: argparse.Namespace) -> str:

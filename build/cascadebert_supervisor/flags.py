@@ -44,17 +44,25 @@ _FLAG = re.compile(r"^\s*--([a-z][a-z0-9-]*)", re.MULTILINE)
 
 
 def server_flags(
-    repository: Path, address: str, *, http: int, grpc: int, metrics: int, exit_timeout_s: float
+    repository: Path,
+    address: str,
+    *,
+    http: int,
+    grpc: int,
+    metrics: int,
+    exit_timeout_s: float,
+    http_address: str = "",
 ) -> list[str]:
     """Return the flags that the container's server and the embedded one have in common.
 
     Args:
         repository: The model repository.
-        address: The address that the three endpoints listen on.
+        address: The address that the endpoints listen on.
         http: The port of HTTP.
         grpc: The port of gRPC.
         metrics: The port of the metrics.
         exit_timeout_s: Seconds that requests in flight get when the server stops.
+        http_address: The address of HTTP, if it is another one.
     """
     return [
         f"--model-repository={repository}",
@@ -64,7 +72,9 @@ def server_flags(
         "--disable-auto-complete-config",
         f"--exit-timeout-secs={max(1, int(exit_timeout_s))}",
         f"--backend-config=python,stub-timeout-seconds={LOAD_TIMEOUT_S}",
-        *(f"--{name}-address={address}" for name in ("http", "grpc", "metrics")),
+        f"--http-address={http_address or address}",
+        f"--grpc-address={address}",
+        f"--metrics-address={address}",
         f"--http-port={http}",
         f"--grpc-port={grpc}",
         f"--metrics-port={metrics}",
@@ -130,6 +140,7 @@ def command_of_server(
             grpc=settings.grpc_port,
             metrics=settings.metrics_port,
             exit_timeout_s=settings.stop_timeout_s,
+            http_address=settings.http_address,
         ),
         *(f"--load-model={model}" for model in models),
         # configs/published.pbtxt, if a model has it, names the versions that were published or

@@ -35,6 +35,7 @@ class Settings:
         preflight: The command that checks the TensorRT plans of a repository.
         served_file: Where the supervisor tells the health check what it serves.
         address: The address that the server listens on.
+        http_address: The address of HTTP, if it is another one.
         http_port: The HTTP port. The container's three ports are fixed.
         grpc_port: The gRPC port.
         metrics_port: The metrics port.
@@ -55,6 +56,7 @@ class Settings:
     preflight: tuple[str, ...] = ("python3", "-m", "cascadebert_engine", "check")
     served_file: Path = Path("/tmp/cascadebert-served.json")
     address: str = "0.0.0.0"
+    http_address: str = ""
     http_port: int = 8000
     grpc_port: int = 8001
     metrics_port: int = 8002
@@ -74,6 +76,7 @@ def settings_from_environment(environment: Mapping[str, str]) -> Settings:
             for part in environment.get("CASCADEBERT_MODELS", "").split(",")
             if (name := part.strip())
         ),
+        repository=Path(environment.get("CASCADEBERT_REPOSITORY_PATH") or default.repository),
         probe_interval_s=_seconds(
             environment, "CASCADEBERT_PROBE_INTERVAL_S", default.probe_interval_s
         ),
@@ -85,6 +88,7 @@ def settings_from_environment(environment: Mapping[str, str]) -> Settings:
             environment, "CASCADEBERT_START_TIMEOUT_S", default.start_timeout_s
         ),
         stop_timeout_s=_seconds(environment, "CASCADEBERT_STOP_TIMEOUT_S", default.stop_timeout_s),
+        http_address=_http_address(environment),
         max_request_bytes=_count(
             environment, "CASCADEBERT_MAX_REQUEST_BYTES", default.max_request_bytes
         ),
@@ -113,6 +117,17 @@ def _key(environment: Mapping[str, str]) -> str:
             "of letters, digits, '.', '_', '~' and '-' (openssl rand -hex 32)"
         )
     return key
+
+
+def _http_address(environment: Mapping[str, str]) -> str:
+    """The address of HTTP: the probes of the container need it on loopback."""
+    name = "CASCADEBERT_HTTP_ADDRESS"
+    address = environment.get(name, "")
+    if address not in ("", "127.0.0.1", "0.0.0.0"):
+        raise StartError(
+            f"{name} is {address!r}: give 127.0.0.1, for the health check alone, or 0.0.0.0"
+        )
+    return address
 
 
 def _seconds(environment: Mapping[str, str], name: str, default: float) -> float:

@@ -25,10 +25,17 @@ def test_settings_come_from_the_environment(tmp_path: Path) -> None:
             "CASCADEBERT_PROBE_TIMEOUT_S": "2.5",
             "CASCADEBERT_PROBE_FAILURES": "7",
             "CASCADEBERT_STOP_TIMEOUT_S": "",
+            "CASCADEBERT_REPOSITORY_PATH": "/mnt/models",
+            "CASCADEBERT_HTTP_ADDRESS": "127.0.0.1",
         }
     )
     assert settings == Settings(
-        key="0123456789abcdef", models=("one", "two"), probe_timeout_s=2.5, probe_failures=7
+        key="0123456789abcdef",
+        models=("one", "two"),
+        repository=Path("/mnt/models"),
+        probe_timeout_s=2.5,
+        probe_failures=7,
+        http_address="127.0.0.1",
     )
 
 
@@ -41,10 +48,11 @@ def test_settings_come_from_the_environment(tmp_path: Path) -> None:
         ("CASCADEBERT_STOP_TIMEOUT_S", "-1"),
         ("CASCADEBERT_PROBE_FAILURES", "0"),
         ("CASCADEBERT_MAX_REQUEST_BYTES", "1.5"),
+        ("CASCADEBERT_HTTP_ADDRESS", "10.1.2.3"),
     ],
 )
 def test_a_wrong_value_is_named(name: str, value: str) -> None:
-    with pytest.raises(StartError, match=f"{name} is '{value}': give a "):
+    with pytest.raises(StartError, match=f"{name} is '{value}': give "):
         settings_from_environment({name: value})
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..shared import TASKS
-from .plan import COMPLETE, cross_fitting
+from .plan import COMPLETE, PABEE, cross_fitting
 
 FOLDER = Path(__file__).parent / "logits"
 NAMES = (*TASKS, *(f"{task}{COMPLETE}" for task in TASKS))
@@ -68,7 +68,8 @@ def pack(task: str, runs_folder: Path) -> Packed:
     """Add new runs to what the repository has.
 
     Half precision keeps three decimals of logits of a few units, and of two labels only the
-    difference is kept: their probabilities follow from it. Figures are always made from the packed
+    difference is kept: their probabilities follow from it. Of PABEE's exits only the predictions
+    are kept, because patience compares nothing else. Figures are always made from the packed
     logits, so they are the same everywhere.
     """
     known = load_packed(task)
@@ -88,14 +89,20 @@ def pack(task: str, runs_folder: Path) -> Packed:
     FOLDER.mkdir(exist_ok=True)
     if known.logits:
         arrays: dict[str, Any] = {
-            **{
-                name: _difference(of) if of.ndim > 1 else of
-                for name, of in sorted(known.logits.items())
-            },
+            **{name: _stored(name, of) for name, of in sorted(known.logits.items())},
             _RECORDS: np.array(json.dumps(known.records, sort_keys=True)),
         }
         np.savez_compressed(FOLDER / f"{task}.npz", **arrays)
     return known
+
+
+def _stored(name: str, logits: NDArray[Any]) -> NDArray[Any]:
+    """Return what is stored of a run; the counts of the cross-fitting are stored as they are."""
+    if logits.ndim == 1:
+        return logits
+    if f"-{PABEE}-" in name:
+        logits = np.eye(logits.shape[-1])[logits.argmax(axis=-1)]
+    return _difference(logits)
 
 
 def _difference(logits: NDArray[Any]) -> NDArray[np.float16]:

@@ -30,6 +30,7 @@ from ..tools.perf_analyzer_binary import find_binary
 from .cells import ALL, CHOSEN, QUICK
 from .core_alone import CoreCost, core_costs
 from .measure import Ceiling
+from .predictions import predicted_rows
 from .repository import NULL, StageTimes, cascade_name, publish, write_tokenizer
 
 # Requests that arrive together, and the rows of each.
@@ -55,6 +56,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--all", action="store_true", help="every load; takes an hour")
     parser.add_argument("--quick", action="store_true", help="one load, to check that it works")
     parser.add_argument("--no-peers", action="store_true", help="only Triton's contenders")
+    parser.add_argument(
+        "--instances", nargs="+", type=int, default=[1], metavar="N",
+        help="numbers of instances of the cascade, each of which is measured (default: 1)",
+    )  # fmt: skip
     add_number(parser, "--call-us", 1500.0, "microseconds of a call of a GPU's stage")
     add_number(parser, "--row-us", 10.0, "microseconds of each of its rows")
     add_number(parser, "--window-s", 5.0, "seconds of a window")
@@ -69,10 +74,13 @@ def _parser() -> argparse.ArgumentParser:
 def _run(args: argparse.Namespace) -> None:
     if args.tokenizer is not None and not args.tokenizer.is_file():
         raise UsageError(f"--tokenizer {args.tokenizer} does not exist: give a tokenizer.json")
+    if min(args.instances) < 1:
+        raise UsageError(f"--instances {min(args.instances)}: give 1 or more")
     texts = [text for text in corpora(args.glue)["short"].texts if isinstance(text, str)]
     cells = QUICK if args.quick else ALL if args.all else CHOSEN
     binary = find_binary()
     rows: list[dict[str, object]] = []
+    predictions: list[dict[str, object]] = []
     with tempfile.TemporaryDirectory(prefix="cascadebert-ceiling-") as folder:
         scratch = Path(folder)
         tokenizer = args.tokenizer or write_tokenizer(scratch / "tokenizer.json", texts)
@@ -82,10 +90,21 @@ def _run(args: argparse.Namespace) -> None:
             gpu = kind == "gpu"
             times = StageTimes(args.call_us * 1e-6, args.row_us * 1e-6) if gpu else NULL
             ceiling = Ceiling(
-                binary, tokenizer, texts, times, gpu, args.window_s, args.wait_quiet_s, scratch
+                binary,
+                tokenizer,
+                texts,
+                times,
+                gpu,
+                args.window_s,
+                args.wait_quiet_s,
+                scratch,
+                args.instances,
             )
-            found = ceiling.measure(cells, peers=not args.no_peers)
+            found = list(ceiling.measure(cells, peers=not args.no_peers))
             rows += [{"stages": kind, **measured.row()} for measured in found]
+            predictions += [
+                {"stages": kind, **row} for row in predicted_rows(found, times, gpu=gpu)
+            ]
     args.out.mkdir(parents=True, exist_ok=True)
     command = f"python -m benchmarks.ceiling {shlex.join(sys.argv[1:])}"
     figures = {
@@ -93,13 +112,18 @@ def _run(args: argparse.Namespace) -> None:
         "machine": asdict(this_machine()),
         "core": [{**asdict(cost), "ratio": cost.over_tokenising} for cost in core],
         "rows": rows,
+        "predicted": predictions,
     }
     (args.out / "ceiling.json").write_text(as_json(figures))
-    (args.out / "RESULTS.md").write_text(_page(command, core, pd.DataFrame(rows)))
+    (args.out / "RESULTS.md").write_text(
+        _page(command, core, pd.DataFrame(rows), pd.DataFrame(predictions))
+    )
     print((args.out / "RESULTS.md").read_text())
 
 
-def _page(command: str, core: Sequence[CoreCost], rows: pd.DataFrame) -> str:
+def _page(
+    command: str, core: Sequence[CoreCost], rows: pd.DataFrame, predictions: pd.DataFrame
+) -> str:
     """Return the results as a page of Markdown."""
     machine = this_machine()
     parts = [
@@ -126,6 +150,14 @@ def _page(command: str, core: Sequence[CoreCost], rows: pd.DataFrame) -> str:
             shown = group.drop(columns=["stages", "deferred", "rows"]).dropna(axis=1, how="all")
             parts.append(f"{n_rows} rows a request, {deferred:.0%} deferred:")
             parts.append(shown.to_markdown(index=False, floatfmt=".3g") or "")
+    parts.append(
+        "## More cores: a model, not a measurement\n\nRequests a second from the CPU of a request "
+        "of one row, under the most clients that were measured, if nothing else limits them than "
+        "the interpreter lock of each instance, the cores, and the time of the stages' calls. "
+        'Load generators need cores besides. "Needed" is the number of instances from which on the '
+        "lock is not the limit."
+    )
+    parts.append(predictions.to_markdown(index=False, floatfmt=".0f") or "")
     return "\n\n".join(parts) + "\n"
 
 

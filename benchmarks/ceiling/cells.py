@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 
 from ..tools.window import Window
+from .processes import BLS
 
 CASCADE = "cascade"
 INLINE = "cascade, inline"
@@ -57,12 +58,17 @@ class Measured:
         cell: The load.
         window: Throughput and latencies.
         cpu_ms: CPU milliseconds of a request, by kind of process.
+        instances: Processes of the model that is called; None for other servers.
+        rows_per_call: Rows of a call of each stage, first to last; empty if stages are inline, and
+            for other servers.
     """
 
     contender: str
     cell: Cell
     window: Window
     cpu_ms: Mapping[str, float]
+    instances: int | None = None
+    rows_per_call: Sequence[float] = ()
 
     def row(self) -> dict[str, object]:
         """Return the figures as a flat row of a table."""
@@ -70,8 +76,10 @@ class Measured:
         rows_s = window.throughput_rps * self.cell.rows
         # Cores that the contender alone kept busy; the load generator has the others.
         cores = window.throughput_rps * total / 1000
+        model_ms = self.cpu_ms.get(BLS)
         return {
             "contender": self.contender,
+            "instances": self.instances,
             "clients": self.cell.clients,
             "rows": self.cell.rows,
             "deferred": self.cell.deferred,
@@ -80,6 +88,9 @@ class Measured:
             "rows/s a core": rows_s / cores if cores else None,
             "CPU ms": total,
             **{f"CPU ms {kind}": value for kind, value in self.cpu_ms.items()},
+            # One process of the model uses one core at most: more need more instances.
+            "requests/s a core of BLS": 1000 / model_ms if model_ms else None,
+            **{f"rows a call of stage {i}": rows for i, rows in enumerate(self.rows_per_call)},
             "p50 ms": window.all.p50_ms,
             "exited p50 ms": window.exited.p50_ms if window.exited else None,
             "deferred p50 ms": window.deferred.p50_ms if window.deferred else None,

@@ -19,9 +19,10 @@ from ..tools.machine import wait_until_quiet
 from ..tools.perf_analyzer import Load, PerfAnalyzer
 from ..tools.perf_analyzer_binary import Binary
 from ..tools.request_data import write_payloads, write_texts
+from ..tools.stage_statistics import StageStatistics
 from .cells import BLOCKING, CASCADE, INLINE, LEAST, PEERS, Cell, Measured
-from .processes import cpu_seconds, processes_of_peer, processes_of_triton
-from .repository import StageTimes, cascade_name, install_least, publish
+from .processes import BLS, cpu_seconds, processes_of_peer, processes_of_triton
+from .repository import STAGE_MODELS, StageTimes, cascade_name, install_least, publish
 
 _FREE = Ports(0, 0, 0)
 
@@ -39,6 +40,7 @@ class Ceiling:
         window_s: Seconds of a window, with a second of ramp.
         wait_quiet_s: Before each window, wait at most so long until other processes are idle.
         scratch: A folder for repositories, data and logs.
+        instances: Numbers of instances of the cascade; each is measured.
     """
 
     binary: Binary
@@ -49,24 +51,28 @@ class Ceiling:
     window_s: float
     wait_quiet_s: float
     scratch: Path
+    instances: Sequence[int] = (1,)
 
     def measure(self, cells: Sequence[Cell], *, peers: bool) -> Iterator[Measured]:
         """Measure every contender under every load, one after the other."""
         shares = sorted({cell.deferred for cell in cells})
         names = [cascade_name(share) for share in shares]
-        instances = {"": 1} if self.gpu else None
-        for contender, placement in ((INLINE, "inline"), (CASCADE, "process")):
+        stages = {"": 1} if self.gpu else {}
+        for placement in ("inline", "process"):
             repository = self.scratch / f"{placement}-{'gpu' if self.gpu else 'null'}"
             shutil.rmtree(repository, ignore_errors=True)
             publish(
                 repository, self.tokenizer, self.times, shares, gpu=self.gpu, placement=placement
             )
-            with serve_cascades(repository, names, ports=_FREE, instances=instances) as server:
-                for cell in cells:
-                    model = cascade_name(cell.deferred)
-                    yield self._by_triton(server, contender, model, cell)
-                if contender == CASCADE:
-                    yield from self._others(server, repository, cells)
+            contender = CASCADE if placement == "process" else INLINE
+            for count in self.instances if contender == CASCADE else (1,):
+                given = {**stages, **dict.fromkeys(names, count)}
+                with serve_cascades(repository, names, ports=_FREE, instances=given) as server:
+                    for cell in cells:
+                        model = cascade_name(cell.deferred)
+                        yield self._by_triton(server, contender, model, cell)
+                    if contender == CASCADE and count == self.instances[0]:
+                        yield from self._others(server, repository, cells)
             if peers and contender == CASCADE:
                 for kind in PEERS:
                     yield from self._by_peer(kind, repository, cells)
@@ -88,7 +94,11 @@ class Ceiling:
     def _by_triton(self, server: TritonServer, contender: str, model: str, cell: Cell) -> Measured:
         data = write_texts(self.scratch / "texts.json", self.texts)
         target = _Target(
-            PerfAnalyzer(self.binary, server.url), model, data, processes_of_triton(server, model)
+            PerfAnalyzer(self.binary, server.url),
+            model,
+            data,
+            processes_of_triton(server, model),
+            STAGE_MODELS if contender == CASCADE else (),
         )
         return self._measured(contender, cell, target, cell.rows)
 
@@ -108,14 +118,26 @@ class Ceiling:
             wait_until_quiet(self.wait_quiet_s)
         load = Load(cell.clients, steps, self.window_s)
         before = cpu_seconds(target.processes)
-        window = target.perf.measure(target.model, target.data, load)
+        if target.stages:
+            with StageStatistics(target.perf.url, target.stages) as statistics:
+                window = target.perf.measure(target.model, target.data, load)
+            calls = statistics.as_row(load.window_s)
+        else:
+            window, calls = target.perf.measure(target.model, target.data, load), {}
         used = cpu_seconds(target.processes)
         per_request = {kind: 1000 * (used[kind] - before[kind]) / window.total for kind in used}
         say(
             f"{contender}, {cell}: {window.throughput_rps:.0f} requests/s, "
             f"{sum(per_request.values()):.3f} ms CPU a request"
         )
-        return Measured(contender, cell, window, per_request)
+        return Measured(
+            contender,
+            cell,
+            window,
+            per_request,
+            len(target.processes[BLS]) if BLS in target.processes else None,
+            [calls[stage]["rows_per_call"] for stage in target.stages if stage in calls],
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,9 +149,11 @@ class _Target:
         model: The model.
         data: The requests.
         processes: The server's processes, by what they do.
+        stages: The stages whose calls are counted, first to last.
     """
 
     perf: PerfAnalyzer
     model: str
     data: Path
     processes: Mapping[str, Sequence[int]]
+    stages: Sequence[str] = ()

@@ -19,9 +19,10 @@ from .null_session import SETTINGS
 
 LABELS = ("negative", "positive")
 _LEAST_MODEL = Path(__file__).parent / "least" / "model.py"
+STAGE_MODELS = ("stage_small", "stage_large")
 _POINT = "default"
 _BUCKETS = (16, 32, 64, 96, 128)
-_MAX_BATCH_SIZE = 64
+MAX_BATCH_SIZE = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,10 @@ def publish(
     artefact.write_bytes(b"")
     settings = path / SETTINGS
     settings.write_text(json.dumps({"call_s": times.call_s, "row_s": times.row_s}))
+    runtime = RuntimeConfig(placement=placement)
+    if gpu and placement == "process":
+        # Batches as before an engine: calls of all lengths may share one.
+        runtime = RuntimeConfig(device="gpu", engine="tensorrt", precision="fp16", instances=1)
     names: list[str] = []
     for share in shares:
         policy = _policy(0.5 + share / 2 if share else 0.0, gpu=gpu)
@@ -79,7 +84,7 @@ def publish(
             StageFiles(stage, artefact, tokenizer, others=(settings,)) for stage in policy.stages
         ]
         names.append(cascade_name(share))
-        publish_cascade(path, names[-1], policy, stages, RuntimeConfig(placement=placement))
+        publish_cascade(path, names[-1], policy, stages, runtime)
     for stage in _policy(0.5, gpu=gpu).stages:
         source, target = Path(null_session.__file__), path / stage.model / "1" / "session.py"
         shutil.copyfile(source, target)
@@ -93,11 +98,11 @@ def _policy(threshold: float, *, gpu: bool) -> Policy:
     call_tokens, max_call_tokens = (ONE_CALL, ONE_CALL) if gpu else (48, 2048)
     stages = tuple(
         StagePolicy(
-            model=f"stage_{name}",
+            model=model,
             version=1,
             tokenizer="shared",
             max_length=_BUCKETS[-1],
-            max_batch_size=_MAX_BATCH_SIZE,
+            max_batch_size=MAX_BATCH_SIZE,
             buckets=_BUCKETS,
             inputs=STAGE_INPUTS,
             temperature=1.0,
@@ -106,7 +111,7 @@ def _policy(threshold: float, *, gpu: bool) -> Policy:
             call_tokens=call_tokens,
             max_call_tokens=max_call_tokens,
         )
-        for name, value in (("small", threshold), ("large", None))
+        for model, value in zip(STAGE_MODELS, (threshold, None), strict=True)
     )
     return Policy(
         labels=LABELS,

@@ -23,10 +23,17 @@ def test_null_stages_defer_the_share_that_a_threshold_asks_for(share: float) -> 
 
 @pytest.mark.timeout(300)
 def test_every_contender_is_measured(tmp_path: Path) -> None:
-    options = ["--quick", "--no-peers", "--stages", "null", "--window-s", "2"]
+    options = ["--quick", "--no-peers", "--stages", "gpu", "--instances", "1", "2"]
+    options += ["--window-s", "2"]
     assert main([*options, "--out", str(tmp_path)]) == 0
     found = json.loads((tmp_path / "ceiling.json").read_text())
-    contenders = {row["contender"]: row for row in found["rows"]}
+    cascades = [row for row in found["rows"] if row["contender"] == "cascade"]
+    assert [row["instances"] for row in cascades] == [1, 2]
+    for row in cascades:
+        assert row["requests/s a core of BLS"] == pytest.approx(1000 / row["CPU ms model"])
+        assert row["rows a call of stage 0"] >= 1
+        assert row["rows a call of stage 1"] >= 1
+    contenders = {row["contender"]: row for row in found["rows"][::-1]}
     assert set(contenders) == {"cascade", "cascade, inline", "blocking BLS", "least model"}
     for row in contenders.values():
         assert row["requests/s"] > 0
@@ -35,13 +42,23 @@ def test_every_contender_is_measured(tmp_path: Path) -> None:
         )
     assert contenders["least model"]["CPU ms"] < contenders["cascade"]["CPU ms"]
     assert all(cost["ratio"] > 1 for cost in found["core"])
-    assert "| least model" in (tmp_path / "RESULTS.md").read_text()
+    page = (tmp_path / "RESULTS.md").read_text()
+    assert "| least model" in page
+    assert "a model, not a measurement" in page
+    assert {row["cores"] for row in found["predicted"]} == {2, 4, 8, 16}
 
 
 def test_a_missing_tokenizer_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "tokenizer.json"
     assert main(["--quick", "--tokenizer", str(path), "--out", str(tmp_path)]) == 2
     assert str(path) in capsys.readouterr().err
+
+
+def test_instances_below_one_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--quick", "--instances", "0", "--out", str(tmp_path)]) == 2
+    assert "--instances 0: give 1 or more" in capsys.readouterr().err
 
 
 def test_placements_need_a_turn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

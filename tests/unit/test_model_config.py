@@ -12,6 +12,7 @@ from cascadebert_build.repository.model_config import (
     NICENESS,
     config_from_text,
     config_to_text,
+    merges_lengths,
     parameter,
     stage_config,
 )
@@ -86,6 +87,13 @@ def test_the_queue_delay_is_stated() -> None:
     config = parsed(RuntimeConfig())
     assert config.HasField("dynamic_batching")
     assert config.dynamic_batching.max_queue_delay_microseconds == 0
+
+
+def test_only_before_a_gpu_calls_of_several_lengths_share_a_batch() -> None:
+    assert not merges_lengths(parsed(RuntimeConfig()))
+    assert merges_lengths(parsed(RuntimeConfig(**TENSORRT)))  # pyright: ignore
+    backend = RuntimeConfig(backend="tensorrt", engine="tensorrt", device="gpu", precision="fp16")
+    assert not merges_lengths(parsed(backend)), "Triton's own backend cannot pad"
 
 
 def test_a_plan_in_the_python_backend_finds_its_gpu_itself() -> None:

@@ -14,7 +14,10 @@ from cascadebert_build.config.schema import RuntimeConfig
 from cascadebert_build.errors import UsageError
 from cascadebert_build.repository.deployment import PlacementOverrides, deployment_of
 from cascadebert_build.repository.model_config import (
+    config_from_text,
+    config_to_text,
     conflict_of_configs,
+    merges_lengths,
     parameter,
     read_config,
     stage_config,
@@ -403,6 +406,24 @@ def test_the_plan_pins_versions_and_keeps_what_runs(
     overridden = deployment_of(mine(repository), [1], overrides, running)
     assert overridden.stages["mine_1"].instance_group[0].count == 3
     assert overridden.stages["mine_1"].parameters["threads"].string_value == "2"
+
+
+def test_a_version_whose_code_takes_one_length_keeps_its_batches(
+    repository: Path, publish: Publish
+) -> None:
+    gpu = RuntimeConfig(device="gpu", engine="tensorrt", precision="fp16")
+    publish(threshold(0.9), runtime=gpu)
+    assert merges_lengths(read_config(repository / "mine_0"))
+    for file in (repository / "mine_0").rglob("*.pbtxt"):  # as an earlier release published it
+        config = config_from_text(file.read_text())
+        for each in config.input:
+            each.allow_ragged_batch = False
+        file.write_text(config_to_text(config))
+    publish(threshold(0.8), "smaller", "large", runtime=gpu)
+    assert ModelRepository.read(repository).stage("mine_0").folders == (1, 2)
+    assert not merges_lengths(read_config(repository / "mine_0"))
+    publish(threshold(0.7), "smallest", "large", runtime=gpu, keep=1)
+    assert merges_lengths(read_config(repository / "mine_0")), "the last of its kind has gone"
 
 
 def test_the_cascades_own_instances_are_published_fitted_kept_and_overridden(

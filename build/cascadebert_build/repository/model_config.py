@@ -52,7 +52,12 @@ CUDA_GRAPHS = "cuda_graphs"
 
 
 def stage_config(
-    stage: StagePolicy, runtime: RuntimeConfig, profiles: int = 0, *, first: bool = True
+    stage: StagePolicy,
+    runtime: RuntimeConfig,
+    profiles: int = 0,
+    *,
+    first: bool = True,
+    merge_lengths: bool = True,
 ) -> ModelConfig:
     """The configuration of one stage for the backend that hosts it.
 
@@ -61,6 +66,7 @@ def stage_config(
         runtime: Where it runs.
         profiles: Number of optimisation profiles of its plan; 0 without a plan.
         first: Whether it is the cascade's first stage.
+        merge_lengths: Whether calls of several lengths may share a batch, if that is worth it.
     """
     pb: Any = model_config_pb2
     gpu = runtime.device == "gpu"
@@ -107,7 +113,18 @@ def stage_config(
             set_parameter(config, NICENESS, str(runtime.niceness))
     if gpu:
         _add_warmup(config, stage)
+        if runtime.backend == "python" and merge_lengths:
+            # Calls of several instances of the cascade wait here while one runs. The batcher merges
+            # only equal lengths, and that of 2.51 spins while the next call does not fit. With
+            # this flag it merges all, and the stage pads them. On a CPU padding costs too much.
+            for each in config.input:
+                each.allow_ragged_batch = True
     return config
+
+
+def merges_lengths(config: ModelConfig) -> bool:
+    """Whether a stage's batches may have calls of several lengths."""
+    return any(each.allow_ragged_batch for each in config.input)
 
 
 def runs_on_gpu(config: ModelConfig) -> bool:
@@ -208,6 +225,8 @@ def _needed_of_files(config: ModelConfig, name: str) -> Any:
         return [(group.kind, list(group.profile)) for group in config.instance_group]
     if name == "optimization":
         return config.optimization
+    if name == "input":  # lengths are merged only if every version can
+        return [(each.name, each.data_type, list(each.dims)) for each in config.input]
     return list(getattr(config, name))
 
 

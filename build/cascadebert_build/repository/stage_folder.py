@@ -22,6 +22,7 @@ from .model_config import (
     config_to_text,
     config_without_versions,
     conflict_of_configs,
+    merges_lengths,
     read_config,
     stage_config,
     with_versions,
@@ -190,12 +191,20 @@ def plan_stage(
     hashes = {name: sha256_of_file(source) for name, source in sorted(sources.items())}
     version, present = folder.version_of(hashes)
     profiles = 0 if files.manifest is None else len(manifest_from_file(files.manifest).profiles)
-    config = stage_config(files.stage, runtime, profiles, first=first)
-    folder.require_shared_config(config, set(kept) - {version})
+    others = set(kept) - {version}
+    # The code of an earlier release takes only calls of one length.
+    merge_lengths = not others or merges_lengths(folder.config_of(others))
+    config = stage_config(files.stage, runtime, profiles, first=first, merge_lengths=merge_lengths)
+    folder.require_shared_config(config, others)
     if called and files.manifest is None:
         # A cascade sends no more rows than its own policy says; the model must take the most.
         largest = max(files.stage.max_batch_size, *called.values())
-        config = stage_config(replace(files.stage, max_batch_size=largest), runtime, first=first)
+        config = stage_config(
+            replace(files.stage, max_batch_size=largest),
+            runtime,
+            first=first,
+            merge_lengths=merge_lengths,
+        )
     config = with_versions(config, {*called, version})
     same = folder.config is not None and (
         config_without_versions(folder.config) == config_without_versions(config)

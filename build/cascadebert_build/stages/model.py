@@ -48,9 +48,8 @@ class TritonPythonModel:
             return [_failed(f"{type(exc).__name__}: {exc}") for _ in requests]
 
     def _run(self, requests: list[Any]) -> list[Any]:
-        # Triton's batcher merges only requests of equal length.
         feeds = {
-            name: np.concatenate(
+            name: _stacked(
                 [pb_utils.get_input_tensor_by_name(r, name).as_numpy() for r in requests]
             )
             for name in self._inputs
@@ -68,6 +67,21 @@ class TritonPythonModel:
     def finalize(self) -> None:
         """Free the session's memory."""
         self._session.close()
+
+
+def _stacked(calls: list[Any]) -> Any:
+    """Stack calls of shape (rows, length); shorter ones are padded on the right.
+
+    Triton's batcher merges calls of several lengths only if the configuration allows it. What
+    stands in the padding is masked, so it does not matter.
+    """
+    length = max(call.shape[1] for call in calls)
+    return np.concatenate(
+        [
+            call if call.shape[1] == length else np.pad(call, ((0, 0), (0, length - call.shape[1])))
+            for call in calls
+        ]
+    )
 
 
 def _failed(message: str) -> Any:

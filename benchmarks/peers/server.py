@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import http.client
-import json
 import os
 import signal
 import subprocess
@@ -24,6 +22,7 @@ from cascadebert_build.server.ports import HOST, Ports, resolve_ports
 from cascadebert_core.tokenization import Text
 
 from ..tools.request_data import payload_of_texts
+from .json_http import ask
 from .payloads import PATH, READY, answers_of_payload
 from .python_cascade import Answer
 from .settings import BEST, PeerArguments, PeerSettings
@@ -65,20 +64,6 @@ class Peer:
         finally:
             _signal_group(self.pid, signal.SIGSTOP)
 
-    def post(self, body: bytes, timeout_s: float) -> tuple[int, str]:
-        """POST a body, and return the status and the text of the response.
-
-        Raises:
-            OSError: There is no response.
-            http.client.HTTPException: The response is not HTTP.
-        """
-        with contextlib.closing(
-            http.client.HTTPConnection(HOST, self.port, timeout=timeout_s)
-        ) as connection:
-            connection.request("POST", PATH, body, {"Content-Type": "application/json"})
-            response = connection.getresponse()
-            return response.status, response.read().decode(errors="replace")
-
     def answers(self, texts: Sequence[Text], timeout_s: float = 60.0) -> list[Answer]:
         """Classify texts, 16 in each request.
 
@@ -87,14 +72,11 @@ class Peer:
         """
         answers: list[Answer] = []
         for start in range(0, len(texts), _ROWS_A_REQUEST):
-            body = json.dumps(payload_of_texts(texts[start : start + _ROWS_A_REQUEST])).encode()
+            payload = payload_of_texts(texts[start : start + _ROWS_A_REQUEST])
             try:
-                status, response = self.post(body, timeout_s)
-                if status != http.HTTPStatus.OK:
-                    raise CheckFailed(f"{self.url} answered {status}: {response[:200]}")
-                answers += answers_of_payload(json.loads(response))
-            except (OSError, http.client.HTTPException, ValueError) as exc:
-                raise CheckFailed(f"{self.url} gave no answer: {exc!r}") from exc
+                answers += answers_of_payload(ask(self.port, PATH, payload, timeout_s))
+            except ValueError as exc:
+                raise CheckFailed(f"{self.url}: {exc}") from exc
         return answers
 
 

@@ -10,15 +10,19 @@ from dataclasses import asdict
 from functools import cache, partial
 from typing import Any
 
+from cascadebert_build.server.ports import HOST
 from cascadebert_core.tokenization import Text
 
 from ..peers.client_side import Ask, Member, answers_of, asking_cascade, asking_members, closed_loop
+from ..peers.json_http import ask
 from ..peers.payloads import PATH
 from ..peers.python_cascade import Answer
 from ..peers.server import Peer, peer_server
 from ..peers.settings import BEST
+from ..peers.triton_http import GENERATE, INFER, TritonEndpoint
 from ..tools.command import say
 from ..tools.perf_analyzer import Load, PerfAnalyzer
+from ..tools.request_data import write_bodies
 from .bench import Bench, TritonSide, window_of
 from .contender import Contender
 from .expected_answers import Expected, checked, expected_of_cascade
@@ -28,6 +32,7 @@ from .workload import Workload
 
 # Names on the plots, by those of `benchmarks.peers`.
 _PEERS = {"mosec": MOSEC, "litserve": LITSERVE}
+_ENDPOINTS = {"cascade, HTTP generate": GENERATE, "cascade, HTTP infer": INFER}
 
 
 def other_servers(stack: ExitStack, bench: Bench, workload: Workload) -> list[Contender]:
@@ -85,6 +90,34 @@ def client_side(side: TritonSide) -> list[Contender]:
             lambda: asking_cascade(side.server().url, workload.cascade),
         ),
     ]
+
+
+def over_http(side: TritonSide) -> list[Contender]:
+    """Return the served cascade over HTTP: Triton's `generate`, and KServe's protocol as JSON."""
+    return [_endpoint(side, name, endpoint) for name, endpoint in _ENDPOINTS.items()]
+
+
+def _endpoint(side: TritonSide, name: str, endpoint: TritonEndpoint) -> Contender:
+    workload, path = side.workload, endpoint.path(side.workload.cascade)
+    expected = expected_of_cascade(workload, USUAL_SHARE)
+    data = side.bench.data(workload.name) / f"{endpoint.verb}.json"
+    write_bodies(data, map(endpoint.payload, workload.corpus.texts))
+
+    def port() -> int:
+        return side.server().ports.http
+
+    def measure(load: Load) -> dict[str, Any]:
+        url = f"http://{HOST}:{port()}"
+        analyzer = PerfAnalyzer(side.bench.binary, url, endpoint=path.lstrip("/"))
+        return window_of(analyzer, name, data, load)
+
+    def ask_all(texts: Sequence[Text]) -> list[Answer]:
+        return [endpoint.answer(ask(port(), path, endpoint.payload(text))) for text in texts]
+
+    return Contender(
+        name, f"{side.settings}; JSON over HTTP", measure, pid=side.pid,
+        check=checked(name, expected, ask_all), deferred_share=expected.deferred_share,
+    )  # fmt: skip
 
 
 def _client(

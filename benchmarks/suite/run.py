@@ -11,7 +11,7 @@ from .bench import Bench
 from .contender import Contender
 from .corpora import HELD_OUT, SHORT, Corpus
 from .names import ACCURACY, CLOSED, GATE, LIMIT, OPEN, ROWS, SHARES, STARTUP, SWEEP
-from .other_contenders import client_side, other_servers
+from .other_contenders import client_side, other_servers, over_http
 from .pairs import BuiltPair, Pair, build_pair, pair_of_config
 from .sections.accuracy import measure_accuracy
 from .sections.limit import measure_limits
@@ -90,7 +90,7 @@ def _run_workload(bench: Bench, sections: Sequence[str], built: BuiltPair, corpu
         with ExitStack() as stack:  # other servers end before the next section
             others: list[Contender] = []
             if CLOSED in sections and bench.peers:
-                others += client_side(side)
+                others += [*client_side(side), *over_http(side)]
                 others += other_servers(stack, bench, workload) if on_cores else []
             for repeat in range(bench.plan.repeats):
                 if LIMIT in sections and on_cores:

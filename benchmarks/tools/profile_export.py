@@ -47,16 +47,42 @@ def window_from_export(path: Path, ramp_s: float, command: str = "") -> Window:
 
 
 def _last_stage(request: dict[str, Any]) -> int:
-    """Return the last exit stage of a request's rows: Triton's output, or another server's JSON.
+    """Return the last exit stage of a request's rows: Triton's output, or an answer in JSON.
 
     It is -1 if the model has no such output.
     """
     output = (request.get("response_outputs") or [{}])[-1]
-    stages = output.get(EXIT_STAGE, [])
     if "response" in output:
-        try:
-            stages = json.loads(output["response"])[EXIT_STAGE.lower()]
-        except (ValueError, TypeError, KeyError) as exc:
-            raise CheckFailed(f"the server answered {output['response']!r:.200}") from exc
+        return last_stage_of_json(output["response"])
+    return _last(output.get(EXIT_STAGE, []))
+
+
+def last_stage_of_json(text: str) -> int:
+    """Return the last exit stage in the JSON that a server answered.
+
+    mosec and LitServe have a column `exit_stage`, Triton's `generate` the output by name, and
+    KServe's `infer` a list of outputs. A server of one model has a list `data` without stages, and
+    the result is -1.
+
+    Raises:
+        CheckFailed: It is none of these.
+    """
+    try:
+        of = json.loads(text)
+        if EXIT_STAGE.lower() in of:
+            return _last(of[EXIT_STAGE.lower()])
+        if EXIT_STAGE in of:
+            return _last(of[EXIT_STAGE])
+        if "outputs" in of:
+            (stages,) = (out["data"] for out in of["outputs"] if out["name"] == EXIT_STAGE)
+            return _last(stages)
+        if of["data"]:
+            return -1
+    except (ValueError, TypeError, KeyError) as exc:
+        raise CheckFailed(f"the server answered {text!r:.200}") from exc
+    raise CheckFailed(f"the server answered {text!r:.200}, without a row")
+
+
+def _last(stages: Any) -> int:
     # One row comes as a number.
-    return stages if isinstance(stages, int) else max(stages, default=-1)
+    return int(stages) if isinstance(stages, int) else max(stages, default=-1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,12 @@ def write_texts(path: Path, texts: Sequence[Text]) -> Path:
 def write_payloads(path: Path, texts: Sequence[Text], rows: int = 1) -> Path:
     """Write texts or pairs as JSON for servers other than Triton, `rows` of them a request."""
     starts = range(0, len(texts) - rows + 1, rows)
-    return _write(path, ({"payload": [payload_of_texts(texts[i : i + rows])]} for i in starts))
+    return write_bodies(path, (payload_of_texts(texts[i : i + rows]) for i in starts))
+
+
+def write_bodies(path: Path, payloads: Iterable[Mapping[str, Any]]) -> Path:
+    """Write the JSON bodies of requests to a server other than Triton's gRPC endpoint."""
+    return _write(path, ({"payload": [dict(payload)]} for payload in payloads))
 
 
 def write_tokens(path: Path, texts: Sequence[Text], encoder: Encoder, stage: StagePolicy) -> Path:

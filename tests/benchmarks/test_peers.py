@@ -20,11 +20,16 @@ from benchmarks.peers.client_side import (
     asking_members,
     closed_loop,
 )
+from benchmarks.peers.json_http import ask, post
+from benchmarks.peers.payloads import PATH
 from benchmarks.peers.server import Peer, peer_server, processes_of_group
 from benchmarks.peers.settings import BEST, PeerSettings
+from benchmarks.peers.triton_http import GENERATE, INFER, TritonEndpoint
+from benchmarks.tools.profile_export import last_stage_of_json
 from benchmarks.tools.request_data import payload_of_texts
 from cascadebert_build.errors import CheckFailed, UsageError
 from cascadebert_build.evaluation.evaluate import NEAR, evaluate
+from cascadebert_build.server.tritonserver import TritonServer
 from tests.support.serving import Built
 
 SMALL = PeerSettings(workers=1, threads=1, max_batch_size=8, batch_timeout_ms=2)
@@ -82,7 +87,7 @@ def test_a_peer_rests_while_others_are_measured(under_test: Peer):
             # The kernel takes the connection, and nothing answers. Once the peer goes on, it
             # answers this request too, perhaps in one batch with the next one.
             with pytest.raises(TimeoutError):
-                under_test.post(body, timeout_s=0.5)
+                post(under_test.port, PATH, body, timeout_s=0.5)
     finally:
         os.killpg(under_test.pid, signal.SIGCONT)  # for the other tests
 
@@ -130,6 +135,28 @@ def test_no_such_peer_or_cascade(built: Built, tmp_path: Path):
     with pytest.raises(UsageError, match="no published cascade 'no-such'"):
         with peer_server("mosec", built.repository, "no-such", log=tmp_path / "log"):
             pass
+
+
+@pytest.mark.parametrize("endpoint", [GENERATE, INFER], ids=lambda of: of.verb)
+def test_the_served_cascade_answers_alike_over_http(
+    endpoint: TritonEndpoint, running: TritonServer, built: Built
+):
+    policy = built.policy
+    _, outcome = evaluate(policy, built.steps.rows, built.logits())
+    near = outcome.near_threshold(policy.thresholds, NEAR)
+    rows = [i for i in np.flatnonzero(~near) if i < 60]
+    assert {0, 1} == set(outcome.exit_stage[rows].tolist())
+    for i in rows:
+        payload = endpoint.payload(built.texts[i])
+        response = ask(running.ports.http, endpoint.path(built.name), payload)
+        answer = endpoint.answer(response)
+        expected = (policy.labels[outcome.labels[i]], outcome.exit_stage[i])
+        assert (answer.label, answer.exit_stage) == expected, i
+        assert last_stage_of_json(json.dumps(response)) == outcome.exit_stage[i]
+    with pytest.raises(CheckFailed, match="answered 400"):
+        ask(running.ports.http, endpoint.path(built.name), {"WORDS": "a fine film"})
+    with pytest.raises(ValueError, match="is not a row's"):
+        endpoint.answer({"error": "no"})
 
 
 async def test_a_cascade_in_the_client_defers_what_the_served_one_defers(

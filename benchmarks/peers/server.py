@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from cascadebert_build.repository.model_repository import ModelRepository
 from cascadebert_build.server.ports import HOST, Ports, resolve_ports
 from cascadebert_core.tokenization import Text
 
+from ..tools.command import say
 from ..tools.request_data import payload_of_texts
 from .json_http import ask
 from .payloads import PATH, READY, answers_of_payload
@@ -30,6 +31,7 @@ from .settings import BEST, PeerArguments, PeerSettings
 _START_S = 180.0
 _STOP_S = 15.0
 _POLL_S = 0.1
+_SAY_EVERY_S = 15.0
 _LOG_LINES = 15
 _ROWS_A_REQUEST = 16
 _CHECKOUT = Path(__file__).parents[2]
@@ -105,24 +107,74 @@ def peer_server(
     text = ("a fine film", "a fine film") if is_pair else "a fine film"
     port = resolve_ports(Ports(0, 0, 0)).http
     arguments = PeerArguments(repository.resolve(), cascade, port, settings or BEST[kind])
+    command = [sys.executable, "-m", f"benchmarks.peers.{kind}_app", arguments.to_json()]
+
+    def problem(peer: Peer) -> str:
+        """Say whether a worker lacks the cascade, or why a request is not answered."""
+        if log.read_text(errors="replace").count(READY) < arguments.settings.workers:
+            return "its workers did not load the cascade"
+        return answer_problem(lambda: peer.answers([text], timeout_s=10))
+
+    with started(kind, command, port, problem, log=log) as peer:
+        yield peer
+
+
+def answer_problem(ask_once: Callable[[], object]) -> str:
+    """Return why a server gives no answer, or ""."""
+    try:
+        ask_once()
+    except CheckFailed as exc:
+        return str(exc)
+    return ""
+
+
+@contextlib.contextmanager
+def started(
+    name: str,
+    command: Sequence[str],
+    port: int,
+    problem: Callable[[Peer], str],
+    *,
+    log: Path,
+    folder: Path = _CHECKOUT,
+    variables: Mapping[str, str] | None = None,
+    start_s: float = _START_S,
+) -> Generator[Peer, None, None]:
+    """Run a server until the block ends; then end all its processes.
+
+    Args:
+        name: What it is called in messages.
+        command: Its command line.
+        port: The port of 127.0.0.1 that it listens on.
+        problem: Says why it does not serve yet, or "".
+        log: The file for the output of its processes.
+        folder: Its current folder.
+        variables: Environment variables beside our own.
+        start_s: The time that it has to be ready.
+
+    Raises:
+        CheckFailed: It does not start. The message has the end of its log.
+    """
     # For the frameworks' sockets. A process that is killed leaves them behind.
     with tempfile.TemporaryDirectory(prefix="peer-", ignore_cleanup_errors=True) as scratch:
         with log.open("wb") as file:
             process = subprocess.Popen(
-                [sys.executable, "-m", f"benchmarks.peers.{kind}_app", arguments.to_json()],
-                cwd=_CHECKOUT,
-                env={**os.environ, "TMPDIR": scratch, "PYTHONUNBUFFERED": "1"},
+                command,
+                cwd=folder,
+                env={
+                    **os.environ, "TMPDIR": scratch, "PYTHONUNBUFFERED": "1", **(variables or {})
+                },
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # with a group of its own, all its processes can be ended
-            )
+            )  # fmt: skip
         peer = Peer(port, process.pid)
         try:
-            problem = _problem_at_start(process, peer, arguments.settings.workers, text, log)
-            if problem:
+            found = _problem_at_start(name, process, peer, problem, start_s)
+            if found:
                 lines = log.read_text(errors="replace").splitlines()[-_LOG_LINES:]
-                raise CheckFailed("\n  ".join([f"{kind} does not serve: {problem}", *lines]))
+                raise CheckFailed("\n  ".join([f"{name} does not serve: {found}", *lines]))
             yield peer
         finally:
             _end(process)
@@ -139,22 +191,26 @@ def processes_of_group(group: int) -> list[int]:
 
 
 def _problem_at_start(
-    process: subprocess.Popen[bytes], peer: Peer, workers: int, text: Text, log: Path
+    name: str,
+    process: subprocess.Popen[bytes],
+    peer: Peer,
+    problem: Callable[[Peer], str],
+    start_s: float,
 ) -> str:
-    """Wait until every worker holds the cascade and a request is answered; "" if that is so."""
-    deadline_s = time.monotonic() + _START_S
-    problem = "its workers did not load the cascade"
-    while time.monotonic() < deadline_s:
+    """Wait until a server is ready; return "", or what is wrong. Lines say that it still starts."""
+    began_s = said_s = time.monotonic()
+    found = "it did not begin"
+    while (now_s := time.monotonic()) < began_s + start_s:
         if process.poll() is not None:
             return f"it ended with code {process.returncode}"
-        if log.read_text(errors="replace").count(READY) >= workers:
-            try:
-                peer.answers([text], timeout_s=10)
-                return ""
-            except CheckFailed as exc:
-                problem = str(exc)
+        found = problem(peer)
+        if not found:
+            return ""
+        if now_s > said_s + _SAY_EVERY_S:
+            said_s = now_s
+            say(f"{name} starts: {now_s - began_s:.0f} s")
         time.sleep(_POLL_S)
-    return f"it is not ready after {_START_S:g} s: {problem}"
+    return f"it is not ready after {start_s:g} s: {found}"
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -123,7 +123,13 @@ def _measure(args: argparse.Namespace) -> None:
     )
     with tempfile.TemporaryDirectory(prefix="cascadebert-bench-") as scratch:
         bench = Bench(
-            plan, record, binary, Path(scratch), args.wait_quiet_s, peers=not args.no_peers
+            plan,
+            record,
+            binary,
+            Path(scratch),
+            args.wait_quiet_s,
+            peers=not args.no_peers,
+            install_peers=not args.quick,
         )
         if args.config is not None:
             run_config(bench, args.only, args.config, texts, work)

@@ -43,6 +43,7 @@ class Bench:
         scratch: A folder that was empty at the start.
         wait_quiet_s: How long each window may wait until other processes are idle.
         peers: Whether other servers take part.
+        install_peers: Whether environments that they need are made, which takes minutes.
     """
 
     plan: Plan
@@ -51,6 +52,7 @@ class Bench:
     scratch: Path
     wait_quiet_s: float = 0.0
     peers: bool = True
+    install_peers: bool = False
 
     def data(self, workload: str) -> Path:
         """Return the folder of a workload's requests, kept so that a command can be repeated."""
@@ -177,15 +179,15 @@ class TritonSide:
             self.settings,
             measure,
             check=None if expected is None else checked(name, expected, ask),
-            pid=self.pid,
+            pids=self.pids,
             deferred_share=None if expected is None else expected.deferred_share,
         )
 
-    def pid(self) -> int:
+    def pids(self) -> tuple[int]:
         """Return the process id of the server."""
         pid = self.server().pid
         assert pid is not None
-        return pid
+        return (pid,)
 
     def cascade(self) -> Contender:
         """Return the cascade at the usual share of deferred rows."""

@@ -44,7 +44,7 @@ class Contender:
         warm_up: Whether a short look comes before the first window of a load. It warms the
             contender up and determines the length of its windows.
         check: Raises CheckFailed if its answers are wrong.
-        pid: Returns the process id of its server; None: it has no server.
+        pids: Returns the ids of its servers' first processes; None: it has no server.
         deferred_share: The share of its rows that it defers; None: not known.
         checked: Whether its answers were checked.
         sized: The loads with the windows that it needs, by the plan's loads.
@@ -55,7 +55,7 @@ class Contender:
     measure: Callable[[Load], Mapping[str, Any]]
     warm_up: bool = True
     check: Callable[[], None] | None = None
-    pid: Callable[[], int] | None = None
+    pids: Callable[[], Sequence[int]] | None = None
     deferred_share: float | None = None
     checked: bool = False
     sized: dict[Load, Load] = field(default_factory=dict[Load, Load])
@@ -130,8 +130,8 @@ def _row(contender: Contender, planned: Load, look_s: float, wait_quiet_s: float
         load = _looked_at(contender, planned, look_s)
         row["of_load"] = asdict(load)
         row["date"] = datetime.now(timezone.utc).isoformat(timespec="seconds")
-        pid = None if contender.pid is None else contender.pid()
-        with quiet_meter(pid, wait_quiet_s) as cpu:
+        pids = () if contender.pids is None else contender.pids()
+        with quiet_meter(pids, wait_quiet_s) as cpu:
             figures = contender.measure(load)
         row["others_cores"] = cpu.others_cores
         if load.rate_rps is not None:
@@ -139,7 +139,7 @@ def _row(contender: Contender, planned: Load, look_s: float, wait_quiet_s: float
             _require_rate(load.rate_rps, figures)
         if contender.deferred_share is not None and load.rows == 1:
             _require_share(contender.deferred_share, figures)
-        if pid is not None:
+        if pids:
             row |= cpu_of_request(cpu, figures)
         return row | dict(figures)
     except CheckFailed as exc:

@@ -65,7 +65,7 @@ def _server(
             return peer().answers(texts)
 
     return Contender(
-        name, settings, measure, check=checked(name, expected, ask), pid=lambda: peer().pid,
+        name, settings, measure, check=checked(name, expected, ask), pids=lambda: (peer().pid,),
         deferred_share=expected.deferred_share,
     )  # fmt: skip
 
@@ -115,7 +115,7 @@ def _endpoint(side: TritonSide, name: str, endpoint: TritonEndpoint) -> Contende
         return [endpoint.answer(ask(port(), path, endpoint.payload(text))) for text in texts]
 
     return Contender(
-        name, f"{side.settings}; JSON over HTTP", measure, pid=side.pid,
+        name, f"{side.settings}; JSON over HTTP", measure, pids=side.pids,
         check=checked(name, expected, ask_all), deferred_share=expected.deferred_share,
     )  # fmt: skip
 
@@ -139,5 +139,5 @@ def _client(
 
     return Contender(
         name, f"{side.settings}; asyncio client", measure, check=checked(name, expected, ask),
-        pid=side.pid, deferred_share=expected.deferred_share,
+        pids=side.pids, deferred_share=expected.deferred_share,
     )  # fmt: skip

@@ -50,6 +50,14 @@ def throughput(results: Results, workload: str, contender: str, over: str) -> Co
     )
 
 
+def throughput_at(
+    results: Results, workload: str, contender: str, over: str, load: str
+) -> Comparison:
+    """Compare throughput at one load; the limit has none."""
+    ours, theirs = (rates_of(results, workload, name, load) for name in (contender, over))
+    return Comparison(ratio_by_repeat(ours, theirs), load)
+
+
 def rates_of(results: Results, workload: str, name: str, load: str | None = None) -> Repeats:
     """Return throughput in closed loops by repeat, at a load or the best one.
 
@@ -203,6 +211,7 @@ def _mean(buckets: list[Any], values: list[float]) -> float:
 # By name: the section whose workloads have the ratio, and how it is taken.
 RATIOS: Mapping[str, tuple[str, Callable[..., Comparison]]] = {
     "throughput": (names.CLOSED, throughput),
+    "throughput_at": (names.CLOSED, throughput_at),
     "exited_latency": (names.CLOSED, exited_latency),
     "open_loop": (names.OPEN, in_open_loop),
     "cost_model": (names.SHARES, cost_model),

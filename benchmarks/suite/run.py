@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from .bench import Bench
+from .classifier_contenders import classifiers
 from .contender import Contender
 from .corpora import HELD_OUT, SHORT, Corpus
 from .names import ACCURACY, CLOSED, GATE, LIMIT, OPEN, ROWS, SHARES, STARTUP, SWEEP
@@ -91,7 +92,9 @@ def _run_workload(bench: Bench, sections: Sequence[str], built: BuiltPair, corpu
             others: list[Contender] = []
             if CLOSED in sections and bench.peers:
                 others += [*client_side(side), *over_http(side)]
-                others += other_servers(stack, bench, workload) if on_cores else []
+                if on_cores:
+                    others += other_servers(stack, bench, workload)
+                    others += classifiers(stack, bench, workload)
             for repeat in range(bench.plan.repeats):
                 if LIMIT in sections and on_cores:
                     measure_limits(bench, workload, repeat)

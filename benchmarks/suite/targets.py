@@ -11,6 +11,8 @@ from .data import read_data
 from .ratios import RATIOS
 from .results import Results
 
+_SIDES = {"at_least", "at_most", "more_than"}
+
 MET, NOT_MET, UNMEASURED, INFORMATION = "met", "NOT met", "not measured", "for information"
 
 
@@ -24,7 +26,8 @@ class Verdict:
         claim: What is compared.
         measured: The ratio; None: not measured.
         at_least: The bound, or None.
-        at_most: The bound, or None. With neither bound the ratio is for information.
+        at_most: The bound, or None.
+        more_than: The bound, or None. With no bound the ratio is for information.
         beside: What to read with the ratio.
     """
 
@@ -34,12 +37,14 @@ class Verdict:
     measured: Ratio | None
     at_least: float | None = None
     at_most: float | None = None
+    more_than: float | None = None
     beside: str = ""
 
     @property
     def asked(self) -> bool:
         """Whether there is a bound."""
-        return self.at_least is not None or self.at_most is not None
+        bounds = (self.at_least, self.at_most, self.more_than)
+        return any(bound is not None for bound in bounds)
 
     @property
     def word(self) -> str:
@@ -50,6 +55,7 @@ class Verdict:
             return UNMEASURED
         found = self.measured.median
         too_low = self.at_least is not None and found < self.at_least
+        too_low |= self.more_than is not None and found <= self.more_than
         too_high = self.at_most is not None and found > self.at_most
         return NOT_MET if too_low or too_high else MET
 
@@ -58,6 +64,8 @@ class Verdict:
         """The bound in words."""
         if self.at_least is not None:
             return f"≥ {self.at_least:g}"
+        if self.more_than is not None:
+            return f"> {self.more_than:g}"
         return "" if self.at_most is None else f"≤ {self.at_most:g}"
 
     def __str__(self) -> str:
@@ -83,7 +91,7 @@ def tally_of(verdicts: Sequence[Verdict]) -> str:
     """Say in a sentence how many targets are met."""
     words = [verdict.word for verdict in verdicts if verdict.asked]
     return (
-        f"Of the {len(words)} ratios in targets 1 to 5, {words.count(MET)} are met, "
+        f"Of the {len(words)} ratios that have a target, {words.count(MET)} are met, "
         f"{words.count(NOT_MET)} are NOT met and {words.count(UNMEASURED)} were not measured."
     )
 
@@ -100,9 +108,9 @@ def elsewhere_of(results: Results) -> list[tuple[int, str, str]]:
 def _verdicts(results: Results, target: Mapping[str, Any], contender: str | None) -> list[Verdict]:
     """Judge one target on its own workloads, and on others if it was measured there."""
     section, ratio_of = RATIOS[target["ratio"]]
-    side = "at_least" if "at_least" in target else "at_most"
+    (side,) = _SIDES & target.keys()
     bounds = target[side]
-    of = {name: target[name] for name in ("over", "rows") if name in target}
+    of = {name: target[name] for name in ("over", "rows", "load") if name in target}
     of |= {"contender": contender} if contender else {}
     found: list[Verdict] = []
     for workload in dict.fromkeys([*bounds, *results.workloads(section)]):

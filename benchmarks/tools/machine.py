@@ -7,7 +7,7 @@ import hashlib
 import platform
 import subprocess
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
@@ -73,9 +73,9 @@ class CpuMeter:
             measurement.
     """
 
-    def __init__(self, server_pid: int | None) -> None:
-        """Remember the server's first process; None: there is no server."""
-        self._server_pid = server_pid
+    def __init__(self, server_pids: Sequence[int] = ()) -> None:
+        """Remember the first process of each server."""
+        self._server_pids = tuple(server_pids)
         self.server_s = self.own_s = self.others_cores = 0.0
 
     def __enter__(self) -> CpuMeter:
@@ -88,16 +88,16 @@ class CpuMeter:
         self.others_cores = max(0.0, busy - server - own) / wall
 
     def _now(self) -> tuple[float, float, float, float]:
-        server = 0.0 if self._server_pid is None else _tree_s(self._server_pid)
+        server = sum(map(_tree_s, self._server_pids))
         return time.monotonic(), _busy_s(), server, sum(psutil.Process().cpu_times()[:4])
 
 
 @contextlib.contextmanager
-def quiet_meter(server_pid: int | None, wait_quiet_s: float) -> Generator[CpuMeter, None, None]:
+def quiet_meter(server_pids: Sequence[int], wait_quiet_s: float) -> Generator[CpuMeter, None, None]:
     """Meter a block once other processes are idle, or after `wait_quiet_s` seconds."""
     if wait_quiet_s > 0:
         wait_until_quiet(wait_quiet_s)
-    with CpuMeter(server_pid) as meter:
+    with CpuMeter(server_pids) as meter:
         yield meter
 
 
@@ -105,7 +105,7 @@ def wait_until_quiet(at_most_s: float) -> None:
     """Wait while other processes use the machine. The caller's own must be idle."""
     deadline_s = time.monotonic() + at_most_s
     while time.monotonic() < deadline_s:
-        with CpuMeter(None) as meter:
+        with CpuMeter() as meter:
             time.sleep(1.0)
         if meter.others_cores <= _QUIET_CORES:
             return

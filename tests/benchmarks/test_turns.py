@@ -261,7 +261,7 @@ def test_one_pair_has_a_cost_ratio_of_about_twenty():
 
 
 def test_cpu_is_shared_by_requests_that_were_not_exported_too():
-    cpu = CpuMeter(None)
+    cpu = CpuMeter()
     cpu.server_s, cpu.own_s = 12.8, 0.64
     assert cpu_of_request(cpu, {"total": 100}) == {"server_cpu_ms": 128.0, "client_cpu_ms": 6.4}
     late = cpu_of_request(cpu, {"total": 100, "unexported": 28})

@@ -32,7 +32,7 @@ def measure_limits(bench: Bench, workload: Workload, repeat: int) -> None:
     if all(key in bench.record for key in keys.values()):
         return
     texts = workload.corpus.texts
-    with quiet_meter(None, bench.wait_quiet_s) as cpu:
+    with quiet_meter((), bench.wait_quiet_s) as cpu:
         limit = measure_limit(
             workload.repository, workload.cascade, texts, seconds=plan.limit_s, cell_s=plan.cell_s
         )

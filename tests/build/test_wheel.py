@@ -1,15 +1,24 @@
-"""The distribution holds what an installed package needs, and the base imports without torch."""
+"""The distribution holds what an installed package needs, and works without a checkout."""
 
 from __future__ import annotations
 
+import json
+import os
+import re
+import signal
 import subprocess
 import sys
+import sysconfig
 import tarfile
 import venv
 import zipfile
+from email.parser import HeaderParser
 from pathlib import Path
 
 import pytest
+
+from tests.support.checkpoints import TEXTS
+from tests.support.serving import Built
 
 ROOT = Path(__file__).parents[2]
 
@@ -25,6 +34,30 @@ def distributions(tmp_path_factory: pytest.TempPathFactory) -> Path:
         cwd=folder,  # from the root, the folder build/ would hide the module `build`
     )
     return folder
+
+
+def test_pypi_would_take_the_distributions(distributions: Path) -> None:
+    files = sorted(distributions.iterdir())
+    assert len(files) == 2
+    done = subprocess.run(
+        [sys.executable, "-m", "twine", "check", "--strict", *files],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_metadata_say_what_it_is(distributions: Path) -> None:
+    (wheel,) = distributions.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = (each for each in archive.namelist() if each.endswith(".dist-info/METADATA"))
+        metadata = HeaderParser().parsestr(archive.read(name).decode())
+    # A checkout without tags has the fallback, or counts its commits.
+    assert re.match(r"\d+\.\d+", metadata["Version"]), metadata["Version"]
+    assert metadata["License-Expression"] == "Apache-2.0"
+    assert metadata["Description-Content-Type"] == "text/markdown"
+    assert "# CascadeBERT on Triton" in metadata.get_payload()
+    pythons = [each for each in metadata.get_all("Classifier") or [] if "Python :: 3." in each]
+    assert [each.rpartition(".")[2] for each in pythons] == ["10", "11", "12"]
 
 
 def test_the_wheel_holds_all_packages_and_the_bls_model(distributions: Path) -> None:
@@ -110,3 +143,64 @@ def test_the_bare_package_imports_its_client_and_command_line_without_torch(
     )
     assert unserved.returncode == 2
     assert "Traceback" not in unserved.stderr
+
+
+@pytest.fixture
+def installed(distributions: Path, tmp_path: Path) -> Path:
+    """An environment with the wheel, and the packages of this one but not its checkout."""
+    environment = tmp_path / "venv"
+    venv.create(environment, symlinks=True)
+    (wheel,) = distributions.glob("*.whl")
+    purelib = Path(
+        sysconfig.get_path("purelib", vars={"base": str(environment), "platbase": str(environment)})
+    )
+    with zipfile.ZipFile(wheel) as archive:  # what pip does with it, and faster
+        archive.extractall(purelib)
+    # A folder that a .pth file names is searched, but its own .pth files, with the checkout, are
+    # not read.
+    others = [path for path in sys.path if path.endswith("site-packages")]
+    (purelib / "others.pth").write_text("\n".join(others) + "\n")
+    return environment / "bin" / "python"
+
+
+def test_an_installed_package_publishes_and_serves_without_a_checkout(
+    installed: Path, built: Built, tmp_path: Path
+) -> None:
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+
+    def command(*arguments: str) -> list[str]:
+        return [str(installed), "-m", "cascadebert_build.cli", *arguments]
+
+    def run(*arguments: str) -> str:
+        done = subprocess.run(
+            command(*arguments), cwd=folder, env=environment, capture_output=True, text=True,
+            check=False, timeout=240,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    where = "import cascadebert_build.demo.run as run; print(run.__file__)"
+    found = subprocess.run(
+        [installed, "-c", where], cwd=folder, env=environment, capture_output=True, text=True,
+        check=True,
+    )  # fmt: skip
+    assert Path(found.stdout.strip()).is_relative_to(installed.parents[1])
+    assert "build a Triton model repository" in run("--help")
+    run("publish", str(built.steps.config.folder / "cascade.toml"))
+    server = subprocess.Popen(
+        command("serve", *(f"--{each}-port=0" for each in ("http", "grpc", "metrics"))),
+        cwd=folder, env=environment, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        assert server.stdout is not None
+        ready = re.search(r"grpc (\S+),", server.stdout.readline())
+        assert ready is not None, "the server does not start: its message is above"
+        answer = json.loads(run("classify", TEXTS[0], "--url", ready[1], "--json"))
+        assert answer["label"] in built.policy.labels
+    finally:
+        server.send_signal(signal.SIGINT)
+        server.wait(timeout=60)
+        if server.stdout is not None:
+            server.stdout.close()

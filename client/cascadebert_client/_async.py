@@ -34,7 +34,7 @@ class AsyncCascadeClient(BaseClient[tritonclient.grpc.aio.InferenceServerClient]
     A client belongs to the event loop of its first call, and refuses calls in another. Cancelling a
     task cancels its request. Arguments, answers and errors are those of `CascadeClient`.
 
-    Example:
+    Examples:
         >>> async with AsyncCascadeClient("localhost:8001") as client:
         ...     (await client.classify("a gorgeous, witty film")).label
         'positive'

@@ -34,7 +34,7 @@ class CascadeClient(BaseClient[tritonclient.grpc.InferenceServerClient]):
 
     Make one client and keep it. It opens its connections once, on first use.
 
-    Example:
+    Examples:
         >>> with CascadeClient("localhost:8001") as client:
         ...     client.classify("a gorgeous, witty film").label
         'positive'

@@ -11,7 +11,7 @@ from unittest.mock import patch
 
 from cascadebert_build.cli import parser
 
-from .markdown import table
+from .markdown import linked, table
 
 _INTRO = """\
 # The command line
@@ -78,10 +78,12 @@ def _row(command: argparse.ArgumentParser, action: argparse.Action) -> tuple[str
         name = f"`{_metavar(action)}`"
     given = action.default not in {None, argparse.SUPPRESS, False} if _hashable(action) else False
     default = f"`{action.default}`" if given and action.nargs != 0 else ""
-    text = formatter._expand_help(action) if action.help else ""
+    if not action.help:
+        raise LookupError(f"{command.prog}: {action.dest} has no help")
+    text = formatter._expand_help(action)
     if action.choices is not None and action.metavar is not None:
         text += f" (one of {', '.join(map(str, action.choices))})"
-    return name, default, text
+    return name, default, linked(text)
 
 
 def _hashable(action: argparse.Action) -> bool:

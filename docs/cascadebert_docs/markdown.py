@@ -22,6 +22,11 @@ def _cell(text: str) -> str:
     return "`".join(part if i % 2 else part.replace("<", "&lt;") for i, part in enumerate(parts))
 
 
+def linked(text: str) -> str:
+    """Return text of the code in which mentions of pages, such as docs/client.md, are links."""
+    return re.sub(r"\bdocs/([\w-]+\.md)", r"[\1](\1)", text)
+
+
 def replace_links(text: str, replace: Callable[[bool, str, str], str]) -> str:
     """Replace the links and images of Markdown, except in fenced blocks.
 

@@ -24,7 +24,7 @@ from cascadebert_build.config.schema import (
 )
 from cascadebert_engine.request import BuildOptions
 
-from .markdown import table
+from .markdown import linked, table
 
 _INTRO = """\
 # cascade.toml
@@ -216,5 +216,4 @@ def _meanings(source: type) -> Mapping[str, str]:
 
 def _meaning(attribute: DocstringAttribute) -> str:
     text = " ".join(attribute.description.split())
-    text = re.sub(r"\bdocs/([\w-]+\.md)", r"[\1](\1)", text)
-    return re.sub(r"\bNone\b", "*none*", text)
+    return re.sub(r"\bNone\b", "*none*", linked(text))

@@ -7,9 +7,12 @@ import functools
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
+import cascadebert_build
+import cascadebert_client
 from cascadebert_build.cli import parser
 from cascadebert_build.config.cascade_toml import config_from_file
 from cascadebert_core import contract
@@ -94,6 +97,13 @@ def test_every_command_and_option_is_on_the_page() -> None:
                 assert f"`{option}" in section or option in {"-h", "--help"}, (name, option)
                 n_options += 1
     assert n_options > 100
+
+
+@pytest.mark.parametrize("package", [cascadebert_client, cascadebert_build])
+def test_every_public_name_is_on_the_page_of_the_api(package: ModuleType) -> None:
+    page = (DOCS / "api.md").read_text(encoding="utf-8")
+    listed = set(re.findall(r"^ +- (\w+)$", page, re.MULTILINE))
+    assert set(package.__all__) - {"__version__"} <= listed
 
 
 def test_no_html_can_come_from_a_cell() -> None:

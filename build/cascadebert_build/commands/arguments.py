@@ -18,7 +18,9 @@ def add_cascade_parser(
     """Add a command that takes a cascade.toml."""
     parser: argparse.ArgumentParser = commands.add_parser(name, help=summary, description=summary)
     parser.set_defaults(run=run)
-    parser.add_argument("config", type=Path, metavar="cascade.toml")
+    parser.add_argument(
+        "config", type=Path, metavar="cascade.toml", help="what the cascade is made of"
+    )
     parser.add_argument(
         "--work-dir",
         type=Path,

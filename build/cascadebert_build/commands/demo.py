@@ -25,7 +25,10 @@ def add_demo_parser(commands: Any) -> None:
         metavar="cascade.toml",
         help="your own checkpoints and data (default: a synthetic corpus, members from scratch)",
     )
-    parser.add_argument("--folder", type=Path, default=Path("demo"), metavar="DIR")
+    parser.add_argument(
+        "--folder", type=Path, default=Path("demo"), metavar="DIR",
+        help="where all files of the demo go (default: %(default)s)",
+    )  # fmt: skip
     parser.add_argument(
         "--test", metavar="DATA", help="rows to classify, with the columns of [data]"
     )

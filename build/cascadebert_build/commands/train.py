@@ -52,9 +52,14 @@ def add_train_parser(commands: Any) -> None:
     parser = commands.add_parser("train", help=summary, description=summary)
     parser.set_defaults(run=_train)
     add_data_arguments(parser)
-    parser.add_argument("--output", type=Path, required=True, metavar="DIR")
+    parser.add_argument(
+        "--output", type=Path, required=True, metavar="DIR", help="folder of the trained member"
+    )
     parser.add_argument("--validation", metavar="DATA", help="default: a tenth of DATA")
-    parser.add_argument("--objective", choices=OBJECTIVES, default="plain")
+    parser.add_argument(
+        "--objective", choices=OBJECTIVES, default="plain",
+        help="what is minimised, see docs/training.md (default: %(default)s)",
+    )  # fmt: skip
     parser.add_argument(
         "--difficulty",
         type=Path,
@@ -101,7 +106,7 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
         help="GLUE task: takes its columns, labels and metric, for its files or the hub's data set",
     )
     parser.add_argument("--text", metavar="COLUMN", help="default: text")
-    parser.add_argument("--text-pair", metavar="COLUMN")
+    parser.add_argument("--text-pair", metavar="COLUMN", help="default: no pairs of texts")
     parser.add_argument("--label", metavar="COLUMN", help="default: label")
     parser.add_argument(
         "--labels", metavar="A,B,…", help="label names in the order of integer labels"

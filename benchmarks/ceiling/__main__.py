@@ -19,18 +19,18 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-import pandas as pd
-
 from cascadebert_build.errors import UsageError
 
 from ..suite.corpora import corpora
 from ..tools.command import RESULTS, add_number, add_wait_quiet, as_json, new_parser, run_command
 from ..tools.machine import this_machine
 from ..tools.perf_analyzer_binary import find_binary
+from .at_rest import at_rest
 from .cells import ALL, CHOSEN, QUICK
-from .core_alone import CoreCost, core_costs
+from .core_alone import core_costs
 from .measure import Ceiling
 from .predictions import predicted_rows
+from .report import PAGE, RECORD, write_report
 from .repository import NULL, StageTimes, cascade_name, publish, write_tokenizer
 
 # Requests that arrive together, and the rows of each.
@@ -63,7 +63,11 @@ def _parser() -> argparse.ArgumentParser:
     add_number(parser, "--call-us", 1500.0, "microseconds of a call of a GPU's stage")
     add_number(parser, "--row-us", 10.0, "microseconds of each of its rows")
     add_number(parser, "--window-s", 5.0, "seconds of a window")
+    add_number(parser, "--rest-s", 20.0, "seconds of a server at rest; 0: not measured")
     add_wait_quiet(parser, "window")
+    parser.add_argument(
+        "--report-only", action="store_true", help="report the run in --out; measure nothing"
+    )
     parser.add_argument(
         "--out", type=Path, default=RESULTS / "ceiling", metavar="DIR",
         help="folder for the results (default: %(default)s)",
@@ -72,6 +76,13 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(args: argparse.Namespace) -> None:
+    if not args.report_only:
+        _measure(args)
+    write_report(args.out)
+    print((args.out / PAGE).read_text(encoding="utf-8"))
+
+
+def _measure(args: argparse.Namespace) -> None:
     if args.tokenizer is not None and not args.tokenizer.is_file():
         raise UsageError(f"--tokenizer {args.tokenizer} does not exist: give a tokenizer.json")
     if min(args.instances) < 1:
@@ -86,6 +97,7 @@ def _run(args: argparse.Namespace) -> None:
         tokenizer = args.tokenizer or write_tokenizer(scratch / "tokenizer.json", texts)
         publish(scratch / "core", tokenizer, NULL, [0.25])
         core = core_costs(scratch / "core", cascade_name(0.25), texts, _SHAPES)
+        rest = at_rest(scratch / "core", args.rest_s) if args.rest_s > 0 else None
         for kind in args.stages:
             gpu = kind == "gpu"
             times = StageTimes(args.call_us * 1e-6, args.row_us * 1e-6) if gpu else NULL
@@ -111,54 +123,11 @@ def _run(args: argparse.Namespace) -> None:
         "command": command,
         "machine": asdict(this_machine()),
         "core": [{**asdict(cost), "ratio": cost.over_tokenising} for cost in core],
+        "at_rest": rest,
         "rows": rows,
         "predicted": predictions,
     }
-    (args.out / "ceiling.json").write_text(as_json(figures))
-    (args.out / "RESULTS.md").write_text(
-        _page(command, core, pd.DataFrame(rows), pd.DataFrame(predictions))
-    )
-    print((args.out / "RESULTS.md").read_text())
-
-
-def _page(
-    command: str, core: Sequence[CoreCost], rows: pd.DataFrame, predictions: pd.DataFrame
-) -> str:
-    """Return the results as a page of Markdown."""
-    machine = this_machine()
-    parts = [
-        f"# The ceiling\n\n`{command}`, commit {machine.commit}, {machine.cores} cores of "
-        f"{machine.cpu}, {machine.date}.",
-        '## The core alone\n\nCPU of a row over tokenising it; "8 x 1" is eight requests of '
-        "one row together.",
-        pd.DataFrame(
-            {
-                "rows": [cost.shape for cost in core],
-                "us a row": [cost.row_us for cost in core],
-                "us of tokens": [cost.tokens_us for cost in core],
-                "ratio": [cost.over_tokenising for cost in core],
-            }
-        ).to_markdown(index=False, floatfmt=".2f")
-        or "",
-    ]
-    for kind, part in rows.groupby("stages", sort=False):
-        parts.append(f"## Stages: {kind}")
-        for deferred, n_rows in (
-            part[["deferred", "rows"]].drop_duplicates().itertuples(index=False)
-        ):
-            group = part[(part["deferred"] == deferred) & (part["rows"] == n_rows)]
-            shown = group.drop(columns=["stages", "deferred", "rows"]).dropna(axis=1, how="all")
-            parts.append(f"{n_rows} rows a request, {deferred:.0%} deferred:")
-            parts.append(shown.to_markdown(index=False, floatfmt=".3g") or "")
-    parts.append(
-        "## More cores: a model, not a measurement\n\nRequests a second from the CPU of a request "
-        "of one row, under the most clients that were measured, if nothing else limits them than "
-        "the interpreter lock of each instance, the cores, and the time of the stages' calls. "
-        'Load generators need cores besides. "Needed" is the number of instances from which on the '
-        "lock is not the limit."
-    )
-    parts.append(predictions.to_markdown(index=False, floatfmt=".0f") or "")
-    return "\n\n".join(parts) + "\n"
+    (args.out / RECORD).write_text(as_json(figures), encoding="utf-8")
 
 
 if __name__ == "__main__":

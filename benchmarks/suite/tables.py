@@ -97,6 +97,11 @@ def _texts(lines: Any, figure: str, form: str = "") -> list[str]:
     return [_text(value, form) for value in lines.reindex(columns=[figure])[figure]]
 
 
+def verdicts_table(verdicts: Sequence[Verdict]) -> Table:
+    """Return verdicts as a table, for a report of another bench."""
+    return _verdicts("targets", verdicts)
+
+
 def _verdicts(kind: str, verdicts: Sequence[Verdict]) -> Table:
     return _table(
         kind, [(v.number, v.workload, v.claim, v.word, v.wanted, v.measured, v.beside)

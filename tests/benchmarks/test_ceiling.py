@@ -11,6 +11,8 @@ import pytest
 from benchmarks.ceiling import placements
 from benchmarks.ceiling.__main__ import main
 from benchmarks.ceiling.null_session import Session
+from benchmarks.ceiling.targets import verdicts_of_run
+from benchmarks.suite.targets import MET, NOT_MET, UNMEASURED
 
 
 @pytest.mark.parametrize("share", [0.1, 0.25, 0.9])
@@ -24,7 +26,7 @@ def test_null_stages_defer_the_share_that_a_threshold_asks_for(share: float) -> 
 @pytest.mark.timeout(300)
 def test_every_contender_is_measured(tmp_path: Path) -> None:
     options = ["--quick", "--no-peers", "--stages", "gpu", "--instances", "1", "2"]
-    options += ["--window-s", "2"]
+    options += ["--window-s", "2", "--rest-s", "1"]
     assert main([*options, "--out", str(tmp_path)]) == 0
     found = json.loads((tmp_path / "ceiling.json").read_text())
     cascades = [row for row in found["rows"] if row["contender"] == "cascade"]
@@ -45,7 +47,49 @@ def test_every_contender_is_measured(tmp_path: Path) -> None:
     page = (tmp_path / "RESULTS.md").read_text()
     assert "| least model" in page
     assert "a model, not a measurement" in page
+    assert (tmp_path / "plots" / "ceiling-cpu-gpu.svg").read_text().startswith("<svg")
+    assert 0 <= found["at_rest"]["serve"] < 1
+    (tmp_path / "RESULTS.md").unlink()
+    assert main(["--report-only", "--out", str(tmp_path)]) == 0
+    assert (tmp_path / "RESULTS.md").read_text() == page
     assert {row["cores"] for row in found["predicted"]} == {2, 4, 8, 16}
+
+
+def run_of(**changed: object) -> dict[str, object]:
+    """A run whose figures are all at their bounds."""
+    row = {"contender": "cascade", "clients": 64, "rows": 1, "deferred": 0.25}
+    null = {**row, "stages": "null", "CPU ms model": 0.34, "CPU ms": 1.5}
+    rows = [
+        {**null, "CPU ms model": 9.0, "deferred": 1.0},
+        null,
+        {**null, "contender": "least model", "deferred": 0.0, "CPU ms": 1.0},
+        {**null, "clients": 8, "rows": 16, "CPU ms model": 2.0},
+        {**row, "stages": "gpu", "requests/s a core of BLS": 3 * 1176.0},
+    ]
+    core = [{"shape": "1", "ratio": 3.0}, {"shape": "64", "ratio": 1.4}]
+    return {"rows": rows, "core": core, "at_rest": {"serve": 0.005, "servers": 0.1}, **changed}
+
+
+def test_targets_are_met_at_their_bounds_and_not_beyond() -> None:
+    verdicts = verdicts_of_run(run_of())
+    assert len(verdicts) == 7
+    assert {verdict.word for verdict in verdicts} == {MET}
+    beyond: list[dict[str, object]] = [
+        {"at_rest": {"serve": 0.006}},
+        {"core": [{"shape": "1", "ratio": 3.1}, {"shape": "64", "ratio": 1.4}]},
+    ]
+    for changed in beyond:
+        words = [verdict.word for verdict in verdicts_of_run(run_of(**changed))]
+        assert words.count(NOT_MET) == 1
+    nothing = verdicts_of_run({"rows": [], "core": [], "at_rest": None})
+    assert {verdict.word for verdict in nothing} == {UNMEASURED}
+
+
+def test_a_folder_without_a_run_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--report-only", "--out", str(tmp_path)]) == 2
+    assert "has no ceiling.json" in capsys.readouterr().err
 
 
 def test_a_missing_tokenizer_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -184,6 +184,9 @@ def serve(
     log_path: _Path | None = None,
     log_requests: str | None = None,
     log_text: bool | None = None,
+    tls_cert: _Path | None = None,
+    tls_key: _Path | None = None,
+    tls_client_ca: _Path | None = None,
 ) -> AbstractContextManager[TritonServer]:
     """Serve published cascades on this machine with the embedded Triton server, over loopback.
 
@@ -200,6 +203,9 @@ def serve(
         log_requests: Which requests are lines of that output: "errors", "all" or "none"; the
             default is what config.pbtxt says, or errors.
         log_text: Whether these lines hold the texts; the default is what config.pbtxt says, or no.
+        tls_cert: The server's certificate (PEM), if its gRPC port is to speak TLS.
+        tls_key: The private key of `tls_cert`.
+        tls_client_ca: The authority whose certificates callers must show (mutual TLS).
 
     Returns:
         A context manager that yields the running server, and stops it at the end.
@@ -211,7 +217,11 @@ def serve(
     from .server.ports import Ports
     from .server.serve import serve_cascades
     from .server.serve_parameters import LogSettings
+    from .server.tls import tls_of
 
+    cert, key, authority = (
+        None if path is None else Path(path) for path in (tls_cert, tls_key, tls_client_ca)
+    )
     return serve_cascades(
         Path(repository),
         cascades,
@@ -221,6 +231,7 @@ def serve(
         threads=threads,
         log_path=None if log_path is None else Path(log_path),
         log=LogSettings(log_requests, log_text),
+        tls=tls_of(cert, key, authority),
     )
 
 

@@ -1,29 +1,31 @@
-"""TLS and mutual TLS of the server itself, with certificates as docs/security.md makes them."""
+"""TLS and mutual TLS of `serve`, with certificates as docs/security.md makes them."""
 
 from __future__ import annotations
 
 import json
+import os
+import re
+import signal
 import subprocess
 import sys
-import urllib.error
-import urllib.request
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import grpc
 import pytest
 
-from cascadebert_build.server.ports import resolve_ports
-from cascadebert_build.server.tritonserver import TritonServer
+import cascadebert_build
+from cascadebert_build.cli import main
+from cascadebert_build.server.port_holder import holder_of
 from cascadebert_client import CascadeClient, RetryPolicy, ServerUnavailable
+from cascadebert_supervisor.loopback import opened
+from cascadebert_supervisor.stubs import stubs_of
 from tests.support.certificates import Certificates, make_certificates
 from tests.support.checkpoints import TEXTS
-from tests.support.serving import FREE_PORTS, Built
+from tests.support.serving import Built
 from tests.support.waiting import wait_until
 
-READY_TIMEOUT_S = 60.0
-ROOT = Path(__file__).parents[2]
+CLI = [sys.executable, "-m", "cascadebert_build.cli"]
 ONCE = RetryPolicy(attempts_without_deadline=1)
 
 
@@ -35,49 +37,50 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
     return make_certificates(tmp_path_factory.mktemp("tls"), authorities)
 
 
-class TlsServer(TritonServer):
-    """Asked over HTTP whether it is ready: its gRPC port speaks TLS alone."""
+@dataclass(frozen=True)
+class TlsServer:
+    """The ports of a server whose gRPC port speaks TLS alone."""
 
-    def _is_ready(self) -> bool:
-        try:
-            with urllib.request.urlopen(f"{self.http}/v2/health/ready", timeout=5):
-                return True
-        except (urllib.error.URLError, OSError):
-            return False
+    http_port: int
+    grpc_port: int
 
     @property
-    def http(self) -> str:
-        return f"http://127.0.0.1:{self.ports.http}"
-
-
-@contextmanager
-def tls_server(
-    built: Built, certificates: Certificates, *options: str
-) -> Generator[TlsServer, None, None]:
-    models = [*(stage.model for stage in built.policy.stages), built.name]
-    flags = (
-        *(f"--load-model={model}" for model in models),
-        f"--grpc-server-cert={certificates.path('server.crt')}",
-        f"--grpc-server-key={certificates.path('server.key')}",
-        f"--grpc-root-cert={certificates.path('ca.crt')}",
-        *options,
-    )
-    server = TlsServer(built.repository, ports=FREE_PORTS, options=flags)
-    with server:
-        wait_until(server._is_ready, server.log_excerpt, timeout_s=READY_TIMEOUT_S)
-        yield server
+    def url(self) -> str:
+        return f"127.0.0.1:{self.grpc_port}"
 
 
 @pytest.fixture(scope="module")
 def tls(built: Built, certificates: Certificates) -> Iterator[TlsServer]:
-    with tls_server(built, certificates, "--grpc-use-ssl=true") as server:
-        yield server
+    """Started from Python."""
+    certificate, key = certificates.path("server.crt"), certificates.path("server.key")
+    with cascadebert_build.serve(built.repository, tls_cert=certificate, tls_key=key) as server:
+        yield TlsServer(server.ports.http, server.ports.grpc)
 
 
 @pytest.fixture(scope="module")
 def mutual_tls(built: Built, certificates: Certificates) -> Iterator[TlsServer]:
-    with tls_server(built, certificates, "--grpc-use-ssl-mutual=true") as server:
-        yield server
+    """Started by the command, with the watchdog."""
+    files = {"cert": "server.crt", "key": "server.key", "client-ca": "ca.crt"}
+    flags = [
+        *(f"--tls-{option}={certificates.path(file)}" for option, file in files.items()),
+        *(f"--{port}-port=0" for port in ("http", "grpc", "metrics")),
+    ]
+    serve = subprocess.Popen(
+        [*CLI, "serve", "--model-repository", str(built.repository), "--json", *flags],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert serve.stdout is not None
+    try:
+        ready = json.loads(serve.stdout.readline())
+        assert ready["tls"] is True
+        http_port, grpc_port = (int(ready[name].rpartition(":")[2]) for name in ("http", "grpc"))
+        yield TlsServer(http_port, grpc_port)
+    finally:
+        serve.send_signal(signal.SIGINT)
+        code = serve.wait(120)
+        serve.stdout.close()
+    assert code == 0
 
 
 def of_client(
@@ -120,7 +123,7 @@ def test_a_server_of_another_authority_is_not_trusted(
 def test_a_server_under_another_name_is_not_trusted(
     tls: TlsServer, built: Built, certificates: Certificates
 ) -> None:
-    url = f"localhost:{tls.ports.grpc}"  # the certificate names 127.0.0.1 alone
+    url = f"localhost:{tls.grpc_port}"  # the certificate names 127.0.0.1 alone
     client = CascadeClient(url, built.name, credentials=of_client(certificates), retry=ONCE)
     with client, pytest.raises(ServerUnavailable, match=r"(?i)verif|handshake|certificate"):
         client.classify("a film")
@@ -144,7 +147,7 @@ def test_mutual_tls_lets_nobody_else_in(
 
 def test_http_stays_in_clear(tls: TlsServer) -> None:
     """The server has TLS for gRPC alone, and so HTTP needs a proxy; see docs/security.md."""
-    with urllib.request.urlopen(f"{tls.http}/v2/models/tiny/ready", timeout=30) as response:
+    with opened(tls.http_port, "/v2/models/tiny/ready", 30) as response:
         assert response.status == 200
 
 
@@ -161,7 +164,7 @@ def test_the_commands_speak_tls(
         ]
         return subprocess.run(
             [
-                *(sys.executable, "-m", "cascadebert_build.cli", "classify", TEXTS[0], "--json"),
+                *(*CLI, "classify", TEXTS[0], "--json"),
                 *("--url", mutual_tls.url, "--model", built.name, "--timeout-s", "5", *flags),
             ],
             capture_output=True,
@@ -183,38 +186,62 @@ def test_the_commands_speak_tls(
         assert (refused.returncode, message in refused.stderr) == (2, True), refused.stderr
 
 
-def test_the_recipe_of_security_md_runs(built: Built, certificates: Certificates) -> None:
-    """The commands of the page, with this cascade's name and free ports."""
-    (recipe,) = [
-        block
-        for block in (ROOT / "docs" / "security.md").read_text().split("```")
-        if block.startswith("console") and "tritonserver --backend" in block
-    ]
-    lines = [line[2:] for line in recipe.splitlines() if line.startswith(("$ ", "> "))]
-    ports = resolve_ports(FREE_PORTS)
-    command = (
-        "\n".join(lines)
-        .replace("=sst2", f"={built.name}")
-        .replace("=model_repository", f"={built.repository}")
-        .replace("/tmp/backends", certificates.path("backends"))
-        .replace("$(python ", f"$({sys.executable} ")
-        .replace("tritonserver --backend", "exec tritonserver --backend")
-    )
-    flags = f"--http-port={ports.http} --grpc-port={ports.grpc} --metrics-port={ports.metrics}"
-    log_path = certificates.folder / "recipe.log"
-    with log_path.open("w") as log:
-        server = subprocess.Popen(
-            ["bash", "-c", f"{command} {flags}"],
-            cwd=certificates.folder, stdout=log, stderr=log, start_new_session=True,
-        )  # fmt: skip
-    url = f"127.0.0.1:{ports.grpc}"
-    try:
-        with CascadeClient(url, built.name, credentials=of_client(certificates)) as client:
-            wait_until(
-                lambda: client.status().serving, lambda: log_path.read_text()[-2000:],
-                timeout_s=READY_TIMEOUT_S,
-            )  # fmt: skip
-            assert client.classify(TEXTS[0]).label in built.policy.labels
-    finally:
-        server.terminate()
-        server.wait(60)
+def test_status_speaks_tls(mutual_tls: TlsServer, built: Built, certificates: Certificates) -> None:
+    files = {"ca": "ca.crt", "cert": "client.crt", "key": "client.key"}
+    flags = [f"--tls-{option}={certificates.path(file)}" for option, file in files.items()]
+    done = subprocess.run(
+        [*CLI, "status", "--url", mutual_tls.url, "--json", *flags],
+        capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["model"]["ready"] is True
+
+
+def test_a_stage_that_dies_is_reloaded_behind_mutual_tls(
+    mutual_tls: TlsServer, built: Built, certificates: Certificates
+) -> None:
+    """What `serve` itself asks of its server does not need a caller's certificate."""
+    large = built.policy.stages[-1].model
+    server = holder_of(mutual_tls.http_port)
+    assert server is not None
+    assert server.pid is not None
+    server_pid = server.pid
+
+    def stub() -> int | None:
+        """The living process of the last stage; a dead one has no model."""
+        return next((each.pid for each in stubs_of(server_pid) if each.model == large), None)
+
+    before = stub()
+    assert before is not None
+    os.kill(before, signal.SIGKILL)
+    wait_until(lambda: stub() not in (None, before), "a new stub of the last stage")
+    credentials = of_client(certificates, "ca", "client")
+    with CascadeClient(mutual_tls.url, built.name, credentials=credentials) as client:
+        assert client.classify(TEXTS[0], stage=1, timeout_s=60).exit_stage == 1
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({"cert": "server.crt"}, "belong together"),
+        ({"client-ca": "ca.crt"}, "needs TLS"),
+        ({"cert": "server.crt", "key": "client.key"}, "is not the key of the certificate"),
+        ({"cert": "absent.crt", "key": "server.key"}, "--tls-cert .*cannot be read"),
+        (
+            {"cert": "server.crt", "key": "server.key", "client-ca": "server.key"},
+            "--tls-client-ca .*holds no certificate",
+        ),
+    ],
+)
+def test_serve_names_the_file_that_is_wrong(
+    built: Built,
+    certificates: Certificates,
+    capsys: pytest.CaptureFixture[str],
+    files: dict[str, str],
+    message: str,
+) -> None:
+    flags = [f"--tls-{option}={certificates.path(file)}" for option, file in files.items()]
+    ports = [f"--{port}-port=0" for port in ("http", "grpc", "metrics")]
+    code = main(["serve", "--model-repository", str(built.repository), *ports, *flags])
+    assert code == 2
+    assert re.search(message, capsys.readouterr().err)

@@ -18,6 +18,7 @@ from ..repository.model_repository import ModelRepository
 from ..server.ports import HOST, Ports
 from ..server.serve import serve_cascades
 from ..server.serve_parameters import LogSettings
+from ..server.tls import tls_of
 from ..server.tritonserver import TritonServer
 from ..server.watchdog import Watchdog
 from .arguments import (
@@ -72,6 +73,19 @@ def add_serve_parser(commands: Any) -> None:
         help="write the texts of these requests too (default: what config.pbtxt says, or no)",
     )
     parser.add_argument("--json", action="store_true", help="print the addresses as JSON")
+    tls = parser.add_argument_group(
+        "TLS", "for the gRPC port; HTTP stays unencrypted, on loopback, as Triton has it"
+    )
+    tls.add_argument(
+        "--tls-cert", type=Path, metavar="FILE", help="speak TLS with this certificate (PEM)"
+    )
+    tls.add_argument("--tls-key", type=Path, metavar="FILE", help="the private key of --tls-cert")
+    tls.add_argument(
+        "--tls-client-ca",
+        type=Path,
+        metavar="FILE",
+        help="mutual TLS: take only callers with a certificate of this authority",
+    )
 
 
 def _serve(args: argparse.Namespace) -> int:
@@ -91,6 +105,7 @@ def _serve(args: argparse.Namespace) -> int:
             versions=_versions(args),
             log_path=args.log_file,
             log=LogSettings(args.log_requests, args.log_text),
+            tls=tls_of(args.tls_cert, args.tls_key, args.tls_client_ca),
         ) as server:
             print(_addresses(server, as_json=args.json), flush=True)
             _ended(server)
@@ -112,10 +127,12 @@ def _addresses(server: TritonServer, *, as_json: bool) -> str:
                 "http": f"{HOST}:{ports.http}",
                 "grpc": server.url,
                 "metrics": f"{HOST}:{ports.metrics}",
+                "tls": server.tls is not None,
             }
         )
+    tls = "" if server.tls is None else " (TLS)"
     return (
-        f"ready: http {HOST}:{ports.http}, grpc {server.url}, "
+        f"ready: http {HOST}:{ports.http}, grpc {server.url}{tls}, "
         f"metrics http://{HOST}:{ports.metrics}/metrics (Ctrl-C stops)"
     )
 

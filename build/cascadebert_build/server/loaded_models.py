@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from cascadebert_core.contract import TEXT
 
 from ..repository.model_config import ModelConfig
-from .model_control import READY, ModelControlClient
+from .model_control import READY
 
 
-def loaded_configs(server: ModelControlClient) -> list[ModelConfig]:
+class KnowsModels(Protocol):
+    """A connection to a server that can be asked for its models."""
+
+    def states(self) -> dict[str, dict[int, str]]:
+        """Return the state of every version, by model and version."""
+        ...
+
+    def config(self, model: str) -> ModelConfig:
+        """Return the configuration that a model runs with."""
+        ...
+
+
+def loaded_configs(server: KnowsModels) -> list[ModelConfig]:
     """Return the configurations of all models that are ready: stages first, cascades last.
 
     Raises:

@@ -15,6 +15,7 @@ from ..repository.model_config import config_to_json, with_versions
 from ..repository.model_repository import ModelRepository
 from .ports import Ports
 from .serve_parameters import LogSettings, serve_parameters, set_by_serve
+from .tls import ServerTls
 from .tritonserver import TritonServer
 
 
@@ -30,6 +31,7 @@ def serve_cascades(
     options: tuple[str, ...] = (),
     versions: Mapping[str, Sequence[int]] | None = None,
     log: LogSettings = LogSettings(),  # noqa: B008 - frozen
+    tls: ServerTls | None = None,
 ) -> Generator[TritonServer, None, None]:
     """Run a server with the cascades of a model repository loaded and ready.
 
@@ -45,6 +47,7 @@ def serve_cascades(
         versions: Versions to serve, by the cascade's name. The default is what `publish` or
             `load` chose last.
         log: Which requests the cascades write to the server's log.
+        tls: The files with which the gRPC port speaks TLS; None leaves it unencrypted.
 
     Yields:
         The running server.
@@ -68,7 +71,8 @@ def serve_cascades(
     for model in stages:
         _require_engine(path / model)
     called = repository.called_stages(served)
-    with TritonServer(path, ports=ports, log_path=log_path, options=options) as server:
+    server = TritonServer(path, ports=ports, log_path=log_path, options=options, tls=tls)
+    with server:
         for model, config in stages.items():  # the stages first, the cascades last
             server.load(model, config_to_json(with_versions(config, called[model])))
         for each in deployments:

@@ -11,14 +11,11 @@ from functools import partial
 from pathlib import Path
 from threading import Thread
 from types import TracebackType
-from typing import Any, cast
+from typing import Any
 
-import tritonclient.grpc as triton
 from google.protobuf import json_format
 from tritonclient.grpc import model_config_pb2
-from tritonclient.utils import InferenceServerException
 
-from cascadebert_client.transport import channel_arguments
 from cascadebert_supervisor.drain import drain
 from cascadebert_supervisor.flags import LOAD_TIMEOUT_S, server_flags
 from cascadebert_supervisor.guard import Guard
@@ -37,10 +34,11 @@ from ..repository.model_config import (
 from ..repository.published_cascade import PUBLISHED_CONFIG
 from .installation import find_installation
 from .loaded_models import is_cascade, loaded_configs
-from .model_control import ModelControlClient
+from .local_control import LoadRefused, LocalModelControl
 from .ports import HOST, Ports, resolve_ports
 from .process import STOP_TIMEOUT_S, TritonProcess, log_excerpt
 from .temporary import make_folder, parents, plain_path
+from .tls import ServerTls
 
 _READY_TIMEOUT_S = 60.0
 _LOOK_S = 0.5  # between two looks at the stubs while a model loads
@@ -59,6 +57,7 @@ class TritonServer:
         repository: The model repository.
         log_path: The file with the server's output.
         ports: The ports of the endpoints.
+        tls: The files of the gRPC port's TLS, or None.
         exit_code: The exit code, once the server has stopped.
     """
 
@@ -69,6 +68,7 @@ class TritonServer:
         ports: Ports = Ports(),  # noqa: B008 - frozen
         log_path: Path | None = None,
         options: tuple[str, ...] = (),
+        tls: ServerTls | None = None,
     ) -> None:
         """Prepare, but do not start.
 
@@ -78,10 +78,16 @@ class TritonServer:
             log_path: The file for the server's output; None: a file in a temporary folder that is
                 kept if the server fails.
             options: Further flags of tritonserver.
+            tls: The files with which the gRPC port speaks TLS; None leaves it unencrypted.
 
         Raises:
             UsageError: The environment cannot run the bundled server.
+            InvalidRequest: A file of `tls` is missing or wrong.
         """
+        if tls is not None:
+            tls.check()
+            options = (*options, *tls.flags())
+        self.tls = tls
         self._installation = find_installation()
         self.repository = repository.resolve()
         self._options = options
@@ -91,7 +97,6 @@ class TritonServer:
         self.ports = ports
         self.exit_code: int | None = None
         self._process: TritonProcess | None = None
-        self._client: triton.InferenceServerClient | None = None
         self._configs: dict[str, ModelConfig] = {}  # of all models that were seen loaded
         self._reloads = 0
 
@@ -150,15 +155,11 @@ class TritonServer:
         Raises:
             CheckFailed: The model does not load; the message is the server's reason.
         """
-        assert self._client is not None, "start() comes first"
-        load = partial(self._client.load_model, model, config=config_json, client_timeout=timeout_s)
+        load = partial(self._control().load, model, config_json, timeout_s)
         try:
             self._while_stubs_live(model, load)
-        except InferenceServerException as exc:
-            # "[StatusCode.INTERNAL] failed to load 'x', failed to poll from model repository: …"
-            raise CheckFailed(
-                f"{model} does not load: {exc.message()}\n{self.log_excerpt()}"
-            ) from exc
+        except LoadRefused as exc:  # "failed to load 'x', failed to poll from model repository: …"
+            raise CheckFailed(f"{model} does not load: {exc}\n{self.log_excerpt()}") from exc
         if config_json is not None:
             pb: Any = model_config_pb2
             self._configs[model] = json_format.Parse(config_json, pb.ModelConfig())
@@ -171,8 +172,7 @@ class TritonServer:
         Raises:
             CheckFailed: The model does not load.
         """
-        with ModelControlClient(self.url) as running:
-            config = running.config(model)
+        config = self._control().config(model)
         self._reloads += 1
         set_parameter(config, _RELOADS, str(self._reloads))
         self.load(model, config_to_json(config), timeout_s=timeout_s)
@@ -190,10 +190,9 @@ class TritonServer:
         """
         configs = list(self._configs.values())
         # Others may have loaded more models or other versions. A broken server may not tell.
-        with contextlib.suppress(CheckFailed), ModelControlClient(self.url) as running:
-            configs = loaded_configs(running) or configs
+        with contextlib.suppress(CheckFailed):
+            configs = loaded_configs(self._control()) or configs
         self._configs = {config.name: config for config in configs}
-        self._close_client()
         if self._process is not None:
             self._process.kill()
         self._start_process(_preload(self.repository, configs))
@@ -218,8 +217,7 @@ class TritonServer:
         Raises:
             CheckFailed: The server does not say.
         """
-        with ModelControlClient(self.url) as running:
-            configs = loaded_configs(running)
+        configs = loaded_configs(self._control())
         # Others load models too, and a server that has crashed cannot say what it had.
         self._configs.update({config.name: config for config in configs})
         return {config.name: versions_of_config(config) for config in configs if is_cascade(config)}
@@ -234,7 +232,6 @@ class TritonServer:
         if self._process is not None:
             self.exit_code = self._process.stop(self._drain)
             self._process = None
-        self._close_client()
         if self._guard is not None:
             self._guard.dismiss()
             self._guard = None
@@ -272,11 +269,8 @@ class TritonServer:
         self._process = TritonProcess(
             command, self._installation.environment(), self.log_path, self._folder
         )
-        self._client = triton.InferenceServerClient(
-            self.url, channel_args=channel_arguments(self.url)
-        )
         deadline = time.monotonic() + _READY_TIMEOUT_S
-        while not self._is_ready():
+        while not self._control().ready():
             if self._process.poll() is not None:
                 raise CheckFailed(f"tritonserver ended while it started\n{self.log_excerpt()}")
             if time.monotonic() > deadline:
@@ -317,17 +311,8 @@ class TritonServer:
         if failures:
             raise failures[0]
 
-    def _is_ready(self) -> bool:
-        assert self._client is not None
-        try:
-            return cast(bool, self._client.is_server_ready(client_timeout=1.0))
-        except InferenceServerException:
-            return False
-
-    def _close_client(self) -> None:
-        if self._client is not None:
-            self._client.close()
-            self._client = None
+    def _control(self) -> LocalModelControl:
+        return LocalModelControl(self.ports.http)
 
 
 def _preload(repository: Path, configs: Sequence[ModelConfig]) -> list[str]:

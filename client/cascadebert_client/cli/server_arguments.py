@@ -3,7 +3,6 @@
 import argparse
 import os
 import re
-import ssl
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -13,6 +12,7 @@ from .._deadline import RetryPolicy
 from .._sync import CascadeClient
 from ..errors import InvalidRequest
 from .retries import notes_on_terminal
+from .tls_files import require_authority, require_pair
 
 DEFAULT_URL = "localhost:8001"
 
@@ -124,40 +124,11 @@ def credentials_from_arguments(args: argparse.Namespace) -> grpc.ChannelCredenti
         if args.tls_cert is not None:
             raise InvalidRequest("--tls-cert is given without --tls-ca: give the authority, too")
         return None
-    try:
-        ca, key, certificate = (None if path is None else path.read_bytes() for path in paths)
-    except OSError as exc:
-        raise InvalidRequest(f"{exc.filename} cannot be read: {exc.strerror}") from exc
-    _require_fit(args.tls_ca, args.tls_key, args.tls_cert)
+    require_authority("--tls-ca", args.tls_ca)
+    if args.tls_cert is not None:
+        require_pair("--tls-cert", args.tls_cert, "--tls-key", args.tls_key)
+    ca, key, certificate = (None if path is None else path.read_bytes() for path in paths)
     return grpc.ssl_channel_credentials(ca, key, certificate)
-
-
-def _require_fit(ca: Path, key: Path | None, certificate: Path | None) -> None:
-    """Refuse TLS files that gRPC would refuse at every connection, without saying which.
-
-    Raises:
-        InvalidRequest: A file is not what its option says, or the key is another certificate's.
-    """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    try:
-        context.load_verify_locations(ca)
-    except ssl.SSLError as exc:
-        raise InvalidRequest(f"--tls-ca {ca} holds no certificate: give it as PEM") from exc
-    if certificate is None or key is None:
-        return
-    try:
-        # gRPC cannot read encrypted keys, and nobody should be asked for a password.
-        context.load_cert_chain(certificate, key, password=lambda: "")
-    except ssl.SSLError as exc:
-        if exc.reason == "KEY_VALUES_MISMATCH":
-            raise InvalidRequest(
-                f"--tls-key {key} is not the key of the certificate --tls-cert {certificate}: give "
-                "the one that belongs to it"
-            ) from exc
-        raise InvalidRequest(
-            f"--tls-cert {certificate} and --tls-key {key} cannot be read as PEM: give a "
-            "certificate and its key, which must not be encrypted"
-        ) from exc
 
 
 def headers_from_arguments(args: argparse.Namespace) -> dict[str, str]:

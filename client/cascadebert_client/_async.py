@@ -17,10 +17,10 @@ from ._base import (
     stream_parameters,
 )
 from ._deadline import Deadline
-from ._flows import AskAddresses, Call, Flow, Pause, Step
 from ._requests import Parameters, Thresholds, request_parameters
 from ._rows import Chunker, Utf8Row, encode_inputs, fits_one_request, rows_from_inputs, split
 from ._servers import HangWatch, balancing_arguments, is_silent, no_sign_of_life
+from ._steps import AskAddresses, Call, Flow, Pause, Step
 from ._types import Classification, ServerStatus
 from .errors import FOREIGN_ERRORS, InvalidRequest
 from .transport import channel_arguments
@@ -190,6 +190,8 @@ class AsyncCascadeClient(BaseClient[tritonclient.grpc.aio.InferenceServerClient]
     ) -> list[Classification]:
         if not rows:
             return []
+        if len(rows) == 1:
+            return await self._drive(self._flows.classify(rows, parameters, deadline))
         limit = await self._drive(self._flows.rows_per_request(len(rows), deadline))
         if fits_one_request(rows, limit):
             return await self._drive(self._flows.classify(rows, parameters, deadline))

@@ -8,10 +8,11 @@ from typing import Generic, Literal, NoReturn
 import grpc
 
 from ._addresses import reason_of_another_address
+from ._attempts import OnRetry
 from ._channels import DEFAULT_CHANNELS, ChannelPool, ClientT
 from ._checks import require_positive
 from ._deadline import Deadline, RetryPolicy
-from ._flows import CascadeFlows, OnRetry
+from ._flows import CascadeFlows
 from ._requests import Parameters, Thresholds, request_parameters
 from ._servers import Servers, addresses_from_url
 from ._traffic import BY_REQUEST, traffic_from_shares

@@ -1,25 +1,22 @@
-"""The calls, retries and status questions of a client, without the I/O.
-
-A flow is a generator that yields steps, receives their outcomes, and returns the result. The
-blocking and the asyncio client each have a small driver that performs the steps, so the flows are
-written once and only the await differs. (httpx drives its authentication this way.)
-"""
+"""The calls, retries and status questions of a client, without the I/O: see `_steps`."""
 
 import copy
-from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, TypeAlias, TypeVar, cast
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, cast
 
 from cascadebert_core.contract import TASK, TEXT
 from cascadebert_core.task import SINGLE_LABEL
 
+from ._attempts import Attempts, MakeArguments, OnRetry
 from ._deadline import Deadline, RetryPolicy
-from ._faults import CLOSED, PROTOCOL, REFUSED, UNRESOLVED, fault_of
+from ._failover import Failover
+from ._faults import PROTOCOL, REFUSED, fault_of
 from ._label_order import LabelOrders, labels_from_parameters
 from ._operating_points import points_from_parameters
 from ._requests import Parameters, Tensors, infer_arguments, parse_response
 from ._rows import Utf8Row
-from ._servers import SHORT_CALL_S, HangWatch, Servers, is_full, stopped_by_server
+from ._servers import Servers
 from ._service_messages import (
     ModelConfigResponse,
     ModelCounters,
@@ -28,14 +25,12 @@ from ._service_messages import (
     ServerMetadata,
     StatisticsResponse,
 )
+from ._steps import AskAddresses, Call, Flow, Pause
 from ._traffic import Traffic
 from ._types import Classification, ModelStatistics, ModelStatus, ServerStatus
-from ._verdicts import verdicts_from_parameters
 from .errors import (
     FOREIGN_ERRORS,
     AccessRestricted,
-    CascadeClientError,
-    DeadlineExceeded,
     ModelNotFound,
     ServerUnavailable,
     Target,
@@ -43,61 +38,13 @@ from .errors import (
     translated,
     unreachable,
 )
-
-ResultT = TypeVar("ResultT")
-
-OnRetry: TypeAlias = Callable[[CascadeClientError, float], object]
+from .verdicts import verdicts_from_parameters
 
 # The limit of a server that does not show its own: no request can have more rows.
 _UNKNOWN_LIMIT = 2**31 - 1
 
 # The order of the labels must come within these seconds: an answer waits for it.
 _ORDER_TIMEOUT_S = 2.0
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """Call the server.
-
-    Attributes:
-        method: The method of tritonclient's client.
-        arguments: Its keyword arguments, without the deadline.
-        timeout_s: The gRPC deadline in seconds; None for no deadline.
-        server: The position of the server.
-        watch: When to ask whether the server lives; None: wait for the answer.
-    """
-
-    method: str
-    arguments: Mapping[str, Any]
-    timeout_s: float | None
-    server: int = 0
-    watch: HangWatch | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Pause:
-    """Wait before the next attempt.
-
-    Attributes:
-        delay_s: The pause in seconds.
-    """
-
-    delay_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class AskAddresses:
-    """Call each address of the host; see `reason_of_another_address`, which gives the outcome.
-
-    Attributes:
-        url: `host:port`.
-    """
-
-    url: str
-
-
-Step: TypeAlias = Call | Pause | AskAddresses
-Flow: TypeAlias = Generator[Step, Any, ResultT]
 
 
 class CascadeFlows:
@@ -129,13 +76,12 @@ class CascadeFlows:
         self._servers = servers if servers is not None else Servers([target.url])
         self._server = 0  # that of a call which no other may take
         self._traffic = traffic if traffic is not None else Traffic(target.model_version)
-        self._retry = retry
-        self._on_retry = on_retry
-        self._answered = False  # whether the server has answered a call
         self._max_batch_size = max_batch_size
         self._orders = LabelOrders()
         # gRPC metadata keys are lower case.
         self._headers = {name.lower(): value for name, value in (headers or {}).items()} or None
+        self._attempts = Attempts(retry, on_retry)
+        self._failover = Failover(target, self._servers, self._attempts, self._headers)
 
     def at(self, server: int) -> "CascadeFlows":
         """Return the flows of one server alone, for its status."""
@@ -154,15 +100,23 @@ class CascadeFlows:
             parameters: The request parameters.
             deadline: The deadline of the call.
         """
+        parts = self._traffic.parts(rows)
+        if len(parts) == 1:  # most calls: nothing is divided and put together again
+            target = self._at_version(parts[0].version)
+            return (yield from self._classify_at(target, rows, parameters, deadline))
         answers: dict[int, Classification] = {}
         # In sequence: more than one part is rare, and a stream has other requests in flight.
-        for part in self._traffic.parts(rows):
-            target = replace(self.target, model_version=part.version)
+        for part in parts:
+            part_rows = [rows[index] for index in part.indices]
             found = yield from self._classify_at(
-                target, [rows[index] for index in part.indices], parameters, deadline
+                self._at_version(part.version), part_rows, parameters, deadline
             )
             answers.update(zip(part.indices, found, strict=True))
         return [answers[index] for index in range(len(rows))]
+
+    def _at_version(self, version: str) -> Target:
+        same = version == self.target.model_version
+        return self.target if same else replace(self.target, model_version=version)
 
     def _classify_at(
         self,
@@ -355,7 +309,7 @@ class CascadeFlows:
         method: str,
         deadline: Deadline,
         target: Target,
-        make_arguments: Callable[[float | None], Mapping[str, Any]],
+        make_arguments: MakeArguments,
     ) -> Flow[Any]:
         """Call until there is a reply or no time for another attempt.
 
@@ -363,10 +317,10 @@ class CascadeFlows:
             method: The method of tritonclient's client.
             deadline: The deadline of all attempts together.
             target: The model, for messages.
-            make_arguments: Makes an attempt's arguments from the seconds that remain.
+            make_arguments: Makes an attempt's arguments.
         """
         if len(self._servers) > 1:
-            return (yield from self._over_servers(method, deadline, target, make_arguments))
+            return (yield from self._failover.call(method, deadline, target, make_arguments))
         attempts = 0
         while True:
             remaining_s = deadline.require_time(target)
@@ -380,27 +334,17 @@ class CascadeFlows:
                     raise
                 delay_s = None
                 if isinstance(error, ServerUnavailable):
-                    delay_s = self._delay_s(error, attempts, deadline)
-                    if delay_s is None or (attempts == 1 and not self._answered):
+                    delay_s = self._attempts.delay_s(error, attempts, deadline)
+                    if delay_s is None or (attempts == 1 and not self._attempts.answered):
                         error = yield from self._of_all_addresses(error, target, attempts)
                         delay_s = None if error.fault == PROTOCOL else delay_s
                 if delay_s is None:
                     raise error from exc
-                if self._on_retry is not None:
-                    self._on_retry(error, delay_s)
+                self._attempts.tell(error, delay_s)
             else:
-                self._answered = True
+                self._attempts.answered = True
                 return reply
             yield Pause(delay_s)
-
-    def _delay_s(self, error: ServerUnavailable, attempts: int, deadline: Deadline) -> float | None:
-        """Return the pause before another attempt, or None if it could not help."""
-        if error.fault == PROTOCOL:
-            return None
-        absent = error.fault in (REFUSED, UNRESOLVED, CLOSED) and not self._answered
-        if absent and not self._retry.wait_for_server:
-            return None
-        return self._retry.delay_s(attempts, deadline.remaining_s())
 
     def _of_all_addresses(
         self, error: ServerUnavailable, target: Target, attempts: int = 1
@@ -412,106 +356,11 @@ class CascadeFlows:
         fault = fault_of(reason or "", target.url, tls=target.tls)
         return error if fault is None else unreachable(fault, target, attempts)
 
-    def _over_servers(
-        self,
-        method: str,
-        deadline: Deadline,
-        target: Target,
-        make_arguments: Callable[[float | None], Mapping[str, Any]],
-    ) -> Flow[Any]:
-        """Call the servers in turn until one answers; there is a pause after each round of them."""
-        attempts = 0
-        while True:
-            index = yield from self._server_in_turn(deadline)
-            at = replace(target, url=self._servers.urls[index])
-            remaining_s = deadline.require_time(at)
-            call = self._call(method, remaining_s, **make_arguments(remaining_s))
-            if method == "infer":
-                call = replace(call, server=index, watch=HangWatch.within(remaining_s))
-            else:  # short: another server can answer it too
-                call = replace(call, server=index, timeout_s=_shorter(remaining_s, SHORT_CALL_S))
-            attempts += 1
-            try:
-                reply = yield call
-            except FOREIGN_ERRORS as exc:
-                error = translated(exc, at, timeout_s=deadline.timeout_s, attempts=attempts)
-                if error is None or error is exc:
-                    raise
-                if stopped_by_server(exc):
-                    self._servers.failed(index)
-                elif not self._may_move(index, error, call, deadline):
-                    raise error from exc
-                rounds, within_round = divmod(attempts, len(self._servers))
-                delay_s = 0.0 if within_round else self._delay_of_round(error, rounds, deadline)
-                if delay_s is None:
-                    raise error from exc
-                if self._on_retry is not None:
-                    self._on_retry(error, delay_s)
-            else:
-                self._answered = True
-                self._servers.answered(index)
-                return reply
-            if delay_s:
-                yield Pause(delay_s)
-
-    def _delay_of_round(
-        self, error: CascadeClientError, rounds: int, deadline: Deadline
-    ) -> float | None:
-        """Return the pause before the servers are asked again, or None if it could not help."""
-        if isinstance(error, ServerUnavailable):
-            return self._delay_s(error, rounds, deadline)
-        if isinstance(error, DeadlineExceeded):  # of a short call
-            return self._retry.delay_s(rounds, deadline.remaining_s())
-        return None
-
-    def _may_move(
-        self, index: int, error: CascadeClientError, call: Call, deadline: Deadline
-    ) -> bool:
-        """Note a failure of a server, and return whether another one may answer the call."""
-        if isinstance(error, DeadlineExceeded):
-            self._servers.doubted(index)
-            return call.watch is None and deadline.remaining_s() != 0
-        if isinstance(error, ServerUnavailable):
-            # A full queue is no fault: the others are asked, and this one stays.
-            if not is_full(str(error)):
-                self._servers.failed(index)
-            return True
-        # A server that has just started may not have loaded the model yet.
-        return isinstance(error, ModelNotFound)
-
-    def _server_in_turn(self, deadline: Deadline) -> Flow[int]:
-        """Return the server for the next call. One that was left out must be ready again."""
-        for _ in range(len(self._servers)):
-            pick = self._servers.pick()
-            if not pick.on_trial:
-                return pick.index
-            at = replace(self.target, url=self._servers.urls[pick.index])
-            remaining_s = deadline.require_time(at)
-            timeout_s = HangWatch.within(remaining_s).probe_s
-            call = self._call("is_model_ready", timeout_s, **self._model())
-            try:
-                ready = bool((yield replace(call, server=pick.index)))
-            except FOREIGN_ERRORS as exc:
-                error = translated(exc, at)
-                if error is None:
-                    raise
-                # It has answered, though not to this caller.
-                ready = isinstance(error, AccessRestricted)
-            if ready:
-                self._servers.answered(pick.index)
-                return pick.index
-            self._servers.failed(pick.index)
-        return self._servers.pick().index
-
     def _call(self, method: str, timeout_s: float | None, **arguments: Any) -> Call:
         return Call(method, {**arguments, "headers": self._headers}, timeout_s, self._server)
 
     def _model(self) -> dict[str, str]:
         return {"model_name": self.target.model, "model_version": self.target.model_version}
-
-
-def _shorter(remaining_s: float | None, limit_s: float) -> float:
-    return limit_s if remaining_s is None else min(remaining_s, limit_s)
 
 
 def _strings(response: ModelConfigResponse) -> dict[str, str]:

@@ -129,6 +129,8 @@ def encode_inputs(inputs: object) -> EncodedInputs:
     Raises:
         InvalidRequest: The input is something else, or a row is wrong; the message names it.
     """
+    if type(inputs) is str and (row := _encoded(inputs)) is not None:
+        return EncodedInputs([(row, None)], single=True)
     if isinstance(inputs, str | tuple | bytes):
         return EncodedInputs([RowEncoder(numbered=False).encode(inputs)], single=True)
     if isinstance(inputs, AsyncIterable):
@@ -138,6 +140,17 @@ def encode_inputs(inputs: object) -> EncodedInputs:
         )
     encoder = RowEncoder()
     return EncodedInputs([encoder.encode(row) for row in rows_from_inputs(inputs)], single=False)
+
+
+def _encoded(text: str) -> bytes | None:
+    """Return a single text in UTF-8, or None if `RowEncoder` has something to say about it."""
+    if not text or text.isspace():
+        return None
+    try:
+        encoded = text.encode("utf-8")
+    except UnicodeEncodeError:
+        return None
+    return encoded if len(encoded) <= MAX_TEXT_BYTES else None
 
 
 def rows_from_inputs(inputs: object) -> Iterable[object]:

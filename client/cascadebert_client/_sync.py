@@ -17,11 +17,11 @@ from ._base import (
 )
 from ._cancellation import Cancellation
 from ._deadline import Deadline
-from ._flows import AskAddresses, Call, Flow, Pause, Step
 from ._interrupts import result_of
 from ._requests import Parameters, Thresholds, request_parameters
 from ._rows import Chunker, Utf8Row, encode_inputs, fits_one_request, rows_from_inputs, split
 from ._servers import balancing_arguments
+from ._steps import AskAddresses, Call, Flow, Pause, Step
 from ._types import Classification, ServerStatus
 from .errors import FOREIGN_ERRORS
 from .transport import channel_arguments
@@ -240,6 +240,8 @@ class CascadeClient(BaseClient[tritonclient.grpc.InferenceServerClient]):
     ) -> list[Classification]:
         if not rows:
             return []
+        if len(rows) == 1:
+            return self._drive(self._flows.classify(rows, parameters, deadline))
         limit = self._drive(self._flows.rows_per_request(len(rows), deadline))
         if fits_one_request(rows, limit):
             return self._drive(self._flows.classify(rows, parameters, deadline))

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from cascadebert_core.task import SINGLE_LABEL, set_from_text
 
 from ._operating_points import OperatingPoint
-from ._verdicts import Verdict
+from .verdicts import Verdict
 
 
 @dataclass(frozen=True, slots=True)

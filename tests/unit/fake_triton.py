@@ -103,6 +103,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
     other_cascades: tuple[str, ...] = ()  # they are listed, and answer nothing
     peak_in_flight: int = 0
     given_up: int = 0
+    release_after_live_calls: int | None = None  # then what hangs is answered
     frozen: bool = False  # answers nothing, as a stopped process
 
     def __post_init__(self) -> None:
@@ -244,6 +245,10 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
 
     def ServerLive(self, request: Any, context: Any) -> Any:  # noqa: N802
         self._thaw(context)
+        if self.release_after_live_calls is not None:
+            self.release_after_live_calls -= 1
+            if self.release_after_live_calls <= 0:
+                self.release.set()
         return pb.ServerLiveResponse(live=True)
 
     def ServerReady(self, request: Any, context: Any) -> Any:  # noqa: N802

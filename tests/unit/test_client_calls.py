@@ -383,8 +383,9 @@ def test_a_server_that_comes_back_is_found_within_the_deadline(connect: Connect)
         port = first.port
         client = connect(url=first.url, retry=RetryPolicy(max_delay_s=0.1))
         check(client.classify("a"), "a")
+    # With a deadline, a slow machine could run out of time before it knows that nothing listens.
     with pytest.raises(ServerUnavailable):
-        client.classify("a", timeout_s=0.5)
+        client.classify("a")
     with FakeTriton(port=port):
         check(client.classify("b", timeout_s=30), "b")
 

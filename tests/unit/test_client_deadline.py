@@ -12,8 +12,9 @@ from cascadebert_client import (
     ServerUnavailable,
 )
 from cascadebert_client._deadline import Deadline
-from cascadebert_client._flows import Call, CascadeFlows, Pause
+from cascadebert_client._flows import CascadeFlows
 from cascadebert_client._requests import Parameters
+from cascadebert_client._steps import Call, Pause
 from cascadebert_client.errors import Target
 
 TARGET = Target("localhost:8001", "cascade")

@@ -10,8 +10,8 @@ import pytest
 from cascadebert_build.repository.model_config import config_from_text, describe_policy, parameter
 from cascadebert_client._operating_points import OperatingPoint, points_from_parameters
 from cascadebert_client._types import ModelStatus, ServerStatus
-from cascadebert_client._verdicts import Verdict, verdicts_from_parameters
 from cascadebert_client.cli.rendering import status_json, status_text
+from cascadebert_client.verdicts import Verdict, verdicts_from_parameters
 from cascadebert_core.contract import VERDICTS
 from cascadebert_core.guarantee import Guarantee, budget_as_text
 from tests.support.policies import make_policy

@@ -226,11 +226,10 @@ def test_answers_are_not_held_back_by_a_slow_source(server: FakeTriton):
 
     def slow() -> Iterator[str]:
         for text in source:
-            if source.taken == 4:
-                # The first answer is on its way. The source waits until it has arrived.
-                while len(server.requests) < 3:
-                    time.sleep(0.01)
-                time.sleep(0.3)
+            # The first answer is on its way. Each row gives it time to arrive.
+            while source.taken == 4 and len(server.requests) < 3:
+                time.sleep(0.01)
+            time.sleep(0.01)
             yield text
 
     with CascadeClient(server.url) as client:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+
+from cascadebert_client.verdicts import Verdict
 
 from .costs import Cost
 from .metrics import Interval
@@ -58,32 +59,6 @@ class PointFacts:
     name: str
     exits: tuple[float, ...]
     cost: Cost
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """Something that does not pay. The fields are also the keys of its JSON form.
-
-    Attributes:
-        kind: `COSTS_MORE`, `NOT_SHOWN_FASTER`, `SMALLER_AS_ACCURATE` or `IDLE_STAGE`.
-        subject: The member or the operating point.
-        text: What was found, in a sentence.
-        help: What would help, in a sentence.
-    """
-
-    kind: str
-    subject: str
-    text: str
-    help: str
-
-    def __str__(self) -> str:
-        return f"{self.text} {self.help}"
-
-    def to_json(self) -> dict[str, Any]:
-        """The fields."""
-        return {
-            "kind": self.kind, "subject": self.subject, "text": self.text, "help": self.help,
-        }  # fmt: skip
 
 
 def verdicts_of(

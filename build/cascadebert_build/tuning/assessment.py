@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tabulate import tabulate
 
+from cascadebert_client.verdicts import Verdict
 from cascadebert_core.guarantee import ACCURACY_DROP, DISAGREEMENT, Guarantee
 from cascadebert_core.policy import Policy, Threshold
 from cascadebert_core.published_points import GUARANTEE
@@ -18,7 +19,7 @@ from ..evaluation.costs import Cost, RowCosts
 from ..evaluation.intervals import difference_interval, share_interval
 from ..evaluation.metrics import Interval
 from ..evaluation.promises import Promise, promise_on_rows
-from ..evaluation.verdicts import MemberFacts, PointFacts, Verdict, verdicts_of
+from ..evaluation.verdicts import MemberFacts, PointFacts, verdicts_of
 from .guarantee import Predictions
 
 

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from typing import Any, cast
 
 from cascadebert_core.contract import VERDICTS
@@ -13,6 +13,8 @@ from ._operating_points import OperatingPoint
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """Something of a cascade that does not pay. The cascade's answers are not affected.
+
+    The fields are also the keys of its JSON form.
 
     Attributes:
         kind: "costs_more", "not_shown_faster", "smaller_as_accurate" or "idle_stage".
@@ -25,6 +27,13 @@ class Verdict:
     subject: str
     text: str
     help: str
+
+    def __str__(self) -> str:
+        return f"{self.text} {self.help}"
+
+    def to_json(self) -> dict[str, str]:
+        """Return the fields."""
+        return asdict(self)
 
 
 def verdicts_from_parameters(

@@ -1,0 +1,1 @@
+"""What the client adds to tritonclient: CPU and time of a call, channels, streams."""

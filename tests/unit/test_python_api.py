@@ -21,7 +21,7 @@ PARAMETERS = {
     ],
     "serve": [
         "repository", "cascades", "ports", "versions", "instances", "threads", "log_path",
-        "log_requests", "log_text",
+        "log_requests", "log_text", "tls_cert", "tls_key", "tls_client_ca",
     ],
 }  # fmt: skip
 

@@ -30,6 +30,7 @@ ELSEWHERE = (
     "benchmarks/suite/windows/RESULTS.md",
     "benchmarks/studies/accuracy/RESULTS.md",
     "benchmarks/studies/accuracy/COMPLETE.md",
+    "benchmarks/studies/gates/RESULTS.md",
     "benchmarks/studies/guarantees/RESULTS.md",
 )
 """The files outside of docs/ that are pages of the site."""

@@ -25,6 +25,7 @@ from benchmarks.studies.gates.gates import AGREEMENT, gates_of, gates_of_twins
 from benchmarks.studies.gates.measures import HeldOut, Judged, Population
 from benchmarks.studies.gates.pairs import Group, Pair, log_softmax
 from benchmarks.studies.gates.plots import draw_ratios
+from benchmarks.studies.gates.pooled import outputs_of
 from benchmarks.studies.gates.results import Results, body_of
 from benchmarks.studies.gates.scores import (
     BY_LABEL,
@@ -35,6 +36,8 @@ from benchmarks.studies.gates.scores import (
     halves_of,
     out_of_half,
 )
+from cascadebert_build.config.rows import Rows
+from tests.support.checkpoints import save_checkpoint
 
 _EFFORT = Effort(splits=2, resamples=4, held_out=HeldOut.of(1000))
 
@@ -199,3 +202,24 @@ def test_packed_exits_of_pabee_keep_their_predictions(
         np.testing.assert_array_equal(packed.predicted, whole.predicted)
         np.testing.assert_array_equal(packed.layers_of_rows, whole.layers_of_rows)
         assert (len(np.unique(found)) == 2) == (member == "pabee")
+
+
+@pytest.mark.parametrize("pair", [False, True])
+def test_outputs_of_a_member_are_in_the_order_of_the_rows(tmp_path: Path, pair: bool) -> None:
+    import torch
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    folder = save_checkpoint(tmp_path / "member")
+    singles = ("a b c d e", "f", "g h", "i j k")
+    texts = tuple((text, "z") for text in singles) if pair else singles
+    logits, vectors = outputs_of(folder, Rows(texts, None, "made"))
+    model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    for text, found in zip(texts, logits, strict=True):
+        parts = (text,) if isinstance(text, str) else text
+        with torch.inference_mode():
+            expected = model(**tokenizer(*parts, return_tensors="pt")).logits[0]
+        np.testing.assert_allclose(found, expected.numpy(), atol=1e-4)
+    head = model.classifier
+    own = vectors @ head.weight.detach().numpy().T + head.bias.detach().numpy()
+    np.testing.assert_allclose(own, logits, atol=1e-4)

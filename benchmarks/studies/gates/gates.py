@@ -49,7 +49,7 @@ def gates_of(group: Group) -> list[Gate]:
 def gates_of_twins(group: Group) -> list[Gate]:
     """Return the gates of two small members, the baseline (the second member alone) first."""
     return [
-        Gate(BASELINE, fitted=False, judge=lambda i, _: _confident(group.pairs[i][1])),
+        Gate(BASELINE, fitted=False, judge=lambda i, _: confident(group.pairs[i][1])),
         Gate(AGREEMENT, fitted=False, judge=lambda i, _: _agreeing(*group.pairs[i])),
         Gate(MEAN_OF_TWO, fitted=False, judge=lambda i, _: _averaged(*group.pairs[i])),
     ]
@@ -58,7 +58,7 @@ def gates_of_twins(group: Group) -> list[Gate]:
 def _of_signal(group: Group, name: str) -> Callable[[int, Halves], Judged]:
     def judge(i: int, _: Halves) -> Judged:
         (pair,) = group.pairs[i]
-        return replace(_confident(pair), score=signals_of(pair)[name])
+        return replace(confident(pair), score=signals_of(pair)[name])
 
     return judge
 
@@ -71,12 +71,12 @@ def _of_fitted(group: Group, name: str) -> Callable[[int, Halves], Judged]:
         def score(fitting: NDArray[np.intp]) -> NDArray[np.float64]:
             return fitted_scores(columns, pair.differs, fitting)
 
-        return replace(_confident(pair), score=out_of_half(len(pair), halves, score))
+        return replace(confident(pair), score=out_of_half(len(pair), halves, score))
 
     return judge
 
 
-def _confident(pair: Pair) -> Judged:
+def confident(pair: Pair) -> Judged:
     """Return the small member's answers, the most confident first."""
     answers, large = pair.small.argmax(axis=1), pair.large.argmax(axis=1)
     return Judged(confidence_score(pair.small), answers, large, pair.truth)
@@ -84,7 +84,7 @@ def _confident(pair: Pair) -> Judged:
 
 def _agreeing(first: Pair, second: Pair) -> Judged:
     """Return what two members agree on, by the less confident one; they exit before all others."""
-    one, other = _confident(first), _confident(second)
+    one, other = confident(first), confident(second)
     score = np.minimum(one.score, other.score)
     apart = one.answers != other.answers
     # The others are the last to exit, in the order of the second member.
@@ -95,4 +95,4 @@ def _agreeing(first: Pair, second: Pair) -> Judged:
 def _averaged(first: Pair, second: Pair) -> Judged:
     """Return the answers of the mean of two members' log-probabilities."""
     mean = (first.log_probabilities + second.log_probabilities) / 2
-    return _confident(replace(second, small=log_softmax(mean)))
+    return confident(replace(second, small=log_softmax(mean)))

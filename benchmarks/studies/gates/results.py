@@ -78,7 +78,7 @@ def body_of(results: Results) -> str:
 
 def _means(results: Results) -> str:
     lines = [
-        (gate, *(_text(mean_over_tasks(ratios_of(results.singles, gate, m))) for m in _RATIOS))
+        (gate, *(ratio_text(mean_over_tasks(ratios_of(results.singles, gate, m))) for m in _RATIOS))
         for gate in gate_names(results.singles)
     ]
     note = (
@@ -103,7 +103,7 @@ def _by_task(results: Results) -> list[str]:
                 [r for t, r in ratios_of(results.singles, gate, measure) if t == task]
                 for gate in gates
             ]
-            cells = [_text(Ratio.mean(own)) if own else NOT_RUN for own in found]
+            cells = [ratio_text(Ratio.mean(own)) if own else NOT_RUN for own in found]
             rows = len(bases[0].group.pairs[0][0])
             lines.append((task, str(rows), f"{deferral:.1f}%", *cells))
         names = ("task", "rows", BASELINE, *gates)
@@ -121,7 +121,8 @@ def _each(results: list[list[Figures]]) -> str:
                 (
                     group.task if first else "", group.small if first else "",
                     f"{group.differing:.1f}" if first else "", own.gate,
-                    *_cells(own, base, AUROC, first=first), *_cells(own, base, AREA, first=first),
+                    *cells_of(own, base, AUROC, first=first),
+                    *cells_of(own, base, AREA, first=first),
                     *(f"{own.of(measure):.1f}" for measure in _RATIOS),
                 )
             )  # fmt: skip
@@ -146,8 +147,8 @@ def _thresholds(results: Sequence[ByLabel]) -> str:
     note = (
         "`per_label = true` of `tune`, at a promised 1%, on the same drawn rows. It tests on fewer "
         "of them, because others have to order its settings. *In hindsight*: chosen on the judged "
-        "rows, which no gate can do. With two labels, no gate that knows only the logits and keeps "
-        "their order can defer less on these rows."
+        "rows, which no gate can do. No gate that knows only the probabilities of two labels, and "
+        "keeps their order for each answer, can defer less on these rows."
     )
     names = (
         "task", "small", "one threshold", "one for each label", "ratio", "broken",
@@ -159,19 +160,19 @@ def _thresholds(results: Sequence[ByLabel]) -> str:
 def _twins(results: list[list[Figures]]) -> str:
     lines: list[tuple[str, ...]] = [
         (
-            own.group.task, own.group.small, own.gate, *_cells(own, base, AREA),
-            *(_text(own.ratio(base, measure)) for measure in (*PROMISED, AT_BEST[0])),
-            _text(own.cost_ratio(base, WANTED)),
+            own.group.task, own.group.small, own.gate, *cells_of(own, base, AREA),
+            *(ratio_text(own.ratio(base, measure)) for measure in (*PROMISED, AT_BEST[0])),
+            ratio_text(own.cost_ratio(base, WANTED)),
         )
         for base, *others in results
         for own in others
     ]  # fmt: skip
     for gate in gate_names(results):
         means = [
-            _text(mean_over_tasks(ratios_of(results, gate, measure)))
+            ratio_text(mean_over_tasks(ratios_of(results, gate, measure)))
             for measure in (*PROMISED, AT_BEST[0])
         ]
-        cost = _text(mean_over_tasks(ratios_of(results, gate, WANTED, of_cost=True)))
+        cost = ratio_text(mean_over_tasks(ratios_of(results, gate, WANTED, of_cost=True)))
         lines.append(("mean", "", gate, "", "", *means, cost))
     names = (
         "task", "two small members", "gate", AREA, "gain", *PROMISED, AT_BEST[0],
@@ -221,7 +222,8 @@ def _broken(results: Results) -> str:
     return section("## Are the promises kept?", note, names, lines)
 
 
-def _cells(own: Figures, base: Figures, measure: str, *, first: bool = False) -> tuple[str, str]:
+def cells_of(own: Figures, base: Figures, measure: str, *, first: bool = False) -> tuple[str, str]:
+    """Return a measure, and what it gains over the baseline unless it is the baseline's own."""
     return f"{own.of(measure):.1f}", "" if first else _gain(own.gain(base, measure))
 
 
@@ -230,7 +232,8 @@ def _gain(interval: Interval) -> str:
     return f"**{text}**" if interval.low > 0 or interval.high < 0 else text
 
 
-def _text(ratio: Ratio) -> str:
+def ratio_text(ratio: Ratio) -> str:
+    """Return a ratio with its interval, in bold if that excludes 1."""
     of = ratio.interval
     text = f"{of.value:.2f} [{of.low:.2f}, {of.high:.2f}]"
     return f"**{text}**" if of.high < 1 or of.low > 1 else text

@@ -86,7 +86,7 @@ def _infinity_arguments(_: Member, port: int) -> list[str]:
 
 def _vllm_arguments(member: Member, port: int) -> list[str]:
     return [
-        "serve", ".", "--served-model-name", _SERVED, "--runner", "pooling", "--dtype", "float32",
+        "--model", ".", "--served-model-name", _SERVED, "--runner", "pooling", "--dtype", "float32",
         "--max-model-len", str(member.max_length), "--host", HOST, "--port", str(port),
     ]  # fmt: skip
 
@@ -182,7 +182,7 @@ def classifier_server(
             (files / path.name).symlink_to(path)
     (files / GRAPH).symlink_to(member.graph.resolve())
     port = resolve_ports(Ports(0, 0, 0)).http
-    command = [str(kind.environment.executable), *kind.arguments(member, port)]
+    command = [*kind.environment.command_line, *kind.arguments(member, port)]
 
     def problem(peer: Peer) -> str:
         payload = classify_payload(["a fine film"])

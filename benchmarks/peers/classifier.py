@@ -118,8 +118,10 @@ VLLM_SERVER = ClassifierKind(
     _vllm_arguments,
     _vllm_row,
     # Encoders have no cache of keys and values; it takes gigabytes unless told.
-    {**_OFFLINE, "VLLM_NO_USAGE_STATS": "1", "VLLM_CPU_KVCACHE_SPACE": "1"},
-)
+    # By itself, each server binds its threads to the same cores and keeps one of them free.
+    {**_OFFLINE, "VLLM_NO_USAGE_STATS": "1", "VLLM_CPU_KVCACHE_SPACE": "1",
+     "VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": str(cores())},
+)  # fmt: skip
 
 
 def classify_payload(texts: Sequence[str]) -> dict[str, Any]:

@@ -6,6 +6,8 @@ import asyncio
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,11 +26,12 @@ from benchmarks.peers.classifier_cascade import asking_classifiers, gate
 from benchmarks.peers.client_side import answers_of
 from benchmarks.peers.environment import PeerEnvironment
 from benchmarks.peers.python_cascade import onnx_paths
+from benchmarks.suite.classifier_contenders import classifiers
 from benchmarks.tools.profile_export import last_stage_of_json
 from cascadebert_build.errors import CheckFailed, UsageError
 from cascadebert_build.evaluation.evaluate import NEAR, evaluate
 from cascadebert_core.gate import decide
-from cascadebert_core.signals import ENTROPY, MARGIN, MAX_PROBABILITY
+from cascadebert_core.signals import ENERGY, ENTROPY, MARGIN, MAX_PROBABILITY
 from tests.support.policies import make_policy
 from tests.support.serving import Built
 
@@ -108,6 +111,33 @@ def test_an_environment_is_whole_or_not_there(pins: Path, capsys: pytest.Capture
     environment.install()
     environment.require()
     assert "nice: installed in" in capsys.readouterr().err
+
+
+def test_the_quick_bench_leaves_them_out_with_a_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    bench: Any = SimpleNamespace(install_peers=False)
+
+    def reasons(texts: list[Any], signal: str = MAX_PROBABILITY) -> list[str]:
+        policy = make_policy(0.8)
+        stages = tuple(replace(stage, signal=signal) for stage in policy.stages)
+        workload: Any = SimpleNamespace(
+            name="tiny/short",
+            corpus=SimpleNamespace(texts=texts),
+            policy=replace(policy, stages=stages),
+            built=SimpleNamespace(checkpoints=[str(tmp_path)] * 2),
+        )
+        with ExitStack() as stack:
+            assert classifiers(stack, bench, workload) == []
+        return capsys.readouterr().err.splitlines()
+
+    for kind, line in zip(KINDS, reasons(["a film"]), strict=True):
+        name = kind.environment.name
+        assert line.startswith(f"{kind.name} does not take part: {name} has no environment")
+        assert f"python -m benchmarks.peers.environment {name}" in line
+    assert all("are pairs" in line for line in reasons([("a", "b")]))
+    assert all("needs logits" in line for line in reasons(["a film"], ENERGY))
 
 
 @pytest.mark.timeout(1800)

@@ -150,12 +150,8 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
         save_checkpoint(folder / member, num_hidden_layers=1)
     rows = [f"{text}\t{i % 2}\n" for i, text in enumerate(TEXTS * 2)]
     (folder / "glue/SST-2").mkdir(parents=True)
-    for path, column in (
-        ("glue/SST-2/dev.tsv", "sentence"),
-        ("rows.tsv", "sentence"),
-        ("train.tsv", "text"),
-    ):
-        (folder / path).write_text(f"{column}\tlabel\n" + "".join(rows))
+    for path in ("glue/SST-2/dev.tsv", "rows.tsv"):
+        (folder / path).write_text("sentence\tlabel\n" + "".join(rows))
     (folder / "reviews.csv").write_text("sentence,label\n" + f'"{TEXTS[0]}",0\n')
     with gzip.open(folder / "reviews.jsonl.gz", "wt") as lines:
         lines.write("".join(json.dumps({"text": text}) + "\n" for text in TEXTS[:5]))

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+
+from cascadebert_supervisor.cores import cores
+
+__all__ = ["Placement", "cores", "override", "placement_of_stage"]
 
 # More copies of a member than this cost memory and gain little over threads.
 _MAX_INSTANCES = 4
@@ -27,11 +30,6 @@ class Placement:
 
     instances: int
     threads: int
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0))
 
 
 def placement_of_stage(n_cores: int, n_stages: int) -> Placement:

@@ -65,6 +65,7 @@ def build(
     work_dir: _Path | None = None,
     force: bool = False,
     keep: int = 3,
+    quick: bool = False,
 ) -> Publication:
     """Build a cascade from its checkpoints and publish it: export, compile, verify, tune, publish.
 
@@ -74,6 +75,8 @@ def build(
         work_dir: Folder of the artefacts; None is `work/<cascade>` beside cascade.toml.
         force: Whether steps are repeated that are up to date.
         keep: Newest versions of the cascade that stay published.
+        quick: Whether checks and timing are bounded to about a minute. What they leave out is a
+            verdict in the policy's certificate.
 
     Returns:
         What was published: version, policy, and the models that were written.
@@ -83,7 +86,7 @@ def build(
         CheckFailed: An artefact did not pass its check.
         EngineError: A TensorRT engine cannot be built here.
     """
-    return _build(config, work_dir, force=force).build(Path(repository), keep)
+    return _build(config, work_dir, force=force, quick=quick).build(Path(repository), keep)
 
 
 def tune(config: CascadeConfig, *, work_dir: _Path | None = None, force: bool = False) -> Policy:
@@ -235,9 +238,11 @@ def serve(
     )
 
 
-def _build(config: CascadeConfig, work_dir: _Path | None, *, force: bool = False) -> CascadeBuild:
+def _build(
+    config: CascadeConfig, work_dir: _Path | None, *, force: bool = False, quick: bool = False
+) -> CascadeBuild:
     from .pipeline.build import CascadeBuild
     from .pipeline.workspace import workspace_of
 
     folder = None if work_dir is None else Path(work_dir)
-    return CascadeBuild(config, workspace_of(config, folder), force=force)
+    return CascadeBuild(config, workspace_of(config, folder), force=force, quick=quick)

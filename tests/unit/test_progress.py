@@ -167,9 +167,12 @@ def test_an_allowance_learns_its_pace():
     assert not allowed.fits(17.0)
     now[0] = 11.0
     assert not allowed.fits(0.0)
+    assert allowed.is_up
+    assert Allowance(0.0, lambda: now[0]).fits(5.0)  # nothing is done yet
     without_limit = Allowance(None, lambda: now[0])
     without_limit.done(1.0)
     assert without_limit.fits(1e9)
+    assert not without_limit.is_up
 
 
 @pytest.mark.parametrize("n", [0, 1, 2, 3, 7, 32])

@@ -12,7 +12,7 @@ import cascadebert_build
 
 PARAMETERS = {
     "load_config": ["path"],
-    "build": ["config", "repository", "work_dir", "force", "keep"],
+    "build": ["config", "repository", "work_dir", "force", "keep", "quick"],
     "tune": ["config", "work_dir", "force"],
     "publish": ["config", "repository", "work_dir", "keep"],
     "evaluate": [

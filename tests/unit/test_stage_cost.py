@@ -86,6 +86,25 @@ def test_slow_calls_are_repeated_less_and_larger_ones_left_out(
     assert rows.count(1) == 1 + 5
 
 
+def test_a_time_limit_leaves_shapes_out_and_says_how_many(tmp_path: Path, clock: Clock) -> None:
+    encoder = Encoder(write_tokenizer(tmp_path), 16)
+    stage = StageInput(encoder, ("input_ids", "attention_mask"), (4, 8, 16))
+
+    def run(batch: Any) -> np.ndarray:
+        clock.now_s += 0.001
+        return np.zeros((batch.shape[0], 2), np.float32)
+
+    long = "the plot was not very good film but bad the plot was bad"
+    left_out: list[str] = []
+    found = measure_stages(
+        {"small": (stage, lambda: run)}, ["good film", "bad film", long], {"small": 64},
+        seconds=0.0, left_out=left_out,
+    )  # fmt: skip
+    assert set(found["small"].ms) == {4}  # the most frequent length, and one call of it
+    assert left_out == ["times of small: 11 of 12 shapes"]
+    assert found["small"].per_row(16) > 0
+
+
 def test_a_length_without_a_measurement_is_scaled_by_its_tokens() -> None:
     times = StageTimes({16: {1: 3.0, 8: 16.0}, 64: {1: 9.0, 8: 40.0}})
     assert times.per_row(16) == 2.0

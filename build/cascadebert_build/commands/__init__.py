@@ -10,6 +10,8 @@ _HERE = "cascadebert_build.commands"
 _BUILD = f"{_HERE}.build:add_build_parsers"
 
 COMMANDS = {
+    "init": f"{_HERE}.init:add_init_parser",
+    "advise": f"{_HERE}.advise:add_advise_parser",
     "export": _BUILD,
     "compile": _BUILD,
     "verify": _BUILD,
@@ -27,8 +29,17 @@ COMMANDS = {
 """The function that adds each command."""
 
 EXAMPLES = {
+    "init": """
+cascadebert init checkpoints/small checkpoints/large --data dev.tsv
+cascadebert init tiny=models/tiny base=models/base --data rows.csv --text review --label stars
+""",
+    "advise": """
+cascadebert advise cascade.toml --rate 200 --price-per-hour 0.80
+cascadebert advise --member small=models/small --member large=models/large --data dev.tsv
+""",
     "build": """
 cascadebert build cascade.toml
+cascadebert build --member small=models/small --member large=models/large --data dev.tsv
 cascadebert build cascade.toml --model-repository /srv/models --json
 """,
     "tune": """

@@ -18,7 +18,13 @@ from ..pipeline.verdicts import say_verdicts, verdicts_of_certificate
 from ..pipeline.workspace import workspace_of
 from ..progress import say
 from ..repository.publish import DEFAULT_KEEP, Publication
-from .arguments import add_cascade_parser, add_repository_argument, print_result
+from .arguments import (
+    add_cascade_parser,
+    add_members_arguments,
+    add_repository_argument,
+    config_from_arguments,
+    print_result,
+)
 
 _NOT_MADE = "not made yet: run `cascadebert compile`"
 
@@ -54,7 +60,17 @@ def add_build_parsers(commands: Any) -> None:
         commands, "publish", _publish, "publish verified members to a model repository"
     )
     build_ = add_cascade_parser(
-        commands, "build", _build, "do all steps: export, compile, verify, tune, publish"
+        commands,
+        "build",
+        _build,
+        "do all steps: export, compile, verify, tune, publish",
+        without_file=True,
+    )
+    add_members_arguments(build_)
+    build_.add_argument(
+        "--quick",
+        action="store_true",
+        help="give checks and timing a minute in all, and say what they left out",
     )
     for one in (publish_, build_):
         add_repository_argument(one)
@@ -69,11 +85,12 @@ def add_build_parsers(commands: Any) -> None:
 
 def _build(args: argparse.Namespace) -> int:
     published = build(
-        load_config(args.config),
+        config_from_arguments(args),
         args.model_repository,
         work_dir=args.work_dir,
         force=args.force,
         keep=args.keep,
+        quick=args.quick,
     )
     return _print_published(args, published)
 

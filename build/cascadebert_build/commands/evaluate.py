@@ -18,7 +18,7 @@ from cascadebert_core.policy import Policy
 from cascadebert_core.task import MULTI_LABEL, names_of_answer
 from cascadebert_engine.files import write_text
 
-from .. import evaluate, load_config
+from .. import evaluate
 from ..errors import UsageError
 from ..evaluation.simulate import Outcome
 from ..extras import require
@@ -36,16 +36,29 @@ from ..report import (
     page_from_material,
     provenance_of,
 )
-from .arguments import add_cascade_parser, print_result
+from .arguments import (
+    add_cascade_parser,
+    add_members_arguments,
+    config_from_arguments,
+    print_result,
+)
 
 
 def add_evaluate_parser(commands: Any) -> None:
     """Add `evaluate`."""
     parser = add_cascade_parser(
-        commands, "evaluate", _evaluate, "evaluate the cascade offline: accuracy and deferral"
+        commands,
+        "evaluate",
+        _evaluate,
+        "evaluate the cascade offline: accuracy and deferral",
+        without_file=True,
     )
+    add_members_arguments(parser, with_data=False)
     parser.add_argument(
-        "--data", metavar="FILE", help="evaluate these rows instead; they have the same columns"
+        "--data",
+        metavar="FILE",
+        help="evaluate these rows instead; they have the same columns. Without a cascade.toml: the "
+        "held-out rows that the cascade was built with",
     )
     parser.add_argument(
         "--format", choices=FORMATS, help="format of --data (default: what its ending tells)"
@@ -100,15 +113,16 @@ def _evaluate(args: argparse.Namespace) -> int:
     if args.report is not None:
         require("build", "matplotlib", "onnx")
     early_exit = () if args.early_exit is None else early_exit_from_file(args.early_exit)
-    config = load_config(args.config)
+    config = config_from_arguments(args)
+    data = None if args.config is None else args.data
     if early_exit and config.data is not None:
         check_early_exit(labelled=config.data.labelled)
     evaluated = evaluate(
         config,
         work_dir=args.work_dir,
         force=args.force,
-        data=args.data,
-        data_format=args.format,
+        data=data,
+        data_format=None if data is None else args.format,
         all_rows=args.all_rows,
         operating_point=args.operating_point,
         threshold=args.threshold,
@@ -118,7 +132,7 @@ def _evaluate(args: argparse.Namespace) -> int:
         write_text(args.predictions, predictions)
     if args.report is not None:
         build = CascadeBuild(config, workspace_of(config, args.work_dir), rows=evaluated.rows)
-        _write_report(args.report, build, evaluated, early_exit, args.data)
+        _write_report(args.report, build, evaluated, early_exit, data)
     assessment = evaluated.assessment
     cut = [f"{each.member}: {each}" for each in evaluated.truncations if each.is_notable]
     print_result(

@@ -15,6 +15,11 @@ from typing import Any, ClassVar
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
 
 
+def is_name(text: str) -> bool:
+    """Whether a text can be the name of a cascade or a member."""
+    return _NAME.fullmatch(text) is not None
+
+
 class Table:
     """Base of the dataclasses that are tables of cascade.toml.
 
@@ -93,7 +98,7 @@ def one_of(choices: Collection[str]) -> Check:
 
 
 NAME = Check(
-    lambda value: _NAME.fullmatch(value) is not None,
+    is_name,
     "give lower-case letters, digits and hyphens, beginning and ending with a letter or digit",
 )
 # TOML has no null: an empty string means that there is no such column.

@@ -53,6 +53,7 @@ class CascadeBuild:
         *,
         force: bool = False,
         rows: Rows | None = None,
+        quick: bool = False,
     ) -> None:
         """Describe the build; nothing is read yet.
 
@@ -61,10 +62,12 @@ class CascadeBuild:
             workspace: The work folder, with what earlier runs left there.
             force: Whether steps are repeated that are up to date.
             rows: Rows in the place of the held-out rows of `config`.
+            quick: Whether checks and timing are bounded to about a minute. What they leave out is
+                a verdict in the certificate.
         """
         self.config = config
         self.workspace = workspace
-        self.context = BuildContext(config, workspace, force, rows)
+        self.context = BuildContext(config, workspace, force, rows, quick)
 
     @property
     def rows(self) -> Rows:

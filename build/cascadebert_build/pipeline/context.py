@@ -20,12 +20,14 @@ class BuildContext:
         workspace: The work folder.
         force: Whether steps are repeated that are up to date.
         given_rows: Rows in the place of the held-out rows of `config`.
+        quick: Whether checks and timing are bounded to a minute; see `quick.py`.
     """
 
     config: CascadeConfig
     workspace: Workspace
     force: bool = False
     given_rows: Rows | None = None
+    quick: bool = False
 
     @cached_property
     def rows(self) -> Rows:

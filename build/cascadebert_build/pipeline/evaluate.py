@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,11 +16,12 @@ from ..errors import UsageError
 from ..evaluation.costs import RowCosts
 from ..evaluation.evaluate import Evaluation, evaluate
 from ..evaluation.simulate import Outcome
-from ..progress import say
+from ..progress import say, showing
 from ..tuning.assessment import Assessment, assess
 from ..tuning.policy import predictions_of_stages
 from .build import CascadeBuild
 from .preflight import check_labels
+from .quick import quick_verdicts_of
 from .tuned import is_tuned_on
 
 
@@ -107,10 +108,17 @@ def evaluate_build(
             given=thresholds if threshold is not None else None,
             of_tuning_rows=chosen is None and is_tuned_on(build.context, policy),
         )
+    quick = quick_verdicts_of(policy.certificate)
+    if assessment is not None:
+        assessment = replace(assessment, verdicts=(*quick, *assessment.verdicts))
+    else:
+        for verdict in quick:
+            say("WARNING", verdict.subject, str(verdict))
     truncations = tuple(
         build.truncation(build.exported(member), chosen) for member in build.config.members
     )
-    figures, outcome = evaluate(policy, rows, logits, thresholds)
+    with showing("evaluate", build.config.name):
+        figures, outcome = evaluate(policy, rows, logits, thresholds)
     return Evaluated(figures, outcome, policy, rows, logits, truncations, costs, assessment)
 
 

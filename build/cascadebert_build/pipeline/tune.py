@@ -45,7 +45,9 @@ from ..tuning.stage_cost import (
 )
 from .artefact import Artefact, ArtefactMaker, artefact_hashes
 from .context import BuildContext
+from .decisions import decisions_left_out
 from .logits_cache import LogitsCache
+from .quick import COSTS_S, quick_verdict
 from .verdicts import say_verdicts
 
 # This many texts have all lengths that matter for the times.
@@ -87,7 +89,8 @@ class TuneStep:
         self._report_duplicates()
         signal = self._config.tune.signal
         policy = draft if signal is None else draft.with_signal(signal)
-        times = self._times(artefacts)
+        left_out: list[str] = []
+        times = self._times(artefacts, left_out)
         certificate: dict[str, Any] = {
             "data_sha256": rows.sha256(),
             "rows": split.counts(),
@@ -112,7 +115,12 @@ class TuneStep:
                 OPERATING_POINTS: {name: p.certificate for name, p in tuned.points.items()},
                 VERDICTS: self._verdicts(tuned, logits, split, costs),
             }
-            say_verdicts(certificate)
+        if self._context.quick:
+            left_out += decisions_left_out(self._context, self._maker, certificate)
+            quick = quick_verdict(self._context, left_out)
+            if quick is not None:
+                certificate[VERDICTS] = [quick.to_json(), *certificate.get(VERDICTS, [])]
+        say_verdicts(certificate)
         policy = replace(self._with_call_limits(policy, times), certificate=certificate)
         write_text(self._context.workspace.policy, policy_to_json(policy))
         return policy
@@ -205,8 +213,13 @@ class TuneStep:
             ),
         )
 
-    def _times(self, artefacts: Sequence[Artefact]) -> list[StageTimes]:
-        """Times of every stage on this machine; kept until artefacts or machine change."""
+    def _times(self, artefacts: Sequence[Artefact], left_out: list[str]) -> list[StageTimes]:
+        """Times of every stage on this machine; kept until artefacts or machine change.
+
+        Args:
+            artefacts: What is timed.
+            left_out: Gets what a quick build has not timed.
+        """
         context, members = self._context, self._config.members
         key = sha256_of(
             artefact_hashes(artefacts), platform.node(), [m.max_batch_size for m in members],
@@ -215,16 +228,23 @@ class TuneStep:
         )  # fmt: skip
         path = context.workspace.costs
         kept: Any = read_json(path)
-        if kept is None or kept.get("key") != key or context.force:
+        keys = {key, *([sha256_of(key, "quick")] if context.quick else [])}
+        if kept is None or kept.get("key") not in keys or context.force:
             with timed("cost", self._config.name) as note:
-                measured = self._measure(artefacts)
+                missing: list[str] = []
+                measured = self._measure(artefacts, missing)
                 stages = {name: times.to_json() for name, times in measured.items()}
-                kept = {"key": key, "stages": stages}
+                kept = {
+                    "key": sha256_of(key, "quick") if missing else key,
+                    "stages": stages,
+                    "left_out": missing,
+                }
                 write_json(path, kept)
                 note(", ".join(f"{name} {_usual(t):.3g} ms/row" for name, t in measured.items()))
+        left_out += kept.get("left_out", [])
         return [stage_times_from_json(kept["stages"][member.name]) for member in members]
 
-    def _measure(self, artefacts: Sequence[Artefact]) -> dict[str, StageTimes]:
+    def _measure(self, artefacts: Sequence[Artefact], left_out: list[str]) -> dict[str, StageTimes]:
         """Time the artefacts with the threads that an instance has on such a machine."""
         fitting = placement_of_stage(cores(), len(artefacts)).threads
         threads = self._config.runtime.threads or fitting
@@ -241,6 +261,8 @@ class TuneStep:
                 stages,
                 self._context.rows.texts[:_TIMED_TEXTS],
                 {m.name: m.max_batch_size for m in self._config.members},
+                seconds=COSTS_S if self._context.quick else None,
+                left_out=left_out,
             )
 
 

@@ -49,7 +49,7 @@ def progress_callback(metric: str) -> Any:
     import transformers
 
     class Progress(transformers.TrainerCallback):
-        # Whoever trains opens it, so that a training that fails ends its progress too.
+        # The trainer opens it, so that a training that fails ends its progress too.
         shown_in: contextlib.ExitStack
         _advance: Advance
         _done = 0

@@ -164,6 +164,7 @@ def measure_stages(
     max_batch_size: Mapping[str, int],
     *,
     seconds: float | None = None,
+    left_out: list[str] | None = None,
 ) -> dict[str, StageTimes]:
     """Time all stages on real rows, in turns, so that a disturbance affects all of them.
 
@@ -174,6 +175,7 @@ def measure_stages(
         seconds: About how long it may take. Then the most frequent lengths are measured first, and
             those that no time is left for are not; `StageTimes.per_row` scales them. None: as long
             as it takes.
+        left_out: Gets a text for each stage with shapes that no time was left for.
     """
     least, most = _REPEATS
     allowed = Allowance(seconds)
@@ -183,15 +185,18 @@ def measure_stages(
             run = load()
             # A call runs once here, and at least `least` times below.
             share = None if seconds is None else seconds / len(stages) / (1 + least)
-            calls += _first_calls(
+            of_stage, n_left = _first_calls(
                 name, stage, run, texts,
                 max_batch_size=max_batch_size[name], seconds=share, advance=advance,
             )  # fmt: skip
+            calls += of_stage
+            if n_left and left_out is not None:
+                left_out.append(f"times of {name}: {n_left} of {len(of_stage) + n_left} shapes")
     expected = [call.first_s * _repeats_of(call.first_s) for call in calls]
     with counted("shape", len(calls), expected_s=sum(expected), work=sum(expected)) as advance:
         for turn in range(most):
             for call in calls:
-                if turn < least or (sum(call.times_s) < _CALL_S and allowed.fits(0.0)):
+                if turn < least or (sum(call.times_s) < _CALL_S and not allowed.is_up):
                     took_s = call.run_s()
                     call.times_s.append(took_s)
                     advance(int(turn == 0), work=took_s)
@@ -213,11 +218,11 @@ def _first_calls(
     max_batch_size: int,
     seconds: float | None,
     advance: Advance,
-) -> list[_Timed]:
+) -> tuple[list[_Timed], int]:
     """Run a call of every length and size once; the first run allocates memory.
 
     Returns:
-        The calls, by length and rows.
+        The calls, by length and rows, and the number of shapes that no time was left for.
     """
     by_bucket: dict[int, list[EncodedRow]] = {}
     for row in stage.encoder.encode(texts):
@@ -227,10 +232,13 @@ def _first_calls(
     if allowed.is_limited:
         buckets.sort(key=lambda bucket: -len(by_bucket[bucket]))
     calls: list[_Timed] = []
+    sizes = sorted({min(size, max_batch_size) for size in BATCH_SIZES})
+    n_left = 0
     for bucket in buckets:
         rows = by_bucket[bucket]
-        for size in sorted({min(size, max_batch_size) for size in BATCH_SIZES}):
+        for i, size in enumerate(sizes):
             if not allowed.fits(size * bucket):
+                n_left += len(sizes) - i
                 break
             # Rows are repeated to fill the call: the time depends only on the shape.
             batch = stage.batch([rows[i % len(rows)] for i in range(size)])
@@ -241,7 +249,7 @@ def _first_calls(
             advance(1)
             if call.first_s > _LARGEST_CALL_S:
                 break
-    return sorted(calls, key=lambda call: (call.length, call.rows))
+    return sorted(calls, key=lambda call: (call.length, call.rows)), n_left
 
 
 def _repeats_of(call_s: float) -> int:

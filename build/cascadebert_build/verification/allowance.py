@@ -35,11 +35,15 @@ class Allowance:
 
     def fits(self, work: float) -> bool:
         """Whether so much more work ends in time, at the pace so far; the first always does."""
-        if self._seconds is None:
+        if self._seconds is None or not self._work:
             return True
         elapsed_s = self._clock() - self._began_s
-        expected_s = work * elapsed_s / self._work if self._work else 0.0
-        return elapsed_s + expected_s <= self._seconds
+        return elapsed_s + work * elapsed_s / self._work <= self._seconds
+
+    @property
+    def is_up(self) -> bool:
+        """Whether the time is over."""
+        return self._seconds is not None and self._clock() - self._began_s > self._seconds
 
     def in_order(self, cases: Sequence[CaseT]) -> list[CaseT]:
         """The cases; with a limit the first, the last, the middle, and so on into the gaps."""

@@ -211,7 +211,8 @@ def verify_onnx(
         # Before the full batches: what fails here, fails beside a known kind of rows.
         compared: list[ComparedCalls] = []
         for length, of_length in allowed.in_order(calls):
-            if allowed.fits(work(of_length, length=length)):
+            # One shape in any case: padding is what graphs are most often wrong about.
+            if not compared or allowed.fits(work(of_length, length=length)):
                 compared.append(
                     compare_calls(logits_of(of_length, length), reference, alone, of_length, length)
                 )

@@ -31,6 +31,7 @@ class Reference:
         names: Of the rows, for messages.
         special: Number of rows with special tokens in their text; they are the last.
         task: One of `cascadebert_core.task.TASKS`, which says when two rows have the same answer.
+        left_out: Number of rows that a check that is short of time has not taken.
     """
 
     rows: tuple[EncodedRow, ...]
@@ -38,6 +39,7 @@ class Reference:
     names: tuple[str, ...]
     special: int
     task: str = SINGLE_LABEL
+    left_out: int = 0
 
     @property
     def plain(self) -> int:
@@ -94,6 +96,7 @@ def reference_of_texts(
         sample.names,
         sample.special,
         task,
+        len(rows) - len(kept),
     )
 
 

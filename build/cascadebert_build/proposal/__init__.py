@@ -1,0 +1,1 @@
+"""A cascade proposed from checkpoints and data: columns, labels, lengths, order, machine."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -138,6 +140,30 @@ def test_bad_input_is_one_clear_sentence(
     for part in parts:
         assert part in message
     assert not (here / "cascade.toml").exists()
+
+
+class Keyboard(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("typed", "column"), [("2\n", "b"), ("9\nx\nb\n", "b"), ("\n", "a"), ("", None)]
+)
+def test_a_person_is_asked_on_a_terminal(
+    models: Path, here: Path, monkeypatch: pytest.MonkeyPatch, typed: str, column: str | None
+):
+    (here / "rows.tsv").write_text("sentence\ta\tb\na good film\t0\t1\na bad one\t1\t1\n")
+    shown = Keyboard()
+    terminal = SimpleNamespace(stdin=Keyboard(typed), stderr=shown)
+    monkeypatch.setattr("cascadebert_build.commands.arguments.sys", terminal)
+    given = [str(models / "tiny"), str(models / "wide"), "--data", "rows.tsv"]
+    assert main(["init", *given]) == (2 if column is None else 0)
+    assert "which column is the label?" in shown.getvalue()
+    if column is not None:
+        data = config_from_file(here / "cascade.toml").data
+        assert data is not None
+        assert data.label == column
 
 
 def test_advice_without_a_file(models: Path, here: Path, capsys: Capture):

@@ -25,6 +25,7 @@ def result_of(capsys: Capture, *arguments: str) -> dict[str, Any]:
     return json.loads(capsys.readouterr().out)
 
 
+@pytest.mark.timeout(900)  # two builds and a server
 def test_from_checkpoints_and_a_csv_to_answers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ):

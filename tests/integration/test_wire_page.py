@@ -12,13 +12,13 @@ import pytest
 
 from cascadebert_build.server.tritonserver import TritonServer
 from cascadebert_client import CascadeClient
-
-PAGE = Path(__file__).parents[2] / "docs/wire.md"
+from tests.support.documents import ROOT, blocks
 
 
 def program(language: str, running: TritonServer) -> str:
     """The one block of a language, for the cascade and the port of this server."""
-    (text,) = re.findall(rf"^```{language}\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    page = (ROOT / "docs/wire.md").read_text(encoding="utf-8")
+    (text,) = (block.text for block in blocks(page) if block.language == language)
     assert "localhost:8000/v2/models/sst2/infer" in text
     return (
         text.replace("localhost:8000", f"127.0.0.1:{running.ports.http}")

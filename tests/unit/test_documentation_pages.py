@@ -20,6 +20,7 @@ from cascadebert_docs.commands_page import commands_of, commands_page
 from cascadebert_docs.links import repository_path, rewritten, site_path, targets
 from cascadebert_docs.markdown import replace_links, table
 from cascadebert_docs.settings_page import SECTIONS, keys_of, settings_page
+from tests.support.documents import blocks
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -63,6 +64,23 @@ def test_a_default_on_the_page_is_the_default_of_the_file(tmp_path: Path) -> Non
     (tmp_path / "full.toml").write_text("\n".join(lines))
     assert len(lines) > 40
     assert config_from_file(tmp_path / "full.toml") == config_from_file(tmp_path / "bare.toml")
+
+
+def test_the_shortest_file_is_one(tmp_path: Path) -> None:
+    (example,) = (block.text for block in blocks(settings_page()) if block.language == "toml")
+    (tmp_path / "cascade.toml").write_text(example)
+    config = config_from_file(tmp_path / "cascade.toml")
+    assert [member.name for member in config.members] == ["small", "large"]
+
+
+def test_programs_in_the_documents_are_run_somewhere() -> None:
+    """tests/integration has tests of these languages, of the first for all documents."""
+    run = {"bash", "console", "python", "toml"} | {"javascript", "go"}
+    output = {"", "text", "json", "promql", "yaml", "nginx"}
+    for path in [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]:
+        languages = {block.language for block in blocks(path.read_text(encoding="utf-8"))}
+        assert languages <= run | output, path.name
+        assert path.name == "wire.md" or not languages & {"javascript", "go"}, path.name
 
 
 def test_a_key_without_a_description_is_an_error() -> None:

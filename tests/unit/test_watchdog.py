@@ -48,6 +48,7 @@ class PlayedServer:
 
     ports = Ports(1, 2, 3)
     repository = Path("/models")
+    n_instances = 1
 
     def __init__(self, *deaths: str, loads: bool = True, starts: int = 0) -> None:
         """Play.
@@ -90,6 +91,10 @@ class PlayedServer:
             raise CheckFailed("no answer")
         return {"sst2": [3]}
 
+    def instances(self, model: str) -> int:
+        assert model == "sst2"
+        return self.n_instances
+
     def reload(self, model: str, *, timeout_s: float) -> None:
         assert timeout_s > 0
         self.did.append(f"reload {model}")
@@ -123,6 +128,24 @@ def test_a_dead_stage_is_reloaded() -> None:
     assert server.did == ["reload sst2_large"]
     assert said[0] == f"a stub of sst2_large {KILLED}"
     assert said[1].startswith("sst2_large reloaded in ")
+
+
+def test_a_cascade_with_living_instances_is_reloaded() -> None:
+    """A restart would end the requests of the others."""
+    server = PlayedServer("sst2", "sst2")
+    server.n_instances = 2
+    said, code = watch(server)
+    assert code is None
+    assert server.did == ["reload sst2", "reload sst2"]
+    assert said[1].startswith("sst2 reloaded in ")
+
+
+def test_a_cascade_whose_instances_have_all_died_takes_the_server_with_it() -> None:
+    server = PlayedServer("sst2")
+    server.n_instances = 2
+    server._dead.append(Stub(99, "sst2", KILLED))
+    watch(server)
+    assert server.did == ["restart"]
 
 
 def test_a_dead_cascade_takes_the_server_with_it() -> None:

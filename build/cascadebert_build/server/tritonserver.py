@@ -222,6 +222,15 @@ class TritonServer:
         self._configs.update({config.name: config for config in configs})
         return {config.name: versions_of_config(config) for config in configs if is_cascade(config)}
 
+    def instances(self, model: str) -> int:
+        """Return how many instances a loaded model has.
+
+        Raises:
+            CheckFailed: The server does not say.
+        """
+        with ModelControlClient(self.url) as running:
+            return sum(group.count for group in running.config(model).instance_group)
+
     def poll(self) -> int | None:
         """Return the exit code of the process once it has ended; None while it runs."""
         assert self._process is not None, "start() comes first"

@@ -4,7 +4,10 @@
 it with an error after a second. If the stub was a stage's, the stage is loaded again while
 everything else goes on. A dead cascade leaves deferred requests that can never be answered, and
 only the end of their connections tells the callers: then the server is restarted on the same ports.
-So it is if a stage does not load, if probes keep failing, and if the server ends with an error.
+But if other instances of the cascade live, a restart would end their requests too. Then the cascade
+is loaded again: the living answer what they have, and the requests that the dead one had deferred
+end at their callers' deadlines. The server is also restarted if a stage does not load, if probes
+keep failing, and if the server ends with an error.
 
 Servers from 26.01 on collect a dead stub, so that it is only gone. Then the probes decide, and they
 hurry.
@@ -19,6 +22,7 @@ import contextlib
 import signal
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from threading import Event
@@ -148,12 +152,15 @@ class Watchdog:
         return list(self._cascades.values())
 
     def _recover(self, dead: list[Stub]) -> None:
-        """Load the stages of dead stubs again, or restart the server."""
+        """Load the models of dead stubs again, or restart the server."""
         self._begin_recovery(deaths(dead))
-        models = {stub.model for stub in dead}
+        died = Counter(stub.model for stub in dead)
         try:
-            if None not in models and not models & set(self._server.cascades()):
-                names = sorted(filter(None, models))
+            cascades = died.keys() & self._server.cascades().keys()
+            if None not in died and all(
+                died[name] < self._server.instances(name) for name in filter(None, cascades)
+            ):
+                names = sorted(filter(None, died))
                 start_s = time.monotonic()
                 for model in names:
                     self._server.reload(model, timeout_s=_RELOAD_TIMEOUT_S)

@@ -1,0 +1,99 @@
+"""One of several instances of a cascade dies under load: the others' requests are answered."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import threading
+import time
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from cascadebert_build.repository.publish import publish_cascade
+from cascadebert_build.server.watchdog import Watchdog, WatchSettings
+from tests.support.load import ANSWERED, DEADLINE, ERROR, REJECTED, Load, load_process
+from tests.support.serving import Built, serving, stage_files
+from tests.support.sizes import sized
+from tests.support.truth import truth_of
+from tests.support.waiting import wait_until
+
+CASCADE = "tiny"
+INSTANCES = 3
+TIMES = sized(2, 10)
+WATCH = WatchSettings(probe_s=2.0, recoveries=10**6)
+
+pytestmark = pytest.mark.timeout(sized(400, 3600))
+
+
+def _has_grown(said: list[str], lines: int) -> bool:
+    """The watchdog says what it found, and what it did."""
+    return len(said) >= lines
+
+
+def test_one_of_several_instances_is_killed(built: Built, tmp_path: Path) -> None:
+    publish_cascade(
+        tmp_path / "repository",
+        CASCADE,
+        built.policy,
+        stage_files(built.steps, built.policy),
+        replace(built.steps.config.runtime, cascade_instances=INSTANCES),
+    )
+    truth, stop_file, drawn = truth_of(built), tmp_path / "stop", random.Random(0)
+    said: list[str] = []
+    spans: list[tuple[float, float]] = []
+    with load_process() as generator, serving(tmp_path / "repository") as server:
+        stopped = threading.Event()
+        watch = threading.Thread(
+            target=Watchdog(server, WATCH, said.append).run, args=(stopped,), daemon=True
+        )
+        watch.start()
+        load = Load(
+            server.url,
+            CASCADE,
+            truth,
+            sizes=(1, 1, 2, 5),
+            timeout_s=10.0,
+            concurrency=12,
+            stop_file=stop_file,
+        )
+        future = generator.begin(load)
+        try:
+            time.sleep(2.0)
+            for _ in range(TIMES):
+                alive = [s for s in server.stubs() if s.model == CASCADE and not s.death]
+                # The last loaded ones: those of an earlier load may still be there.
+                victim = drawn.choice(sorted(stub.pid for stub in alive)[-INSTANCES:])
+                before, killed_s = len(said), time.monotonic()
+                os.kill(victim, signal.SIGKILL)
+                recovered = partial(_has_grown, said, before + 2)
+                wait_until(recovered, f"a recovery: {said}", timeout_s=120)
+                spans.append((killed_s, time.monotonic()))
+                time.sleep(1.0)
+        finally:
+            stop_file.touch()
+            account = future.result()
+            print(account.counts(), account.details(REJECTED, DEADLINE, ERROR), said)
+            stopped.set()
+            watch.join()
+        account.require_whole()
+        # 2.51 itself may end when a stub dies, and then all connections end.
+        ended = any(line.startswith("tritonserver ended by itself") for line in said)
+        if not ended:
+            assert sum(line.startswith(f"{CASCADE} reloaded in") for line in said) == TIMES, said
+            assert not any("restarted" in line for line in said)
+            assert set(account.counts()) <= {ANSWERED, DEADLINE, ERROR}, account.details(REJECTED)
+            # Of the dead one's callers some learn it from Triton, the others by their deadline.
+            assert all("is not healthy" in words for words in account.details(ERROR))
+            for killed_s, recovered_s in spans:
+                meanwhile = account.part(killed_s, recovered_s)
+                assert meanwhile[ANSWERED] > 0, meanwhile.counts()
+        # Afterwards everything is answered.
+        after = generator.run(
+            Load(server.url, CASCADE, truth, requests=200, timeout_s=60, concurrency=8)
+        )
+        after.require_whole()
+        assert after.counts() == {ANSWERED: 200}, after.details(ERROR, REJECTED, DEADLINE)

@@ -149,6 +149,8 @@ _NOT_REACHED = re.compile(r"failed to connect|resolving|socket closed|connection
 _TIMED_OUT_IN_QUEUE = re.compile(r"request timeout expired", re.IGNORECASE)
 # An HTTP status from a proxy, which gRPC passes on.
 _REFUSED_BY_PROXY = re.compile(r"http2 header with status: (400|401|403|413)")
+# INTERNAL of a process that has died. Another process answers when it is asked again.
+_DEAD_PROCESS = re.compile(r"stub process '.*' is not healthy", re.IGNORECASE)
 _RESTRICTED = re.compile(r"protocol is restricted", re.IGNORECASE)
 # The configuration declares only the inputs that the task has, so the server itself refuses these.
 _PAIR_MISSING = re.compile(r"missing required input.*'TEXT_PAIR'", re.IGNORECASE)
@@ -314,6 +316,12 @@ def _from_code(code: str, message: str, target: Target, within: str, tried: str)
             text = (
                 f"{target} refuses this caller: {message}: give the client headers={{…}} or "
                 "credentials=…"
+            )
+        case "INTERNAL" if _DEAD_PROCESS.search(message):
+            kind = ServerUnavailable
+            text = (
+                f"a process of {target} has died: {message}{tried}: send the request again; the "
+                "server's log says more"
             )
         case "UNIMPLEMENTED":
             text = f"{target}: {code}: {message}: is this the gRPC port of a Triton server?"

@@ -238,3 +238,24 @@ def test_a_stage_answers_merged_calls_of_several_lengths_as_it_answers_each_alon
                     break
             else:
                 raise AssertionError("no batch had calls of several lengths")
+
+
+def test_instances_reload_together_without_a_lost_request(service: Served, built: Built) -> None:
+    """Last, since the counts of the instances before go with them."""
+
+    def loads() -> set[str]:
+        samples = samples_from_text(service.metrics.text(), names.POLICY)
+        return {s.labels["load"] for s in samples if s.labels["model"] == "three"}
+
+    before = loads()
+    with ThreadPoolExecutor(1) as pool:
+        asking = pool.submit(
+            lambda: [
+                one_row_at_concurrency_16(service.url, "three", built.texts, None) for _ in range(3)
+            ]
+        )
+        service.server.reload("three")
+        for answers in asking.result():
+            assert_congruent(built, answers, None)
+    wait_until(lambda: len(loads()) == CASCADES["three"] and not loads() & before)
+    assert_congruent(built, requests_of_mixed_sizes(service.url, "three", built.texts, None), None)

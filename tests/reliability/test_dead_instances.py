@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import signal
 import threading
 import time
@@ -23,15 +24,15 @@ from tests.support.waiting import wait_until
 
 CASCADE = "tiny"
 INSTANCES = 3
-TIMES = sized(2, 10)
+TIMES = sized(3, 10)
 WATCH = WatchSettings(probe_s=2.0, recoveries=10**6)
 
-pytestmark = pytest.mark.timeout(sized(400, 3600))
+pytestmark = pytest.mark.timeout(sized(500, 3600))
 
 
-def _has_grown(said: list[str], lines: int) -> bool:
-    """The watchdog says what it found, and what it did."""
-    return len(said) >= lines
+def _recovered(said: list[str], before: int) -> bool:
+    """Whether the watchdog has said after so many lines that it has repaired the server."""
+    return any(re.search("reloaded in|restarted in", line) for line in said[before:])
 
 
 def test_one_of_several_instances_is_killed(built: Built, tmp_path: Path) -> None:
@@ -69,9 +70,9 @@ def test_one_of_several_instances_is_killed(built: Built, tmp_path: Path) -> Non
                 victim = drawn.choice(sorted(stub.pid for stub in alive)[-INSTANCES:])
                 before, killed_s = len(said), time.monotonic()
                 os.kill(victim, signal.SIGKILL)
-                recovered = partial(_has_grown, said, before + 2)
-                wait_until(recovered, f"a recovery: {said}", timeout_s=120)
-                spans.append((killed_s, time.monotonic()))
+                wait_until(partial(_recovered, said, before), f"a recovery: {said}", timeout_s=120)
+                if said[-1].startswith(f"{CASCADE} reloaded in"):
+                    spans.append((killed_s, time.monotonic()))
                 time.sleep(1.0)
         finally:
             stop_file.touch()
@@ -80,17 +81,17 @@ def test_one_of_several_instances_is_killed(built: Built, tmp_path: Path) -> Non
             stopped.set()
             watch.join()
         account.require_whole()
-        # 2.51 itself may end when a stub dies, and then all connections end.
-        ended = any(line.startswith("tritonserver ended by itself") for line in said)
-        if not ended:
-            assert sum(line.startswith(f"{CASCADE} reloaded in") for line in said) == TIMES, said
-            assert not any("restarted" in line for line in said)
-            assert set(account.counts()) <= {ANSWERED, DEADLINE, ERROR}, account.details(REJECTED)
+        # Twice in a few dozen kills 2.51 itself has ended, and with it all connections.
+        restarts = sum(line.startswith("tritonserver restarted") for line in said)
+        assert spans, f"the server never outlived the stub: {said}"
+        assert len(spans) + restarts == TIMES, said
+        for killed_s, recovered_s in spans:
+            meanwhile = account.part(killed_s, recovered_s)
+            assert meanwhile[ANSWERED] > 0, meanwhile.counts()
+        if not restarts:
+            assert set(account.counts()) <= {ANSWERED, DEADLINE, REJECTED}, account.details(ERROR)
             # Of the dead one's callers some learn it from Triton, the others by their deadline.
-            assert all("is not healthy" in words for words in account.details(ERROR))
-            for killed_s, recovered_s in spans:
-                meanwhile = account.part(killed_s, recovered_s)
-                assert meanwhile[ANSWERED] > 0, meanwhile.counts()
+            assert all("is not healthy" in words for words in account.details(REJECTED))
         # Afterwards everything is answered.
         after = generator.run(
             Load(server.url, CASCADE, truth, requests=200, timeout_s=60, concurrency=8)

@@ -56,6 +56,7 @@ TABLE = [
     ("INVALID_ARGUMENT", "inference request batch-size must be <= 8 for 'x'", InvalidRequest),
     ("INVALID_ARGUMENT", "unexpected inference output 'CONFIDENCE' for model 'x'", InvalidRequest),
     ("INTERNAL", "boom", ServerError),
+    ("INTERNAL", "Stub process 'x_0_1' is not healthy.", ServerUnavailable),
     ("INTERNAL", "stage 'x_small' is not ready", ServerError),
     ("UNKNOWN", "boom", ServerError),
     ("RESOURCE_EXHAUSTED", "Sent message larger than max", ServerError),

@@ -228,8 +228,7 @@ class TritonServer:
         Raises:
             CheckFailed: The server does not say.
         """
-        with ModelControlClient(self.url) as running:
-            return sum(group.count for group in running.config(model).instance_group)
+        return sum(group.count for group in self._control().config(model).instance_group)
 
     def poll(self) -> int | None:
         """Return the exit code of the process once it has ended; None while it runs."""

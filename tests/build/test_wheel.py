@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -34,6 +35,40 @@ def distributions(tmp_path_factory: pytest.TempPathFactory) -> Path:
         cwd=folder,  # from the root, the folder build/ would hide the module `build`
     )
     return folder
+
+
+@pytest.mark.parametrize(
+    ("commands", "version"),
+    [
+        ([], r"0\.1\.dev0"),  # an archive of the sources
+        (["init", "commit"], r"0\.1\.dev1\+g[0-9a-f]+.*"),  # a clone without tags
+        (["init", "commit", "tag"], r"9\.8\.7"),
+        (["init", "commit", "tag", "commit"], r"9\.8\.8\.dev1\+g[0-9a-f]+.*"),
+    ],
+    ids=["no git", "no tag", "tag", "after a tag"],
+)
+@pytest.mark.skipif(shutil.which("git") is None, reason="no git here")
+def test_a_tag_is_a_version(commands: list[str], version: str, tmp_path: Path) -> None:
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy2(ROOT / name, tmp_path)
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@b.c"]
+    arguments = {
+        "init": ["init", "--quiet"],
+        "commit": ["commit", "--quiet", "--allow-empty", "--message", "a"],
+        "tag": ["tag", "--annotate", "v9.8.7", "--message", "a"],
+    }
+    for command in commands:
+        if command == "commit":
+            subprocess.run([*git, "add", "."], cwd=tmp_path, check=True)
+        subprocess.run([*git, *arguments[command]], cwd=tmp_path, check=True)
+    # tmp_path may lie in another repository.
+    environment = {**os.environ, "GIT_CEILING_DIRECTORIES": str(tmp_path.parent)}
+    done = subprocess.run(
+        [sys.executable, "-m", "hatchling", "version"],
+        cwd=tmp_path, env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert re.fullmatch(version, done.stdout.strip()), done.stdout
 
 
 def test_pypi_would_take_the_distributions(distributions: Path) -> None:

@@ -31,6 +31,7 @@ ELSEWHERE = (
     "benchmarks/studies/accuracy/RESULTS.md",
     "benchmarks/studies/accuracy/COMPLETE.md",
     "benchmarks/studies/gates/RESULTS.md",
+    "benchmarks/studies/gates/POOLED.md",
     "benchmarks/studies/guarantees/RESULTS.md",
 )
 """The files outside of docs/ that are pages of the site."""

@@ -26,7 +26,7 @@ from benchmarks.studies.gates.measures import HeldOut, Judged, Population
 from benchmarks.studies.gates.pairs import Group, Pair, log_softmax
 from benchmarks.studies.gates.plots import draw_ratios
 from benchmarks.studies.gates.pooled import outputs_of
-from benchmarks.studies.gates.results import Results, body_of
+from benchmarks.studies.gates.results import NOT_RUN, Results, body_of
 from benchmarks.studies.gates.scores import (
     BY_LABEL,
     LEARNED,
@@ -165,18 +165,25 @@ def test_a_mean_over_tasks_counts_each_task_once() -> None:
 
 def test_results_have_every_table(tmp_path: Path) -> None:
     pairs = [_pair(300, seed=seed) for seed in range(2)]
-    group = Group("sst2", "plain-distilled-1", (0.1,), tuple((pair,) for pair in pairs))
+    groups = [
+        Group("sst2", "plain-distilled-1", (0.1,), tuple((pair,) for pair in pairs)),
+        Group("mnli-complete", "plain-distilled-3", (0.1,), ((_pair(300, n_labels=3),),)),
+    ]
     twins = Group("sst2", "two", (0.1, 0.2), (tuple(pairs),))
+    once = Effort(splits=1, resamples=1, held_out=HeldOut.of(1000))
     results = Results(
-        [figures_of(group, gates_of(group), _EFFORT)],
+        [figures_of(group, gates_of(group), _EFFORT) for group in groups],
         [figures_of(twins, gates_of_twins(twins), _EFFORT)],
-        [promised_by_label(group, gates_of(group)[0], Effort(1, 1, HeldOut.of(1000)))],
-        [blended(group, _EFFORT)],
+        [promised_by_label(group, gates_of(group)[0], once) for group in groups],
+        [blended(group, _EFFORT) for group in groups],
     )
     body = body_of(results)
     assert body.count("\n## ") + body.startswith("## ") == 8
-    for name in (BY_LABEL, MONOTONE, LEARNED, AGREEMENT):
+    for name in (BY_LABEL, MONOTONE, LEARNED, AGREEMENT, "margin", "entropy"):
         assert f"| {name} " in body
+    # With two labels, margin and entropy order the rows as the largest probability does.
+    by_task = [one for one in body.splitlines() if one.startswith("| sst2 ") and "| 300 " in one]
+    assert [line.count(NOT_RUN) for line in by_task] == [2, 2]
     draw_ratios(tmp_path / "gates.png", results)
     assert (tmp_path / "gates.png").stat().st_size > 10_000
 

@@ -35,7 +35,7 @@ def write_report(folder: Path) -> None:
     run = read_json(folder / RECORD)
     if run is None:
         raise UsageError(f"{folder} has no {RECORD}: leave --report-only out, or name its --out")
-    rows = pd.DataFrame(run["rows"])
+    rows: Any = pd.DataFrame(run["rows"])
     parts = [*_head(run), *_core(run)]
     for kind, part in rows.groupby("stages", sort=False):
         parts.append(f"## Stages: {kind}")
@@ -52,7 +52,7 @@ def write_report(folder: Path) -> None:
     (folder / PAGE).write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 
 
-def cpu_plot(rows: pd.DataFrame, kind: str) -> Plot:
+def cpu_plot(rows: Any, kind: str) -> Plot:
     """Draw the CPU of a request of one row, by contender and process, at the heaviest load."""
     shown = _usual(rows)
     shown = shown[shown["clients"] == shown["clients"].max()]
@@ -74,7 +74,7 @@ def cpu_plot(rows: pd.DataFrame, kind: str) -> Plot:
     return Plot(svg, tuple(key))
 
 
-def rate_plot(rows: pd.DataFrame, kind: str) -> Plot:
+def rate_plot(rows: Any, kind: str) -> Plot:
     """Draw requests a second against clients, with requests of one row."""
     shown = _usual(rows)
     shown = shown.assign(name=[_name(row) for _, row in shown.iterrows()])
@@ -92,7 +92,7 @@ def rate_plot(rows: pd.DataFrame, kind: str) -> Plot:
     return Plot(svg, tuple(key))
 
 
-def _usual(rows: pd.DataFrame) -> pd.DataFrame:
+def _usual(rows: Any) -> Any:
     return rows[(rows["rows"] == 1) & (rows["deferred"] == _SHARE)]
 
 
@@ -130,7 +130,7 @@ def _core(run: Mapping[str, Any]) -> list[str]:
     return parts
 
 
-def _tables(part: pd.DataFrame) -> list[str]:
+def _tables(part: Any) -> list[str]:
     parts: list[str] = []
     for deferred, n_rows in part[["deferred", "rows"]].drop_duplicates().itertuples(index=False):
         group = part[(part["deferred"] == deferred) & (part["rows"] == n_rows)]

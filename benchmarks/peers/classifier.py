@@ -9,6 +9,7 @@ only if that is the current folder.
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +32,8 @@ _START_S = 900.0
 _READY_S = 20.0
 _ROWS_A_REQUEST = 16
 _SERVED = "member"
+_TOKENIZER_CONFIG = "tokenizer_config.json"
+_CLASS_OF_5, _CLASS_OF_4 = "TokenizersBackend", "PreTrainedTokenizerFast"
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +164,27 @@ def probabilities_of_texts(
     return np.concatenate(parts)
 
 
+def write_files(member: Member, folder: Path) -> Path:
+    """Make a folder with a member's checkpoint and its graph, and return it.
+
+    Files are links. A tokenizer that transformers 5 saved gets the name of its class in
+    transformers 4, which Infinity has; both versions know it.
+    """
+    folder.mkdir(parents=True)
+    for path in member.checkpoint.resolve().iterdir():
+        if path.name == _TOKENIZER_CONFIG:
+            config = json.loads(path.read_text(encoding="utf-8"))
+            if config.get("tokenizer_class") == _CLASS_OF_5:
+                config["tokenizer_class"] = _CLASS_OF_4
+            if isinstance(config.get("extra_special_tokens"), list):  # a mapping in transformers 4
+                del config["extra_special_tokens"]
+            (folder / path.name).write_text(json.dumps(config), encoding="utf-8")
+        elif path.is_file() and path.suffix != Path(GRAPH).suffix:
+            (folder / path.name).symlink_to(path)
+    (folder / GRAPH).symlink_to(member.graph.resolve())
+    return folder
+
+
 @contextlib.contextmanager
 def classifier_server(
     kind: ClassifierKind, member: Member, folder: Path
@@ -177,12 +201,7 @@ def classifier_server(
         CheckFailed: It does not start. The message has the end of its log.
     """
     kind.environment.require()
-    files = folder / "model"
-    files.mkdir(parents=True)
-    for path in member.checkpoint.resolve().iterdir():
-        if path.is_file() and path.suffix != Path(GRAPH).suffix:
-            (files / path.name).symlink_to(path)
-    (files / GRAPH).symlink_to(member.graph.resolve())
+    files = write_files(member, folder / "model")
     port = resolve_ports(Ports(0, 0, 0)).http
     command = [*kind.environment.command_line, *kind.arguments(member, port)]
 

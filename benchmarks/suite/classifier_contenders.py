@@ -92,7 +92,7 @@ def _contenders(
     def start(index: int) -> Peer:
         return stack.enter_context(classifier_server(kind, members[index], scratch / _SIZES[index]))
 
-    peers = [cache(partial(start, index)) for index in range(len(members))]
+    peers = [started_once(partial(start, index)) for index in range(len(members))]
     data = write_bodies(
         bench.data(workload.name) / "classify.json", (classify_payload([str(t)]) for t in texts)
     )
@@ -124,10 +124,45 @@ def _contenders(
 
     cascade = Contender(
         name, f"{kind.settings}; asyncio client (aiohttp)", measure,
-        check=checked(name, expected, ask), pids=lambda: [peer().pid for peer in peers],
+        check=_if_started(name, peers, checked(name, expected, ask)),
+        pids=lambda: [peer().pid for peer in peers],
         deferred_share=expected.deferred_share,
     )  # fmt: skip
     return [*alone, cascade]
+
+
+def started_once(start: Callable[[], Peer]) -> Callable[[], Peer]:
+    """Return a function that starts a server at its first call. A failure is raised at each."""
+    failures: list[CheckFailed] = []
+    started = cache(start)
+
+    def peer() -> Peer:
+        if failures:
+            raise failures[0]
+        try:
+            return started()
+        except CheckFailed as exc:
+            failures.append(exc)
+            raise
+
+    return peer
+
+
+def _if_started(
+    name: str, peers: Sequence[Callable[[], Peer]], check: Callable[[], None]
+) -> Callable[[], None]:
+    """Return a check that says if a server cannot start. Its windows are rows with that error."""
+
+    def check_started() -> None:
+        try:
+            for peer in peers:
+                peer()
+        except CheckFailed as exc:
+            say(f"{name} is not measured: {exc}")
+            return
+        check()
+
+    return check_started
 
 
 def _alone(
@@ -160,5 +195,5 @@ def _alone(
 
     return Contender(
         name, kind.settings, measure, pids=lambda: (peer().pid,),
-        check=checked(name, expected_of_member(workload, index), ask),
+        check=_if_started(name, [peer], checked(name, expected_of_member(workload, index), ask)),
     )  # fmt: skip

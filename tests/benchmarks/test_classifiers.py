@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -21,12 +22,14 @@ from benchmarks.peers.classifier import (
     classify_payload,
     probabilities_of_response,
     probabilities_of_texts,
+    write_files,
 )
 from benchmarks.peers.classifier_cascade import asking_classifiers, gate
 from benchmarks.peers.client_side import answers_of
 from benchmarks.peers.environment import PeerEnvironment
 from benchmarks.peers.python_cascade import onnx_paths
-from benchmarks.suite.classifier_contenders import classifiers
+from benchmarks.peers.server import Peer
+from benchmarks.suite.classifier_contenders import classifiers, started_once
 from benchmarks.tools.profile_export import last_stage_of_json
 from cascadebert_build.errors import CheckFailed, UsageError
 from cascadebert_build.evaluation.evaluate import NEAR, evaluate
@@ -111,6 +114,46 @@ def test_an_environment_is_whole_or_not_there(pins: Path, capsys: pytest.Capture
     environment.install()
     environment.require()
     assert "nice: installed in" in capsys.readouterr().err
+
+
+def test_a_tokenizer_of_transformers_5_is_readable_by_4(tmp_path: Path):
+    checkpoint = tmp_path / "checkpoint"
+    checkpoint.mkdir()
+    told = {
+        "tokenizer_class": "TokenizersBackend",
+        "extra_special_tokens": [],
+        "pad_token": "[PAD]",
+    }
+    for name, text in {
+        "tokenizer_config.json": json.dumps(told), "config.json": "{}", "other.onnx": "",
+    }.items():  # fmt: skip
+        (checkpoint / name).write_text(text)
+    graph = tmp_path / "graph.onnx"
+    graph.write_text("the graph")
+    member = replace(MEMBER, checkpoint=checkpoint, graph=graph)
+    folder = write_files(member, tmp_path / "served" / "model")
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "config.json", "model.onnx", "tokenizer_config.json",
+    ]  # fmt: skip
+    assert (folder / "model.onnx").read_text() == "the graph"
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    assert config == {"tokenizer_class": "PreTrainedTokenizerFast", "pad_token": "[PAD]"}
+
+
+def test_a_server_that_cannot_start_is_tried_once():
+    tries: list[int] = []
+
+    def start() -> Peer:
+        tries.append(1)
+        raise CheckFailed("no luck")
+
+    peer = started_once(start)
+    for _ in range(3):
+        with pytest.raises(CheckFailed, match="no luck"):
+            peer()
+    assert tries == [1]
+    one = Peer(1, 2)
+    assert started_once(lambda: one)() is one
 
 
 def test_the_quick_bench_leaves_them_out_with_a_reason(

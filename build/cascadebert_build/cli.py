@@ -15,6 +15,9 @@ from .commands import COMMANDS, EXAMPLES
 
 _EPILOG = """\
 typical use:
+  cascadebert init SMALL LARGE --data ROWS.csv
+                                     write a cascade.toml for your checkpoints
+  cascadebert advise cascade.toml    find out whether a cascade pays, before a build
   cascadebert build cascade.toml     build a Triton model repository from checkpoints
   cascadebert serve                  serve it on this machine
   cascadebert classify "some text"   get an answer from the server

@@ -24,7 +24,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Members of two and of four labels."""
     folder = tmp_path_factory.mktemp("models")
     # Wide enough that the large member is slower on any machine.
-    wide = {"hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 6}
+    wide: dict[str, Any] = {"hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 6}
     save_checkpoint(folder / "tiny", num_hidden_layers=1)
     save_checkpoint(folder / "wide", seed=1, **wide)
     save_checkpoint(folder / "topics-tiny", labels=TOPICS, num_hidden_layers=1)

@@ -36,6 +36,7 @@ def advice(
     share: float = 0.25,
     labelled: bool = True,
     demand: Demand | None = None,
+    not_run: int = 0,
 ) -> Advice:
     """Advice on two members.
 
@@ -47,6 +48,7 @@ def advice(
         share: Its time relative to the last one's.
         labelled: Whether the rows have labels.
         demand: For the price of a month.
+        not_run: Rows that the time was not enough for.
     """
     rng = np.random.default_rng(0)
     truth = rng.integers(0, 2, n)
@@ -80,6 +82,7 @@ def advice(
         split=split_rows_for_tuning(rows),
         cost_of="made up",
         demand=demand,
+        not_run=not_run,
     )
 
 
@@ -100,6 +103,13 @@ def test_the_verdict_in_a_sentence(settings: dict[str, Any], kind: str, pays: bo
     assert (found.verdict.kind, found.verdict.pays) == (kind, pays), found.verdict.text
     assert found.verdict.text.startswith("Yes" if pays else "No")
     assert "\n" not in found.verdict.text
+
+
+def test_too_little_time_is_not_too_few_rows():
+    text = advice(n=30, not_run=500).verdict.text
+    assert "30 of 530 rows" in text
+    assert "--seconds" in text
+    assert "give about" in advice(n=30).verdict.text
 
 
 def test_the_gain_at_equal_accuracy():

@@ -145,6 +145,7 @@ def advise(
     split: RowSplit,
     cost_of: str,
     demand: Demand | None = None,
+    not_run: int = 0,
 ) -> Advice:
     """Find out whether a cascade pays.
 
@@ -157,6 +158,7 @@ def advise(
         split: The purpose of each row, as a build would split them.
         cost_of: What the times are of.
         demand: For what a month takes.
+        not_run: Number of other rows that the time was not enough for.
     """
     fitted = with_fitted_temperatures(policy, rows, logits, split.temperature)
     predictions = predictions_of_stages(fitted, logits, rows)
@@ -179,6 +181,11 @@ def advise(
         )
     except UsageError as exc:
         why_none = str(exc)
+        if not_run:
+            why_none = (
+                f"The time was enough for {len(predictions)} of {len(predictions) + not_run} rows: "
+                "give more --seconds"
+            )
     gains = _gains(equal, points, why_none)
     return Advice(
         rows=len(predictions),

@@ -62,7 +62,7 @@ def advice_of(members: Sequence[MemberFacts], gains: Gains) -> AdviceVerdict:
     share = first.cost.share.value
     if gains.promised is None:
         return AdviceVerdict(
-            TOO_FEW_ROWS, False, f"No answer yet: the rows are too few. {_sentence(gains.why_none)}"
+            TOO_FEW_ROWS, False, f"No answer yet, from too few rows. {_sentence(gains.why_none)}"
         )
     for verdict in verdicts_of(members, ()):
         if verdict.kind == SMALLER_AS_ACCURATE:

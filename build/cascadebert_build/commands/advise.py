@@ -91,9 +91,9 @@ def _advise(args: argparse.Namespace) -> int:
     require("build", "torch", "transformers", *(["matplotlib"] if args.report else []))
     config = config_from_arguments(args, least_members=2)
     if len(config.members) < 2:
+        names = ", ".join(repr(member.name) for member in config.members)
         raise UsageError(
-            f"{args.config} has one member, {config.members[0].name!r}: advice compares two or "
-            "more, small to large"
+            f"{args.config} has one member, {names}: advice compares two or more, small to large"
         )
     advice = _advice(config, args.rows, args.seconds, demand)
     if args.report is not None:
@@ -122,6 +122,7 @@ def _advice(config: CascadeConfig, most_rows: int, seconds: float, demand: Deman
             f"{seconds:g} s were enough for {len(kept)} of {len(rows.texts)} rows: give more "
             "--seconds for the others",
         )  # fmt: skip
+    not_run = len(rows.texts) - len(kept)
     rows = rows.subset(kept)
     ms = np.stack([np.median(each.ms, axis=0) for each in probed], axis=1)
     n_repeats = min(len(each.ms) for each in probed)
@@ -140,6 +141,7 @@ def _advice(config: CascadeConfig, most_rows: int, seconds: float, demand: Deman
         ),
         cost_of="time in PyTorch on this machine, without a server",
         demand=demand,
+        not_run=not_run,
     )
 
 

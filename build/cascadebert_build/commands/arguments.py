@@ -89,8 +89,8 @@ def add_members_arguments(parser: argparse.ArgumentParser, *, with_data: bool = 
     add_column_arguments(group)
 
 
-def add_column_arguments(group: argparse._ArgumentGroup | argparse.ArgumentParser) -> None:
-    """Add the columns of the rows, the labels and the cascade's name."""
+def add_column_arguments(group: Any) -> None:
+    """Add the columns of the rows, the labels and the cascade's name to a parser or its group."""
     for flag, what in (
         ("--text", "column of the text"),
         ("--text-pair", "column of the second text; '' if there is none"),

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import contract
-from .job import Job
+from .job import Answers, Job
 from .policy import Policy
 from .task import MULTI_LABEL, label_sets, text_of_answer
 
@@ -32,20 +32,20 @@ class AnswerWriter:
 
         Other outputs are not made, because encoding labels takes time.
         """
-        return {name: self._output(name, job) for name in requested}
+        answers, n = job.answers, len(job.texts)
+        return {name: self._output(name, answers, n) for name in requested}
 
-    def _output(self, name: str, job: Job) -> NDArray[Any]:
-        n = len(job.texts)
+    def _output(self, name: str, answers: Answers, n: int) -> NDArray[Any]:
         if name == contract.PROBABILITIES:
-            return job.probabilities
+            return answers.probabilities
         if name == contract.LABEL:
-            return self._label(job.probabilities).reshape(n, 1)
+            return self._label(answers.probabilities).reshape(n, 1)
         if name == contract.CONFIDENCE:
-            return job.confidence.reshape(n, 1)
+            return answers.confidence.reshape(n, 1)
         if name == contract.EXIT_STAGE:
-            return job.exit_stage.reshape(n, 1)
+            return answers.exit_stage.reshape(n, 1)
         if name == contract.DEGRADED:
-            return job.degraded.reshape(n, 1)
+            return answers.degraded.reshape(n, 1)
         if name == contract.POLICY:
             return self._policy[:n] if n <= len(self._policy) else self._policies(n)
         raise KeyError(name)  # Triton refuses outputs that config.pbtxt does not name

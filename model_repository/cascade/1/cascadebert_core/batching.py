@@ -17,11 +17,13 @@ from .tokenization import EncodedRow
 # The halves of a call cost as much as the whole plus the price of one more call. A call is halved
 # only if that price is at most a twelfth of its tokens.
 _WORTH_HALVING = 12
+# From this many rows on, arrays of all rows' tokens are faster than a loop over the rows.
+_MANY = 8
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class StageBatch:
-    """The padded input of one call of a stage.
+    """The padded input of one call of a stage. It is never changed.
 
     Attributes:
         tensors: int32 arrays of shape (rows, length), by input name.
@@ -69,20 +71,30 @@ def pad_rows(
         pad_id: The token id of padding; RoBERTa's positions depend on it.
         trace: The trace that the batch carries.
     """
-    lengths = [len(row) for row in rows]
-    length = bucket_of(max(lengths), buckets)
-    shape = (len(rows), length)
+    of_rows = [row.ids for row in rows]
+    lengths = [len(ids) for ids in of_rows]
+    shape = (len(rows), bucket_of(max(lengths), buckets))
     ids = np.empty(shape, dtype=np.int32)
     ids.fill(pad_id)
     mask = np.zeros(shape, dtype=np.int32)
     filled = {INPUT_IDS: ids, ATTENTION_MASK: mask}
-    for i, row in enumerate(rows):
-        ids[i, : lengths[i]] = row.ids
-        mask[i, : lengths[i]] = 1
+    types = None
     if TOKEN_TYPE_IDS in inputs:
         types = filled[TOKEN_TYPE_IDS] = np.zeros(shape, dtype=np.int32)
+    if len(rows) < _MANY:
         for i, row in enumerate(rows):
-            types[i, : lengths[i]] = row.type_ids
+            n = lengths[i]
+            ids[i, :n] = of_rows[i]
+            mask[i, :n] = 1
+            if types is not None:
+                types[i, :n] = row.type_ids
+        return StageBatch(filled, trace)
+    # True at the tokens, row by row, which is the order of the rows' tokens one after another.
+    held = np.arange(shape[1]) < np.array(lengths)[:, None]
+    ids[held] = np.concatenate(of_rows)
+    mask[held] = 1
+    if types is not None:
+        types[held] = np.concatenate([row.type_ids for row in rows])
     return StageBatch(filled, trace)
 
 
@@ -134,10 +146,11 @@ def plan_calls(lengths: Sequence[int], limits: CallLimits) -> list[list[int]]:
     """
     if not lengths:
         return []
-    padded_to = bucket_of(max(lengths), limits.buckets)
-    if bucket_of(min(lengths), limits.buckets) == padded_to:  # the common case needs no search
+    buckets = limits.buckets
+    padded_to = bucket_of(max(lengths), buckets)
+    if bucket_of(min(lengths), buckets) == padded_to:  # the common case needs no search
         return _in_equal_parts(list(range(len(lengths))), limits.rows(padded_to))
-    bucket = [bucket_of(length, limits.buckets) for length in lengths]
+    bucket = [buckets[bisect_left(buckets, length)] for length in lengths]
     order = sorted(range(len(lengths)), key=bucket.__getitem__)
     padded = [bucket[i] for i in order]
     # A call ends at the end of a bucket, or when it is full.

@@ -137,7 +137,11 @@ class Cascade:
             self._admit(job)
             self._deadlines.end_if_expired(job)
             if not job.ended:
-                arrived.setdefault(job.route.first, []).extend(job.rows())
+                rows, first_stage = job.rows(), job.route.first
+                if first_stage in arrived:
+                    arrived[first_stage] += rows
+                else:
+                    arrived[first_stage] = rows
         self._admission.arrived(len(jobs), others_running)
         first = arrived.get(0)
         if first and self._admission.runs_at_once(
@@ -168,7 +172,10 @@ class Cascade:
 
     def _is_busy(self) -> bool:
         """Return whether a stage runs or rows are queued."""
-        return any(stage.latency.running for stage in self._stages) or any(self.queued_rows())
+        for stage, queue in zip(self._stages, self._queues, strict=True):
+            if stage.latency.running or len(queue):
+                return True
+        return False
 
     def _fills_instances(self, rows: list[Row]) -> bool:
         """Return whether rows make at least one call for every instance of the first stage."""

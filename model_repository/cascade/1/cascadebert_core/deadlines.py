@@ -85,8 +85,13 @@ class Deadlines:
 
     def still_wanted(self, job: Job, stage: Stage) -> bool:
         """Return whether a call of the stage can help the job; if not, the job is ended."""
-        has_waited = time.monotonic() - job.began_s > _CHECK_CANCELLED_AFTER_S
-        if not job.ended and has_waited and job.cancelled is not None and job.cancelled():
+        if job.ended:
+            return False
+        if (
+            job.cancelled is not None
+            and time.monotonic() - job.began_s > _CHECK_CANCELLED_AFTER_S
+            and job.cancelled()
+        ):
             job.fail(Cancelled("the caller cancelled the request"))
         if not job.ended:
             self.end_if_late(job, stage, queued_rows=0)

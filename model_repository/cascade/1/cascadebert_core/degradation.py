@@ -49,7 +49,8 @@ class Degradation:
         """
         for job, own in rows_by_job(rows):
             # If a call failed half way, some of its rows are decided already.
-            lost = np.array([r.index for r in own if job.exit_stage[r.index] < 0], dtype=np.intp)
+            exit_stage = job.exit_stage
+            lost = np.array([r.index for r in own if exit_stage[r.index] < 0], dtype=np.intp)
             if not len(lost):
                 continue
             if self.allowed:

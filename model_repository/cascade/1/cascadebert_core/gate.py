@@ -21,9 +21,9 @@ from .task import SINGLE_LABEL, probabilities_from_logits
 ALWAYS_EXIT = np.float32(-1.0)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Decision:
-    """A stage's decision on n rows.
+    """A stage's decision on n rows. Its arrays are not changed: jobs may keep parts of them.
 
     Attributes:
         probabilities: float32 of shape (n, n_labels); NaN for rows with a logit that is not finite.
@@ -57,18 +57,20 @@ def decide(
     Returns:
         The decision. Rows with a NaN or infinite logit never exit.
     """
-    scaled = np.divide(logits, temperature, dtype=np.float32)
-    probabilities = probabilities_from_logits(scaled, task)
-    finite = np.isfinite(logits)
-    if np.count_nonzero(finite) == finite.size:
+    logits = np.asarray(logits, dtype=np.float32)
+    scaled = logits / np.float32(temperature)
+    # A quotient is finite only if its logit is.
+    if np.count_nonzero(np.isfinite(scaled)) == scaled.size:
+        probabilities = probabilities_from_logits(scaled, task, finite=True)
         confidence = SIGNALS[signal](probabilities, scaled, temperature)
     else:
+        probabilities = probabilities_from_logits(scaled, task)
         # With a logit of minus infinity probabilities are still finite, and confident.
-        broken = ~finite.all(axis=1)
+        broken = ~np.isfinite(logits).all(axis=1)
         probabilities[broken] = np.nan
         confidence = SIGNALS[signal](probabilities, scaled, temperature)
         confidence[broken] = np.nan
-    if np.ndim(thresholds) == 2:
+    if isinstance(thresholds, np.ndarray) and thresholds.ndim == 2:
         by_label = np.broadcast_to(thresholds, probabilities.shape)
         thresholds = by_label[np.arange(len(probabilities)), probabilities.argmax(axis=1)]
     return Decision(probabilities, confidence, confidence > thresholds)

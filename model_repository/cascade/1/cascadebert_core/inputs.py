@@ -39,16 +39,17 @@ def texts_from_tensors(
     for tensor, name in ((text, contract.TEXT), (pair, contract.TEXT_PAIR)):
         if tensor is not None:
             _require_strings(tensor, name)
-    size = sum(len(value) for tensor in (text, pair) if tensor is not None for value in tensor.flat)
+    columns = [tensor[:, 0].tolist() for tensor in (text, pair) if tensor is not None]
+    size = sum(sum(map(len, column)) for column in columns)
     if size > contract.MAX_TEXT_BYTES:
         raise InvalidArgument(
             f"the texts have {size} bytes, and a request may have {contract.MAX_TEXT_BYTES}: "
             "shorten them, or send fewer rows"
         )
-    texts = _strings(text, contract.TEXT)
+    texts = _strings(columns[0], contract.TEXT)
     if pair is None:
         return list(texts)
-    pairs = _strings(pair, contract.TEXT_PAIR)
+    pairs = _strings(columns[1], contract.TEXT_PAIR)
     if len(pairs) != len(texts):
         raise InvalidArgument(
             f"{contract.TEXT} has {len(texts)} rows and {contract.TEXT_PAIR} {len(pairs)}: "
@@ -67,8 +68,15 @@ def _require_strings(tensor: NDArray[Any], name: str) -> None:
         raise InvalidArgument(f"{name} has no rows: send at least one")
 
 
-def _strings(tensor: NDArray[Any], name: str) -> list[str]:
-    return [_string(value, name, row) for row, value in enumerate(tensor[:, 0])]
+def _strings(values: list[Any], name: str) -> list[str]:
+    try:
+        strings = [value.decode() for value in values]
+        # `isspace` stops at the first letter, and is false for an empty string.
+        if all(strings) and not any(map(str.isspace, strings)):
+            return strings
+    except (AttributeError, UnicodeDecodeError):
+        pass
+    return [_string(value, name, row) for row, value in enumerate(values)]
 
 
 def _string(value: object, name: str, row: int) -> str:

@@ -75,10 +75,12 @@ class LatencyEstimator:
             return ahead_s + (0.5 * self._call_s if busy else 0.0) + self._call_s
 
     def _learn(self, seconds: float, rows: int) -> None:
-        weight = 1.0 if self._is_stale() else _WEIGHT
+        now_s = self.clock()
+        fresh = self._measured_s is not None and now_s - self._measured_s <= _STALE_S
+        weight = _WEIGHT if fresh else 1.0
         self._call_s += weight * (seconds - self._call_s)
         self._row_s += weight * (seconds / rows - self._row_s)
-        self._measured_s = self.clock()
+        self._measured_s = now_s
 
     def _is_stale(self) -> bool:
         return self._measured_s is None or self.clock() - self._measured_s > _STALE_S

@@ -65,6 +65,12 @@ class Metrics:
         self._lock = threading.Lock()
         self._counts: defaultdict[Series, float] = defaultdict(float)
         self._rows_in_flight = 0
+        # What every request counts, by outcome and by stage: a number costs less than a series'
+        # hash. `fetch` gives them their names.
+        self._n_requests = dict.fromkeys(_OUTCOMES, 0)
+        self._n_rows = dict.fromkeys(_OUTCOMES, 0)
+        self._n_exited = [0] * len(policy.stages)
+        self._n_deferred = [0] * len(policy.stages)
         stages = range(len(policy.stages))
         self._exited = [series(names.EXITED, stage=stage) for stage in stages]
         self._deferred = [series(names.DEFERRED, stage=stage) for stage in stages]
@@ -77,6 +83,17 @@ class Metrics:
         """Return what was counted since the last fetch, and the gauges' current values."""
         with self._lock:
             counts, self._counts = self._counts, defaultdict(float)
+            for outcome in _OUTCOMES:
+                counts[_REQUESTS[outcome]] += self._n_requests[outcome]
+                counts[_ROWS[outcome]] += self._n_rows[outcome]
+                self._n_requests[outcome] = self._n_rows[outcome] = 0
+            for lines, numbers in (
+                (self._exited, self._n_exited),
+                (self._deferred, self._n_deferred),
+            ):
+                for stage, line in enumerate(lines):
+                    counts[line] += numbers[stage]
+                    numbers[stage] = 0
             for stage, histogram in enumerate(self._confidence):
                 counts.update(_lines_of_histogram(names.CONFIDENCE, stage, histogram))
             for stage, histogram in enumerate(self._latency):
@@ -94,8 +111,8 @@ class Metrics:
         outcome = names.ANSWERED if job.error is None else names.ERROR
         with self._lock:
             self._rows_in_flight -= rows
-            self._counts[_REQUESTS[outcome]] += 1
-            self._counts[_ROWS[outcome]] += rows
+            self._n_requests[outcome] += 1
+            self._n_rows[outcome] += rows
             if job.error is not None:
                 self._counts[_ERRORS[kind_of_error(job.error)]] += 1
 
@@ -103,17 +120,18 @@ class Metrics:
         self, stage: int, confidence: NDArray[np.float32], exits: NDArray[np.bool_]
     ) -> None:
         """See `observer.Observer`."""
-        n_deferred = len(exits) - np.count_nonzero(exits)
+        n_deferred = len(exits) - int(np.count_nonzero(exits))
         with self._lock:
-            self._counts[self._deferred[stage]] += n_deferred
+            self._n_deferred[stage] += n_deferred
             self._confidence[stage].add(confidence.tolist())
 
     def answered(self, stage: int, seconds: Sequence[float], rows: Sequence[int]) -> None:
         """See `observer.Observer`."""
         with self._lock:
-            self._counts[self._exited[stage]] += sum(rows)
+            self._n_exited[stage] += sum(rows)
+            latency = self._latency[stage]
             for one, n in zip(seconds, rows, strict=True):
-                self._latency[stage].add([one] * n)
+                latency.add((one,) * n)
 
     def degraded(self, reason: str, rows: int) -> None:
         """See `observer.Observer`."""

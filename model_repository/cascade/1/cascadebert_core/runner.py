@@ -13,7 +13,7 @@ from .contract import FAULT
 from .degradation import Degradation
 from .errors import InternalError
 from .gate import Decision, stack_thresholds
-from .job import Indices, Job, Row
+from .job import Indices, Job, Row, positions_by_job
 from .observer import Observer
 from .parallel import ParallelCalls
 from .stage import Stage
@@ -69,14 +69,19 @@ class StageRunner:
             calls = self._first_calls
             idle = max(1, calls.limit - stage.latency.running)
         chunks = stage.plan_calls_of_rows(rows, idle)
-        deferred: list[list[Row]] = [[] for _ in chunks]
+        if len(chunks) == 1:
+            deferred: list[Row] = []
+            # If lengths differ, the order of the call is another than that of the rows.
+            self._run_call_or_fail(stage, [rows[i] for i in chunks[0]], deferred)
+            return deferred
+        parts: list[list[Row]] = [[] for _ in chunks]
         calls.run(
             [
                 partial(self._run_call_or_fail, stage, [rows[i] for i in indices], into)
-                for indices, into in zip(chunks, deferred, strict=True)
+                for indices, into in zip(chunks, parts, strict=True)
             ]
         )
-        return [row for part in deferred for row in part]
+        return [row for part in parts for row in part]
 
     def _run_call_or_fail(self, stage: Stage, rows: list[Row], deferred: list[Row]) -> None:
         try:
@@ -86,13 +91,19 @@ class StageRunner:
 
     def _run_call(self, stage: Stage, rows: list[Row], deferred: list[Row]) -> None:
         encoded = [row.encoded for row in rows if row.encoded is not None]
-        thresholds = _thresholds([row.job for row in rows], stage.index, self._n_labels)
-        trace = next((row.job.trace for row in rows if row.job.trace is not None), None)
-        decision = stage.decide(encoded, thresholds, trace)
+        groups = positions_by_job(rows)
+        jobs = [job for job, _ in groups]
+        shared = _shared_threshold(jobs, stage.index)
+        if shared is None:
+            of_rows = [row.job.route.thresholds[stage.index] for row in rows]
+            shared = stack_thresholds(of_rows, self._n_labels)
+        trace = next((job.trace for job in jobs if job.trace is not None), None)
+        decision = stage.decide(encoded, shared, trace)
         if self._observer is not None:
             self._observer.decided(stage.index, decision.confidence, decision.exits)
-        self._answer(stage.index, rows, decision)
-        for row in (rows[i] for i in _positions(~decision.exits)):
+        exits: list[bool] = decision.exits.tolist()
+        self._answer(stage.index, rows, groups, decision, exits)
+        for row in [row for row, leaves in zip(rows, exits, strict=True) if not leaves]:
             if row.job.route.last == stage.index:
                 error = InternalError(
                     f"{stage} returned NaN or infinite logits for row {row.index}, and no further "
@@ -102,28 +113,48 @@ class StageRunner:
             elif not row.job.ended:
                 deferred.append(row)
 
-    def _answer(self, stage: int, rows: list[Row], decision: Decision) -> None:
-        """Give the jobs of these rows the stage's answers."""
+    def _answer(
+        self,
+        stage: int,
+        rows: list[Row],
+        groups: Sequence[tuple[Job, list[int]]],
+        decision: Decision,
+        exits: list[bool],
+    ) -> None:
+        """Give the jobs of these rows the stage's answers.
+
+        Args:
+            stage: The stage that has decided.
+            rows: The rows of its call.
+            groups: Each of their jobs, with the positions of its rows in `rows`.
+            decision: What was decided.
+            exits: `decision.exits` as a list.
+        """
         now_s = time.monotonic()
-        exits = decision.exits
-        answered = [
-            (now_s - job.began_s, job.settle(*_part(rows, decision, positions), stage))
-            for job, positions in _positions_by_job(rows, _positions(exits))
-        ]
-        if answered and self._observer is not None:
-            self._observer.answered(stage, [s for s, _ in answered], [n for _, n in answered])
+        seconds: list[float] = []
+        settled: list[int] = []
+        for job, positions in groups:
+            own = [i for i in positions if exits[i]]
+            if own:
+                seconds.append(now_s - job.began_s)
+                settled.append(job.settle(*_part(rows, decision, own), stage))
+        if seconds and self._observer is not None:
+            self._observer.answered(stage, seconds, settled)
         if self._degradation.allowed:
-            for job, positions in _positions_by_job(rows, _positions(~exits)):
-                job.keep_best(*_part(rows, decision, positions), stage)
+            for job, positions in groups:
+                own = [i for i in positions if not exits[i]]
+                if own:
+                    job.keep_best(*_part(rows, decision, own), stage)
 
 
-def _thresholds(jobs: Sequence[Job], stage: int, n_labels: int) -> NDArray[np.float32] | np.float32:
-    """Return the rows' thresholds at a stage, as `gate.decide` takes them."""
+def _shared_threshold(jobs: Sequence[Job], stage: int) -> NDArray[np.float32] | np.float32 | None:
+    """Return the jobs' threshold at a stage, as `gate.decide` takes it; None if they differ."""
     route = jobs[0].route
-    if all(job.route is route for job in jobs):
-        shared = route.thresholds[stage]
-        return shared[None, :] if isinstance(shared, np.ndarray) else shared
-    return stack_thresholds([job.route.thresholds[stage] for job in jobs], n_labels)
+    for job in jobs:
+        if job.route is not route:
+            return None
+    shared = route.thresholds[stage]
+    return shared[None, :] if isinstance(shared, np.ndarray) else shared
 
 
 def _part(
@@ -142,18 +173,6 @@ def _as_slice(numbers: list[int]) -> Indices:
     numbers are compared, not only the ends.
     """
     first, end = numbers[0], numbers[0] + len(numbers)
-    if numbers == list(range(first, end)):
+    if end - first == 1 or numbers == list(range(first, end)):
         return slice(first, end)
     return np.array(numbers, dtype=np.intp)
-
-
-def _positions(chosen: NDArray[np.bool_]) -> list[int]:
-    return [i for i, yes in enumerate(chosen.tolist()) if yes]
-
-
-def _positions_by_job(rows: Sequence[Row], positions: list[int]) -> list[tuple[Job, list[int]]]:
-    """Group positions in `rows` by job."""
-    of_job: dict[int, list[int]] = {}
-    for i in positions:
-        of_job.setdefault(id(rows[i].job), []).append(i)
-    return [(rows[own[0]].job, own) for own in of_job.values()]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from .errors import InternalError
 from .gate import ALWAYS_EXIT, Decision, decide
 from .job import Row
 from .latency import LatencyEstimator
+from .parallel import Instances
 from .policy import Policy, StagePolicy
 from .task import answer_keys
 from .tokenization import EncodedRow, Encoder, Text, WindowedRow, windows_of_row
@@ -60,10 +60,11 @@ class Stage:
         self.latency = LatencyEstimator(self._limits.rows(settings.buckets[0]), calls_in_flight)
         # Calls wait for an instance here, not in Triton: if two calls of different lengths wait
         # there, the second makes the batcher of 2.51 spin until the first one begins.
-        self._instances = threading.BoundedSemaphore(max(1, calls_in_flight))
+        self._instances = Instances(max(1, calls_in_flight))
         self._encoder = encoder
         self._run_stage = run_stage
         self._label_indices = np.array(settings.label_indices)
+        self._n_labels = len(settings.label_indices)
         # Whether the logits come in another order than the policy's labels.
         self._reorders = settings.label_indices != tuple(range(len(settings.label_indices)))
 
@@ -76,15 +77,17 @@ class Stage:
         Returns:
             How many rows their first stage has truncated.
         """
-        stale = [row for row in rows if not self._has_tokens_of(row)]
+        encoder = self._encoder
+        stale = [row for row in rows if row.encoder is not encoder and not self._has_tokens_of(row)]
         if not stale:
             return 0
         n_truncated = 0
-        encoded = self._encoder.encode([row.text for row in stale])
+        encoded = encoder.encode([row.text for row in stale])
         for row, tokens in zip(stale, encoded, strict=True):
-            n_truncated += tokens.truncated and row.encoded is None
+            if tokens.truncated and row.encoded is None:
+                n_truncated += 1
             row.encoded = tokens
-            row.encoder = self._encoder
+            row.encoder = encoder
         return n_truncated
 
     def plan_calls_of_rows(self, rows: Sequence[Row], parallel: int) -> list[list[int]]:
@@ -92,7 +95,10 @@ class Stage:
 
         A text's windows are in one call, and count as the rows of it.
         """
-        calls = self.plan_calls([len(row.encoded or ()) for row in rows], parallel)
+        if len(rows) == 1:
+            return [[0]]
+        lengths = [0 if row.encoded is None else len(row.encoded.ids) for row in rows]
+        calls = self.plan_calls(lengths, parallel)
         if self.settings.windows is None:
             return calls
         counts = [len(windows_of_row(row.encoded)) if row.encoded else 1 for row in rows]
@@ -109,6 +115,8 @@ class Stage:
             Lists of indices into `lengths`, one for each call.
         """
         calls = plan_calls(lengths, self._limits)
+        if parallel == 1:
+            return calls
         return split_across_instances(calls, lengths, self._limits, parallel)
 
     def next_call(self, lengths: Sequence[int]) -> list[int]:
@@ -179,11 +187,12 @@ class Stage:
         settings = self.settings
         self._check_shape(logits, rows)
         if self._reorders:
-            logits = logits[:, self._label_indices]
+            # In C order, as jobs keep the arrays; an index would leave the order to numpy.
+            logits = logits.take(self._label_indices, axis=1)
         return decide(logits, settings.temperature, thresholds, settings.signal, self._task)
 
     def _check_shape(self, logits: NDArray[np.float32], rows: int) -> None:
-        expected = (rows, len(self._label_indices))
+        expected = (rows, self._n_labels)
         if logits.shape != expected:
             raise InternalError(
                 f"logits have shape {logits.shape} and must have {expected}: "

@@ -29,18 +29,21 @@ _MOST_BITS = 62
 
 
 def probabilities_from_logits(
-    logits: NDArray[np.float32], task: str = SINGLE_LABEL
+    logits: NDArray[np.float32], task: str = SINGLE_LABEL, *, finite: bool = False
 ) -> NDArray[np.float32]:
     """Return the probabilities of labels.
 
     Args:
         logits: Float32 of shape (n, n_labels), divided by the temperature.
         task: One of `TASKS`.
+        finite: Whether the caller knows that all logits are finite, so that no check is needed.
 
     Returns:
         Float32 of shape (n, n_labels); each from 0 to 1, and with a sum of 1 for `SINGLE_LABEL`.
     """
-    return sigmoid(logits) if task == MULTI_LABEL else softmax(logits)
+    if task == MULTI_LABEL:
+        return sigmoid(logits)
+    return _softmax(logits) if finite else softmax(logits)
 
 
 def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:

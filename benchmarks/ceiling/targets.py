@@ -63,9 +63,9 @@ def _core_over_tokenising(run: Run, shape: str) -> float | None:
 
 
 def _serve_at_rest(run: Run) -> float | None:
-    """Return the share of a core that `serve` uses while nothing is asked, 0 to 1."""
+    """Return what `serve` uses while nothing is asked, in % of a core."""
     rest = run.get("at_rest")
-    return None if rest is None else rest["serve"]
+    return None if rest is None else 100 * rest["serve"]
 
 
 def _requests_a_core_of_bls(run: Run, clients: int, rows: int) -> float | None:

@@ -116,6 +116,21 @@ def test_the_wheel_holds_all_packages_and_the_bls_model(distributions: Path) -> 
         assert name.split("/")[0].startswith("cascadebert"), f"{name} would be installed at the top"
 
 
+def test_the_wheel_holds_every_file_of_the_packages(distributions: Path) -> None:
+    """Also what is no code, such as the demo's words and the templates of reports."""
+    (wheel,) = distributions.glob("*.whl")
+    names = set(zipfile.ZipFile(wheel).namelist())
+    roots = (ROOT / "client", ROOT / "build", ROOT / "model_repository/cascade/1")
+    files = {
+        path.relative_to(root).as_posix()
+        for root in roots
+        for path in root.glob("cascadebert_*/**/*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    assert {Path(file).suffix for file in files} > {".py"}
+    assert not files - names
+
+
 def test_the_sdist_holds_the_sources_and_nothing_generated(distributions: Path) -> None:
     (sdist,) = distributions.glob("*.tar.gz")
     with tarfile.open(sdist) as archive:

@@ -4,6 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/pip install --quiet --constraint constraints.txt
 INSTALLED := $(VENV)/.installed
+FOR_DEMO := $(VENV)/.installed-demo
 WITH_PEERS := $(VENV)/.installed-bench
 FOR_TESTS := $(VENV)/.installed-tests
 FOR_DOCS := $(VENV)/.installed-docs
@@ -43,6 +44,17 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(INSTALL) --editable '.[build,serve,dev]'
 	@touch $@
 
+# What the demo needs, and no tools for development. pip says what it fetches; while it unpacks it
+# says nothing, so a line tells every 20 s how much there is.
+$(FOR_DEMO): pyproject.toml constraints.txt
+	@echo "installing into $(VENV): about 1.4 GB, 2 to 5 minutes"
+	@$(PYTHON) -m venv $(VENV)
+	@start=$$(date +%s); \
+	( while sleep 20; do echo "… $$(du -sm $(VENV) | cut -f1) MB after $$(($$(date +%s) - start)) s"; done ) & \
+	signs=$$!; trap 'kill $$signs 2>/dev/null' EXIT; \
+	$(BIN)/pip install --constraint constraints.txt --editable '.[demo]'
+	@touch $@
+
 # All extras, in one go. ModelOpt brings onnxruntime-gpu into the folder of onnxruntime: the latter
 # goes in last, so that it is whole.
 $(FOR_TESTS): pyproject.toml constraints.txt
@@ -57,10 +69,11 @@ $(FOR_DOCS): pyproject.toml constraints.txt
 	$(INSTALL) --editable '.[docs]'
 	@touch $@
 
-demo: $(INSTALLED)
+# An environment for development has all of it already.
+demo: $(if $(wildcard $(INSTALLED)),$(INSTALLED),$(FOR_DEMO))
 	$(BIN)/cascadebert demo
 
-demo-real: $(INSTALLED)
+demo-real: $(if $(wildcard $(INSTALLED)),$(INSTALLED),$(FOR_DEMO))
 	@test -n "$(CONFIG)" || { echo "name a cascade.toml: make demo-real CONFIG=path/cascade.toml"; exit 2; }
 	$(BIN)/cascadebert demo $(CONFIG) --folder demo-real
 

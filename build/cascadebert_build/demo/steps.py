@@ -1,16 +1,13 @@
-"""The demo's steps on stderr: what comes, how long it takes, and that it still runs."""
+"""The demo's steps on stderr: what comes, how long it takes, and how far it is."""
 
 from __future__ import annotations
 
 import sys
-import threading
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
-from typing import Final
 
-# A step that prints nothing by itself says how long it has run, this often.
-_SECONDS_BETWEEN_SIGNS: Final = 20.0
+from ..progress import aside, shown
 
 
 class Steps:
@@ -27,37 +24,23 @@ class Steps:
 
     @contextmanager
     def step(self, what: str, expected: str) -> Generator[None, None, None]:
-        """Announce a step and run it. Where no terminal shows bars, a line tells that it runs.
+        """Announce a step and show it while it runs.
 
         Args:
             what: What the step does.
             expected: How long it takes on 2 cores, such as "about 2 minutes".
         """
         self._done += 1
-        announce(f"[{self._done}/{self._count}] {what}: {expected}")
-        ended = threading.Event()
+        number = f"[{self._done}/{self._count}]"
+        announce(f"{number} {what}: {expected}")
         start = time.monotonic()
-        signs = threading.Thread(target=_show_signs, args=(what, start, ended), daemon=True)
-        if not sys.stderr.isatty():
-            signs.start()
-        try:
+        with shown(number):
             yield
-        finally:
-            ended.set()
-            if signs.ident is not None:
-                signs.join()
         announce(f"      done in {time.monotonic() - start:.0f} s")
 
 
 def announce(text: str) -> None:
     """Print one line on stderr, which is for progress."""
-    sys.stderr.write(text + "\n")
-    sys.stderr.flush()
-
-
-def _show_signs(what: str, start: float, ended: threading.Event) -> None:
-    # Keep the stream of the start: code that redirects stderr later must not get these lines.
-    stream = sys.stderr
-    while not ended.wait(_SECONDS_BETWEEN_SIGNS):
-        stream.write(f"      … {what}: {time.monotonic() - start:.0f} s so far\n")
-        stream.flush()
+    with aside():
+        sys.stderr.write(text + "\n")
+        sys.stderr.flush()

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
-from cascadebert_core.contract import TASK, TEXT
+from cascadebert_core.contract import TASK, TEXT, TEXT_PAIR
 from cascadebert_core.task import SINGLE_LABEL
 
 from ._attempts import Attempts, MakeArguments, OnRetry
@@ -271,6 +271,7 @@ class CascadeFlows:
             task=parameters.get(TASK, SINGLE_LABEL),
             labels=labels_from_parameters(parameters),
             instances=None if response is None else _instances(response),
+            pair=metadata is not None and any(each.name == TEXT_PAIR for each in metadata.inputs),
         )
 
     def _statistics(self, deadline: Deadline) -> Flow[tuple[ModelStatistics, ...]]:

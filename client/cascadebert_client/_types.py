@@ -75,6 +75,7 @@ class ModelStatus:
         labels: The labels, in the order of the probabilities; empty if unknown.
         task: "single_label", or "multi_label" if an answer is a set of labels.
         instances: Processes of the cascade itself, which share its limits; None if unknown.
+        pair: Whether it classifies pairs of texts; false if unknown.
     """
 
     name: str
@@ -87,6 +88,7 @@ class ModelStatus:
     task: str = SINGLE_LABEL
     labels: tuple[str, ...] = ()
     instances: int | None = None
+    pair: bool = False
 
 
 @dataclass(frozen=True, slots=True)

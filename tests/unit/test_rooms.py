@@ -16,6 +16,7 @@ PACKAGES = {
     "cascadebert_core": ROOT / "model_repository/cascade/1",
     "cascadebert_engine": ROOT / "build",
     "cascadebert_client": ROOT / "client",
+    "cascadebert_gateway": ROOT / "client",
     "cascadebert_supervisor": ROOT / "build",
     "cascadebert_build": ROOT / "build",
     "benchmarks": ROOT,
@@ -103,6 +104,7 @@ def test_no_circle_of_imports() -> None:
         ("cascadebert_core", set[str]()),
         ("cascadebert_engine", set[str]()),
         ("cascadebert_client", {"cascadebert_core"}),
+        ("cascadebert_gateway", {"cascadebert_client"}),
         ("cascadebert_supervisor", {"cascadebert_core"}),
     ],
 )

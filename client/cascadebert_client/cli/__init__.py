@@ -1,4 +1,4 @@
-"""The commands that call a server: `classify`, `status` and `audit`."""
+"""The commands that call a server: `classify`, `status`, `audit` and `gateway`."""
 
 import sys
 from collections.abc import Sequence
@@ -12,6 +12,7 @@ COMMANDS = {
     "classify": "cascadebert_client.cli.classify:add_classify_parser",
     "status": "cascadebert_client.cli.status:add_status_parser",
     "audit": "cascadebert_client.cli.audit:add_audit_parser",
+    "gateway": "cascadebert_gateway.parser:add_gateway_parser",
 }
 """The function that adds each command."""
 
@@ -29,6 +30,11 @@ cascadebert status --url triton.example:8001 --model sst2 --json
     "audit": """
 cascadebert audit --model sst2
 cascadebert audit --model sst2 --max-disagreement 0.02 --confidence 0.99
+""",
+    "gateway": """
+cascadebert gateway
+cascadebert gateway --url a:8001,b:8001 --host 0.0.0.0 --keys-file keys.txt
+curl 127.0.0.1:8080/classify -d '{"text": "a gorgeous film"}'
 """,
 }
 """Lines for the end of each command's help."""

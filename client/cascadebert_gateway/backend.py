@@ -1,0 +1,143 @@
+"""The cascade behind the gateway."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from starlette.requests import Request
+
+from cascadebert_client import (
+    AsyncCascadeClient,
+    CascadeClientError,
+    Classification,
+    RetryPolicy,
+    ServerStatus,
+)
+
+from .errors import ApiError
+from .messages import Options
+from .settings import GatewaySettings
+
+# What the server said of itself holds this long.
+_STATUS_S = 2.0
+_STATUS_TIMEOUT_S = 5.0
+_MULTI_LABEL = "multi_label"
+
+
+class Backend:
+    """The asyncio client, with the gateway's limits."""
+
+    def __init__(self, settings: GatewaySettings):
+        """Describe the connection. Nothing is sent before the first request."""
+        self._settings = settings
+        self.client = AsyncCascadeClient(
+            settings.url,
+            settings.model,
+            settings.model_version,
+            # If no server listens, callers are told at once and come back.
+            retry=RetryPolicy(wait_for_server=False),
+            **settings.client,
+        )
+        self._status: ServerStatus | None = None
+        self._status_until_s = 0.0
+        self._asking = asyncio.Lock()
+        self._multi_label: bool | None = None
+
+    async def classify(
+        self, rows: Sequence[Any], options: Options, request: Request
+    ) -> list[Classification]:
+        """Classify rows. If the caller hangs up, the request to the server is cancelled.
+
+        Raises:
+            ApiError: There are too many rows.
+            CascadeClientError: The client's own errors.
+        """
+        if len(rows) > self._settings.max_rows:
+            raise ApiError(
+                422,
+                "validation",
+                f"{len(rows)} texts are more than {self._settings.max_rows}, which is this "
+                "gateway's limit: send fewer, or use /classify/stream",
+            )
+        call = asyncio.ensure_future(
+            self.client.classify(
+                list(rows),
+                timeout_s=self.timeout_s(options),
+                request_id=request.headers.get("x-request-id"),
+                **options.arguments(),
+            )
+        )
+        hung_up = asyncio.ensure_future(_hung_up(request))
+        try:
+            await asyncio.wait({call, hung_up}, return_when=asyncio.FIRST_COMPLETED)
+            if not call.done():
+                raise ApiError(499, "cancelled", "the caller hung up")
+            return call.result()
+        finally:
+            hung_up.cancel()
+            if not call.done():
+                call.cancel()
+                await asyncio.wait({call})
+
+    def timeout_s(self, options: Options) -> float:
+        """Return the time limit of a request: what its caller asks for, within the gateway's."""
+        if options.timeout_s is None:
+            return self._settings.timeout_s
+        return min(options.timeout_s, self._settings.timeout_s)
+
+    async def multi_label(self) -> bool:
+        """Return whether an answer is a set of labels. Asked once, since it never changes."""
+        if self._multi_label is None:
+            model = (await self.status()).model
+            if model.problem is not None:
+                return False  # not known yet
+            self._multi_label = model.task == _MULTI_LABEL
+        return self._multi_label
+
+    async def status(self) -> ServerStatus:
+        """Return the status of the first server that serves; asked at most every two seconds."""
+        async with self._asking:
+            if self._status is None or time.monotonic() >= self._status_until_s:
+                self._status = await self.client.status(timeout_s=_STATUS_TIMEOUT_S)
+                self._status_until_s = time.monotonic() + _STATUS_S
+            return self._status
+
+    async def info(self) -> dict[str, Any]:
+        """Return what a caller may know of the cascade."""
+        status = await self.status()
+        model = status.model
+        return {
+            "model": model.name,
+            "versions": list(model.versions),
+            "ready": status.serving,
+            "problem": status.problem or model.problem,
+            "task": model.task,
+            "pair": model.pair,
+            "labels": list(model.labels),
+            "operating_points": [asdict(point) for point in model.operating_points],
+            "max_rows": self._settings.max_rows,
+            "max_body_bytes": self._settings.max_body_bytes,
+            "timeout_s": self._settings.timeout_s,
+            "needs_key": bool(self._settings.keys),
+        }
+
+    async def ready(self) -> ApiError | None:
+        """Return why the cascade cannot answer, or None if it can."""
+        try:
+            status = await self.status()
+        except CascadeClientError as exc:
+            return ApiError(503, "unavailable", str(exc))
+        if status.serving:
+            return None
+        problem = status.problem or status.model.problem or "it is not ready"
+        return ApiError(503, "unavailable", problem)
+
+
+async def _hung_up(request: Request) -> None:
+    """Wait until the caller's connection is gone. The body has been read."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

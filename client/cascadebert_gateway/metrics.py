@@ -1,0 +1,61 @@
+"""The gateway's own metrics, in Prometheus's format. The cascade's are on Triton's endpoint."""
+
+from __future__ import annotations
+
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    generate_latest,
+)
+from starlette.responses import Response
+
+_BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+
+
+class GatewayMetrics:
+    """Counters of one gateway.
+
+    Attributes:
+        in_flight: Requests that have no answer yet.
+        rows: Rows that were answered, by the stage that answered.
+    """
+
+    def __init__(self) -> None:
+        """Start at zero, in a registry of its own."""
+        self._registry = CollectorRegistry()
+        self._requests = Counter(
+            "cascadebert_gateway_requests",
+            "Requests by route and status",
+            ("route", "status"),
+            registry=self._registry,
+        )
+        self._seconds = Histogram(
+            "cascadebert_gateway_request_seconds",
+            "Seconds from a request's headers to the end of its answer",
+            ("route",),
+            buckets=_BOUNDS_S,
+            registry=self._registry,
+        )
+        self.in_flight = Gauge(
+            "cascadebert_gateway_requests_in_flight",
+            "Requests without an answer",
+            registry=self._registry,
+        )
+        self.rows = Counter(
+            "cascadebert_gateway_rows",
+            "Answered rows by the stage that answered",
+            ("stage",),
+            registry=self._registry,
+        )
+
+    def count(self, route: str, status: int, seconds: float) -> None:
+        """Count one answered request."""
+        self._requests.labels(route, status).inc()
+        self._seconds.labels(route).observe(seconds)
+
+    def page(self) -> Response:
+        """Return the page that Prometheus reads."""
+        return Response(generate_latest(self._registry), media_type=CONTENT_TYPE_LATEST)

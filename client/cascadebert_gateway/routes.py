@@ -1,0 +1,161 @@
+"""The routes."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import StreamingResponse
+from starlette.responses import Response
+
+from cascadebert_client import Classification
+
+from .backend import Backend
+from .messages import (
+    ClassifyRequest,
+    ClassifyResponse,
+    ErrorResponse,
+    Options,
+    QueryOptions,
+    answer_fields,
+    parsed,
+)
+from .metrics import GatewayMetrics
+from .settings import GatewaySettings
+from .stream import DuplexResponse, answer_lines, lines_of, rows_of
+from .tei import Prediction, PredictRequest, predictions
+
+_JSON = "application/json"
+_NDJSON = "application/x-ndjson"
+
+ERRORS: dict[int | str, dict[str, Any]] = {
+    400: {"model": ErrorResponse, "description": "The body is not JSON"},
+    401: {"model": ErrorResponse, "description": "The API key is missing or wrong"},
+    413: {"model": ErrorResponse, "description": "The body is too large"},
+    422: {"model": ErrorResponse, "description": "A field is wrong, or there is no such field"},
+    502: {"model": ErrorResponse, "description": "The server failed"},
+    503: {"model": ErrorResponse, "description": "The server or the gateway cannot answer now"},
+    504: {"model": ErrorResponse, "description": "There was no answer in time"},
+}
+
+
+def router(settings: GatewaySettings, backend: Backend, metrics: GatewayMetrics) -> APIRouter:
+    """Return the routes of a gateway.
+
+    Bodies are read by hand: a framework's own reading costs as much as the call to the server.
+    """
+    routes = APIRouter()
+
+    def count(answers: list[Classification]) -> None:
+        for answer in answers:
+            metrics.rows.labels(str(answer.exit_stage)).inc()
+
+    @routes.post(
+        "/classify",
+        summary="Classify a text, a list of texts, or pairs",
+        tags=["classify"],
+        response_model=ClassifyResponse,
+        responses=ERRORS,
+        openapi_extra=_body(ClassifyRequest),
+    )
+    async def classify(request: Request) -> Response:
+        asked = parsed(ClassifyRequest, await request.body())
+        answers = await backend.classify(asked.rows(), asked, request)
+        count(answers)
+        multi_label = await backend.multi_label()
+        fields = [answer_fields(answer, multi_label=multi_label) for answer in answers]
+        return Response(json.dumps({"answers": fields}), media_type=_JSON)
+
+    @routes.post(
+        "/classify/stream",
+        summary="Classify any number of rows: a line each, in and out",
+        description='Each line is a JSON string, or `{"text": "…", "text_pair": "…"}`. Answers '
+        "come in the order of the rows, while rows still arrive. An error is the last line; its "
+        "field `answered` says how many rows have answers.",
+        tags=["classify"],
+        responses={
+            200: {"content": {_NDJSON: {"schema": {"type": "string"}}}},
+            **{status: ERRORS[status] for status in (401, 422, 502, 503)},
+        },
+        response_class=StreamingResponse,
+        openapi_extra={
+            "requestBody": {"required": True, "content": {_NDJSON: {"schema": {"type": "string"}}}}
+        },
+    )
+    async def classify_stream(
+        request: Request, query: Annotated[QueryOptions, Query()]
+    ) -> StreamingResponse:
+        options = query.options()
+        multi_label = await backend.multi_label()
+        rows: Any = rows_of(lines_of(request.stream(), settings.max_body_bytes))
+        answers = backend.client.classify_stream(
+            rows,
+            timeout_s=backend.timeout_s(options),
+            request_id=request.headers.get("x-request-id"),
+            **options.arguments(),
+        )
+
+        def to_json(answer: Classification) -> str:
+            count([answer])
+            return json.dumps(answer_fields(answer, multi_label=multi_label))
+
+        return DuplexResponse(answer_lines(answers, to_json), media_type=_NDJSON)
+
+    @routes.post(
+        "/predict",
+        summary="Classify in the form of Text Embeddings Inference",
+        tags=["classify"],
+        response_model=list[Prediction] | list[list[Prediction]],
+        responses=ERRORS,
+        openapi_extra=_body(PredictRequest),
+    )
+    async def predict(request: Request) -> Response:
+        rows, batch = parsed(PredictRequest, await request.body()).rows()
+        answers = await backend.classify(rows, Options(), request)
+        count(answers)
+        ranked = [predictions(answer) for answer in answers]
+        return Response(json.dumps(ranked if batch else ranked[0]), media_type=_JSON)
+
+    @routes.get("/health", summary="Whether the gateway lives", tags=["operate"])
+    async def health() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @routes.get(
+        "/ready",
+        summary="Whether the cascade can answer",
+        tags=["operate"],
+        responses={503: ERRORS[503]},
+    )
+    async def ready() -> dict[str, str]:
+        problem = await backend.ready()
+        if problem is not None:
+            raise problem
+        return {"status": "ready"}
+
+    @routes.get(
+        "/info",
+        summary="The cascade: labels, operating points, limits",
+        tags=["operate"],
+        responses={401: ERRORS[401], 502: ERRORS[502], 503: ERRORS[503]},
+    )
+    async def info() -> dict[str, Any]:
+        return await backend.info()
+
+    @routes.get(
+        "/metrics",
+        summary="The gateway's metrics, for Prometheus",
+        tags=["operate"],
+        response_class=Response,
+        responses={200: {"content": {"text/plain": {}}}, 401: ERRORS[401]},
+    )
+    async def metrics_page() -> Response:
+        return metrics.page()
+
+    return routes
+
+
+def _body(model: type[ClassifyRequest | PredictRequest]) -> dict[str, Any]:
+    """The OpenAPI description of a body that is read by hand."""
+    schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
+    return {"requestBody": {"required": True, "content": {_JSON: {"schema": schema}}}}

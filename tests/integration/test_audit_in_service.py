@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import tritonclient.grpc as triton
 
-from cascadebert_build.evaluation.evaluate import evaluate
+from cascadebert_build.evaluation.simulate import simulate
 from cascadebert_build.pipeline.build import CascadeBuild
 from cascadebert_build.server.tritonserver import TritonServer
 from cascadebert_client import CascadeClient
@@ -88,7 +88,7 @@ def audited(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     for name in CASCADES:
         publish_as(built.steps, repository, name, policy)
     logits = built.logits()
-    _, outcome = evaluate(policy, built.steps.rows, logits, policy.thresholds)
+    outcome = simulate(policy, logits, policy.thresholds)
     last = logits[-1][:, list(policy.stages[-1].label_indices)].argmax(axis=1)
     agrees = np.asarray(outcome.labels == last)
     early = outcome.exit_stage == 0

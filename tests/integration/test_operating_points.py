@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cascadebert_build.evaluation.evaluate import evaluate
+from cascadebert_build.evaluation.simulate import simulate
 from cascadebert_build.server.serve import serve_cascades
 from cascadebert_build.server.tritonserver import TritonServer
 from cascadebert_build.tuning.policy import predictions_of_stages
@@ -65,9 +65,7 @@ def test_a_point_is_chosen_per_request_and_may_differ_by_label(
         default = client.classify(texts)
         by_label = client.classify(texts, operating_point="by-label")
     assert {answer.exit_stage for answer in default} == {1}
-    _, outcome = evaluate(
-        policy, built.steps.rows, built.logits(), policy.operating_points["by-label"]
-    )
+    outcome = simulate(policy, built.logits(), policy.operating_points["by-label"])
     near = outcome.near_threshold(policy.operating_points["by-label"], 1e-5)
     assert 0 < (outcome.exit_stage == 0).mean() < 1
     # The label with the threshold 1 never exits at the first stage, whatever its confidence.

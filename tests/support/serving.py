@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cascadebert_build.config.cascade_toml import config_from_file
-from cascadebert_build.evaluation.evaluate import NEAR, evaluate
-from cascadebert_build.evaluation.simulate import Outcome
+from cascadebert_build.evaluation.evaluate import NEAR
+from cascadebert_build.evaluation.simulate import Outcome, simulate
 from cascadebert_build.pipeline.build import CascadeBuild
 from cascadebert_build.pipeline.workspace import workspace_of
 from cascadebert_build.repository.publish import StageFiles, publish_cascade
@@ -157,7 +157,7 @@ def assert_congruent(
     if threshold is not None:
         each = isinstance(threshold, tuple)
         thresholds = threshold if each else (threshold,) * len(thresholds)
-    _, outcome = evaluate(built.policy, built.steps.rows, built.logits(), thresholds)
+    outcome = simulate(built.policy, built.logits(), thresholds)
     near = outcome.near_threshold(thresholds, NEAR)
     if built.policy.task == MULTI_LABEL:  # the last digits decide whether a label is in a set
         near |= (np.abs(outcome.probabilities - CUT_OFF) <= NEAR).any(axis=1)

@@ -126,15 +126,16 @@ class Backend:
         }
 
     async def ready(self) -> ApiError | None:
-        """Return why the cascade cannot answer, or None if it can."""
+        """Return that the cascade cannot answer, or None if it can.
+
+        Why not is for callers with a key: `info` says it.
+        """
         try:
-            status = await self.status()
-        except CascadeClientError as exc:
-            return ApiError(503, "unavailable", str(exc))
-        if status.serving:
-            return None
-        problem = status.problem or status.model.problem or "it is not ready"
-        return ApiError(503, "unavailable", problem)
+            if (await self.status()).serving:
+                return None
+        except CascadeClientError:
+            pass
+        return ApiError(503, "unavailable", "the cascade cannot answer now: /info says why")
 
 
 async def _hung_up(request: Request) -> None:

@@ -22,6 +22,7 @@ from typing import Any
 
 import pytest
 
+from cascadebert_build.cli import main
 from cascadebert_build.server.ports import Ports
 from cascadebert_client import CascadeClient
 from tests.support.checkpoints import TEXTS, save_checkpoint
@@ -165,12 +166,25 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def ports(material: Path) -> Iterator[Ports]:
+def shared_ports(material: Path) -> Iterator[Ports]:
     """Those of a server with the cascade, whose audits have rows."""
     with serving(material / "model_repository") as server:
         with CascadeClient(server.url, "sst2") as client:
             client.classify(TEXTS, timeout_s=60)
         yield server.ports
+
+
+@pytest.fixture
+def ports(material: Path, shared_ports: Ports) -> Iterator[Ports]:
+    """The ports of the shared server, which serves version 1 again afterwards."""
+    yield shared_ports
+    url = f"127.0.0.1:{shared_ports.grpc}"
+    with CascadeClient(url, "sst2") as client:
+        served = client.status().model.versions
+    if served != ("1",):
+        repository = str(material / "model_repository")
+        command = ["load", "sst2", "--versions", "1", "--url", url]
+        assert main([*command, "--model-repository", repository]) == 0
 
 
 @pytest.fixture

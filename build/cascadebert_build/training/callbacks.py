@@ -45,12 +45,12 @@ def clock_callback() -> Any:
 
 
 def progress_callback(metric: str) -> Any:
-    """Counts the steps of a training while `shown_in` is open; prints a line for a validation."""
+    """Counts the steps of a training until it ends; prints a line for a validation."""
     import transformers
 
     class Progress(transformers.TrainerCallback):
-        # The trainer opens it, so that a training that fails ends its progress too.
-        shown_in: contextlib.ExitStack
+        # `MemberTraining` has its own, so that a training that fails ends its progress too.
+        shown_in = contextlib.ExitStack()
         _advance: Advance
         _done = 0
 
@@ -69,6 +69,9 @@ def progress_callback(metric: str) -> Any:
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             self._advance(state.global_step - self._done)
             self._done = state.global_step
+
+        def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            self.shown_in.close()
 
         def on_evaluate(self, args: Any, state: Any, control: Any, **known: Any) -> None:
             if not state.is_world_process_zero:

@@ -113,10 +113,10 @@ test: $(FOR_TESTS)
 	$(MAKE) --no-print-directory serial-tests
 
 parallel-tests: $(FOR_TESTS)
-	$(PYTEST) $(IN_PARALLEL) -m "not serial" $(COVERAGE)
+	$(PYTEST) $(IN_PARALLEL) --durations=20 -m "not serial" $(COVERAGE)
 
 serial-tests: $(FOR_TESTS)
-	$(PYTEST) -m serial $(COVERAGE)
+	$(PYTEST) --durations=10 -m serial $(COVERAGE)
 
 coverage: COVERAGE = --cov --cov-append --cov-report=
 coverage: $(FOR_TESTS)

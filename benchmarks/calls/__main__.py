@@ -107,8 +107,8 @@ def _calls(args: argparse.Namespace, url: str, model: str, texts: Sequence[str])
     with triton.InferenceServerClient(url) as bare, CascadeClient(url, model, channels=1) as client:
         callers = [bare_caller(bare, model), client_caller(client)]
         call_costs(callers, texts, 20)  # the first calls connect
-        for _ in range(args.turns):
-            _wait_quiet(args)
+        for turn in range(args.turns):
+            _begin(args, f"one call, turn {turn + 1} of {args.turns}")
             for name, cost in zip(
                 ("bare", "client"), call_costs(callers, texts, args.calls), strict=True
             ):
@@ -133,7 +133,7 @@ def _channels(args: argparse.Namespace, url: str, model: str, texts: Sequence[st
     for turn in range(args.turns):
         for concurrency in (8, 32):
             for channels in _CHANNELS[:: 1 if turn % 2 else -1]:
-                _wait_quiet(args)
+                _begin(args, f"{channels} channels, {concurrency} in flight, turn {turn + 1}")
                 with CascadeClient(url, model, channels=channels) as client:
                     rate, cpu_us = stream_rate(
                         client, texts, rows_per_request=1, concurrency=concurrency,
@@ -164,9 +164,9 @@ def _streams(
     data = write_texts(scratch / "texts.json", texts)
     ours: dict[tuple[int, int], list[float]] = defaultdict(list)
     theirs: dict[tuple[int, int], list[float]] = defaultdict(list)
-    for _ in range(args.turns):
+    for turn in range(args.turns):
         for rows, concurrency in _STREAMS:
-            _wait_quiet(args)
+            _begin(args, f"streams of {rows} rows, {concurrency} in flight, turn {turn + 1}")
             with CascadeClient(url, model) as client:
                 rate, _ = stream_rate(
                     client, texts, rows_per_request=rows, concurrency=concurrency,
@@ -186,6 +186,12 @@ def _streams(
         }
         for rows, concurrency in _STREAMS
     )
+
+
+def _begin(args: argparse.Namespace, what: str) -> None:
+    """Say what is measured next, and wait for a quiet machine."""
+    print(what, file=sys.stderr, flush=True)
+    _wait_quiet(args)
 
 
 def _wait_quiet(args: argparse.Namespace) -> None:

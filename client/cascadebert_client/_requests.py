@@ -286,7 +286,7 @@ def _columns(response: Tensors, n_rows: int) -> list[list[Any]] | None:
 
 
 def _values(content: bytes, wire: str, count: int) -> list[Any] | None:
-    """Return the values of a tensor, or None if it does not hold so many."""
+    """Return the values of a tensor, or None if it holds another number of them."""
     if wire == "BYTES":
         return _strings(content, count)
     code, size = _CODES[wire]

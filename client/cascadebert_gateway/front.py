@@ -16,7 +16,7 @@ from .errors import RETRY_AFTER_S, ApiError, from_client_error
 from .metrics import GatewayMetrics
 
 _LOGGER = logging.getLogger(__name__)
-# Whoever asks these needs no key: probes of an orchestrator, and people before they have one.
+# These need no key: they are for probes of an orchestrator, and for people before they have one.
 OPEN = frozenset({"/", "/health", "/ready", "/docs", "/redoc", "/openapi.json"})
 OPEN_FOLDERS = ("/static/", "/static-offline-docs/")
 # They answer at once, even if the gateway is full.

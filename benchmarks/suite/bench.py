@@ -44,6 +44,7 @@ class Bench:
         wait_quiet_s: How long each window may wait until other processes are idle.
         peers: Whether other servers take part.
         install_peers: Whether environments that they need are made, which takes minutes.
+        chosen: The contenders of the closed loops; empty: all.
     """
 
     plan: Plan
@@ -53,6 +54,11 @@ class Bench:
     wait_quiet_s: float = 0.0
     peers: bool = True
     install_peers: bool = False
+    chosen: frozenset[str] = frozenset()
+
+    def takes(self, *names: str) -> bool:
+        """Whether at least one of these contenders takes part in the closed loops."""
+        return not self.chosen or not self.chosen.isdisjoint(names)
 
     def data(self, workload: str) -> Path:
         """Return the folder of a workload's requests, kept so that a command can be repeated."""

@@ -34,11 +34,11 @@ from ..tools.request_data import write_bodies
 from .bench import Bench, window_of
 from .contender import Contender
 from .expected_answers import checked, expected_of_cascade, expected_of_member
+from .names import SIZES, names_of_classifiers
 from .plan import USUAL_SHARE
 from .workload import Workload
 
 _KINDS = (INFINITY_SERVER, VLLM_SERVER)
-_SIZES = ("small", "large")
 
 
 def classifiers(stack: ExitStack, bench: Bench, workload: Workload) -> list[Contender]:
@@ -48,6 +48,9 @@ def classifiers(stack: ExitStack, bench: Bench, workload: Workload) -> list[Cont
     """
     found: list[Contender] = []
     for kind in _KINDS:
+        # To make its environment takes minutes.
+        if not bench.takes(*names_of_classifiers(kind.name)):
+            continue
         try:
             _require(kind, bench, workload)
         except (UsageError, CheckFailed) as exc:
@@ -90,7 +93,7 @@ def _contenders(
     scratch = bench.scratch / workload.name / kind.name
 
     def start(index: int) -> Peer:
-        return stack.enter_context(classifier_server(kind, members[index], scratch / _SIZES[index]))
+        return stack.enter_context(classifier_server(kind, members[index], scratch / SIZES[index]))
 
     peers = [started_once(partial(start, index)) for index in range(len(members))]
     data = write_bodies(
@@ -100,7 +103,7 @@ def _contenders(
         _alone(kind, bench, workload, index=index, member=member, peer=peer, data=data)
         for index, (member, peer) in enumerate(zip(members, peers, strict=True))
     ]
-    name = f"{kind.name}, client-side cascade"
+    name = names_of_classifiers(kind.name)[-1]
     expected = expected_of_cascade(workload, USUAL_SHARE)
 
     def asking() -> Any:
@@ -176,7 +179,7 @@ def _alone(
     data: Path,
 ) -> Contender:
     """Return one member's server, 0 or 1. It is stopped while others are measured."""
-    name = f"{kind.name}, {_SIZES[index]} alone"
+    name = names_of_classifiers(kind.name)[index]
 
     def measure(load: Load) -> dict[str, Any]:
         analyzer = PerfAnalyzer(bench.binary, peer().url, endpoint=PATH.lstrip("/"))

@@ -10,9 +10,26 @@ INSTANCES, CORES, BATCHES, CALLS = "instances", "cores", "batches", "calls"
 
 CASCADE, BLOCKING, SMALL, LARGE = "cascade", "blocking", "small alone", "large alone"
 MOSEC, LITSERVE, THE_LIMIT = "mosec", "LitServe", "the limit"
+CLIENT_SIDE, ASYNCIO = "client-side cascade", "cascade, asyncio client"
+HTTP_GENERATE, HTTP_INFER = "cascade, HTTP generate", "cascade, HTTP infer"
+SIZES = ("small", "large")
+CLASSIFIER_SERVERS = INFINITY, VLLM = "Infinity", "vLLM"
 ONE_MEMBER, STAGE, TOKENISING = "one-member cascade", "stage, token ids", "tokenising"
 BUILD, MEMORY, FIRST_ANSWER = "build: ", "memory: ", "server, to the first answer"
 CLIENT = "client, installed"
+
+
+def names_of_classifiers(server: str) -> tuple[str, ...]:
+    """Return a server's contenders: each member alone, and the cascade in a client."""
+    return (*(f"{server}, {size} alone" for size in SIZES), f"{server}, {CLIENT_SIDE}")
+
+
+# The contenders of the closed loops.
+IN_CLOSED_LOOPS = (
+    CASCADE, BLOCKING, SMALL, LARGE, CLIENT_SIDE, ASYNCIO, HTTP_GENERATE, HTTP_INFER,
+    MOSEC, LITSERVE,
+    *(name for server in CLASSIFIER_SERVERS for name in names_of_classifiers(server)),
+)  # fmt: skip
 
 _OURS, _DEFERRED = f"{CASCADE}, ", " deferred"
 

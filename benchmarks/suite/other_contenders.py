@@ -26,13 +26,13 @@ from ..tools.request_data import write_bodies
 from .bench import Bench, TritonSide, window_of
 from .contender import Contender
 from .expected_answers import Expected, checked, expected_of_cascade
-from .names import LITSERVE, MOSEC
+from .names import ASYNCIO, CLIENT_SIDE, HTTP_GENERATE, HTTP_INFER, LITSERVE, MOSEC
 from .plan import USUAL_SHARE
 from .workload import Workload
 
 # Names on the plots, by those of `benchmarks.peers`.
 _PEERS = {"mosec": MOSEC, "litserve": LITSERVE}
-_ENDPOINTS = {"cascade, HTTP generate": GENERATE, "cascade, HTTP infer": INFER}
+_ENDPOINTS = {HTTP_GENERATE: GENERATE, HTTP_INFER: INFER}
 
 
 def other_servers(stack: ExitStack, bench: Bench, workload: Workload) -> list[Contender]:
@@ -79,13 +79,13 @@ def client_side(side: TritonSide) -> list[Contender]:
     return [
         _client(
             side,
-            "client-side cascade",
+            CLIENT_SIDE,
             expected,
             lambda: asking_members(side.server().url, members, workload.policy),
         ),
         _client(
             side,
-            "cascade, asyncio client",
+            ASYNCIO,
             expected,
             lambda: asking_cascade(side.server().url, workload.cascade),
         ),

@@ -39,7 +39,8 @@ def measure_closed_loop(side: TritonSide, others: Sequence[Contender], repeat: i
         repeat: The number of the repeat.
     """
     bench = side.bench
-    contenders = [side.cascade(), side.blocking(), *side.members(), *others]
+    everyone = [side.cascade(), side.blocking(), *side.members(), *others]
+    contenders = [contender for contender in everyone if bench.takes(contender.name)]
     loads = bench.closed(*bench.plan.concurrencies)
     bench.take_turns(names.CLOSED, side.workload, contenders, loads, [repeat])
 

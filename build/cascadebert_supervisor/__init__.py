@@ -9,6 +9,7 @@ Shared by the container and `serve`:
     flags       the command line of tritonserver
     probe       classifies one row over loopback
     stubs       the processes of the python backend, and how they died
+    placement   the rule for instances and threads; `cores` counts the cores
     watch       probes in rounds until too many in a row have failed
 
 `serve` alone:
@@ -20,6 +21,9 @@ The container alone:
 
     settings    the environment variables
     preflight   the check of the TensorRT plans
+    fitted      instances and threads for the machine, as `serve` chooses them
+    config_text the settings of a config.pbtxt that this changes
+    overlay     links to the repository, with these configurations
     process     the server as a child of process 1
     served      what the health check reads
     supervisor  runs these steps, and returns the exit code

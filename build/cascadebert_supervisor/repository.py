@@ -16,7 +16,7 @@ from .errors import StartError
 
 _VERSION = re.compile(r"[1-9][0-9]*")
 # The versions that `publish` and `load` chose last (--model-config-name=published).
-_CHOICE = Path("configs") / "published.pbtxt"
+CHOICE = Path("configs") / "published.pbtxt"
 _CHOSEN = re.compile(r"^ +versions: ([0-9]+)$", re.MULTILINE)
 
 
@@ -87,6 +87,15 @@ def cascade_of(repository: Path, name: str, versions: Collection[int] = ()) -> S
     )
 
 
+def policy_of(repository: Path, name: str, version: int) -> dict[str, Any]:
+    """Return the policy of a version that `cascade_of` has read.
+
+    Raises:
+        StartError: It cannot be read any more.
+    """
+    return _read(repository / name / str(version) / POLICY_FILE)
+
+
 def needs_host_code(repository: Path, cascades: Sequence[ServedCascade]) -> bool:
     """Return whether a TensorRT plan among the stages was built to be version-compatible."""
     stages = {stage for cascade in cascades for stage in (*cascade.stages, *cascade.other_stages)}
@@ -128,7 +137,7 @@ def _versions(model: Path) -> set[int]:
 def _start_versions(model: Path) -> set[int]:
     """The versions that a server loads at its start: those that were chosen, or else the newest."""
     try:
-        text = (model / _CHOICE).read_text(encoding="utf-8")
+        text = (model / CHOICE).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
         text = ""
     chosen = {int(number) for number in _CHOSEN.findall(text)}

@@ -33,6 +33,10 @@ class Settings:
         max_request_bytes: The largest HTTP request, if the server knows the limit.
         binary: The server.
         preflight: The command that checks the TensorRT plans of a repository.
+        published_placement: Whether the models get the instances and threads that were published,
+            and not those that fit the machine.
+        cores: The cores that these are chosen for; None: those that this process may use.
+        overlay: The folder for the repository of links that has these numbers.
         served_file: Where the supervisor tells the health check what it serves.
         address: The address that the server listens on.
         http_address: The address of HTTP, if it is another one.
@@ -54,6 +58,9 @@ class Settings:
     max_request_bytes: int = 16 * 2**20
     binary: str = "tritonserver"
     preflight: tuple[str, ...] = ("python3", "-m", "cascadebert_engine", "check")
+    published_placement: bool = False
+    cores: int | None = None
+    overlay: Path = Path("/tmp/cascadebert-models")
     served_file: Path = Path("/tmp/cascadebert-served.json")
     address: str = "0.0.0.0"
     http_address: str = ""
@@ -92,6 +99,8 @@ def settings_from_environment(environment: Mapping[str, str]) -> Settings:
         max_request_bytes=_count(
             environment, "CASCADEBERT_MAX_REQUEST_BYTES", default.max_request_bytes
         ),
+        published_placement=_published_placement(environment),
+        cores=_count(environment, "CASCADEBERT_CORES", 0) or None,
     )
 
 
@@ -128,6 +137,17 @@ def _http_address(environment: Mapping[str, str]) -> str:
             f"{name} is {address!r}: give 127.0.0.1, for the health check alone, or 0.0.0.0"
         )
     return address
+
+
+def _published_placement(environment: Mapping[str, str]) -> bool:
+    name = "CASCADEBERT_PLACEMENT"
+    text = environment.get(name, "")
+    if text not in ("", "machine", "published"):
+        raise StartError(
+            f"{name} is {text!r}: give machine, for instances and threads that fit the machine, or "
+            "published, for those of the repository"
+        )
+    return text == "published"
 
 
 def _seconds(environment: Mapping[str, str], name: str, default: float) -> float:

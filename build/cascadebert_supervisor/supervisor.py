@@ -9,10 +9,15 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from . import log
+from .cores import cores
 from .drain import drain
+from .errors import StartError
+from .fitted import described, fitted_configs
 from .flags import KEY_HEADER, command_of_server, flags_of_server
+from .overlay import Overlay
 from .preflight import check_engines
 from .probe import Probe, ProbeResult
 from .process import SIGNALS, STOP_SIGNALS, ServerProcess
@@ -49,7 +54,10 @@ def run(settings: Settings, environment: Mapping[str, str], extra: Sequence[str]
     cascades = cascades_of_repository(settings.repository, settings.models)
     environment = {name: value for name, value in environment.items() if name not in _SECRETS}
     check_engines(settings, cascades, environment)
-    command = command_of_server(settings, cascades, flags_of_server(settings.binary), extra)
+    known = flags_of_server(settings.binary)
+    overlay = _overlay(settings, cascades)
+    served = settings if overlay is None else replace(settings, repository=overlay.folder)
+    command = command_of_server(served, cascades, known, extra)
     if signal.sigpending() & STOP_SIGNALS:
         log.info("stopped before the server started")
         return 0
@@ -68,7 +76,7 @@ def run(settings: Settings, environment: Mapping[str, str], extra: Sequence[str]
     )
     watch.start()
     try:
-        return _loop(settings, server, watch, [cascade.name for cascade in cascades])
+        return _loop(settings, server, watch, [cascade.name for cascade in cascades], overlay)
     finally:
         watch.stop()
         settings.served_file.unlink(missing_ok=True)
@@ -79,7 +87,42 @@ def probe_of(settings: Settings) -> Probe:
     return Probe(settings.http_port, settings.metrics_port, settings.probe_timeout_s)
 
 
-def _loop(settings: Settings, server: ServerProcess, watch: Watch, cascades: Sequence[str]) -> int:
+def _overlay(settings: Settings, cascades: Sequence[ServedCascade]) -> Overlay | None:
+    """Give the models the instances and threads that fit the machine; None leaves them as they are.
+
+    Without them the cascade answers the same, so no failure here ends the container.
+    """
+    if settings.published_placement:
+        return None
+    n_cores = settings.cores or cores()
+    try:
+        configs = fitted_configs(settings.repository, cascades, n_cores)
+        if not configs:
+            return None
+        overlay = Overlay(settings.repository, settings.overlay, configs)
+    except (OSError, ValueError, LookupError, TypeError, StartError) as exc:
+        log.warning(f"the models get the instances that were published: {exc}")
+        return None
+    log.info("instances x threads for this machine", cores=n_cores, **described(configs))
+    return overlay
+
+
+def _follow(overlay: Overlay | None) -> None:
+    if overlay is None:
+        return
+    try:
+        overlay.follow()
+    except OSError as exc:
+        log.warning(f"what was published since cannot be linked: {exc}")
+
+
+def _loop(
+    settings: Settings,
+    server: ServerProcess,
+    watch: Watch,
+    cascades: Sequence[str],
+    overlay: Overlay | None,
+) -> int:
     stubs = Stubs(server.pid)
     stuck = StuckStubs()
     while True:
@@ -93,6 +136,7 @@ def _loop(settings: Settings, server: ServerProcess, watch: Watch, cascades: Seq
             # From here on the health check fails, and balancers send no more requests.
             settings.served_file.unlink(missing_ok=True)
             return _stop(settings, server, cascades if watch.ready else ())
+        _follow(overlay)
         # While models load, a stub may die a moment before the server ends, and the server's own
         # code says more. So only those count that the server goes on waiting for.
         found = stubs.now()

@@ -16,6 +16,7 @@ import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException
 
 from cascadebert_client import CascadeClient
+from cascadebert_supervisor.cores import cores
 from tests.compose.engine import docker, inspect
 from tests.compose.service import KEY, Service
 from tests.support.serving import Built, assert_congruent, requests_of_mixed_sizes
@@ -23,7 +24,7 @@ from tests.support.serving import Built, assert_congruent, requests_of_mixed_siz
 pytestmark = [pytest.mark.compose, pytest.mark.timeout(900)]
 
 GRPC_KEY_HEADER = "triton-grpc-protocol-cascadebert-key"
-STUB_OF_CASCADE = "triton_python_backend_stub /models/tiny/1/model.py"
+STUB_OF_CASCADE = "triton_python_backend_stub /tmp/cascadebert-models/tiny/1/model.py"
 
 # Finds processes by their command line; the image has no ps.
 PROCESSES = """
@@ -107,7 +108,8 @@ def test_the_container_can_do_little(service: Service) -> None:
     assert service.sh("echo x > /tmp/x && rm /tmp/x").returncode == 0
     servers = pids(service, "tritonserver --model-repository")
     stubs = pids(service, "triton_python_backend_stub")
-    assert (len(servers), len(stubs)) == (1, 3)
+    # One of each stage for a core, and the cascade.
+    assert (len(servers), len(stubs)) == (1, 1 + 2 * min(4, cores()))
     for pid in ("1", *servers, *stubs):
         status = service.sh(f"cat /proc/{pid}/status").stdout
         fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)

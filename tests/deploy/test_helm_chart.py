@@ -107,7 +107,7 @@ def test_a_pod_has_no_privileges(variant: str) -> None:
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_the_supervisor_takes_the_environment(variant: str, tmp_path: Path) -> None:
     (container,) = pod(VARIANTS[variant])["containers"]
-    environment = {each["name"]: each["value"] for each in container["env"]}
+    environment = {each["name"]: each.get("value", "2") for each in container["env"]}
     if "CASCADEBERT_KEY_FILE" in environment:
         key = tmp_path / "key"
         key.write_text("k" * 16)
@@ -138,7 +138,7 @@ def test_a_pod_that_stops_has_the_time_to_drain() -> None:
     spec = pod(changed("cpu", drain=drain))
     (container,) = spec["containers"]
     assert container["lifecycle"]["preStop"] == {"sleep": {"seconds": 17}}
-    environment = {each["name"]: each["value"] for each in container["env"]}
+    environment = {each["name"]: each.get("value", "2") for each in container["env"]}
     settings = settings_from_environment(environment)
     assert settings.stop_timeout_s == 200
     assert spec["terminationGracePeriodSeconds"] > 17 + 200 + settings.stop_margin_s + 10

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -12,7 +14,9 @@ from pathlib import Path
 import pytest
 
 from cascadebert_build.server.installation import find_installation
-from cascadebert_supervisor.flags import command_of_server, flags_of_server
+from cascadebert_build.server.model_control import ModelControlClient
+from cascadebert_build.server.rollout import load_cascade
+from cascadebert_supervisor.flags import GRPC_KEY_HEADER, command_of_server, flags_of_server
 from cascadebert_supervisor.loopback import opened
 from cascadebert_supervisor.probe import rows_of_stage
 from cascadebert_supervisor.repository import ServedCascade
@@ -59,7 +63,7 @@ def supervise(built: Built, bundled: dict[str, str], tmp_path: Path) -> Iterator
 
     def start(**settings: object) -> Supervised:
         chosen = quick_settings(
-            tmp_path, bundled["binary"], repository=built.repository, **settings
+            tmp_path, bundled["binary"], **{"repository": built.repository, **settings}
         )
         backends = f"--backend-directory={bundled['backends']}"
         started.append(Supervised(chosen, backends, PATH=bundled["PATH"]))
@@ -75,9 +79,11 @@ def supervise(built: Built, bundled: dict[str, str], tmp_path: Path) -> Iterator
 def test_the_real_server_answers_the_probe_and_stops_on_request(
     supervise: Supervise, built: Built
 ) -> None:
-    real = supervise()
+    real = supervise(cores=3)
     settings = real.settings
     (cascade,) = served_cascades(settings.served_file)
+    # As many as fit the machine; the repository has one of each.
+    assert [instances_of(settings, stage) for stage in cascade.stages] == [3, 3]
     assert cascade.stages == tuple(stage.model for stage in built.policy.stages)
     before = last_stage(settings, cascade)
     assert probe_of(settings).classify(cascade).ok
@@ -107,6 +113,25 @@ def test_a_container_that_stops_answers_the_requests_that_it_has(
     assert [answer for answer in answers if isinstance(answer, BaseException)] == []
     assert code == 0
     assert "requests may be lost" not in real.log()
+
+
+def test_a_version_that_is_published_later_can_be_loaded(
+    supervise: Supervise, built: Built, tmp_path: Path
+) -> None:
+    repository = tmp_path / "own"
+    shutil.copytree(built.repository, repository)
+    settings = supervise(repository=repository).settings
+    shutil.copytree(repository / built.name / "1", repository / built.name / "2")
+    wait_until((settings.overlay / built.name / "2").is_dir)
+    headers = {GRPC_KEY_HEADER: settings.key}
+    with ModelControlClient(f"{HOST}:{settings.grpc_port}", headers, timeout_s=60.0) as server:
+        assert set(load_cascade(repository, built.name, server).policies) == {2}
+    assert probe_of(settings).classify(served_cascades(settings.served_file)[0]).ok
+
+
+def instances_of(settings: Settings, model: str) -> int:
+    with opened(settings.http_port, f"/v2/models/{model}/config", 30) as response:
+        return json.load(response)["instance_group"][0]["count"]
 
 
 def last_stage(settings: Settings, cascade: ServedCascade) -> float:

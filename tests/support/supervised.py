@@ -77,6 +77,7 @@ def quick_settings(folder: Path, binary: str, **settings: object) -> Settings:
             stop_timeout_s=20.0,
             binary=binary,
             preflight=("true",),
+            overlay=folder / "links",
             served_file=folder / "served.json",
             address=HOST,
             http_port=http.getsockname()[1],

@@ -27,6 +27,8 @@ def test_settings_come_from_the_environment(tmp_path: Path) -> None:
             "CASCADEBERT_STOP_TIMEOUT_S": "",
             "CASCADEBERT_REPOSITORY_PATH": "/mnt/models",
             "CASCADEBERT_HTTP_ADDRESS": "127.0.0.1",
+            "CASCADEBERT_PLACEMENT": "published",
+            "CASCADEBERT_CORES": "6",
         }
     )
     assert settings == Settings(
@@ -36,6 +38,8 @@ def test_settings_come_from_the_environment(tmp_path: Path) -> None:
         probe_timeout_s=2.5,
         probe_failures=7,
         http_address="127.0.0.1",
+        published_placement=True,
+        cores=6,
     )
 
 
@@ -48,6 +52,8 @@ def test_settings_come_from_the_environment(tmp_path: Path) -> None:
         ("CASCADEBERT_STOP_TIMEOUT_S", "-1"),
         ("CASCADEBERT_PROBE_FAILURES", "0"),
         ("CASCADEBERT_MAX_REQUEST_BYTES", "1.5"),
+        ("CASCADEBERT_PLACEMENT", "inline"),
+        ("CASCADEBERT_CORES", "0"),
         ("CASCADEBERT_HTTP_ADDRESS", "10.1.2.3"),
     ],
 )

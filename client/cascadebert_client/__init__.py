@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from ._async import AsyncCascadeClient
     from ._deadline import RetryPolicy
     from ._sync import CascadeClient
+    from ._timeline import StageTimeline, Timeline
     from ._types import Classification, ModelStatistics, ModelStatus, ServerStatus
     from .errors import (
         AccessRestricted,
@@ -45,6 +46,8 @@ __all__ = [
     "ServerError",
     "ServerStatus",
     "ServerUnavailable",
+    "StageTimeline",
+    "Timeline",
     "UnexpectedResponse",
     "__version__",
 ]
@@ -58,6 +61,8 @@ _MODULES = {
     "ModelStatus": "_types",
     "RetryPolicy": "_deadline",
     "ServerStatus": "_types",
+    "StageTimeline": "_timeline",
+    "Timeline": "_timeline",
 }
 """The module of each public name that is not in `errors`."""
 

@@ -67,6 +67,7 @@ class AsyncCascadeClient(BaseClient[tritonclient.grpc.aio.InferenceServerClient]
         threshold: Thresholds | None = None,
         stage: int | None = None,
         request_id: str | None = None,
+        explain: bool = False,
         timeout_s: float | None = None,
     ) -> Classification: ...
 
@@ -79,6 +80,7 @@ class AsyncCascadeClient(BaseClient[tritonclient.grpc.aio.InferenceServerClient]
         threshold: Thresholds | None = None,
         stage: int | None = None,
         request_id: str | None = None,
+        explain: bool = False,
         timeout_s: float | None = None,
     ) -> list[Classification]: ...
 
@@ -90,10 +92,13 @@ class AsyncCascadeClient(BaseClient[tritonclient.grpc.aio.InferenceServerClient]
         threshold: Thresholds | None = None,
         stage: int | None = None,
         request_id: str | None = None,
+        explain: bool = False,
         timeout_s: float | None = None,
     ) -> Classification | list[Classification]:
         """Classify one row, or a list of rows; see `CascadeClient.classify`."""
-        parameters = request_parameters(operating_point, threshold, stage, request_id)
+        parameters = request_parameters(
+            operating_point, threshold, stage, request_id, explain=explain
+        )
         deadline = Deadline.after(timeout_s)
         encoded = encode_inputs(inputs)
         answers = await self._classify_rows(encoded.rows, parameters, deadline)
@@ -112,6 +117,7 @@ class AsyncCascadeClient(BaseClient[tritonclient.grpc.aio.InferenceServerClient]
         threshold: Thresholds | None = None,
         stage: int | None = None,
         request_id: str | None = None,
+        explain: bool = False,
         timeout_s: float | None = None,
     ) -> AsyncGenerator[Classification, None]:
         """Classify any number of rows. Rows are read as their answers are consumed.
@@ -129,6 +135,7 @@ class AsyncCascadeClient(BaseClient[tritonclient.grpc.aio.InferenceServerClient]
             threshold=threshold,
             stage=stage,
             request_id=request_id,
+            explain=explain,
             timeout_s=timeout_s,
         )
 

@@ -122,6 +122,7 @@ def stream_parameters(
     threshold: Thresholds | None,
     stage: int | None,
     request_id: str | None,
+    explain: bool = False,
     timeout_s: float | None,
 ) -> Parameters:
     """Check the arguments of `classify_stream`, and return its request parameters.
@@ -132,4 +133,4 @@ def stream_parameters(
     Deadline.after(timeout_s)
     require_positive("rows_per_request", rows_per_request)
     require_positive("max_concurrency", max_concurrency)
-    return request_parameters(operating_point, threshold, stage, request_id)
+    return request_parameters(operating_point, threshold, stage, request_id, explain=explain)

@@ -132,11 +132,17 @@ class CascadeFlows:
             lambda remaining_s: infer_arguments(rows, parameters, target, remaining_s),
         )
         tensors = cast("Tensors", response)
-        answers = parse_response(tensors, len(rows), target, self._orders.order_of)
+        answers = self._parsed(tensors, len(rows), target, parameters)
         if self._orders.should_ask(answers[0].policy):
             yield from self._learn_order(target, deadline)
-            answers = parse_response(tensors, len(rows), target, self._orders.order_of)
+            answers = self._parsed(tensors, len(rows), target, parameters)
         return answers
+
+    def _parsed(
+        self, response: Tensors, n_rows: int, target: Target, parameters: Parameters
+    ) -> list[Classification]:
+        order_of = self._orders.order_of
+        return parse_response(response, n_rows, target, order_of, explained=parameters.explain)
 
     def _learn_order(self, target: Target, deadline: Deadline) -> Flow[None]:
         """Ask for the order of the labels, once: the answer is there, so no failure matters."""

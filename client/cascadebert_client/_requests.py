@@ -4,6 +4,7 @@ Nothing here calls a server. TEXT and TEXT_PAIR, BYTES (n, 1), go out for n rows
 `_OUTPUT_TYPES` come back.
 """
 
+import itertools
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from cascadebert_core import contract
 
 from ._checks import is_integer, is_real
 from ._rows import Utf8Row, text_problem
+from ._timeline import Timeline, timeline_from_json
 from ._types import Classification
 from .errors import InvalidRequest, Target, UnexpectedResponse
 
@@ -31,10 +33,12 @@ class Parameters:
     Attributes:
         route: Request parameters that choose between speed and accuracy, as they are sent.
         request_id: The request's id; the empty string for none.
+        explain: Whether each answer comes with its timeline.
     """
 
     route: Mapping[str, str | int] = field(default_factory=dict[str, str | int])
     request_id: str = ""
+    explain: bool = False
 
 
 _PLAIN = Parameters()
@@ -48,6 +52,8 @@ _OUTPUT_TYPES: dict[str, type[np.generic]] = {
     contract.POLICY: np.object_,  # (n, 1), bytes
 }
 
+_OUTPUT_NAMES = _OUTPUT_TYPES.keys()
+
 # The same on the wire.
 _WIRE_TYPES = {
     contract.PROBABILITIES: "FP32",
@@ -56,6 +62,7 @@ _WIRE_TYPES = {
     contract.EXIT_STAGE: "INT32",
     contract.DEGRADED: "BOOL",
     contract.POLICY: "BYTES",
+    contract.TIMELINE: "BYTES",
 }
 
 # struct's code of a value, and its bytes.
@@ -63,6 +70,7 @@ _CODES = {"FP32": ("f", 4), "INT32": ("i", 4), "BOOL": ("?", 1)}
 
 # tritonclient copies them into each request.
 _REQUESTED = [tritonclient.grpc.InferRequestedOutput(name) for name in _OUTPUT_TYPES]
+_EXPLAINED = [*_REQUESTED, tritonclient.grpc.InferRequestedOutput(contract.TIMELINE)]
 
 # The part of the time before the deadline that is kept for the server's answer: a share of it, but
 # at most these seconds.
@@ -86,6 +94,8 @@ def request_parameters(
     threshold: Thresholds | None,
     stage: int | None,
     request_id: str | None = None,
+    *,
+    explain: bool = False,
 ) -> Parameters:
     """Return what a call sends beside its rows.
 
@@ -94,11 +104,13 @@ def request_parameters(
         threshold: Exit threshold of every stage but the last, in [0, 1]; or one for each of them.
         stage: Position of the only stage that answers, from 0.
         request_id: The id that the server's log has for the request.
+        explain: Whether each answer comes with its timeline.
 
     Raises:
         InvalidRequest: More than one of the first three is given, or a value is out of its range.
     """
-    if operating_point is None and threshold is None and stage is None and request_id is None:
+    chosen = (operating_point, threshold, stage, request_id)
+    if not explain and all(each is None for each in chosen):
         return _PLAIN
     given = {
         contract.OPERATING_POINT: operating_point,
@@ -138,7 +150,11 @@ def request_parameters(
         parameters[contract.STAGE] = int(stage)
     if request_id is not None:
         _require_id(request_id)
-    return Parameters(parameters, request_id or "")
+    if not isinstance(explain, bool):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise InvalidRequest(f"explain is {explain!r}: give True or False")
+    if explain:
+        parameters[contract.EXPLAIN] = True
+    return Parameters(parameters, request_id or "", explain)
 
 
 def _require_id(request_id: object) -> None:
@@ -174,7 +190,7 @@ def infer_arguments(
         "model_name": target.model,
         "model_version": target.model_version,
         "inputs": inputs,
-        "outputs": _REQUESTED,
+        "outputs": _EXPLAINED if parameters.explain else _REQUESTED,
         "request_id": parameters.request_id,
         "parameters": dict(parameters.route) or None,
         "timeout": timeout_us,
@@ -224,6 +240,8 @@ def parse_response(
     n_rows: int,
     target: Target,
     order_of: Callable[[str], tuple[str, ...]] = lambda _: (),
+    *,
+    explained: bool = False,
 ) -> list[Classification]:
     """Return one classification per row of a response.
 
@@ -232,11 +250,15 @@ def parse_response(
         n_rows: Rows in the request.
         target: The model that answered.
         order_of: Returns the labels of a policy in their order; empty if unknown.
+        explained: Whether the response has the timelines of the rows.
 
     Raises:
         UnexpectedResponse: An output is missing, or has another shape or type.
     """
     columns = _columns(response, n_rows) or _checked_columns(response, n_rows, target)
+    timelines = (
+        _timelines(response, n_rows, target) if explained else itertools.repeat(None, n_rows)
+    )
     # In the order of _OUTPUT_TYPES.
     return [
         Classification(
@@ -247,11 +269,25 @@ def parse_response(
             degraded,
             policy,
             order_of(policy),
+            timeline,
         )
-        for probabilities, label, confidence, exit_stage, degraded, policy in zip(
-            *columns, strict=True
+        for probabilities, label, confidence, exit_stage, degraded, policy, timeline in zip(
+            *columns, timelines, strict=True
         )
     ]
+
+
+def _timelines(response: Tensors, n_rows: int, target: Target) -> list[Timeline]:
+    """Return the timelines of the rows.
+
+    Raises:
+        UnexpectedResponse: The output is missing, or is something else.
+    """
+    tensor = _output(response, contract.TIMELINE, n_rows, target)
+    try:
+        return [timeline_from_json(bytes(value).decode("utf-8")) for value in tensor[:, 0]]
+    except (ValueError, TypeError) as exc:
+        raise _unexpected(f"{contract.TIMELINE} cannot be read: {exc}", target) from exc
 
 
 def _columns(response: Tensors, n_rows: int) -> list[list[Any]] | None:
@@ -282,7 +318,8 @@ def _columns(response: Tensors, n_rows: int) -> list[list[Any]] | None:
         if name == contract.PROBABILITIES:
             values = [values[i : i + width] for i in range(0, n_rows * width, width)]
         found[name] = values
-    return [found[name] for name in _OUTPUT_TYPES] if len(found) == len(_OUTPUT_TYPES) else None
+    # TIMELINE may be there too.
+    return [found[name] for name in _OUTPUT_TYPES] if found.keys() >= _OUTPUT_NAMES else None
 
 
 def _values(content: bytes, wire: str, count: int) -> list[Any] | None:
@@ -343,14 +380,15 @@ def _output(response: Tensors, name: str, n_rows: int, target: Target) -> NDArra
         raise _unexpected(f"{name} cannot be read: {exc}", target) from exc
     if tensor is None:
         raise _unexpected(f"it lacks {name}", target)
+    dtype = _OUTPUT_TYPES.get(name, np.object_)
     columns_fit = tensor.ndim == 2 and (
         tensor.shape[1] >= 1 if name == contract.PROBABILITIES else tensor.shape[1] == 1
     )
-    if not columns_fit or tensor.shape[0] != n_rows or tensor.dtype != _OUTPUT_TYPES[name]:
+    if not columns_fit or tensor.shape[0] != n_rows or tensor.dtype != dtype:
         expected = f"({n_rows}, {'labels' if name == 'PROBABILITIES' else 1})"
         raise _unexpected(
             f"{name} is {tensor.dtype} of shape {tensor.shape}, "
-            f"not {_OUTPUT_TYPES[name].__name__} of shape {expected}",
+            f"not {dtype.__name__} of shape {expected}",
             target,
         )
     return tensor

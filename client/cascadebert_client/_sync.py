@@ -63,6 +63,7 @@ class CascadeClient(BaseClient[tritonclient.grpc.InferenceServerClient]):
         threshold: Thresholds | None = None,
         stage: int | None = None,
         request_id: str | None = None,
+        explain: bool = False,
         timeout_s: float | None = None,
     ) -> Classification: ...
 
@@ -75,6 +76,7 @@ class CascadeClient(BaseClient[tritonclient.grpc.InferenceServerClient]):
         threshold: Thresholds | None = None,
         stage: int | None = None,
         request_id: str | None = None,
+        explain: bool = False,
         timeout_s: float | None = None,
     ) -> list[Classification]: ...
 
@@ -86,6 +88,7 @@ class CascadeClient(BaseClient[tritonclient.grpc.InferenceServerClient]):
         threshold: Thresholds | None = None,
         stage: int | None = None,
         request_id: str | None = None,
+        explain: bool = False,
         timeout_s: float | None = None,
     ) -> Classification | list[Classification]:
         """Classify one row, or many rows.
@@ -105,6 +108,8 @@ class CascadeClient(BaseClient[tritonclient.grpc.InferenceServerClient]):
             stage: Position of the only stage that answers, from 0.
             request_id: The id that the server's log and trace have for the request, up to 200
                 characters. Each request of a call has the same.
+            explain: Whether each answer comes with its timeline: when each stage had the row, and
+                what it said. The server makes it on request, since that costs time.
             timeout_s: Time limit of the whole call with its retries, in seconds; None for no limit.
 
         Returns:
@@ -118,7 +123,9 @@ class CascadeClient(BaseClient[tritonclient.grpc.InferenceServerClient]):
             RequestCancelled: The client was closed.
             ServerError: The server failed.
         """
-        parameters = request_parameters(operating_point, threshold, stage, request_id)
+        parameters = request_parameters(
+            operating_point, threshold, stage, request_id, explain=explain
+        )
         deadline = Deadline.after(timeout_s)
         encoded = encode_inputs(inputs)
         answers = self._classify_rows(encoded.rows, parameters, deadline)
@@ -134,6 +141,7 @@ class CascadeClient(BaseClient[tritonclient.grpc.InferenceServerClient]):
         threshold: Thresholds | None = None,
         stage: int | None = None,
         request_id: str | None = None,
+        explain: bool = False,
         timeout_s: float | None = None,
     ) -> Generator[Classification, None, None]:
         """Classify any number of rows. Rows are read as their answers are consumed.
@@ -149,6 +157,7 @@ class CascadeClient(BaseClient[tritonclient.grpc.InferenceServerClient]):
             threshold: As in `classify`.
             stage: As in `classify`.
             request_id: As in `classify`.
+            explain: As in `classify`.
             timeout_s: Time limit of each request with its retries, in seconds; None for no limit.
 
         Returns:
@@ -167,6 +176,7 @@ class CascadeClient(BaseClient[tritonclient.grpc.InferenceServerClient]):
             threshold=threshold,
             stage=stage,
             request_id=request_id,
+            explain=explain,
             timeout_s=timeout_s,
         )
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from cascadebert_core.task import SINGLE_LABEL, set_from_text
 
 from ._operating_points import OperatingPoint
+from ._timeline import Timeline
 from .verdicts import Verdict
 
 
@@ -24,6 +25,8 @@ class Classification:
         policy: The id of the policy that decided.
         label_order: The labels, in the order of `probabilities`; empty if the model's
             configuration does not have it. The client reads it once for each policy.
+        timeline: How the answer came about, if the call asked for it with `explain`; otherwise
+            None. Answers with and without one are equal.
     """
 
     label: str
@@ -33,6 +36,7 @@ class Classification:
     degraded: bool
     policy: str
     label_order: tuple[str, ...] = field(default=(), repr=False, compare=False)
+    timeline: Timeline | None = field(default=None, repr=False, compare=False)
 
     @property
     def probabilities_by_label(self) -> dict[str, float]:

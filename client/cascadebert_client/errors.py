@@ -24,7 +24,7 @@ from typing import TypeAlias
 import grpc
 from tritonclient.utils import InferenceServerException
 
-from cascadebert_core.contract import TEXT
+from cascadebert_core.contract import TEXT, TIMELINE
 
 from ._faults import Fault, fault_of, proxy_hint
 
@@ -155,7 +155,9 @@ _RESTRICTED = re.compile(r"protocol is restricted", re.IGNORECASE)
 # The configuration declares only the inputs that the task has, so the server itself refuses these.
 _PAIR_MISSING = re.compile(r"missing required input.*'TEXT_PAIR'", re.IGNORECASE)
 _PAIR_UNKNOWN = re.compile(r"unexpected inference input 'TEXT_PAIR'", re.IGNORECASE)
-_NO_TEXT = re.compile(rf"unexpected inference (output|input '{TEXT}')")
+_NO_TIMELINE = re.compile(rf"unexpected inference output '{TIMELINE}'", re.IGNORECASE)
+_NO_TEXT = re.compile(rf"unexpected inference (output '(?!{TIMELINE}')|input '{TEXT}')")
+_NO_TIMELINES = "this cascade is of a release that makes no timelines"
 _TOO_MANY_ROWS = re.compile(r"batch-size must be <=", re.IGNORECASE)
 
 
@@ -203,6 +205,11 @@ def unreachable(fault: Fault, target: Target, attempts: int = 1) -> ServerUnavai
 
 def _tried(attempts: int) -> str:
     return f" (tried {attempts} times)" if attempts > 1 else ""
+
+
+def makes_no_timelines(error: InvalidRequest) -> bool:
+    """Return whether a call failed only because the cascade has no output TIMELINE."""
+    return _NO_TIMELINES in str(error)
 
 
 def not_a_cascade(target: Target) -> str:
@@ -277,17 +284,24 @@ def _from_special_message(message: str, target: Target, within: str) -> _Found |
     return None
 
 
+def _remedy_of_refused(message: str) -> str:
+    for pattern, remedy in (
+        (_TOO_MANY_ROWS, "give the client max_batch_size=…, and it splits longer lists"),
+        (_PAIR_MISSING, "this cascade classifies pairs: give (text, pair) tuples"),
+        (_PAIR_UNKNOWN, "this cascade classifies single texts: give no pairs"),
+        (_NO_TIMELINE, f"{_NO_TIMELINES}: publish it again, or call it without explain"),
+    ):
+        if pattern.search(message):
+            return f": {remedy}"
+    return ""
+
+
 def _from_code(code: str, message: str, target: Target, within: str, tried: str) -> _Found:
     kind: type[CascadeClientError] = ServerError
     match code:
         case "INVALID_ARGUMENT" | "OUT_OF_RANGE":
             kind, text = InvalidRequest, f"{target} refuses the request: {message}"
-            if _TOO_MANY_ROWS.search(message):
-                text += ": give the client max_batch_size=…, and it splits longer lists"
-            elif _PAIR_MISSING.search(message):
-                text += ": this cascade classifies pairs: give (text, pair) tuples"
-            elif _PAIR_UNKNOWN.search(message):
-                text += ": this cascade classifies single texts: give no pairs"
+            text += _remedy_of_refused(message)
         case "NOT_FOUND":
             kind, text = ModelNotFound, f"{target} was not found: {message}"
         case "DEADLINE_EXCEEDED":

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from cascadebert_client import Classification
+from cascadebert_client import Classification, Timeline
 
 from .errors import ApiError
 
@@ -44,6 +45,9 @@ class Options(BaseModel):
         float | None,
         Field(gt=0, allow_inf_nan=False, description="seconds; the gateway has a limit"),
     ] = None
+    explain: Annotated[
+        bool, Field(description="say how each answer came about, stage by stage")
+    ] = False
 
     def arguments(self) -> dict[str, Any]:
         """Return the arguments of the client's `classify`, without the time limit."""
@@ -54,6 +58,7 @@ class Options(BaseModel):
             "operating_point": self.operating_point,
             "threshold": threshold,
             "stage": self.stage,
+            "explain": self.explain,
         }
 
 
@@ -68,6 +73,7 @@ class QueryOptions(BaseModel):
     ] = []
     stage: Annotated[int | None, Field(ge=0, le=2**31 - 1)] = None
     timeout_s: Annotated[float | None, Field(gt=0, allow_inf_nan=False)] = None
+    explain: bool = False
 
     def options(self) -> Options:
         """Return them as options."""
@@ -78,6 +84,7 @@ class QueryOptions(BaseModel):
             threshold=threshold,
             stage=self.stage,
             timeout_s=self.timeout_s,
+            explain=self.explain,
         )
 
 
@@ -120,6 +127,34 @@ def _count(value: str | list[str]) -> str:
     return "a single text" if isinstance(value, str) else f"a list of {len(value)}"
 
 
+class StageOfAnswer(BaseModel):
+    """What one stage did for a row. Times are milliseconds since the server got the request."""
+
+    stage: Annotated[int, Field(description="position of the stage, from 0")]
+    model: str
+    version: int
+    tokenised_ms: Annotated[
+        list[float] | None, Field(description="start and end; null: the stage before did it")
+    ]
+    queued_ms: Annotated[float | None, Field(description="null: the row did not wait in a queue")]
+    called_ms: float | None
+    returned_ms: float | None
+    batch_rows: Annotated[int | None, Field(description="rows in the call, others' too")]
+    confidence: float | None
+    probabilities: Annotated[dict[str, float] | None, Field(description="by label")]
+    threshold: Annotated[float | None, Field(description="null at the last stage")]
+    exit: Annotated[bool, Field(description="whether the stage answered the row")]
+
+
+class TimelineOfAnswer(BaseModel):
+    """How an answer came about."""
+
+    received_unix_s: Annotated[float, Field(description="on the server's clock")]
+    operating_point: str | None
+    answered_ms: float
+    stages: list[StageOfAnswer]
+
+
 class Answer(BaseModel):
     """The cascade's answer for one row."""
 
@@ -131,6 +166,9 @@ class Answer(BaseModel):
     exit_stage: Annotated[int, Field(description="the stage that answered, from 0")]
     degraded: Annotated[bool, Field(description="answered below the threshold, under overload")]
     policy: Annotated[str, Field(description="the id of the policy that decided")]
+    timeline: Annotated[
+        TimelineOfAnswer | None, Field(description="only if the request says `explain`")
+    ] = None
 
 
 class ClassifyResponse(BaseModel):
@@ -152,7 +190,7 @@ class ErrorResponse(BaseModel):
 
 def answer_fields(answer: Classification, *, multi_label: bool) -> dict[str, Any]:
     """Return the fields of `Answer`. A dictionary, because models cost more than the rest."""
-    return {
+    fields: dict[str, Any] = {
         "label": list(answer.labels) if multi_label else answer.label,
         "probabilities": probabilities_of(answer),
         "confidence": answer.confidence,
@@ -160,6 +198,19 @@ def answer_fields(answer: Classification, *, multi_label: bool) -> dict[str, Any
         "degraded": answer.degraded,
         "policy": answer.policy,
     }
+    if answer.timeline is not None:
+        fields["timeline"] = _timeline_fields(answer, answer.timeline)
+    return fields
+
+
+def _timeline_fields(answer: Classification, timeline: Timeline) -> dict[str, Any]:
+    fields = dataclasses.asdict(timeline)
+    for stage in fields["stages"]:
+        if stage["probabilities"] is not None:
+            stage["probabilities"] = dict(
+                zip(answer.label_order, stage["probabilities"], strict=True)
+            )
+    return fields
 
 
 def probabilities_of(answer: Classification) -> dict[str, float]:

@@ -5,6 +5,7 @@ sent are under the test's control. Error messages are copied from Triton 2.51.
 """
 
 import asyncio
+import json
 import socket
 import threading
 import time
@@ -81,6 +82,46 @@ def expected(text: str, pair: str | None = None) -> Expected:
     return Expected(label, float(np.float32(confidence)), number % 2)
 
 
+def timeline_of(answer: Expected) -> str:
+    """A row that the first stage answers after 5 ms, or the second after 45 ms."""
+    first = {
+        "stage": 0,
+        "model": "cascade_small",
+        "version": 1,
+        "tokenised_ms": [0.5, 1.0],
+        "queued_ms": None,
+        "called_ms": 1.0,
+        "returned_ms": 5.0,
+        "batch_rows": 3,
+        "confidence": answer.confidence if answer.exit_stage == 0 else 0.5,
+        "probabilities": [0.5, 0.5],
+        "threshold": 0.5,
+        "exit": answer.exit_stage == 0,
+    }
+    second = {
+        **first,
+        "stage": 1,
+        "model": "cascade_large",
+        "tokenised_ms": None,
+        "queued_ms": 6.0,
+        "called_ms": 9.0,
+        "returned_ms": 45.0,
+        "batch_rows": 1,
+        "confidence": answer.confidence,
+        "threshold": None,
+        "exit": True,
+    }
+    stages = [first, second][: answer.exit_stage + 1]
+    return json.dumps(
+        {
+            "received_unix_s": time.time() - 0.05,
+            "operating_point": "balanced",
+            "answered_ms": 46.0,
+            "stages": stages,
+        }
+    )
+
+
 @dataclass
 class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
     """A server with one cascade, on a free port of loopback.
@@ -104,6 +145,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
     peak_in_flight: int = 0
     given_up: int = 0
     release_after_live_calls: int | None = None  # then what hangs is answered
+    timelines: bool = True  # whether it declares the output TIMELINE
     frozen: bool = False  # answers nothing, as a stopped process
 
     def __post_init__(self) -> None:
@@ -202,9 +244,10 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
                         self.given_up += 1
                         self._left.notify_all()
                     break
-        return self._response(recorded)
+        return self._response(recorded, context)
 
-    def _response(self, recorded: RecordedRequest) -> Any:
+    def _response(self, recorded: RecordedRequest, context: Any) -> Any:
+        self._require_outputs(recorded, context)
         version = recorded.version or self.versions[-1]
         policy = policy_of(version)
         pairs = recorded.pairs or (None,) * len(recorded.texts)
@@ -224,6 +267,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
             "EXIT_STAGE": np.array([[a.exit_stage] for a in answers], dtype=np.int32),
             "DEGRADED": np.zeros((len(answers), 1), dtype=np.bool_),
             "POLICY": np.array([[policy]] * len(answers), dtype=np.object_),
+            "TIMELINE": np.array([[timeline_of(a)] for a in answers], dtype=np.object_),
         }
         datatypes = {
             "PROBABILITIES": "FP32",
@@ -232,6 +276,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
             "EXIT_STAGE": "INT32",
             "DEGRADED": "BOOL",
             "POLICY": "BYTES",
+            "TIMELINE": "BYTES",
         }
         if self.mangle is not None:
             self.mangle(column, datatypes)
@@ -320,6 +365,14 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
             context.abort(
                 grpc.StatusCode.UNAVAILABLE,
                 "This protocol is restricted, expecting header 'triton-grpc-protocol-key'",
+            )
+
+    def _require_outputs(self, recorded: RecordedRequest, context: Any) -> None:
+        if not self.timelines and "TIMELINE" in recorded.outputs:
+            context.abort(
+                grpc.StatusCode.INVALID_ARGUMENT,
+                "[request id: <id_unknown>] unexpected inference output 'TIMELINE' for model "
+                f"'{self.model}'",
             )
 
     def _require_model(self, name: str, version: str, context: Any) -> None:

@@ -25,6 +25,7 @@ from cascadebert_client import (
     RetryPolicy,
     ServerError,
     ServerUnavailable,
+    Timeline,
     UnexpectedResponse,
 )
 from cascadebert_client._channels import ChannelPool
@@ -577,3 +578,34 @@ def test_the_async_client_can_be_made_before_the_loop(server: FakeTriton):
             return await client.classify("a")
 
     check(asyncio.run(call()), "a")
+
+
+def test_explain_gives_each_answer_its_timeline(server: FakeTriton, connect: Connect) -> None:
+    client = connect()
+    texts = [f"text {i}" for i in range(20)]
+    plain, explained = client.classify(texts), client.classify(texts, explain=True)
+    assert plain == explained
+    assert all(answer.timeline is None for answer in plain)
+    for answer in [*explained, *client.stream(texts, explain=True)]:
+        assert isinstance(answer.timeline, Timeline)
+        assert len(answer.timeline.stages) == answer.exit_stage + 1
+        assert answer.timeline.stages[-1].exit
+    (deferred, large) = next(a for a in explained if a.exit_stage).timeline.stages
+    assert (deferred.waited_ms, deferred.took_ms, large.waited_ms) == (None, 4.0, 3.0)
+    assert "explain" not in server.requests[0].parameters
+    assert server.requests[-1].parameters["explain"] is True
+
+
+def test_a_cascade_of_an_earlier_release_says_what_to_do(
+    server: FakeTriton, connect: Connect
+) -> None:
+    server.timelines = False
+    client = connect()
+    with pytest.raises(InvalidRequest, match="makes no timelines: publish it again"):
+        client.classify("a", explain=True)
+    assert client.classify("a").label
+
+
+def test_explain_is_a_boolean(connect: Connect) -> None:
+    with pytest.raises(InvalidRequest, match="explain is 'yes'"):
+        connect().classify("a", explain="yes")

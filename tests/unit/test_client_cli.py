@@ -489,3 +489,26 @@ def test_the_client_needs_neither_torch_nor_transformers():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert re.match(r"\d+\.\d+", done.stdout)
+
+
+def test_explain_shows_the_stages_below_each_answer(server: FakeTriton, capsys: Capture):
+    texts = [
+        next(f"text {i}" for i in range(99) if expected(f"text {i}").exit_stage == stage)
+        for stage in (0, 1)
+    ]
+    assert main(["classify", "--url", server.url, "--explain", *texts]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 1 + (1 + 1 + 1) + (1 + 2 + 1)
+    assert lines[2].split(": ")[0].strip() == "stage 0 (cascade_small)"
+    assert "deferred" in lines[5]
+    assert "waited 3.00 ms, ran 36.00 ms alone" in lines[6]
+    assert lines[7].strip() == "answered after 46.00 ms, operating point balanced"
+
+
+def test_explain_as_json(server: FakeTriton, capsys: Capture, tmp_path: Path):
+    assert main(["classify", "--url", server.url, "--json", "--explain", "a"]) == 0
+    (found,) = objects(capsys.readouterr().out)
+    assert len(found["timeline"]["stages"]) == found["exit_stage"] + 1
+    out = tmp_path / "answers.csv"
+    assert main(["classify", "--url", server.url, "--explain", "--output", str(out), "a"]) == 2
+    assert "--explain" in capsys.readouterr().err

@@ -359,3 +359,18 @@ def test_key_files_that_cannot_be_used(tmp_path: Path, text: str) -> None:
         keys_from(path, {})
     assert "keys" in str(caught.value)
     assert "short" not in str(caught.value)
+
+
+def test_explain_tells_how_an_answer_came_about(gateway: Any) -> None:
+    client = gateway()
+    texts = [f"text {i}" for i in range(8)]
+    plain = client.post("/classify", json={"text": texts}).json()["answers"]
+    assert not any("timeline" in found for found in plain)
+    answers = client.post("/classify", json={"text": texts, "explain": True}).json()["answers"]
+    for found, without in zip(answers, plain, strict=True):
+        timeline = found.pop("timeline")
+        assert found == without
+        assert len(timeline["stages"]) == found["exit_stage"] + 1
+        assert timeline["stages"][0]["probabilities"] == dict.fromkeys(LABELS, 0.5)
+    lines = client.post("/classify/stream?explain=true", content='"good"').text.splitlines()
+    assert "timeline" in json.loads(lines[0])

@@ -149,6 +149,25 @@ def test_what_is_not_understood_gives_no_order(found: dict[str, str]) -> None:
     assert labels_from_parameters({"policy": "x", **found}) == ()
 
 
+def test_the_timeline_is_declared_if_all_served_versions_make_it(
+    repository: Path, publish: Publish
+) -> None:
+    def declared(config: Any) -> bool:
+        return [each.name for each in config.output].count("TIMELINE") == 1
+
+    publish(make_policy(0.9))
+    assert declared(read_config(repository / "mine"))
+    assert declared(started(repository))
+    assert declared(deployed(repository, 1))
+    (repository / "mine/1/cascadebert_core/timeline.py").unlink()  # as of an earlier release
+    publish(make_policy(0.8))
+    assert declared(started(repository))
+    choose_served_versions(repository, "mine", [1, 2])
+    assert not declared(started(repository))
+    assert not declared(deployed(repository, 1, 2))
+    assert declared(deployed(repository, 2))
+
+
 def test_parameters_are_json(repository: Path, publish: Publish) -> None:
     publish(make_policy(0.9))
     assert json.loads(parameters(started(repository))["labels"]) == list(make_policy(0.9).labels)

@@ -130,7 +130,8 @@ def deployment_of(
         config, stages.values(), policies.values(), overrides, (running or {}).get(cascade.name)
     )
     _fit_inline(config, [stages[s.model] for s in policies[max(versions)].stages])
-    describe_served(config, policies, cascade.labels_file(max(versions)))
+    timeline = cascade.makes_timelines(versions)
+    describe_served(config, policies, cascade.labels_file(max(versions)), timeline=timeline)
     return Deployment(cascade, tuple(policies), stages, config, policies)
 
 

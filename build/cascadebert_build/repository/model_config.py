@@ -23,6 +23,7 @@ from cascadebert_core.contract import (
     TASK,
     TEXT,
     TEXT_PAIR,
+    TIMELINE,
     VERDICTS,
 )
 from cascadebert_core.policy import Policy, StagePolicy
@@ -241,7 +242,11 @@ def parameter(config: ModelConfig, key: str) -> str | None:
 
 
 def describe_served(
-    config: ModelConfig, policies: Mapping[int, Policy], labels_file: str | None
+    config: ModelConfig,
+    policies: Mapping[int, Policy],
+    labels_file: str | None,
+    *,
+    timeline: bool,
 ) -> None:
     """Show in the cascade's configuration what it serves: inputs, labels and operating points.
 
@@ -250,10 +255,12 @@ def describe_served(
         policies: The policies that are served, by version; calls without a version get the largest.
         labels_file: The labels of that one, one a line, relative to the cascade's folder; None if
             it has no such file.
+        timeline: Whether all of these versions make the output TIMELINE.
     """
     newest = policies[max(policies)]
     describe_policy(config, newest)
     set_inputs(config, {policy.pair for policy in policies.values()})
+    set_timeline(config, timeline)
     others = {p.id: list(p.labels) for p in policies.values() if p.id != newest.id}
     config.parameters.pop(LABELS_BY_POLICY, None)
     if others:
@@ -281,6 +288,20 @@ def set_inputs(config: ModelConfig, pairs: Collection[bool | None]) -> None:
         config.input.append(
             pb.ModelInput(name=TEXT_PAIR, data_type=pb.TYPE_STRING, dims=[1], optional=optional)
         )
+
+
+def set_timeline(config: ModelConfig, declared: bool) -> None:
+    """Declare the output TIMELINE, or not.
+
+    A version of an earlier release fails if it is asked for an output that it does not know, and
+    a request that names no outputs asks for all that are declared.
+    """
+    pb: Any = model_config_pb2
+    others = [output for output in config.output if output.name != TIMELINE]
+    config.ClearField("output")
+    config.output.extend(others)
+    if declared:
+        config.output.append(pb.ModelOutput(name=TIMELINE, data_type=pb.TYPE_STRING, dims=[1]))
 
 
 def describe_policy(config: ModelConfig, policy: Policy) -> None:

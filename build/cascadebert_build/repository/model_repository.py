@@ -160,7 +160,8 @@ class ModelRepository:
         """
         cascade, stages = self.cascade(name), self.started_configs(name)
         chosen = with_versions(config, cascade.served)
-        describe_served(chosen, policies, labels_file)
+        timeline = cascade.makes_timelines(policies)
+        describe_served(chosen, policies, labels_file, timeline=timeline)
         changes: list[Change] = []
         for model, each in {name: chosen, **stages}.items():
             file = self.path / model / "configs" / f"{PUBLISHED_CONFIG}.pbtxt"

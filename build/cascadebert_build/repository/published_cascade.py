@@ -7,7 +7,7 @@ policy pins the version of every stage, so a version stays whole for as long as 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
@@ -35,6 +35,7 @@ from .model_config import (
 PUBLISHED_CONFIG = "published"
 # Every version folder has the core, also one that waits for its policy.
 _CORE = cascadebert_core.__name__
+_TIMELINE_FILE = "timeline.py"
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +126,14 @@ class PublishedCascade:
         """
         name = labels_file_of(max(self.served) if version is None else version)
         return name if (self.folder / name).is_file() else None
+
+    def makes_timelines(self, versions: Iterable[int]) -> bool:
+        """Whether these versions make the output TIMELINE: earlier releases do not.
+
+        A version that is not written yet is of this release.
+        """
+        cores = (self.folder / str(version) / _CORE for version in versions)
+        return all((core / _TIMELINE_FILE).is_file() for core in cores if core.is_dir())
 
     def config(self) -> ModelConfig:
         """Read the cascade's config.pbtxt.

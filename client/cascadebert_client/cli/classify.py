@@ -35,6 +35,7 @@ from .outputs import (
     require_apart,
 )
 from .progress import Advance, counted
+from .rendering import JsonLines, Table
 from .served_cascades import choose_model, naming_cascades
 from .server_arguments import (
     Subparsers,
@@ -98,6 +99,11 @@ def _add_request_arguments(parser: argparse.ArgumentParser) -> None:
         help="the id that the server's log has for every request of this run",
     )
     group.add_argument(
+        "--explain",
+        action="store_true",
+        help="show how each answer came about: when each stage had the row, and what it said",
+    )
+    group.add_argument(
         "--timeout-s",
         type=float,
         default=DEFAULT_TIMEOUT_S,
@@ -124,6 +130,8 @@ def _add_request_arguments(parser: argparse.ArgumentParser) -> None:
 def _classify(args: argparse.Namespace) -> int:
     require_one_source(args)
     renderer = renderer_of_output(args)
+    if args.explain and not isinstance(renderer, (JsonLines, Table)):
+        raise InvalidRequest("--explain has no column in .tsv and .csv: give --json, or .jsonl")
     if not args.texts and args.file is None and sys.stdin.isatty():
         print("Type one text per line; end with Ctrl-D.", file=sys.stderr)
     with stopped_by_signals(), naming_cascades(args), contextlib.ExitStack() as resources:
@@ -167,6 +175,7 @@ def _answers(
         "threshold": args.threshold,
         "stage": args.stage,
         "request_id": args.request_id,
+        "explain": args.explain,
         "timeout_s": args.timeout_s,
     }
     limits = {"rows_per_request": args.rows_per_request, "max_concurrency": args.concurrency}
@@ -208,6 +217,8 @@ def _settings(args: argparse.Namespace, source: Source) -> dict[str, Any]:
     settings = {name: getattr(args, name) for name in names}
     if isinstance(args.threshold, tuple):
         settings["threshold"] = list(args.threshold)  # as JSON has it
+    if args.explain:
+        settings["explain"] = True
     return {"input": found, **settings}
 
 

@@ -14,6 +14,7 @@ from cascadebert_core.task import MULTI_LABEL
 from .._audit import PointAudit, sentence
 from .._operating_points import OperatingPoint
 from .._rows import Row
+from .._timeline import StageTimeline, Timeline
 from .._types import Classification, ModelStatus, ServerStatus
 
 _NARROWEST_LABEL = 10
@@ -71,6 +72,8 @@ class Table:
         )
         if self._width is not None and len(line) > self._width:
             line = line[: max(0, self._width - 1)] + "…"
+        if answer.timeline is not None:
+            line = "\n".join([line, *map(_printable, timeline_lines(answer.timeline))])
         if index == 0:
             return f"{'label':<{self._label_width}}  confidence  stage  text\n{line}"
         return line
@@ -97,6 +100,8 @@ class JsonLines:
         inputs = {"text": text} if pair is None else {"text": text, "text_pair": pair}
         fields = {"row": index, **inputs, **dataclasses.asdict(answer), "labels": answer.labels}
         del fields["label_order"]  # the same in every line; `status` has it
+        if answer.timeline is None:
+            del fields["timeline"]
         return json.dumps(fields, ensure_ascii=self._ascii_only)
 
 
@@ -138,6 +143,35 @@ def _cells(index: int, row: Row, answer: Classification) -> tuple[str, ...]:
         text,
         pair,
     )
+
+
+def timeline_lines(timeline: Timeline) -> list[str]:
+    """Return how an answer came about: a line for each stage, and one for the whole."""
+    lines = [
+        f"    stage {each.stage} ({each.model}): {_stage_text(each)}" for each in timeline.stages
+    ]
+    point = timeline.operating_point
+    how = "" if point is None else f", operating point {point}"
+    return [*lines, f"    answered after {timeline.answered_ms:.2f} ms{how}"]
+
+
+def _stage_text(stage: StageTimeline) -> str:
+    parts: list[str] = []
+    if stage.tokenised_ms is not None:
+        began_ms, ended_ms = stage.tokenised_ms
+        parts.append(f"tokenised in {ended_ms - began_ms:.2f} ms")
+    if stage.waited_ms is not None:
+        parts.append(f"waited {stage.waited_ms:.2f} ms")
+    if stage.took_ms is None:
+        return ", ".join([*parts, "not called"])
+    rows = "alone" if stage.batch_rows == 1 else f"in a call of {stage.batch_rows} rows"
+    parts.append(f"ran {stage.took_ms:.2f} ms {rows}")
+    if stage.confidence is None:
+        return ", ".join([*parts, "its logits are not finite"])
+    said = f"confidence {stage.confidence:.4f}"
+    if stage.threshold is not None and stage.threshold >= 0:
+        said += f" {'>' if stage.exit else '<='} {stage.threshold:.4f}"
+    return ", ".join([*parts, f"{said}: {'it answers' if stage.exit else 'deferred'}"])
 
 
 def status_text(status: ServerStatus) -> str:

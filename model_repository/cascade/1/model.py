@@ -36,6 +36,7 @@ from .cascadebert_core.metrics_exporter import MetricsExporter
 from .cascadebert_core.policy import policy_from_file
 from .cascadebert_core.request_log import ERRORS, RequestLog, write_line
 from .cascadebert_core.route import Router
+from .cascadebert_core.timeline import Timeline, wants_timeline
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -112,8 +113,8 @@ class TritonPythonModel:
         self._cascade.begin(jobs, lambda job: self._later(job, request_of[id(job)]))
         return [
             # A job with a callback answers through its response sender, so Triton gets None here.
-            None if job.on_end else self._response(job, request.requested_output_names())
-            for job, request in zip(jobs, requests, strict=True)
+            None if job.on_end else self._response(job)
+            for job in jobs
         ]
 
     def finalize(self) -> None:
@@ -125,47 +126,49 @@ class TritonPythonModel:
 
     def _job(self, request: Any) -> Job:
         """Return the request as a job that owns its texts, or a failed job if it is invalid."""
+        requested = request.requested_output_names()
         try:
             texts = texts_from_tensors(
                 _array(request, contract.TEXT),
                 _array(request, contract.TEXT_PAIR),
                 self._takes_pairs,
             )
-            route = self._router.route_from_parameters(_parameters(request))
+            parameters = _parameters(request)
+            route = self._router.route_from_parameters(parameters)
+            explain = wants_timeline(requested, parameters)
         except Exception as exc:  # noqa: BLE001 - one request must not fail its batch
             refused = Job([""], self._router.default, self._n_labels)
             refused.request_id = _request_id(request)
             refused.listeners.append(self._log.ended)
             refused.fail(exc)
             return refused
-        job = Job(texts, route, self._n_labels, request_id=_request_id(request))
+        job = Job(texts, route, self._n_labels, request_id=_request_id(request), outputs=requested)
         job.listeners.append(self._log.ended)
         if timeout_us := request.timeout():
             job.deadline_s = job.began_s + timeout_us * _MICROSECONDS
+        if explain:
+            job.timeline = Timeline(len(texts))
         job.trace = request.trace()
         return job
 
     def _later(self, job: Job, request: Any) -> Callable[[Job], None]:
         """Return a callback that answers the request after `execute`."""
         caller = Caller(request.get_response_sender())
-        requested = request.requested_output_names()
         job.cancelled = caller.has_cancelled
         # The trace ends with `execute`: 2.51 crashes if a later call joins it.
         job.trace = None
 
         def send(job: Job) -> None:
-            caller.answer(
-                self._response(job, requested), pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
-            )
+            caller.answer(self._response(job), pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
 
         return send
 
-    def _response(self, job: Job, requested: list[str]) -> Any:
+    def _response(self, job: Job) -> Any:
         """Return the answer or the error of a job; if the answer cannot be made, that error."""
         error = job.error
         if error is None:
             try:
-                outputs = self._answers.outputs_from_job(job, requested)
+                outputs = self._answers.outputs_from_job(job, job.outputs)
                 return pb_utils.InferenceResponse(
                     output_tensors=[pb_utils.Tensor(name, array) for name, array in outputs.items()]
                 )

@@ -45,4 +45,5 @@ Observe: what happened
     metrics_exporter  writes the counts to Triton's metrics endpoint
     audit             compares a sample of answers with the last stage's
     request_log       writes a line for each request to the server's log
+    timeline          how one answer came about, if its request asks for it
 """

@@ -22,6 +22,7 @@ class AnswerWriter:
 
     def __init__(self, policy: Policy) -> None:
         self._names = policy.labels
+        self._of = policy
         self._task = policy.task
         self._labels = np.array([label.encode() for label in policy.labels], dtype=np.object_)
         self._policy_id = policy.id.encode()
@@ -30,10 +31,18 @@ class AnswerWriter:
     def outputs_from_job(self, job: Job, requested: Iterable[str]) -> dict[str, NDArray[Any]]:
         """Return the requested outputs of an ended job, by name, with shapes (n, …).
 
-        Other outputs are not made, because encoding labels takes time.
+        Other outputs are not made, because encoding labels takes time. TIMELINE is made if the job
+        has one.
         """
         answers, n = job.answers, len(job.texts)
-        return {name: self._output(name, answers, n) for name in requested}
+        outputs = {
+            name: self._output(name, answers, n) for name in requested if name != contract.TIMELINE
+        }
+        if job.timeline is not None:
+            texts = np.empty((n, 1), dtype=np.object_)
+            texts[:, 0] = job.timeline.texts(job.began_s, job.route, self._of)
+            outputs[contract.TIMELINE] = texts
+        return outputs
 
     def _output(self, name: str, answers: Answers, n: int) -> NDArray[Any]:
         if name == contract.PROBABILITIES:

@@ -245,6 +245,9 @@ class Cascade:
             # The callback comes first: once a row is queued, its job may end at any moment.
             job.on_end = on_end(job)
             self._deadlines.watch(job)
+        if job.timeline is not None:
+            of_job = [row.index for row in encoded]
+            job.timeline.queued(stage.index, of_job, time.monotonic())
         try:
             accepted = queue.offer(encoded)
         except CascadeError as exc:

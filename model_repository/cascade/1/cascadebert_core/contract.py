@@ -21,6 +21,8 @@ EXIT_STAGE = "EXIT_STAGE"  # INT32 [1], 0-based
 DEGRADED = "DEGRADED"  # BOOL [1], answered below the requested threshold
 POLICY = "POLICY"  # BYTES [1], the policy's id
 OUTPUTS = (PROBABILITIES, LABEL, CONFIDENCE, EXIT_STAGE, DEGRADED, POLICY)
+# BYTES [1], JSON: how the answer came about, see `timeline`. Only for a request that asks for it.
+TIMELINE = "TIMELINE"
 
 # Request parameters; a request has at most one of them.
 OPERATING_POINT = "operating_point"  # string
@@ -29,6 +31,8 @@ OPERATING_POINT = "operating_point"  # string
 THRESHOLD = "threshold"
 STAGE = "stage"  # integer: only this stage answers
 ROUTE_PARAMETERS = (OPERATING_POINT, THRESHOLD, STAGE)
+# Besides them.
+EXPLAIN = "explain"  # boolean: all outputs include TIMELINE
 
 # The stage models. Inputs are INT32 [length], the output is FP32 [labels].
 INPUT_IDS = "input_ids"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .route import Route
+from .timeline import Timeline
 from .tokenization import EncodedRow, Encoder, Text
 
 _LOGGER = logging.getLogger(__name__)
@@ -93,6 +94,8 @@ class Job:
         n_labels: The number of labels.
         deadline_s: The deadline on the clock of `time.monotonic`; None if the caller set none.
         request_id: The caller's id of the request; may be empty.
+        outputs: Names of the outputs that the caller wants.
+        timeline: Notes when each stage has the rows; None unless the request asks for it.
         trace: The request's trace, which the calls of its stages join; None if it has none.
         on_end: Called once by the thread that ends the job. It is None while the thread that made
             the job collects the result itself.
@@ -107,6 +110,8 @@ class Job:
     n_labels: int
     deadline_s: float | None = None
     request_id: str = ""
+    outputs: Collection[str] = ()
+    timeline: Timeline | None = None
     trace: object | None = None
     on_end: Callable[[Job], None] | None = None
     cancelled: Callable[[], bool] | None = None

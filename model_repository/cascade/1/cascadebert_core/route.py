@@ -70,14 +70,18 @@ class Router:
             InvalidArgument: A parameter is unknown, there is more than one of
                 `contract.ROUTE_PARAMETERS`, or this policy cannot serve the value.
         """
-        own = {k: v for k, v in parameters.items() if not k.startswith(_FOREIGN)}
+        own = {
+            k: v
+            for k, v in parameters.items()
+            if not k.startswith(_FOREIGN) and k != contract.EXPLAIN
+        }
         if not own:
             return self.default
         unknown = sorted(set(own) - set(contract.ROUTE_PARAMETERS))
         if unknown:
             raise InvalidArgument(
                 f"unknown request parameter {_shown(unknown[0])}: give one of "
-                f"{', '.join(contract.ROUTE_PARAMETERS)}, or none"
+                f"{', '.join(contract.ROUTE_PARAMETERS)}, {contract.EXPLAIN}, or none"
             )
         if len(own) > 1:
             raise InvalidArgument(

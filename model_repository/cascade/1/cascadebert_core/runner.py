@@ -50,11 +50,16 @@ class StageRunner:
 
     def encode(self, stage: Stage, rows: list[Row]) -> list[Row]:
         """Tokenise rows for a stage and return them; return no rows if that fails."""
+        explained = [(row, row.encoded) for row in rows if row.job.timeline is not None]
+        began_s = time.monotonic() if explained else 0.0
         try:
             n_truncated = stage.encode(rows)
         except Exception as exc:  # noqa: BLE001 - a thread's rows must never be lost
             self._degradation.fail(rows, exc, f"tokenising for {stage}")
             return []
+        for row, before in explained:
+            if row.encoded is not before and row.job.timeline is not None:
+                row.job.timeline.tokenised(stage.index, row.index, began_s, time.monotonic())
         if n_truncated and self._observer is not None:
             self._observer.truncated(n_truncated)
         return rows
@@ -98,7 +103,15 @@ class StageRunner:
             of_rows = [row.job.route.thresholds[stage.index] for row in rows]
             shared = stack_thresholds(of_rows, self._n_labels)
         trace = next((job.trace for job in jobs if job.trace is not None), None)
+        explained = [group for group in groups if group[0].timeline is not None]
+        began_s = time.monotonic() if explained else 0.0
         decision = stage.decide(encoded, shared, trace)
+        for job, own in explained:
+            if job.timeline is not None:
+                of_job, now_s = [rows[i].index for i in own], time.monotonic()
+                job.timeline.called(
+                    stage.index, of_job, own, decision, began_s=began_s, ended_s=now_s
+                )
         if self._observer is not None:
             self._observer.decided(stage.index, decision.confidence, decision.exits)
         exits: list[bool] = decision.exits.tolist()

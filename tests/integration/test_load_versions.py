@@ -124,6 +124,7 @@ def test_versions_are_loaded_and_the_next_start_serves_them(
         "name": "tiny",
         "policies": {"3": repository.policy(3)},
         "stages": {"tiny_small": [1], "tiny_large": [1]},
+        "servers": {url: [3]},
     }
     assert policies(url) == {repository.policy(3)}
     back = load(repository, restricted, "--versions", "1,2")

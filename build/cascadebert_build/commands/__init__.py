@@ -57,6 +57,7 @@ cascadebert serve --model sst2 --versions 1,2 --grpc-port 9001
     "load": """
 cascadebert load sst2
 cascadebert load sst2 --versions 1,2
+cascadebert load sst2 --url triton-0:8001,triton-1:8001,triton-2:8001 --share 0.34
 """,
     "completion": """
 cascadebert completion bash > ~/.local/share/bash-completion/completions/cascadebert

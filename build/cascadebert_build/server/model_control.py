@@ -39,6 +39,7 @@ class ModelControlClient:
         headers: Mapping[str, str] | None = None,
         *,
         credentials: grpc.ChannelCredentials | None = None,
+        tls_host: str | None = None,
         timeout_s: float = 600.0,
     ) -> None:
         """Describe the connection; nothing is sent yet.
@@ -47,15 +48,17 @@ class ModelControlClient:
             url: host:port of the gRPC endpoint.
             headers: gRPC metadata of every call, such as the key of a restricted protocol.
             credentials: The TLS credentials; None sends unencrypted.
+            tls_host: The name that the server's certificate must have; None is the host of `url`.
             timeout_s: Seconds that one load, or the end of requests in flight, may take.
         """
         self.url = url
         self.timeout_s = timeout_s
         self._headers = {name.lower(): value for name, value in (headers or {}).items()} or None
         self._tls = credentials is not None
-        self._client = triton.InferenceServerClient(
-            url, creds=credentials, channel_args=channel_arguments(url)
-        )
+        arguments: list[tuple[str, Any]] = [*channel_arguments(url)]
+        if tls_host is not None:
+            arguments.append(("grpc.ssl_target_name_override", tls_host))
+        self._client = triton.InferenceServerClient(url, creds=credentials, channel_args=arguments)
 
     def __enter__(self) -> ModelControlClient:
         return self

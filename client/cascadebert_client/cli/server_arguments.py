@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import grpc
 
 from .._deadline import RetryPolicy
+from .._servers import addresses_from_url
 from .._sync import CascadeClient
 from ..errors import InvalidRequest
 from .retries import notes_on_terminal
@@ -43,8 +44,9 @@ def _add_server_arguments(parser: "_ArgumentGroup") -> None:
     parser.add_argument(
         "--url",
         default=os.environ.get(URL_VARIABLE) or DEFAULT_URL,
-        metavar="HOST:PORT",
-        help=f"the server's gRPC endpoint (default: ${URL_VARIABLE}, or {DEFAULT_URL})",
+        metavar="HOST:PORT[,…]",
+        help="the server's gRPC endpoint, or those of several servers (default: "
+        f"${URL_VARIABLE}, or {DEFAULT_URL})",
     )
     parser.add_argument(
         "--header",
@@ -109,6 +111,15 @@ def client_from_arguments(args: argparse.Namespace, **options: Any) -> CascadeCl
         on_retry=notes_on_terminal(),
         **options,
     )
+
+
+def addresses_from_arguments(args: argparse.Namespace) -> tuple[str, ...]:
+    """Return the addresses of --url.
+
+    Raises:
+        InvalidRequest: An address is wrong or there twice.
+    """
+    return addresses_from_url(args.url)
 
 
 def credentials_from_arguments(args: argparse.Namespace) -> grpc.ChannelCredentials | None:

@@ -63,7 +63,7 @@ def run_gateway(args: argparse.Namespace) -> int:
         timeout_graceful_shutdown=args.drain_s,
         ws="none",
     )
-    listener = _listener(args.host, args.port)
+    listener = bound_listener(args.host, args.port)
     host, port = listener.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
     where = f"http://{shown}:{port}/ for {args.model} at {args.url}"
@@ -75,7 +75,7 @@ def run_gateway(args: argparse.Namespace) -> int:
     return DONE
 
 
-def _listener(host: str, port: int) -> socket.socket:
+def bound_listener(host: str, port: int) -> socket.socket:
     """Return a bound socket: a taken port is an error before anything starts.
 
     Raises:

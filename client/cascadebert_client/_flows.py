@@ -9,6 +9,7 @@ from cascadebert_core.contract import TASK, TEXT, TEXT_PAIR
 from cascadebert_core.task import SINGLE_LABEL
 
 from ._attempts import Attempts, MakeArguments, OnRetry
+from ._cost_curve import cost_curve_from_parameters
 from ._deadline import Deadline, RetryPolicy
 from ._failover import Failover
 from ._faults import PROTOCOL, REFUSED, fault_of
@@ -278,6 +279,7 @@ class CascadeFlows:
             labels=labels_from_parameters(parameters),
             instances=None if response is None else _instances(response),
             pair=metadata is not None and any(each.name == TEXT_PAIR for each in metadata.inputs),
+            cost_curve=cost_curve_from_parameters(parameters),
         )
 
     def _statistics(self, deadline: Deadline) -> Flow[tuple[ModelStatistics, ...]]:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from cascadebert_core.task import SINGLE_LABEL, set_from_text
 
+from ._cost_curve import CostCurve
 from ._operating_points import OperatingPoint
 from ._timeline import Timeline
 from .verdicts import Verdict
@@ -80,6 +81,7 @@ class ModelStatus:
         task: "single_label", or "multi_label" if an answer is a set of labels.
         instances: Processes of the cascade itself, which share its limits; None if unknown.
         pair: Whether it classifies pairs of texts; false if unknown.
+        cost_curve: Quality against cost over all thresholds; None if its configuration has none.
     """
 
     name: str
@@ -93,6 +95,7 @@ class ModelStatus:
     labels: tuple[str, ...] = ()
     instances: int | None = None
     pair: bool = False
+    cost_curve: CostCurve | None = None
 
 
 @dataclass(frozen=True, slots=True)

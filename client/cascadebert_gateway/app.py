@@ -26,6 +26,8 @@ from .routes import router
 from .settings import GatewaySettings
 
 _PAGES = Path(__file__).parent / "static"
+# The browser, too, keeps the page from loading or calling anything else.
+_ONLY_ITSELF = {"Content-Security-Policy": "default-src 'self'; img-src 'self' data:"}
 
 
 def create_app(settings: GatewaySettings) -> ASGIApp:
@@ -57,7 +59,7 @@ def create_app(settings: GatewaySettings) -> ASGIApp:
 
     @app.get("/", include_in_schema=False)
     async def page() -> FileResponse:
-        return FileResponse(_PAGES / "index.html")
+        return FileResponse(_PAGES / "index.html", headers=_ONLY_ITSELF)
 
     app.mount("/static", StaticFiles(directory=_PAGES), name="static")
     front: ASGIApp = Front(

@@ -119,6 +119,7 @@ class Backend:
             "pair": model.pair,
             "labels": list(model.labels),
             "operating_points": [asdict(point) for point in model.operating_points],
+            "cost_curve": None if model.cost_curve is None else asdict(model.cost_curve),
             "max_rows": self._settings.max_rows,
             "max_body_bytes": self._settings.max_body_bytes,
             "timeout_s": self._settings.timeout_s,

@@ -14,7 +14,7 @@ import subprocess
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -56,9 +56,7 @@ class Page:
     def call(self, method: str, **parameters: Any) -> dict[str, Any]:
         """Call a method of the protocol, and return its result."""
         self._calls += 1
-        self._socket.send(
-            json.dumps({"id": self._calls, "method": method, "params": parameters})
-        )
+        self._socket.send(json.dumps({"id": self._calls, "method": method, "params": parameters}))
         while True:
             message: dict[str, Any] = json.loads(self._socket.recv(_TIMEOUT_S))
             if message.get("id") == self._calls:
@@ -138,7 +136,7 @@ class Page:
 
 
 @contextmanager
-def browser() -> Iterator[str]:
+def browser() -> Generator[str, None, None]:
     """Run a Chromium that can reach loopback only, and give the address of its protocol."""
     path = chromium()
     assert path is not None
@@ -178,7 +176,7 @@ def browser() -> Iterator[str]:
 
 
 @contextmanager
-def new_page(address: str) -> Iterator[Page]:
+def new_page(address: str) -> Generator[Page, None, None]:
     """Open a tab."""
     request = urllib.request.Request(f"{address}/json/new?about:blank", method="PUT")
     with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as reply:

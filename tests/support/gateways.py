@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,7 +14,7 @@ from cascadebert_gateway.command import bound_listener
 
 
 @contextmanager
-def running_gateway(**settings: Any) -> Iterator[str]:
+def running_gateway(**settings: Any) -> Generator[str, None, None]:
     """Run a gateway with some settings, and give its address, such as `http://127.0.0.1:4711`."""
     listener = bound_listener("127.0.0.1", 0)
     config = uvicorn.Config(

@@ -11,10 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cascadebert_client._audit import counts_from_samples
+from cascadebert_client._cost_curve import cost_curve_from_parameters
 from cascadebert_client._metrics_text import Sample, samples_from_text
 from cascadebert_client._operating_points import guarantees_from_parameters, points_from_parameters
 from cascadebert_client.errors import UnexpectedResponse
-from cascadebert_core.contract import OPERATING_POINTS
+from cascadebert_core.contract import COST_CURVE, OPERATING_POINTS
 from tests.support.fuzzing import ANY_TEXT, json_values, mutated
 from tests.support.sizes import sized
 
@@ -115,6 +116,24 @@ def read_points(text: str) -> None:
 @given(st.one_of(st.builds(dict, st.just(POINTS)).flatmap(lambda _: _changed()), json_values()))
 def test_changed_operating_points_are_shown_or_left_out(raw: Any) -> None:
     read_points(json.dumps(raw))
+
+
+CURVE = {
+    "quality": "accuracy",
+    "n": 100,
+    "curve": [[0.2, 0.9], [1.2, 0.95]],
+    "last": [1.0, 0.95],
+    "points": {"fast": [0.3, 0.93]},
+}
+
+
+@EXAMPLES
+@given(st.builds(json.dumps, st.just(CURVE)).map(json.loads).flatmap(mutated))
+def test_a_changed_cost_curve_is_shown_or_left_out(raw: Any) -> None:
+    found = cost_curve_from_parameters({COST_CURVE: json.dumps(raw)})
+    if found is not None:
+        pairs = (*found.curve, found.last, *found.points.values())
+        assert all(math.isfinite(number) for pair in pairs for number in pair)
 
 
 def _changed() -> st.SearchStrategy[Any]:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cascadebert_core.contract import OPERATING_POINTS, VERDICTS
+from cascadebert_core.contract import COST_CURVE, OPERATING_POINTS, VERDICTS
 from cascadebert_core.guarantee import BUDGETS
 from cascadebert_core.policy import Policy, policy_to_json
 from cascadebert_engine.files import read_json, sha256_of, write_json, write_text
@@ -27,6 +27,7 @@ from ..graphs.logits import Run
 from ..graphs.macs import attention_layers, macs_per_token
 from ..progress import say, timed
 from ..tuning.assessment import facts_of_members
+from ..tuning.cost_curve import cost_curve
 from ..tuning.feasible_goals import FeasibleGoals, feasible_goals
 from ..tuning.operating_point import OperatingPoint
 from ..tuning.policy import (
@@ -113,7 +114,7 @@ class TuneStep:
                 "cost_of": _runtime_name(self._config.runtime),
                 "cost": of_stages,
                 OPERATING_POINTS: {name: p.certificate for name, p in tuned.points.items()},
-                VERDICTS: self._verdicts(tuned, logits, split, costs),
+                **self._facts(tuned, logits, split, costs),
             }
         if self._context.quick:
             left_out += decisions_left_out(self._context, self._maker, certificate)
@@ -158,14 +159,14 @@ class TuneStep:
             say("point", f"{name}{mark}", _as_sentence(point, goals[name]))
         return tuned
 
-    def _verdicts(
+    def _facts(
         self,
         tuned: TunedPolicy,
         logits: Sequence[NDArray[np.float32]],
         split: RowSplit,
         costs: RowCosts,
-    ) -> list[dict[str, Any]]:
-        """What does not pay, as JSON. Members are compared on all held-out rows."""
+    ) -> dict[str, Any]:
+        """What does not pay, and the curve of cost, as JSON. They are of all held-out rows."""
         rows = self._context.rows
         distinct = np.setdiff1d(np.arange(len(rows.texts)), split.duplicates)
         predictions = predictions_of_stages(tuned.policy, logits, rows).take(distinct)
@@ -174,7 +175,12 @@ class TuneStep:
             facts_of_members(names, predictions, costs.take(distinct)),
             [PointFacts(name, point.exits, point.cost) for name, point in tuned.points.items()],
         )
-        return [verdict.to_json() for verdict in verdicts]
+        return {
+            VERDICTS: [verdict.to_json() for verdict in verdicts],
+            COST_CURVE: cost_curve(
+                predictions, costs.take(distinct), tuned.policy.operating_points
+            ),
+        }
 
     def _report_left_out(self, feasible: FeasibleGoals) -> None:
         goals = self._config.goals()

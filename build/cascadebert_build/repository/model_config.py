@@ -11,6 +11,7 @@ from google.protobuf import json_format, text_format
 from tritonclient.grpc import model_config_pb2
 
 from cascadebert_core.contract import (
+    COST_CURVE,
     INLINE,
     INLINE_NICENESS,
     INLINE_THREADS,
@@ -307,10 +308,11 @@ def set_timeline(config: ModelConfig, declared: bool) -> None:
 def describe_policy(config: ModelConfig, policy: Policy) -> None:
     """Show a policy in the cascade's configuration, which Triton serves to every client."""
     set_parameter(config, OPERATING_POINTS, points_to_json(policy))
-    config.parameters.pop(VERDICTS, None)  # of another policy
-    verdicts = (policy.certificate or {}).get(VERDICTS)
-    if verdicts:
-        set_parameter(config, VERDICTS, json.dumps(verdicts))
+    for name in (VERDICTS, COST_CURVE):
+        config.parameters.pop(name, None)  # of another policy
+        found = (policy.certificate or {}).get(name)
+        if found:
+            set_parameter(config, name, json.dumps(found))
     set_parameter(config, POLICY_ID, policy.id)
     set_parameter(config, LABELS, json.dumps(policy.labels))
     if policy.task == SINGLE_LABEL:

@@ -59,6 +59,7 @@ LOG_TEXT = "log_text"  # "true": log lines hold the texts
 METRICS_PORT = "metrics_port"  # of the embedded server that has loaded the cascade
 SET_BY_SERVE = "set_by_serve"  # the parameters that `serve` set, with commas; `load` keeps them
 OPERATING_POINTS = "operating_points"  # JSON, see `published_points`; a certificate's key too
+COST_CURVE = "cost_curve"  # JSON, see `published_points`; a certificate's key too
 VERDICTS = (
     "verdicts"  # JSON: what does not pay, [{kind, subject, text, help}]; a certificate's key too
 )

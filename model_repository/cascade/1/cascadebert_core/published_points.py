@@ -13,6 +13,18 @@ policy, into the configuration's parameter `contract.OPERATING_POINTS`, one JSON
 A point that was tuned for a budget has "budget": {"kind": …, "limit": …} instead of "promise", and
 one whose thresholds were set by hand has "by_hand": true. The keys from "promise" on are those of
 the point in the policy's certificate, and each may be missing.
+
+The parameter `contract.COST_CURVE` is one JSON object, too. It is the certificate's, on its
+held-out rows. All pairs are the cost of a row, relative to the last stage alone, and the quality::
+
+    {"quality": "accuracy", "n": 2000,
+     "curve": [[0.2, 0.88], …, [1.2, 0.93]],
+     "last": [1.0, 0.93],
+     "points": {"fast": [0.31, 0.92]}}
+
+"quality" is "accuracy", or "agreement" with the last stage if the rows have no labels. "curve" has
+one threshold for all stages; the points have their own. A row that passes all stages costs more
+than 1.
 """
 
 from __future__ import annotations
@@ -36,6 +48,12 @@ EXITS = "exits"  # the share of rows that each stage answered
 SPEEDUP = "speedup"  # times faster than the last stage alone
 SPEEDUP_SPREAD = "speedup_spread"  # the least and the most in the repeats of the measurement
 COMPUTATIONS = "computations"  # multiply-accumulates, relative to the last stage alone
+QUALITY = "quality"
+ACCURACY = "accuracy"
+AGREEMENT = "agreement"
+CURVE = "curve"
+LAST = "last"
+POINTS = "points"
 _FROM_CERTIFICATE = (
     GUARANTEE, BUDGET, SET_BY_HAND, ROWS, OBSERVED, BOUND, EXITS, SPEEDUP, SPEEDUP_SPREAD,
     COMPUTATIONS,

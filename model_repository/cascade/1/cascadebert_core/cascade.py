@@ -131,7 +131,7 @@ class Cascade:
             jobs: Jobs of any routes. Those that have ended already are only counted.
             on_end: Makes the callback of a job that has not ended.
         """
-        others_running = self._is_busy()
+        others_running = len(jobs) == 1 and self._is_busy()  # several are concurrent in any case
         arrived: dict[int, list[Row]] = {}
         for job in jobs:
             self._admit(job)

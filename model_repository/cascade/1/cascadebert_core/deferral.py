@@ -6,12 +6,13 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from queue import SimpleQueue
 
 from .errors import Unavailable
 from .job import Row
 
-# Takes the tokens of each queued row, oldest first. Returns the indices of the rows to run next, at
-# least one.
+# Takes the tokens of each queued row, oldest first; two rows at least, as a single row is no choice.
+# Returns the indices of the rows to run next, at least one.
 Choose = Callable[[Sequence[int]], Iterable[int]]
 
 
@@ -35,8 +36,12 @@ class DeferralQueue:
         """
         self.max_rows = max_rows
         self._rows: deque[Row] = deque()
-        self._changed = threading.Condition()
         self._closed = False
+        self._lock = threading.Lock()
+        # Holds one item if there may be something to do and no thread has been told. A queue in C
+        # wakes a thread at a fraction of the price of `threading.Condition`, which is Python.
+        self._wakes: SimpleQueue[None] = SimpleQueue()
+        self._told = False
 
     def __len__(self) -> int:
         """Return how many rows are queued."""
@@ -44,10 +49,10 @@ class DeferralQueue:
 
     def is_full(self) -> bool:
         """Return whether rows would be refused now."""
-        with self._changed:
-            if len(self._rows) >= self.max_rows:
-                self._drop_ended()
-            return len(self._rows) >= self.max_rows
+        if len(self._rows) < self.max_rows:
+            return False
+        with self._lock:
+            return self._is_full()
 
     def offer(self, rows: Sequence[Row]) -> bool:
         """Append rows, without waking a thread; `notify` does so for rows of several requests.
@@ -58,18 +63,18 @@ class DeferralQueue:
         Raises:
             Unavailable: The queue is closed; it has none of the rows.
         """
-        with self._changed:
+        with self._lock:
             if self._closed:
                 raise Unavailable("the cascade is unloading: send the request again")
-            if self.is_full():
+            if self._is_full():
                 return False
             self._rows.extend(rows)
             return True
 
     def notify(self) -> None:
         """Wake a thread for the rows that were appended."""
-        with self._changed:
-            self._changed.notify()
+        with self._lock:
+            self._wake()
 
     def take(self, choose: Choose) -> list[Row]:
         """Wait for rows and remove those of the next call.
@@ -80,31 +85,43 @@ class DeferralQueue:
         Returns:
             The chosen rows, oldest first; an empty list once the queue is closed and empty.
         """
-        with self._changed:
-            while True:
-                self._changed.wait_for(lambda: self._rows or self._closed)
-                self._drop_ended()
-                if self._rows:
-                    break
-                if self._closed:
-                    return []
-            rows = list(self._rows)
-            chosen = set(choose([_length(row) for row in rows]))
-            self._rows = deque(row for i, row in enumerate(rows) if i not in chosen)
-            if self._rows:  # wake another thread for them
-                self._changed.notify()
-            return [rows[i] for i in sorted(chosen)]
-
-    def _drop_ended(self) -> None:
-        """Remove rows of jobs that have ended."""
-        if any(row.job.ended for row in self._rows):
-            self._rows = deque(row for row in self._rows if not row.job.ended)
+        while True:
+            with self._lock:
+                chosen = self._take(choose)
+                if self._rows or self._closed:  # something is left for another thread
+                    self._wake()
+                if chosen or self._closed:
+                    return chosen
+            self._wakes.get()
+            self._told = False
 
     def close(self) -> None:
         """Refuse further rows; queued rows are still taken."""
-        with self._changed:
+        with self._lock:
             self._closed = True
-            self._changed.notify_all()
+            self._wake()
+
+    def _take(self, choose: Choose) -> list[Row]:
+        """Remove the rows of the next call, under the lock; return no rows if none waits."""
+        rows = [row for row in self._rows if not row.job.ended]
+        if len(rows) < 2:  # there is no choice
+            self._rows.clear()
+            return rows
+        chosen = set(choose([_length(row) for row in rows]))
+        self._rows = deque(row for i, row in enumerate(rows) if i not in chosen)
+        return [rows[i] for i in sorted(chosen)]
+
+    def _wake(self) -> None:
+        """Wake a thread, under the lock, unless one has been told already."""
+        if not self._told:
+            self._told = True
+            self._wakes.put(None)
+
+    def _is_full(self) -> bool:
+        """Return whether the queue is full, under the lock, of rows whose jobs have not ended."""
+        if len(self._rows) >= self.max_rows:
+            self._rows = deque(row for row in self._rows if not row.job.ended)
+        return len(self._rows) >= self.max_rows
 
 
 class DeferralWorker:

@@ -33,14 +33,15 @@ class ExpiryTimer:
         self._heap: list[tuple[float, int, Job]] = []
         self._numbers = count()
         self._purge_at = _PURGE_FROM
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()  # in C; to enter a condition is Python
+        self._changed = threading.Condition(self._lock)
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="expiry", daemon=True)
         self._thread.start()
 
     def watch(self, job: Job, due_s: float) -> None:
         """End the job at `due_s`, on the clock of `time.monotonic`, unless it has ended by then."""
-        with self._changed:
+        with self._lock:
             heapq.heappush(self._heap, (due_s, next(self._numbers), job))
             if len(self._heap) >= self._purge_at:
                 # Most jobs end long before they are due. They must not be kept until then.

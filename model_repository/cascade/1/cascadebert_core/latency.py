@@ -15,7 +15,12 @@ _STALE_S = 2.0
 
 
 class LatencyEstimator:
-    """Moving averages over the calls of one stage; threads may measure at the same time."""
+    """Moving averages over the calls of one stage; threads may measure at the same time.
+
+    Attributes:
+        clock: Returns seconds and never runs backwards.
+        running: Calls that run now or wait for an instance.
+    """
 
     def __init__(
         self,
@@ -36,7 +41,7 @@ class LatencyEstimator:
         self._lock = threading.Lock()
         self._call_s = 0.0
         self._row_s = 0.0
-        self._running = 0
+        self.running = 0
         self._measured_s: float | None = None
 
     def call(self, rows: int, instance: AbstractContextManager[object] | None = None) -> _Call:
@@ -47,11 +52,6 @@ class LatencyEstimator:
             instance: Held while the call runs. The wait for it is not measured.
         """
         return _Call(self, rows, instance or nullcontext())
-
-    @property
-    def running(self) -> int:
-        """Calls that run now or wait for an instance."""
-        return self._running
 
     def expected_s(self, waiting: int) -> float:
         """Estimate the seconds until a row that is queued now is answered.
@@ -64,7 +64,7 @@ class LatencyEstimator:
             and an instance is free.
         """
         with self._lock:
-            busy = self._running >= self._calls_in_flight
+            busy = self.running >= self._calls_in_flight
             if self._measured_s is None or (self._is_stale() and not waiting and not busy):
                 return 0.0
             # Recent calls may have been small, so the queue takes the time of its rows or of full
@@ -74,8 +74,7 @@ class LatencyEstimator:
             # A call that runs is half done on average.
             return ahead_s + (0.5 * self._call_s if busy else 0.0) + self._call_s
 
-    def _learn(self, seconds: float, rows: int) -> None:
-        now_s = self.clock()
+    def _learn(self, seconds: float, rows: int, now_s: float) -> None:
         fresh = self._measured_s is not None and now_s - self._measured_s <= _STALE_S
         weight = _WEIGHT if fresh else 1.0
         self._call_s += weight * (seconds - self._call_s)
@@ -88,14 +87,18 @@ class LatencyEstimator:
     def began(self) -> None:
         """Count a call that runs or waits for an instance."""
         with self._lock:
-            self._running += 1
+            self.running += 1
 
-    def ended(self, rows: int, seconds: float | None) -> None:
-        """Count a call no more, and learn from its seconds; None if it has failed."""
+    def failed(self) -> None:
+        """Count a call no more."""
         with self._lock:
-            self._running -= 1
-            if seconds is not None:
-                self._learn(seconds, rows)
+            self.running -= 1
+
+    def ended(self, rows: int, started_s: float, ended_s: float) -> None:
+        """Count a call no more, and learn from its time."""
+        with self._lock:
+            self.running -= 1
+            self._learn(ended_s - started_s, rows, ended_s)
 
 
 class _Call:
@@ -116,11 +119,15 @@ class _Call:
         try:
             self._instance.__enter__()
         except BaseException:
-            self._estimator.ended(self._rows, None)
+            self._estimator.failed()
             raise
         self._started_s = self._estimator.clock()
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        seconds = self._estimator.clock() - self._started_s if kind is None else None
+        estimator = self._estimator
+        ended_s = estimator.clock()
         self._instance.__exit__(None, None, None)
-        self._estimator.ended(self._rows, seconds)
+        if kind is None:
+            estimator.ended(self._rows, self._started_s, ended_s)
+        else:
+            estimator.failed()

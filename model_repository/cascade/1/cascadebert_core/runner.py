@@ -97,12 +97,13 @@ class StageRunner:
     def _run_call(self, stage: Stage, rows: list[Row], deferred: list[Row]) -> None:
         encoded = [row.encoded for row in rows if row.encoded is not None]
         groups = positions_by_job(rows)
-        jobs = [job for job, _ in groups]
-        shared = _shared_threshold(jobs, stage.index)
+        shared = _shared_threshold(groups, stage.index)
         if shared is None:
             of_rows = [row.job.route.thresholds[stage.index] for row in rows]
             shared = stack_thresholds(of_rows, self._n_labels)
-        trace = next((job.trace for job in jobs if job.trace is not None), None)
+        trace = None
+        for job, _ in groups:
+            trace = trace or job.trace
         explained = [group for group in groups if group[0].timeline is not None]
         began_s = time.monotonic() if explained else 0.0
         decision = stage.decide(encoded, shared, trace)
@@ -116,7 +117,9 @@ class StageRunner:
             self._observer.decided(stage.index, decision.confidence, decision.exits)
         exits: list[bool] = decision.exits.tolist()
         self._answer(stage.index, rows, groups, decision, exits)
-        for row in [row for row, leaves in zip(rows, exits, strict=True) if not leaves]:
+        for row, leaves in zip(rows, exits, strict=True):
+            if leaves:
+                continue
             if row.job.route.last == stage.index:
                 error = InternalError(
                     f"{stage} returned NaN or infinite logits for row {row.index}, and no further "
@@ -160,10 +163,12 @@ class StageRunner:
                     job.keep_best(*_part(rows, decision, own), stage)
 
 
-def _shared_threshold(jobs: Sequence[Job], stage: int) -> NDArray[np.float32] | np.float32 | None:
+def _shared_threshold(
+    groups: Sequence[tuple[Job, list[int]]], stage: int
+) -> NDArray[np.float32] | np.float32 | None:
     """Return the jobs' threshold at a stage, as `gate.decide` takes it; None if they differ."""
-    route = jobs[0].route
-    for job in jobs:
+    route = groups[0][0].route
+    for job, _ in groups:
         if job.route is not route:
             return None
     shared = route.thresholds[stage]
@@ -174,8 +179,12 @@ def _part(
     rows: Sequence[Row], decision: Decision, positions: list[int]
 ) -> tuple[Indices, NDArray[np.float32], NDArray[np.float32]]:
     """Return the rows' indices in their job, their probabilities and their confidence."""
-    indices = [rows[i].index for i in positions]
-    own, of_batch = _as_slice(indices), _as_slice(positions)
+    if len(positions) == 1:
+        (i,) = positions
+        index = rows[i].index
+        own, of_batch = slice(index, index + 1), slice(i, i + 1)
+    else:
+        own, of_batch = _as_slice([rows[i].index for i in positions]), _as_slice(positions)
     return own, decision.probabilities[of_batch], decision.confidence[of_batch]
 
 
@@ -186,6 +195,6 @@ def _as_slice(numbers: list[int]) -> Indices:
     numbers are compared, not only the ends.
     """
     first, end = numbers[0], numbers[0] + len(numbers)
-    if end - first == 1 or numbers == list(range(first, end)):
+    if numbers == list(range(first, end)):
         return slice(first, end)
     return np.array(numbers, dtype=np.intp)

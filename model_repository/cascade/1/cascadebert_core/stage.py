@@ -77,11 +77,11 @@ class Stage:
         Returns:
             How many rows their first stage has truncated.
         """
-        encoder = self._encoder
-        stale = [row for row in rows if row.encoder is not encoder and not self._has_tokens_of(row)]
+        stale = [row for row in rows if not self._has_tokens_of(row)]
         if not stale:
             return 0
         n_truncated = 0
+        encoder = self._encoder
         encoded = encoder.encode([row.text for row in stale])
         for row, tokens in zip(stale, encoded, strict=True):
             if tokens.truncated and row.encoded is None:
@@ -217,10 +217,10 @@ class Stage:
 
     def _has_tokens_of(self, row: Row) -> bool:
         """Return whether the stage's own encoder would make the row's tokens."""
-        if row.encoded is None or row.encoder is None:
-            return False
         if row.encoder is self._encoder:
             return True
+        if row.encoder is None or row.encoded is None:
+            return False
         if row.encoder.path != self._encoder.path:
             return False
         return row.encoded.is_whole and len(row.encoded) <= self.settings.max_length

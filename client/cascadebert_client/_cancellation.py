@@ -2,21 +2,37 @@
 
 import contextlib
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import tritonclient.grpc
 from tritonclient.utils import InferenceServerException
 
 from ._channels import Channel
+from ._pending import StartedCall
 from ._servers import HangWatch, is_silent, no_sign_of_life
 from .errors import RequestCancelled
 
 
-class _StartedCall(Protocol):
-    def cancel(self) -> None: ...
+def start(
+    channel: Channel[tritonclient.grpc.InferenceServerClient],
+    keywords: Mapping[str, Any],
+    deliver: Callable[[Any, Exception | None], None],
+) -> StartedCall:
+    """Start an inference, and return what cancels it.
+
+    Args:
+        channel: The connection.
+        keywords: The arguments of `infer`.
+        deliver: Called with the answer and None, or with None and the failure; perhaps in one of
+            gRPC's threads, so it must return soon.
+    """
+    with channel.starting:
+        return cast("StartedCall", channel.client.async_infer(
+            callback=deliver, **keywords
+        ))  # fmt: skip
 
 
 class Cancellation:
@@ -25,7 +41,7 @@ class Cancellation:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._cancelled = threading.Event()
-        self._calls: set[_StartedCall] = set()
+        self._calls: set[StartedCall] = set()
 
     def cancel(self) -> None:
         """Cancel the calls in flight, and refuse new ones."""
@@ -68,8 +84,7 @@ class Cancellation:
             else:
                 answer.set_result(result)
 
-        with channel.starting:
-            call = cast("_StartedCall", channel.client.async_infer(callback=deliver, **keywords))
+        call = start(channel, keywords, deliver)
         with self._lock:
             self._calls.add(call)
             cancelled = self._cancelled.is_set()

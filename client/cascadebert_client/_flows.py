@@ -115,6 +115,11 @@ class CascadeFlows:
             answers.update(zip(part.indices, found, strict=True))
         return [answers[index] for index in range(len(rows))]
 
+    @property
+    def are_one_call(self) -> bool:
+        """Whether `classify` takes one call without a watch, unless it fails."""
+        return len(self._servers) == 1 and not self._traffic.by_text
+
     def _at_version(self, version: str) -> Target:
         same = version == self.target.model_version
         return self.target if same else replace(self.target, model_version=version)

@@ -4,6 +4,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import Any, TypeVar, overload
 
 import tritonclient.grpc
@@ -15,9 +16,10 @@ from ._base import (
     BaseClient,
     stream_parameters,
 )
-from ._cancellation import Cancellation
+from ._cancellation import Cancellation, start
+from ._channels import Channel
 from ._deadline import Deadline
-from ._interrupts import result_of
+from ._pending import Answer, Pending, failed
 from ._requests import Parameters, Thresholds, request_parameters
 from ._rows import Chunker, Utf8Row, encode_inputs, fits_one_request, rows_from_inputs, split
 from ._servers import balancing_arguments
@@ -265,37 +267,76 @@ class CascadeClient(BaseClient[tritonclient.grpc.InferenceServerClient]):
         make_deadline: Callable[[], Deadline],
         max_concurrency: int,
     ) -> Generator[Classification, None, None]:
-        """Send requests from a window of threads, and yield their answers in order."""
+        """Keep a window of requests in flight, and yield their answers in order."""
         cancellation = Cancellation()
-
-        def classify(rows: list[Utf8Row]) -> list[Classification]:
-            flow = self._flows.classify(rows, parameters, make_deadline())
-            return self._drive(flow, cancellation)
-
-        window: deque[Future[list[Classification]]] = deque()
+        window: deque[Pending] = deque()
         more = True
         with ThreadPoolExecutor(max_concurrency, thread_name_prefix="cascadebert") as threads:
             try:
                 while more or window:
                     full = not more or len(window) >= max_concurrency
                     # Yield finished answers before reading more rows: the source may be slow.
-                    if window and (full or window[0].done()):
-                        yield from result_of(window.popleft())
+                    if window and (full or window[0].is_over()):
+                        yield from window.popleft().answers()
                         continue
                     rows = next(requests, None)
                     if rows is None:
                         more = False
                     elif isinstance(rows, Exception):
                         # An error waits for its turn like an answer.
-                        failed: Future[list[Classification]] = Future()
-                        failed.set_exception(rows)
-                        window.append(failed)
+                        window.append(failed(rows))
                     else:
-                        window.append(threads.submit(classify, rows))
+                        flow = self._flows.classify(rows, parameters, make_deadline())
+                        window.append(self._start(flow, cancellation, threads))
             finally:
                 cancellation.cancel()
                 for waiting in window:
                     waiting.cancel()
+
+    def _start(
+        self,
+        flow: Flow[list[Classification]],
+        cancellation: Cancellation,
+        threads: ThreadPoolExecutor,
+    ) -> Pending:
+        """Start a request of a window.
+
+        A request that is one call, as most are, needs no thread until it fails: its answer is read
+        by the thread that wants it. A thread for each request doubles the CPU time of a call.
+        """
+        answer: Future[Answer] = Future()
+
+        def in_thread(error: Exception | None = None) -> None:
+            """Perform all steps, or all after a failure of the first."""
+            try:
+                answers = self._drive(flow, cancellation, error=error)
+            except BaseException as exc:  # noqa: BLE001 - the thread that waits raises it
+                answer.set_exception(exc)
+            else:
+                answer.set_result(lambda: answers)
+
+        def arrived(result: Any, error: Exception | None) -> None:
+            if error is None:
+                answer.set_result(partial(self._drive, flow, cancellation, result))
+                return
+            try:
+                threads.submit(in_thread, error)
+            except RuntimeError:  # the stream was left meanwhile, and so were its threads
+                answer.set_exception(error)
+
+        if not self._flows.are_one_call:
+            threads.submit(in_thread)
+            return Pending(answer)
+        try:
+            step = next(flow)
+            assert isinstance(step, Call)
+            call = start(self._channel(step), _keywords(step), arrived)
+        except FOREIGN_ERRORS as exc:
+            threads.submit(in_thread, exc)
+            return Pending(answer)
+        except Exception as exc:  # noqa: BLE001 - it waits for its turn like an answer
+            return failed(exc)
+        return Pending(answer, call)
 
     def _connect(self, url: str) -> tritonclient.grpc.InferenceServerClient:
         return tritonclient.grpc.InferenceServerClient(
@@ -304,10 +345,23 @@ class CascadeClient(BaseClient[tritonclient.grpc.InferenceServerClient]):
             channel_args=[*channel_arguments(url), *balancing_arguments(url)],
         )
 
-    def _drive(self, flow: Flow[ResultT], cancellation: Cancellation | None = None) -> ResultT:
-        """Perform the steps of a flow, and return its result."""
+    def _drive(
+        self,
+        flow: Flow[ResultT],
+        cancellation: Cancellation | None = None,
+        outcome: Any = None,
+        error: Exception | None = None,
+    ) -> ResultT:
+        """Perform the steps of a flow, and return its result.
+
+        Args:
+            flow: The flow, new or at a step that has been performed.
+            cancellation: What may end its calls.
+            outcome: The outcome of that step; None for a new flow.
+            error: The failure of that step; None without one.
+        """
         try:
-            step = next(flow)
+            step = flow.send(outcome) if error is None else flow.throw(error)
             while True:
                 try:
                     outcome = self._perform(step, cancellation)
@@ -328,16 +382,22 @@ class CascadeClient(BaseClient[tritonclient.grpc.InferenceServerClient]):
                 return None
             case AskAddresses(url):
                 return self._reason_of_another_address(url)
-            case Call(method, arguments, timeout_s):
-                if self._closed:
-                    raise self._closed_error()
-                channel = self._pools[step.server].pick()
-                keywords = {**arguments, "client_timeout": timeout_s}
+            case Call(method):
+                channel, keywords = self._channel(step), _keywords(step)
                 if step.watch is not None:
                     return (cancellation or Cancellation()).infer(channel, keywords, step.watch)
                 if cancellation is not None and method == "infer":
                     return cancellation.infer(channel, keywords)
                 return getattr(channel.client, method)(**keywords)
+
+    def _channel(self, call: Call) -> Channel[tritonclient.grpc.InferenceServerClient]:
+        if self._closed:
+            raise self._closed_error()
+        return self._pools[call.server].pick()
+
+
+def _keywords(call: Call) -> dict[str, Any]:
+    return {**call.arguments, "client_timeout": call.timeout_s}
 
 
 def _chunks(rows: Iterable[object], rows_per_request: int) -> Iterator[list[Utf8Row] | Exception]:

@@ -16,8 +16,10 @@ from cascadebert_client import (
     CascadeClient,
     InvalidRequest,
     ModelNotFound,
+    RetryPolicy,
     ServerError,
 )
+from tests.support.waiting import wait_until
 from tests.unit.fake_triton import DRIVERS, Driver, FakeTriton, expected
 
 Connect = Callable[..., Driver]
@@ -181,6 +183,36 @@ def test_unavailable_is_retried_in_a_stream(connect: Connect, server: FakeTriton
     answers = connect().stream(texts, rows_per_request=4)
     assert [answer.confidence for answer in answers] == confidences(texts)
     assert len(server.requests) == 12
+
+
+def test_a_stream_takes_threads_only_for_what_fails(server: FakeTriton):
+    def threads() -> list[str]:
+        return [each.name for each in threading.enumerate() if each.name.startswith("cascadebert")]
+
+    with CascadeClient(server.url, retry=RetryPolicy(first_delay_s=0.01)) as client:
+        texts = [f"text {number}" for number in range(20)]
+        answers = client.classify_stream(texts, rows_per_request=1)
+        found = [next(answers)]
+        assert threads() == []
+        server.fail(grpc.StatusCode.UNAVAILABLE, "busy")
+        found += answers
+    assert [answer.confidence for answer in found] == confidences(texts)
+    assert len(server.requests) == 21
+
+
+def test_a_failed_request_is_tried_again_before_its_turn(server: FakeTriton):
+    server.fail(grpc.StatusCode.UNAVAILABLE, "busy", times=2)
+    with CascadeClient(server.url, retry=RetryPolicy(first_delay_s=0.01)) as client:
+        answers = client.classify_stream(["hang", "a", "b"], rows_per_request=1, max_concurrency=3)
+
+        def open_after_the_retries() -> None:
+            wait_until(lambda: len(server.requests) == 5)
+            server.release.set()
+
+        opener = threading.Thread(target=open_after_the_retries)
+        opener.start()
+        assert [answer.confidence for answer in answers] == confidences(["hang", "a", "b"])
+        opener.join()
 
 
 def test_each_request_of_a_stream_has_its_own_deadline(connect: Connect, server: FakeTriton):

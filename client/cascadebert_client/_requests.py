@@ -52,9 +52,9 @@ _OUTPUT_TYPES: dict[str, type[np.generic]] = {
     contract.POLICY: np.object_,  # (n, 1), bytes
 }
 
-_OUTPUT_NAMES = _OUTPUT_TYPES.keys()
+_COLUMNS = dict.fromkeys((*_OUTPUT_TYPES, contract.DECIDED_BY))
 
-# The same on the wire.
+# The same on the wire, and what may come beside them.
 _WIRE_TYPES = {
     contract.PROBABILITIES: "FP32",
     contract.LABEL: "BYTES",
@@ -63,14 +63,16 @@ _WIRE_TYPES = {
     contract.DEGRADED: "BOOL",
     contract.POLICY: "BYTES",
     contract.TIMELINE: "BYTES",
+    contract.DECIDED_BY: "BYTES",  # only of cascades that choose it by their load
 }
 
 # struct's code of a value, and its bytes.
 _CODES = {"FP32": ("f", 4), "INT32": ("i", 4), "BOOL": ("?", 1)}
 
 # tritonclient copies them into each request.
-_REQUESTED = [tritonclient.grpc.InferRequestedOutput(name) for name in _OUTPUT_TYPES]
-_EXPLAINED = [*_REQUESTED, tritonclient.grpc.InferRequestedOutput(contract.TIMELINE)]
+_EXPLAINED = [
+    tritonclient.grpc.InferRequestedOutput(name) for name in (*_OUTPUT_TYPES, contract.TIMELINE)
+]
 
 # The part of the time before the deadline that is kept for the server's answer: a share of it, but
 # at most these seconds.
@@ -190,7 +192,8 @@ def infer_arguments(
         "model_name": target.model,
         "model_version": target.model_version,
         "inputs": inputs,
-        "outputs": _EXPLAINED if parameters.explain else _REQUESTED,
+        # None: all that the model declares but TIMELINE. Some cascades have one more.
+        "outputs": _EXPLAINED if parameters.explain else None,
         "request_id": parameters.request_id,
         "parameters": dict(parameters.route) or None,
         "timeout": timeout_us,
@@ -259,7 +262,7 @@ def parse_response(
     timelines = (
         _timelines(response, n_rows, target) if explained else itertools.repeat(None, n_rows)
     )
-    # In the order of _OUTPUT_TYPES.
+    # In the order of _OUTPUT_TYPES, and the operating point.
     return [
         Classification(
             label,
@@ -270,8 +273,9 @@ def parse_response(
             policy,
             order_of(policy),
             timeline,
+            point or None,
         )
-        for probabilities, label, confidence, exit_stage, degraded, policy, timeline in zip(
+        for probabilities, label, confidence, exit_stage, degraded, policy, point, timeline in zip(
             *columns, timelines, strict=True
         )
     ]
@@ -319,7 +323,8 @@ def _columns(response: Tensors, n_rows: int) -> list[list[Any]] | None:
             values = [values[i : i + width] for i in range(0, n_rows * width, width)]
         found[name] = values
     # TIMELINE may be there too.
-    return [found[name] for name in _OUTPUT_TYPES] if found.keys() >= _OUTPUT_NAMES else None
+    found.setdefault(contract.DECIDED_BY, [""] * n_rows)
+    return [found[name] for name in _COLUMNS] if found.keys() >= _COLUMNS.keys() else None
 
 
 def _values(content: bytes, wire: str, count: int) -> list[Any] | None:
@@ -354,10 +359,13 @@ def _checked_columns(response: Tensors, n_rows: int, target: Target) -> list[lis
         UnexpectedResponse: An output is missing, or has another shape or type.
     """
     outputs = {name: _output(response, name, n_rows, target) for name in _OUTPUT_TYPES}
+    points = response.as_numpy(contract.DECIDED_BY)
+    if points is None or points.shape != (n_rows, 1):
+        points = np.full((n_rows, 1), b"", dtype=np.object_)
     try:
-        labels, policies = (
-            [bytes(value).decode("utf-8") for value in outputs[name][:, 0]]
-            for name in (contract.LABEL, contract.POLICY)
+        labels, policies, names = (
+            [bytes(value).decode("utf-8") for value in column[:, 0]]
+            for column in (outputs[contract.LABEL], outputs[contract.POLICY], points)
         )
     except (UnicodeDecodeError, TypeError) as exc:
         raise _unexpected(f"LABEL or POLICY is not UTF-8: {exc}", target) from exc
@@ -369,6 +377,7 @@ def _checked_columns(response: Tensors, n_rows: int, target: Target) -> list[lis
             for name in (contract.CONFIDENCE, contract.EXIT_STAGE, contract.DEGRADED)
         ),
         policies,
+        names,
     ]
 
 

@@ -28,6 +28,8 @@ class Classification:
             configuration does not have it. The client reads it once for each policy.
         timeline: How the answer came about, if the call asked for it with `explain`; otherwise
             None. Answers with and without one are equal.
+        operating_point: The operating point that decided, if the cascade chooses it by its load.
+            None otherwise, and if the request had thresholds or a stage of its own.
     """
 
     label: str
@@ -38,6 +40,7 @@ class Classification:
     policy: str
     label_order: tuple[str, ...] = field(default=(), repr=False, compare=False)
     timeline: Timeline | None = field(default=None, repr=False, compare=False)
+    operating_point: str | None = None
 
     @property
     def probabilities_by_label(self) -> dict[str, float]:

@@ -21,6 +21,7 @@ from cascadebert_build.config.schema import (
     RuntimeConfig,
     TokenizerConfig,
     TuneConfig,
+    UnderLoadConfig,
 )
 from cascadebert_engine.request import BuildOptions
 
@@ -99,6 +100,11 @@ SECTIONS = (
         "[operating_points.NAME]",
         GoalConfig,
         "One table for each operating point. NAME has lower-case letters, digits and hyphens.",
+    ),
+    Section(
+        "[under_load]",
+        UnderLoadConfig,
+        "[Operations](operations.md#a-faster-operating-point-under-load) explains it.",
     ),
 )
 

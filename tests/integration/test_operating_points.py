@@ -17,7 +17,10 @@ from cascadebert_client import CascadeClient
 from cascadebert_client.cli.rendering import status_text
 from cascadebert_core.contract import POLICY_FILE
 from cascadebert_core.policy import Policy, Threshold, policy_to_json
+from cascadebert_core.under_load import UnderLoad
+from tests.support.counters import MetricsPage
 from tests.support.serving import FREE_PORTS, Built, publish_as
+from tests.support.waiting import wait_until
 
 
 def with_points(built: Built, repository: Path) -> Policy:
@@ -100,3 +103,45 @@ def test_a_server_that_takes_the_published_configuration_lists_them_too(
             points = client.status().model.operating_points
             assert client.classify("good film", operating_point="by-label").exit_stage in {0, 1}
     assert [point.name for point in points] == ["by-label", "everything"]
+
+
+def test_above_its_limit_requests_that_chose_nothing_get_the_faster_point(
+    built: Built, tmp_path: Path
+) -> None:
+    folder = tmp_path / "repository"
+    shutil.copytree(built.repository, folder)
+    confidence = predictions_of_stages(built.policy, built.logits(), built.steps.rows).confidence
+    points: dict[str, tuple[Threshold, ...]] = {
+        "usual": (1.0,),
+        "fast": (float(np.median(confidence)),),
+    }
+    policy = replace(
+        built.policy.with_operating_points(points, "usual"),
+        certificate={"operating_points": {"fast": {"exits": [0.5, 0.5]}}},
+        # Every latency is above this limit, until calls are too long ago to say anything.
+        under_load=UnderLoad("fast", queued_rows=0, latency_s=1e-6, hold_s=0.0),
+    )
+    publish_as(built.steps, folder, built.name, policy)
+    texts = [str(text) for text in built.texts]
+    with (
+        serve_cascades(folder, ports=FREE_PORTS) as server,
+        CascadeClient(server.url, built.name) as client,
+    ):
+        client.classify(texts[:8], stage=1)
+        loaded = client.classify(texts)
+        own = client.classify(texts[:2], operating_point="usual")
+        number = client.classify(texts[0], threshold=0.5)
+        page = MetricsPage(server.metrics_port)
+        active = "cascadebert_operating_point_active"
+        wait_until(lambda: page.total(active, operating_point="usual") == 1)
+        after = client.classify(texts[0])
+        switches = page.text()
+    assert {answer.operating_point for answer in loaded} == {"fast"}
+    assert {answer.operating_point for answer in own} == {"usual"}
+    assert (number.operating_point, after.operating_point) == (None, "usual")
+    assert "cascadebert_operating_point_switches_total" in switches
+    assert not any(answer.degraded for answer in loaded)
+    outcome = simulate(policy, built.logits(), points["fast"])
+    near = outcome.near_threshold(points["fast"], 1e-5)
+    for i, answer in enumerate(loaded):
+        assert near[i] or answer.exit_stage == outcome.exit_stage[i]

@@ -35,6 +35,7 @@ class Recorder:
     def __init__(self) -> None:
         self.exits: dict[int, int] = {}
         self.n_truncated = 0
+        self.switches: list[str] = []  # operating points
         self.n_began = 0
         self.n_ended = 0
         self.degraded_by: Counter[str] = Counter()
@@ -61,6 +62,9 @@ class Recorder:
 
     def truncated(self, rows: int) -> None:
         self.n_truncated += rows
+
+    def switched(self, operating_point: str) -> None:
+        self.switches.append(operating_point)
 
     def audited(self, operating_point: str, agreed: int, disagreed: int) -> None:
         self.audits[operating_point, "agreed"] += agreed

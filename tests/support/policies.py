@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-from cascadebert_core.contract import TOKENIZER_FILE, TOKENIZERS_FOLDER
+from cascadebert_core.contract import OPERATING_POINTS, TOKENIZER_FILE, TOKENIZERS_FOLDER
 from cascadebert_core.policy import Policy, StagePolicy
 from cascadebert_core.signals import LEAST_SURE
 from cascadebert_core.task import MULTI_LABEL
+from cascadebert_core.under_load import UnderLoad
 from cascadebert_core.windows import MAX, Windows
 
 WORDS = ["good", "bad", "film", "plot", "not", "very", "the", "a", "was", "but"]
@@ -76,6 +78,19 @@ def make_windows_policy(*thresholds: float) -> Policy:
     """A cascade whose last stage reads long texts in windows."""
     policy = make_policy(*thresholds)
     return with_windows(policy, *[None] * len(thresholds), Windows(MAX, 3, 4))
+
+
+def make_under_load_policy(usual: float, faster: float, **settings: Any) -> Policy:
+    """A cascade of two stages whose point "fast" applies under load, from one queued row on."""
+    policy = make_policy(usual).with_operating_points(
+        {"usual": (usual,), "fast": (faster,)}, "usual"
+    )
+    fields: dict[str, Any] = {"queued_rows": 1, "latency_s": 0.0, "hold_s": 5.0, **settings}
+    return replace(
+        policy,
+        certificate={OPERATING_POINTS: {"fast": {"observed": 0.01}}},
+        under_load=UnderLoad("fast", **fields),
+    )
 
 
 def make_policy(

@@ -281,7 +281,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
         if self.mangle is not None:
             self.mangle(column, datatypes)
         response = pb.ModelInferResponse(model_name=self.model, model_version=version)
-        for name in recorded.outputs:
+        for name in recorded.outputs or [name for name in column if name != "TIMELINE"]:
             if name == self.drop_output:
                 continue
             response.outputs.add(name=name, datatype=datatypes[name], shape=column[name].shape)

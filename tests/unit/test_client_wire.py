@@ -133,3 +133,15 @@ def test_texts_are_those_of_set_data_from_numpy(values: list[bytes]) -> None:
     assert short._get_content() == checked._get_content()
     assert short._get_tensor() == checked._get_tensor()
     assert _requests._texts is _requests._Texts, "this tritonclient keeps the content elsewhere"
+
+
+def test_the_operating_point_that_decided_is_read_if_it_is_there() -> None:
+    message = message_of([("a", [0.5, 0.25, 0.25], 0.5, 0, False)] * 2)
+    (plain, _) = _requests.parse_response(InferResult(message), 2, TARGET)
+    assert plain.operating_point is None
+    message.outputs.add(name="OPERATING_POINT", datatype="BYTES", shape=[2, 1])
+    message.raw_output_contents.append(in_bytes([b"fast", b""]))
+    assert _requests._columns(InferResult(message), 2) is not None
+    answers = _requests.parse_response(InferResult(message), 2, TARGET)
+    assert [answer.operating_point for answer in answers] == ["fast", None]
+    assert answers == _requests.parse_response(WithoutMessage(message), 2, TARGET)

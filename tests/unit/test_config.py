@@ -12,6 +12,7 @@ from cascadebert_build.config.cascade_toml import config_from_file
 from cascadebert_build.config.checkpoint_source import checkpoint_source
 from cascadebert_build.config.goals import Goal
 from cascadebert_build.errors import UsageError
+from cascadebert_core.under_load import UnderLoad
 from cascadebert_core.windows import MAX, MEAN, Windows
 
 MEMBERS = """\
@@ -179,6 +180,30 @@ min_speedup = 2
         (MEMBERS + '[tune]\nsignal = "hunch"', "one of max_probability"),
         (MEMBERS + '[tune]\ndefault = "slow"', "give one of fast, balanced, accurate"),
         (MEMBERS + "[operating_points.a]\nconfidence = 0.9", "operating_points.a has no goal"),
+        (MEMBERS + "[under_load]\nqueued_rows = 8", "under_load.operating_point is missing"),
+        (
+            MEMBERS + '[under_load]\noperating_point = "quick"\nqueued_rows = 8',
+            "under_load.operating_point is 'quick': give one of accurate, fast; the default is "
+            "balanced",
+        ),
+        (
+            MEMBERS + '[under_load]\noperating_point = "fast"',
+            "give queued_rows or latency_ms, or both",
+        ),
+        (
+            MEMBERS + '[under_load]\noperating_point = "fast"\nhold_s = -1.0',
+            "under_load.hold_s is -1.0: give seconds",
+        ),
+        (
+            MEMBERS
+            + '[under_load]\noperating_point = "a"\nqueued_rows = 8\n[tune]\ndefault = "b"\n'
+            + "[operating_points.a]\nthresholds = 0.5\n[operating_points.b]\nmax_cost = 3",
+            "set by hand",
+        ),
+        (
+            MEMBERS + '[tune]\nmax_cost = 3\n[under_load]\noperating_point = "a"',
+            "this cascade has one operating point",
+        ),
         (MEMBERS + "[operating_points.A]\nmax_cost = 3", "lower-case letters"),
         (
             MEMBERS + "[tune]\nmax_cost = 3\n[operating_points.a]\nmax_cost = 3",
@@ -324,3 +349,10 @@ def test_hub_ids_stay_unless_their_owner_is_a_folder_here(tmp_path: Path) -> Non
         assert checkpoint_source(value, tmp_path) == value
     (tmp_path / "org").mkdir()
     assert checkpoint_source("org/model", tmp_path) == str(tmp_path / "org" / "model")
+
+
+def test_a_faster_point_under_load(tmp_path: Path) -> None:
+    text = MEMBERS + '[under_load]\noperating_point = "fast"\nlatency_ms = 200\n'
+    config = config_from_file(write(tmp_path, text))
+    assert config.under_load is not None
+    assert config.under_load.settings() == UnderLoad("fast", 0, 0.2, 5.0)

@@ -50,8 +50,8 @@ def test_a_default_on_the_page_is_the_default_of_the_file(tmp_path: Path) -> Non
     """A file that writes down each default reads like one that leaves them out."""
     lines: list[str] = []
     for section in SECTIONS:
-        if "NAME" in section.title:
-            continue
+        if "NAME" in section.title or section.title == "[under_load]":
+            continue  # tables that are not there by default
         keys = [key for key in keys_of(section.source) if key.default not in {"required", "none"}]
         header = [] if section.title == "Top level" else [section.title]
         if section.title == "[[members]]":

@@ -16,7 +16,7 @@ from cascadebert_core.errors import PolicyError
 from cascadebert_core.policy import policy_from_json, policy_to_json
 from cascadebert_core.windows import POOLS
 from tests.support.fuzzing import json_values, mutated
-from tests.support.policies import make_policy, make_windows_policy
+from tests.support.policies import make_policy, make_under_load_policy, make_windows_policy
 from tests.support.sizes import sized
 
 EXAMPLES = settings(max_examples=sized(150, 5_000), deadline=None, derandomize=True)
@@ -27,6 +27,7 @@ POLICIES = [
     for labels in (("a", "b"), ("a", "b", "ü"))
 ]
 POLICIES.append(json.loads(policy_to_json(make_windows_policy(0.5))))
+POLICIES.append(json.loads(policy_to_json(make_under_load_policy(0.9, 0.5))))
 
 
 def parse(text: str) -> None:

@@ -51,7 +51,7 @@ def test_a_file_edited_by_hand_is_refused() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"schema_version": 1}, "schema_version is 1 and this reader knows 5, 6, 7"),
+        ({"schema_version": 1}, "schema_version is 1 and this reader knows 5, 6, 7, 8"),
         ({"labels": ["a"]}, "two or more"),
         ({"labels": ["a", "a"]}, "distinct"),
         ({"pair": "no"}, "pair is 'no'"),

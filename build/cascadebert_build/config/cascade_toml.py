@@ -24,6 +24,7 @@ from .schema import (
     RuntimeConfig,
     TokenizerConfig,
     TuneConfig,
+    UnderLoadConfig,
 )
 
 if sys.version_info >= (3, 11):
@@ -52,6 +53,7 @@ _TABLES = {
     "compile": CompileConfig,
     "tune": TuneConfig,
     "operating_points": GoalConfig,
+    "under_load": UnderLoadConfig,
 }
 
 # pydantic's error types, and the remedy for each.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from cascadebert_core.guarantee import BY_HAND
+
 from ..errors import UsageError
 from .schema import (
     ENGINE_PRECISIONS,
@@ -10,6 +12,7 @@ from .schema import (
     DataConfig,
     MemberConfig,
     RuntimeConfig,
+    UnderLoadConfig,
 )
 
 
@@ -40,6 +43,30 @@ def check_config(config: CascadeConfig) -> None:
     for name, goal in config.goals().items():
         where = f"operating_points.{name}" if config.operating_points else "tune"
         goal.check(where, len(config.members) - 1)
+    if config.under_load is not None:
+        _check_under_load(config, config.under_load)
+
+
+def _check_under_load(config: CascadeConfig, under_load: UnderLoadConfig) -> None:
+    point, goals, default = under_load.operating_point, config.goals(), config.default_point()
+    others = sorted(goals.keys() - {default})
+    if len(config.members) < 2 or not others:
+        raise UsageError(
+            "there is [under_load], and this cascade has one operating point: give another one, "
+            "or leave the table out"
+        )
+    if point not in others:
+        raise UsageError(
+            f"under_load.operating_point is {point!r}: give one of {', '.join(others)}; the "
+            f"default is {default}"
+        )
+    if goals[point].kind == BY_HAND:
+        raise UsageError(
+            f"under_load.operating_point is {point!r}, whose thresholds are set by hand: give a "
+            "point with a guarantee or a budget, so that a certificate says what it costs"
+        )
+    if not under_load.queued_rows and not under_load.latency_ms:
+        raise UsageError("under_load has no limit: give queued_rows or latency_ms, or both")
 
 
 def _check_windows(where: str, member: MemberConfig, data: DataConfig | None) -> None:

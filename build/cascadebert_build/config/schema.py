@@ -13,6 +13,7 @@ from cascadebert_core.guarantee import DEFAULT_CONFIDENCE, GUARANTEES
 from cascadebert_core.policy import LONGEST_TIMEOUT_S, REQUEST_TIMEOUT_S
 from cascadebert_core.signals import SIGNALS
 from cascadebert_core.task import TASKS
+from cascadebert_core.under_load import UnderLoad
 from cascadebert_core.windows import POOLS, Windows
 from cascadebert_engine.profiles import Profile, default_opt_batch, profiles_of_buckets
 from cascadebert_engine.request import HARDWARE_COMPATIBILITY, BuildOptions
@@ -330,6 +331,30 @@ class TuneConfig(GoalConfig):
 
 
 @dataclass(frozen=True, slots=True)
+class UnderLoadConfig(Table):
+    """A faster operating point while much is waiting. Requests that name their own keep it.
+
+    Attributes:
+        operating_point: An operating point of the file, with a guarantee or a budget of its own.
+        queued_rows: The limit of the rows in all queues of the cascade. 0: there is none.
+        latency_ms: The limit of the expected milliseconds until a deferred row is answered, by the
+            times of recent calls and the queues. 0: there is none.
+        hold_s: Seconds that the load must be below half of the limits before the default returns.
+    """
+
+    operating_point: str
+    queued_rows: Annotated[int, at_least(0)] = 0
+    latency_ms: Annotated[float, Check(lambda value: 0 <= value < 1e9, "give 0 or more")] = 0.0
+    hold_s: Annotated[
+        float, Check(lambda value: 0 <= value <= LONGEST_TIMEOUT_S, "give seconds, 0 or more")
+    ] = 5.0
+
+    def settings(self) -> UnderLoad:
+        """What policy.json says about it."""
+        return UnderLoad(self.operating_point, self.queued_rows, self.latency_ms / 1e3, self.hold_s)
+
+
+@dataclass(frozen=True, slots=True)
 class CascadeConfig(Table):
     """All of cascade.toml.
 
@@ -346,6 +371,7 @@ class CascadeConfig(Table):
         operating_points: The goal of each operating point by its name.
         task: "multi_label" if the members have a sigmoid for each label. None: what the members'
             config.json says (`problem_type`), or else "single_label".
+        under_load: A faster operating point while much is waiting; None: the load changes nothing.
     """
 
     folder: Path
@@ -370,6 +396,7 @@ class CascadeConfig(Table):
         default_factory=dict[str, GoalConfig]
     )
     task: Annotated[str, one_of(TASKS)] | None = None
+    under_load: UnderLoadConfig | None = None
 
     def model_name(self, member: MemberConfig) -> str:
         """The Triton model of a member's stage."""

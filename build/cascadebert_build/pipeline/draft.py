@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from cascadebert_core.policy import Policy, StagePolicy
 from cascadebert_core.signals import SIGNALS_OF_TASK
@@ -62,7 +63,13 @@ def policy_from_members(config: CascadeConfig, manifests: Sequence[MemberManifes
         request_timeout_s=config.runtime.request_timeout_s,
         task=task,
     )
-    return empty.with_thresholds((1.0,) * (len(stages) - 1))
+    draft = empty.with_thresholds((1.0,) * (len(stages) - 1))
+    # `tune` adds the operating point that it names.
+    return (
+        draft
+        if config.under_load is None
+        else replace(draft, under_load=config.under_load.settings())
+    )
 
 
 def labels_of_members(

@@ -49,6 +49,7 @@ from .context import BuildContext
 from .decisions import decisions_left_out
 from .logits_cache import LogitsCache
 from .quick import COSTS_S, quick_verdict
+from .under_load import require_faster
 from .verdicts import say_verdicts
 
 # This many texts have all lengths that matter for the times.
@@ -123,6 +124,8 @@ class TuneStep:
                 certificate[VERDICTS] = [quick.to_json(), *certificate.get(VERDICTS, [])]
         say_verdicts(certificate)
         policy = replace(self._with_call_limits(policy, times), certificate=certificate)
+        if draft.under_load is not None:
+            require_faster(policy, draft.under_load.operating_point)
         write_text(self._context.workspace.policy, policy_to_json(policy))
         return policy
 

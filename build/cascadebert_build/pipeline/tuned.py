@@ -10,6 +10,7 @@ from cascadebert_core.policy import Policy, policy_from_file
 from ..errors import UsageError
 from .artefact import Artefact, artefact_hashes
 from .context import BuildContext
+from .under_load import require_faster
 
 
 def tuned_policy(
@@ -34,6 +35,8 @@ def tuned_policy(
     if same:
         # The thresholds do not depend on audits, limits and degrading.
         policy = policy.with_service_of(draft)
+        if policy.under_load is not None:
+            require_faster(policy, policy.under_load.operating_point)
         points = policy.operating_points, policy.default_operating_point
         now = draft.with_tuning_of(policy).with_operating_points(*points)
         same = replace(now, certificate=policy.certificate) == policy

@@ -29,6 +29,7 @@ from .model_config import (
     ModelConfig,
     config_from_text,
     config_to_text,
+    declare_decided_by,
     set_inputs,
     set_parameter,
 )
@@ -70,6 +71,7 @@ def config_of_cascade(
         return config, []
     config.name = model.name
     set_inputs(config, [policy.pair])
+    declare_decided_by(config, policy.under_load is not None)
     return config, changed_file(model / CONFIG_FILE, config_to_text(config))
 
 

@@ -12,6 +12,7 @@ from tritonclient.grpc import model_config_pb2
 
 from cascadebert_core.contract import (
     COST_CURVE,
+    DECIDED_BY,
     INLINE,
     INLINE_NICENESS,
     INLINE_THREADS,
@@ -262,6 +263,7 @@ def describe_served(
     describe_policy(config, newest)
     set_inputs(config, {policy.pair for policy in policies.values()})
     set_timeline(config, timeline)
+    declare_decided_by(config, all(policy.under_load for policy in policies.values()))
     others = {p.id: list(p.labels) for p in policies.values() if p.id != newest.id}
     config.parameters.pop(LABELS_BY_POLICY, None)
     if others:
@@ -292,17 +294,27 @@ def set_inputs(config: ModelConfig, pairs: Collection[bool | None]) -> None:
 
 
 def set_timeline(config: ModelConfig, declared: bool) -> None:
-    """Declare the output TIMELINE, or not.
+    """Declare the output TIMELINE, or not; see `_declare_output`."""
+    _declare_output(config, TIMELINE, declared)
+
+
+def declare_decided_by(config: ModelConfig, declared: bool) -> None:
+    """Declare the output that names the operating point, or not; see `_declare_output`."""
+    _declare_output(config, DECIDED_BY, declared)
+
+
+def _declare_output(config: ModelConfig, name: str, declared: bool) -> None:
+    """Declare an output of texts, or not.
 
     A version of an earlier release fails if it is asked for an output that it does not know, and
     a request that names no outputs asks for all that are declared.
     """
     pb: Any = model_config_pb2
-    others = [output for output in config.output if output.name != TIMELINE]
+    others = [output for output in config.output if output.name != name]
     config.ClearField("output")
     config.output.extend(others)
     if declared:
-        config.output.append(pb.ModelOutput(name=TIMELINE, data_type=pb.TYPE_STRING, dims=[1]))
+        config.output.append(pb.ModelOutput(name=name, data_type=pb.TYPE_STRING, dims=[1]))
 
 
 def describe_policy(config: ModelConfig, policy: Policy) -> None:

@@ -104,6 +104,7 @@ class TritonPythonModel:
             policy=policy,
             metrics=metrics,
             queued_rows=self._cascade.queued_rows,
+            check_load=self._cascade.is_under_load,
         )
 
     def execute(self, requests: list[Any]) -> list[Any]:

@@ -35,6 +35,7 @@ Run: when each row's stages run
     latency           how long a stage takes
     deadlines         which requests are still worth a call
     expiry            ends requests at their deadline
+    under_load        another operating point while much is waiting
     degradation       rows that no further stage answers
     caller            Triton's response sender
 

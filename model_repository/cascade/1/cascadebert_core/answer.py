@@ -36,7 +36,11 @@ class AnswerWriter:
         """
         answers, n = job.answers, len(job.texts)
         outputs = {
-            name: self._output(name, answers, n) for name in requested if name != contract.TIMELINE
+            name: _decided_by(job)
+            if name == contract.DECIDED_BY
+            else self._output(name, answers, n)
+            for name in requested
+            if name != contract.TIMELINE
         }
         if job.timeline is not None:
             texts = np.empty((n, 1), dtype=np.object_)
@@ -72,3 +76,8 @@ class AnswerWriter:
             for row in label_sets(probabilities)
         ]
         return texts
+
+
+def _decided_by(job: Job) -> NDArray[Any]:
+    point = job.route.operating_point or ""
+    return np.full((len(job.texts), 1), point.encode(), dtype=np.object_)

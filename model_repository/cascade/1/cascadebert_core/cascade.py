@@ -21,9 +21,11 @@ from .job import Job, Row, rows_by_job
 from .observer import Observer
 from .parallel import ParallelCalls
 from .policy import Policy
+from .route import route_from_thresholds
 from .runner import StageRunner
 from .shares import share_of_calls, share_of_limit
 from .stage import RunStage, Stage, stages_of_policy
+from .under_load import LoadSwitch
 
 # Makes the callback of a job that `begin` does not end.
 OnEnd = Callable[[Job], Callable[[Job], None]]
@@ -102,6 +104,11 @@ class Cascade:
             )
             self._queues.append(queue)
             self._workers.append(worker)
+        self._load_switch: LoadSwitch | None = None
+        if policy.under_load is not None:
+            point = policy.under_load.operating_point
+            self._faster = route_from_thresholds(policy.operating_points[point], point)
+            self._load_switch = LoadSwitch(policy.under_load.hold_s, self._switched)
         self._auditor: Auditor | None = None
         if policy.audit_rate > 0 and observer is not None:
             self._auditor = Auditor(
@@ -116,6 +123,14 @@ class Cascade:
     def queued_rows(self) -> list[int]:
         """Return how many rows are in the queue of each stage."""
         return [len(queue) for queue in self._queues]
+
+    def is_under_load(self) -> bool:
+        """Return whether requests that chose nothing get the policy's faster operating point."""
+        settings = self.policy.under_load
+        if settings is None or self._load_switch is None:
+            return False
+        queued = sum(self.queued_rows())
+        return self._load_switch.is_active(settings.load(queued, self._expected_s, self._instances))
 
     def begin(self, jobs: Sequence[Job], on_end: OnEnd) -> None:
         """Run the first stage of all jobs and queue the rows that it defers.
@@ -133,6 +148,10 @@ class Cascade:
         """
         others_running = len(jobs) == 1 and self._is_busy()  # several are concurrent in any case
         arrived: dict[int, list[Row]] = {}
+        if self.is_under_load():
+            for job in jobs:
+                if job.route.follows_load:
+                    job.route = self._faster
         for job in jobs:
             self._admit(job)
             self._deadlines.end_if_expired(job)
@@ -169,6 +188,17 @@ class Cascade:
             job.fail(Unavailable("the cascade is unloading: send the request again"))
         if self._auditor is not None:
             self._auditor.join(deadline_s - time.monotonic())
+
+    def _expected_s(self) -> float:
+        """Return the expected seconds of a row that all stages see."""
+        stages = zip(self._stages, self._queues, strict=True)
+        return sum(stage.latency.expected_s(len(queue)) for stage, queue in stages)
+
+    def _switched(self, under_load: bool) -> None:
+        policy = self.policy
+        if self._observer is not None and policy.under_load is not None:
+            faster, usual = policy.under_load.operating_point, policy.default_operating_point
+            self._observer.switched(faster if under_load else usual)
 
     def _is_busy(self) -> bool:
         """Return whether a stage runs or rows are queued."""

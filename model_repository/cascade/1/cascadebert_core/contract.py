@@ -23,6 +23,9 @@ POLICY = "POLICY"  # BYTES [1], the policy's id
 OUTPUTS = (PROBABILITIES, LABEL, CONFIDENCE, EXIT_STAGE, DEGRADED, POLICY)
 # BYTES [1], JSON: how the answer came about, see `timeline`. Only for a request that asks for it.
 TIMELINE = "TIMELINE"
+# BYTES [1], the operating point that decided; empty if the request had thresholds or a stage of its
+# own. Only cascades whose policies all have `under_load` declare it.
+DECIDED_BY = "OPERATING_POINT"
 
 # Request parameters; a request has at most one of them.
 OPERATING_POINT = "operating_point"  # string

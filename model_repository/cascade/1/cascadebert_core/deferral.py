@@ -11,8 +11,8 @@ from queue import SimpleQueue
 from .errors import Unavailable
 from .job import Row
 
-# Takes the tokens of each queued row, oldest first; two rows at least, as a single row is no choice.
-# Returns the indices of the rows to run next, at least one.
+# Takes the tokens of each queued row, oldest first; two rows at least, as a single row is no
+# choice. Returns the indices of the rows to run next, at least one.
 Choose = Callable[[Sequence[int]], Iterable[int]]
 
 

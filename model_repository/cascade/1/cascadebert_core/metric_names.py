@@ -19,6 +19,8 @@ LATENCY = f"{PREFIX}latency_seconds"
 IN_FLIGHT = f"{PREFIX}rows_in_flight"
 QUEUED = f"{PREFIX}queued_rows"
 POLICY = f"{PREFIX}policy_info"
+ACTIVE_POINT = f"{PREFIX}operating_point_active"
+SWITCHES = f"{PREFIX}operating_point_switches_total"
 AUDITED = f"{PREFIX}audited_rows_total"
 AUDIT_DROPPED = f"{PREFIX}audit_dropped_rows_total"
 AUDIT_ERRORS = f"{PREFIX}audit_errors_total"
@@ -47,6 +49,8 @@ FAMILIES: dict[str, tuple[str, str]] = {
     IN_FLIGHT: (GAUGE, "Rows of the requests that have not ended"),
     QUEUED: (GAUGE, "Rows in the queue of a stage"),
     POLICY: (GAUGE, "1, with the id of the served policy"),
+    ACTIVE_POINT: (GAUGE, "1 for the operating point of requests that name none, 0 for the other"),
+    SWITCHES: (COUNTER, "Switches to an operating point because of the load"),
     AUDITED: (COUNTER, "Audited rows, by whether their answer agreed with the last stage's"),
     AUDIT_DROPPED: (COUNTER, "Rows drawn for an audit while its queue was full"),
     AUDIT_ERRORS: (COUNTER, "Rows drawn for an audit that failed"),

@@ -76,6 +76,10 @@ class Metrics:
         self._deferred = [series(names.DEFERRED, stage=stage) for stage in stages]
         self._confidence = [Histogram(names.CONFIDENCE_BOUNDS) for _ in stages]
         self._latency = [Histogram(names.LATENCY_BOUNDS) for _ in stages]
+        self._points: dict[str, float] = {}  # whether each applies, if the load decides it
+        if policy.under_load is not None:
+            default = policy.default_operating_point
+            self._points = {default: 1, policy.under_load.operating_point: 0}
         for line in (*self._exited, *self._deferred, *_lines_from_the_start(policy)):
             self._counts[line] = 0  # shown before its first event
 
@@ -98,6 +102,8 @@ class Metrics:
                 counts.update(_lines_of_histogram(names.CONFIDENCE, stage, histogram))
             for stage, histogram in enumerate(self._latency):
                 counts.update(_lines_of_histogram(names.LATENCY, stage, histogram))
+            for point, applies in self._points.items():
+                counts[series(names.ACTIVE_POINT, operating_point=point)] = applies
             return {**counts, series(names.IN_FLIGHT): self._rows_in_flight}
 
     def began(self, job: Job) -> None:
@@ -143,6 +149,12 @@ class Metrics:
         with self._lock:
             self._counts[series(names.TRUNCATED)] += rows
 
+    def switched(self, operating_point: str) -> None:
+        """See `observer.Observer`."""
+        with self._lock:
+            self._points = {point: point == operating_point for point in self._points}
+            self._counts[series(names.SWITCHES, operating_point=operating_point)] += 1
+
     def audited(self, operating_point: str, agreed: int, disagreed: int) -> None:
         """See `observer.Observer`."""
         with self._lock:
@@ -175,6 +187,9 @@ def _lines_from_the_start(policy: Policy) -> Iterator[Series]:
     yield from (*_REQUESTS.values(), *_ROWS.values(), *_ERRORS.values())
     yield from (series(names.DEGRADED, reason=reason) for reason in DEGRADED_BY)
     yield series(names.TRUNCATED)
+    if policy.under_load is not None:
+        for point in (policy.default_operating_point, policy.under_load.operating_point):
+            yield series(names.SWITCHES, operating_point=point)
     if policy.audit_rate > 0:
         for point in policy.operating_points:
             for result in (names.AGREED, names.DISAGREED):

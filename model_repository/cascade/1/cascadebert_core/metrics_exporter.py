@@ -33,6 +33,7 @@ class MetricsExporter:
         policy: Policy,
         metrics: Metrics,
         queued_rows: Callable[[], list[int]],
+        check_load: Callable[[], object] = lambda: None,
     ) -> None:
         """Put all series on the endpoint and start the thread.
 
@@ -43,6 +44,7 @@ class MetricsExporter:
             policy: The served policy.
             metrics: The counts to export.
             queued_rows: Returns the rows in the queue of each stage.
+            check_load: Called before each export: without traffic nothing else looks at the load.
         """
         self._new_family = family
         # In a reload the new series appear before the old ones are removed. If their labels were
@@ -51,6 +53,7 @@ class MetricsExporter:
         self._policy_id = policy.id
         self._counts = metrics
         self._queued_rows = queued_rows
+        self._check_load = check_load
         self._triton_families: dict[str, Any] = {}
         self._triton_metrics: dict[Series, Any] = {}
         self._shown: dict[Series, float] = {}  # the gauges as Triton has them
@@ -84,6 +87,7 @@ class MetricsExporter:
             _LOGGER.exception("metrics could not be exported")
 
     def _export(self) -> None:
+        self._check_load()
         for stage, rows in enumerate(self._queued_rows()):
             self._set(series(QUEUED, stage=stage), rows)
         for line, value in self._counts.fetch().items():

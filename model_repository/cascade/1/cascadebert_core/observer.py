@@ -55,3 +55,7 @@ class Observer(AuditObserver, Protocol):
     def truncated(self, rows: int) -> None:
         """Rows were longer than what the first stage reads, and were cut."""
         ...
+
+    def switched(self, operating_point: str) -> None:
+        """Requests that name no operating point get this one from now on, because of the load."""
+        ...

@@ -19,15 +19,23 @@ from .contract import ATTENTION_MASK, INPUT_IDS, OPERATING_POINTS, STAGE_INPUTS
 from .errors import PolicyError
 from .signals import MAX_PROBABILITY, SIGNALS_OF_TASK
 from .task import MULTI_LABEL, SINGLE_LABEL, TASKS
+from .under_load import UnderLoad
 from .windows import POOLS, Windows
 
 # A policy is written in the oldest schema that can say it, so that older servers read what they can
 # serve. Schema 6 adds `task`, and only multi-label cascades need it. Schema 7 has both `task` and
-# `windows` of every stage; only cascades that read long texts in windows need it.
+# `windows` of every stage; only cascades that read long texts in windows need it. Schema 8 has both
+# and `under_load`; only cascades with another operating point under load need it.
 SCHEMA_VERSION = 5
 MULTI_LABEL_SCHEMA_VERSION = 6
 WINDOWS_SCHEMA_VERSION = 7
-SCHEMA_VERSIONS = (SCHEMA_VERSION, MULTI_LABEL_SCHEMA_VERSION, WINDOWS_SCHEMA_VERSION)
+UNDER_LOAD_SCHEMA_VERSION = 8
+SCHEMA_VERSIONS = (
+    SCHEMA_VERSION,
+    MULTI_LABEL_SCHEMA_VERSION,
+    WINDOWS_SCHEMA_VERSION,
+    UNDER_LOAD_SCHEMA_VERSION,
+)
 # Tokens. As a call's price or limit it makes all rows share one call.
 ONE_CALL = 1_000_000
 
@@ -110,6 +118,7 @@ class Policy:
             full, its deadline is near or the stage fails. Otherwise its request fails.
         request_timeout_s: The time of a request whose caller sets no deadline.
         task: One of `task.TASKS`: whether an answer is one label or a set of labels.
+        under_load: Another operating point while much is waiting; None: the load changes nothing.
     """
 
     labels: tuple[str, ...]
@@ -122,6 +131,7 @@ class Policy:
     degrade: bool = False
     request_timeout_s: float = REQUEST_TIMEOUT_S
     task: str = SINGLE_LABEL
+    under_load: UnderLoad | None = None
 
     @property
     def id(self) -> str:
@@ -162,7 +172,8 @@ class Policy:
     def with_service_of(self, other: Policy) -> Policy:
         """Return the policy with another's queue limits, auditing, degradation and timeout.
 
-        The policies have the same number of stages. Decisions stay the same.
+        What happens under load is the other's too. The policies have the same number of stages.
+        Thresholds stay the same.
         """
         stages = tuple(
             replace(stage, max_queued_rows=theirs.max_queued_rows)
@@ -174,6 +185,7 @@ class Policy:
             audit_rate=other.audit_rate,
             degrade=other.degrade,
             request_timeout_s=other.request_timeout_s,
+            under_load=other.under_load,
         )
 
     def with_thresholds(self, thresholds: tuple[Threshold, ...], name: str = "default") -> Policy:
@@ -183,8 +195,13 @@ class Policy:
     def with_operating_points(
         self, points: dict[str, tuple[Threshold, ...]], default: str
     ) -> Policy:
-        """Return the policy with these operating points and without a certificate."""
-        thresholds = points[default]
+        """Return the policy with these operating points and without a certificate.
+
+        What happens under load stays if the points still have what it names.
+        """
+        thresholds, under_load = points[default], self.under_load
+        if under_load is not None and under_load.operating_point not in {*points} - {default}:
+            under_load = None
         last = (None,) * (len(self.stages) - len(thresholds))
         stages = tuple(
             replace(stage, threshold=threshold)
@@ -196,6 +213,7 @@ class Policy:
             operating_points=dict(points),
             default_operating_point=default,
             certificate=None,
+            under_load=under_load,
         )
 
 
@@ -258,8 +276,8 @@ def _policy(top: _Keys) -> Policy:
     if task not in TASKS or (version == MULTI_LABEL_SCHEMA_VERSION and task != MULTI_LABEL):
         raise PolicyError(
             f"policy.task is {task!r}: a policy of schema {MULTI_LABEL_SCHEMA_VERSION} has "
-            f"{MULTI_LABEL!r}, one of schema {WINDOWS_SCHEMA_VERSION} has one of {list(TASKS)}, "
-            f"and one of schema {SCHEMA_VERSION} has no such key"
+            f"{MULTI_LABEL!r}, a later one has one of {list(TASKS)}, and one of schema "
+            f"{SCHEMA_VERSION} has no such key"
         )
     labels = top.strings("labels")
     least = 1 if task == MULTI_LABEL else 2
@@ -282,7 +300,7 @@ def _policy(top: _Keys) -> Policy:
                 task,
                 n_labels=len(labels),
                 last=index == len(stages) - 1,
-                windows=_windows(keys) if version == WINDOWS_SCHEMA_VERSION else None,
+                windows=_windows(keys) if version >= WINDOWS_SCHEMA_VERSION else None,
             )
             for index, keys in enumerate(stages)
         ),
@@ -295,6 +313,7 @@ def _policy(top: _Keys) -> Policy:
         degrade=degrade,
         request_timeout_s=top.number("request_timeout_s"),
         task=task,
+        under_load=_under_load(top) if version == UNDER_LOAD_SCHEMA_VERSION else None,
     )
     top.finish()
     _validate_whole(policy)
@@ -329,6 +348,45 @@ def _validate_whole(policy: Policy) -> None:
             f"the stages' thresholds {list(of_stages)} are not those of the default operating "
             f"point {default!r}, {list(policy.thresholds)}"
         )
+    if policy.under_load is not None:
+        _check_under_load(policy, policy.under_load)
+
+
+def _check_under_load(policy: Policy, under_load: UnderLoad) -> None:
+    where, point = "policy.under_load", under_load.operating_point
+    others = sorted({*policy.operating_points} - {policy.default_operating_point})
+    if point not in others:
+        raise PolicyError(
+            f"{where}.operating_point is {point!r}: give one of {others}, the points that are not "
+            "the default"
+        )
+    try:
+        certificate = policy.certificate_of(point)
+    except AttributeError:  # it is damaged
+        certificate = None
+    if not certificate:
+        raise PolicyError(
+            f"{where}.operating_point is {point!r}, which has no certificate: `tune` it"
+        )
+    for key, value in (("latency_s", under_load.latency_s), ("hold_s", under_load.hold_s)):
+        if not 0 <= value <= LONGEST_TIMEOUT_S:
+            raise PolicyError(
+                f"{where}.{key} is {value}: give seconds from 0 to {LONGEST_TIMEOUT_S:g}"
+            )
+    if not under_load.queued_rows and not under_load.latency_s:
+        raise PolicyError(f"{where} has no limit: give queued_rows or latency_s, or both")
+
+
+def _under_load(top: _Keys) -> UnderLoad:
+    own = _Keys(top.take("under_load"), f"{top.where}.under_load")
+    under_load = UnderLoad(
+        operating_point=own.string("operating_point"),
+        queued_rows=own.integer("queued_rows", minimum=0),
+        latency_s=own.number("latency_s"),
+        hold_s=own.number("hold_s"),
+    )
+    own.finish()
+    return under_load
 
 
 def _windows(keys: _Keys) -> Windows | None:
@@ -453,6 +511,9 @@ def _operating_points(
 def _fields(policy: Policy) -> dict[str, Any]:
     """Return the JSON object without the id; the hash sorts its keys."""
     fields = asdict(policy)
+    if policy.under_load is not None:
+        return {"schema_version": UNDER_LOAD_SCHEMA_VERSION, **fields}
+    del fields["under_load"]
     if any(stage.windows is not None for stage in policy.stages):
         return {"schema_version": WINDOWS_SCHEMA_VERSION, **fields}
     for stage in fields["stages"]:

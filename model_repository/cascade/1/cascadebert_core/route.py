@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,12 +30,15 @@ class Route:
             last stage of the route has `gate.ALWAYS_EXIT`.
         last: The stage that must answer.
         operating_point: The policy's name for these thresholds; None if the caller chose them.
+        follows_load: Whether another operating point may take its place under load: the caller has
+            chosen nothing, and the policy has one.
     """
 
     first: int
     thresholds: tuple[np.float32 | NDArray[np.float32], ...]
     last: int
     operating_point: str | None = None
+    follows_load: bool = False
 
 
 def route_from_thresholds(
@@ -62,6 +65,8 @@ class Router:
             for name, thresholds in policy.operating_points.items()
         }
         self.default = self._points[policy.default_operating_point]
+        if policy.under_load is not None:
+            self.default = replace(self.default, follows_load=True)
 
     def route_from_parameters(self, parameters: Mapping[str, object]) -> Route:
         """Return the route that a request's parameters choose, or the default route.

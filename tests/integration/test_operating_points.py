@@ -131,7 +131,7 @@ def test_above_its_limit_requests_that_chose_nothing_get_the_faster_point(
         loaded = client.classify(texts)
         own = client.classify(texts[:2], operating_point="usual")
         number = client.classify(texts[0], threshold=0.5)
-        page = MetricsPage(server.metrics_port)
+        page = MetricsPage(server.ports.metrics)
         active = "cascadebert_operating_point_active"
         wait_until(lambda: page.total(active, operating_point="usual") == 1)
         after = client.classify(texts[0])

@@ -1,0 +1,1 @@
+"""How many machines a load takes: a simulated fleet."""

@@ -1,0 +1,130 @@
+"""What one machine is, and how a cascade runs on it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from cascadebert_core.policy import StagePolicy
+
+from ..config.placement import Placement, instances_of_cascade, placement_of_stage
+from .call_times import CallTimes
+
+# Triton's limit of the cascade's batches.
+MAX_BATCH_SIZE = 64
+
+
+@dataclass(frozen=True, slots=True)
+class RequestPrice:
+    """The CPU of a request besides the stages' calculations, in seconds of a core.
+
+    The defaults are those of docs/sizing.md, on the cores of that machine; `python -m
+    benchmarks.fleet` measures them on another.
+
+    Attributes:
+        cascade_s: Of the cascade's process, of a request of one row: it reads, tokenises and
+            gates. One process uses one core at most.
+        cascade_row_s: Of the same process for each further row.
+        server_s: Of tritonserver.
+        call_s: Of one call of a stage, in the cascade's process, the server and the stage's.
+        client_s: Of the client, if it is on the same machine; 0 if not.
+    """
+
+    cascade_s: float = 0.45e-3
+    cascade_row_s: float = 0.1e-3
+    server_s: float = 0.3e-3
+    call_s: float = 0.5e-3
+    client_s: float = 0.0
+
+    def times(self, factor: float) -> RequestPrice:
+        """The price on cores that take `factor` as long."""
+        return RequestPrice(
+            self.cascade_s * factor,
+            self.cascade_row_s * factor,
+            self.server_s * factor,
+            self.call_s * factor,
+            self.client_s * factor,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class SiteStage:
+    """A stage on a machine.
+
+    Attributes:
+        policy: The stage in the policy.
+        times: Of its calls, with one thread of the machine if they run on its cores.
+        instances: Calls at a time.
+        threads: Cores that a call can use.
+        niceness: Of its processes.
+        gpu: Whether calls run on the GPU, one at a time, instead of on the cores.
+    """
+
+    policy: StagePolicy
+    times: CallTimes
+    instances: int = 1
+    threads: int = 1
+    niceness: int = 0
+    gpu: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """One machine with a server.
+
+    Attributes:
+        cores: Of the machine.
+        stages: The stages that run there, small to large.
+        price: Of a request.
+        cascade_instances: Processes of the cascade.
+        gpus: Calls of GPU stages at a time.
+    """
+
+    cores: int
+    stages: tuple[SiteStage, ...]
+    price: RequestPrice = RequestPrice()
+    cascade_instances: int = 1
+    gpus: int = 0
+
+    def alone(self, stage: int) -> Site:
+        """The same machine with a cascade of one stage."""
+        only = replace(self.stages[stage], niceness=0)
+        return replace(self, stages=(only,))
+
+
+def site_of_machine(
+    cores: int,
+    stages: Sequence[tuple[StagePolicy, CallTimes]],
+    *,
+    gpus: int = 0,
+    niceness: int = 0,
+    price: RequestPrice | None = None,
+) -> Site:
+    """A machine as `serve` would use it; see `config.placement`.
+
+    Args:
+        cores: Of the machine.
+        stages: With the times of their calls: with one core, or on the machine's GPU.
+        gpus: If there are any, the stages run on them.
+        niceness: Of all stages but the first, on a CPU.
+        price: Of a request; None: the default.
+    """
+    fitting = placement_of_stage(cores, len(stages))
+    placement = Placement(max(1, gpus), 1) if gpus else fitting
+    return Site(
+        cores,
+        tuple(
+            SiteStage(
+                policy,
+                times,
+                placement.instances,
+                placement.threads,
+                niceness if index and not gpus else 0,
+                gpu=gpus > 0,
+            )
+            for index, (policy, times) in enumerate(stages)
+        ),
+        price or RequestPrice(),
+        instances_of_cascade(cores, gpu=gpus > 0),
+        gpus,
+    )

@@ -62,7 +62,12 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeSch
 
 
 # The tests of reliability measure time or load the machine, except these.
-_QUIET = {"test_hostile_requests.py", "test_restricted_protocols.py", "test_tls.py"}
+_QUIET = {
+    "test_hostile_requests.py",
+    "test_replicas.py",
+    "test_restricted_protocols.py",
+    "test_tls.py",
+}
 
 
 @pytest.hookimpl(tryfirst=True)  # before -m takes tests away

@@ -68,6 +68,7 @@ class AsyncCascadeClient(BaseClient[tritonclient.grpc.aio.InferenceServerClient]
         stage: int | None = None,
         request_id: str | None = None,
         explain: bool = False,
+        traceparent: str | None = None,
         timeout_s: float | None = None,
     ) -> Classification: ...
 
@@ -81,6 +82,7 @@ class AsyncCascadeClient(BaseClient[tritonclient.grpc.aio.InferenceServerClient]
         stage: int | None = None,
         request_id: str | None = None,
         explain: bool = False,
+        traceparent: str | None = None,
         timeout_s: float | None = None,
     ) -> list[Classification]: ...
 
@@ -93,11 +95,17 @@ class AsyncCascadeClient(BaseClient[tritonclient.grpc.aio.InferenceServerClient]
         stage: int | None = None,
         request_id: str | None = None,
         explain: bool = False,
+        traceparent: str | None = None,
         timeout_s: float | None = None,
     ) -> Classification | list[Classification]:
         """Classify one row, or a list of rows; see `CascadeClient.classify`."""
         parameters = request_parameters(
-            operating_point, threshold, stage, request_id, explain=explain
+            operating_point,
+            threshold,
+            stage,
+            request_id,
+            explain=explain,
+            traceparent=traceparent,
         )
         deadline = Deadline.after(timeout_s)
         encoded = encode_inputs(inputs)
@@ -118,6 +126,7 @@ class AsyncCascadeClient(BaseClient[tritonclient.grpc.aio.InferenceServerClient]
         stage: int | None = None,
         request_id: str | None = None,
         explain: bool = False,
+        traceparent: str | None = None,
         timeout_s: float | None = None,
     ) -> AsyncGenerator[Classification, None]:
         """Classify any number of rows. Rows are read as their answers are consumed.
@@ -136,6 +145,7 @@ class AsyncCascadeClient(BaseClient[tritonclient.grpc.aio.InferenceServerClient]
             stage=stage,
             request_id=request_id,
             explain=explain,
+            traceparent=traceparent,
             timeout_s=timeout_s,
         )
 

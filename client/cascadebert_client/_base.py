@@ -123,6 +123,7 @@ def stream_parameters(
     stage: int | None,
     request_id: str | None,
     explain: bool = False,
+    traceparent: str | None = None,
     timeout_s: float | None,
 ) -> Parameters:
     """Check the arguments of `classify_stream`, and return its request parameters.
@@ -133,4 +134,6 @@ def stream_parameters(
     Deadline.after(timeout_s)
     require_positive("rows_per_request", rows_per_request)
     require_positive("max_concurrency", max_concurrency)
-    return request_parameters(operating_point, threshold, stage, request_id, explain=explain)
+    return request_parameters(
+        operating_point, threshold, stage, request_id, explain=explain, traceparent=traceparent
+    )

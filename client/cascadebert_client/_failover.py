@@ -59,7 +59,7 @@ class Failover:
             index = yield from self._server_in_turn(deadline)
             at = replace(target, url=self._servers.urls[index])
             remaining_s = deadline.require_time(at)
-            arguments = {**make_arguments(remaining_s), "headers": self._headers}
+            arguments = {"headers": self._headers, **make_arguments(remaining_s)}
             call = Call(method, arguments, remaining_s, index)
             if method == "infer":
                 call = replace(call, watch=HangWatch.within(remaining_s))

@@ -15,7 +15,13 @@ from ._failover import Failover
 from ._faults import PROTOCOL, REFUSED, fault_of
 from ._label_order import LabelOrders, labels_from_parameters
 from ._operating_points import points_from_parameters
-from ._requests import Parameters, Tensors, infer_arguments, parse_response
+from ._requests import (
+    Parameters,
+    Tensors,
+    infer_arguments,
+    parse_response,
+    traced_parameters,
+)
 from ._rows import Utf8Row
 from ._servers import Servers
 from ._service_messages import (
@@ -27,14 +33,17 @@ from ._service_messages import (
     StatisticsResponse,
 )
 from ._steps import AskAddresses, Call, Flow, Pause
+from ._tracing import Span
 from ._traffic import Traffic
 from ._types import Classification, ModelStatistics, ModelStatus, ServerStatus
 from .errors import (
     FOREIGN_ERRORS,
     AccessRestricted,
+    InvalidRequest,
     ModelNotFound,
     ServerUnavailable,
     Target,
+    knows_no_traces,
     not_a_cascade,
     translated,
     unreachable,
@@ -79,6 +88,7 @@ class CascadeFlows:
         self._traffic = traffic if traffic is not None else Traffic(target.model_version)
         self._max_batch_size = max_batch_size
         self._orders = LabelOrders()
+        self._tells_of_traces = True  # until a cascade of an earlier release refuses it
         # gRPC metadata keys are lower case.
         self._headers = {name.lower(): value for name, value in (headers or {}).items()} or None
         self._attempts = Attempts(retry, on_retry)
@@ -125,6 +135,47 @@ class CascadeFlows:
         return self.target if same else replace(self.target, model_version=version)
 
     def _classify_at(
+        self,
+        target: Target,
+        rows: Sequence[Utf8Row],
+        parameters: Parameters,
+        deadline: Deadline,
+    ) -> Flow[list[Classification]]:
+        if parameters.trace is None:
+            return (yield from self._ask_cascade(target, rows, parameters, deadline))
+        span = parameters.trace.begin(target, len(rows), parameters.route)
+        try:
+            answers = yield from self._ask_in_trace(target, rows, parameters, deadline, span)
+        except BaseException as exc:
+            span.failed(exc)
+            raise
+        span.answered(answers)
+        if parameters.explain:
+            return answers
+        return [replace(answer, timeline=None) for answer in answers]
+
+    def _ask_in_trace(
+        self,
+        target: Target,
+        rows: Sequence[Utf8Row],
+        parameters: Parameters,
+        deadline: Deadline,
+        span: Span,
+    ) -> Flow[list[Classification]]:
+        """Classify the rows of a request, and tell the cascade of the trace if it can be told."""
+        headers = self._headers or {}
+        if self._tells_of_traces:
+            told = traced_parameters(parameters, span, headers, told=True)
+            try:
+                return (yield from self._ask_cascade(target, rows, told, deadline))
+            except InvalidRequest as exc:
+                if parameters.explain or not knows_no_traces(exc):
+                    raise
+                self._tells_of_traces = False
+        untold = traced_parameters(parameters, span, headers, told=False)
+        return (yield from self._ask_cascade(target, rows, untold, deadline))
+
+    def _ask_cascade(
         self,
         target: Target,
         rows: Sequence[Utf8Row],
@@ -371,7 +422,7 @@ class CascadeFlows:
         return error if fault is None else unreachable(fault, target, attempts)
 
     def _call(self, method: str, timeout_s: float | None, **arguments: Any) -> Call:
-        return Call(method, {**arguments, "headers": self._headers}, timeout_s, self._server)
+        return Call(method, {"headers": self._headers, **arguments}, timeout_s, self._server)
 
     def _model(self) -> dict[str, str]:
         return {"model_name": self.target.model, "model_version": self.target.model_version}

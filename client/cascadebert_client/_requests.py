@@ -7,7 +7,7 @@ Nothing here calls a server. TEXT and TEXT_PAIR, BYTES (n, 1), go out for n rows
 import itertools
 import struct
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
@@ -19,6 +19,7 @@ from cascadebert_core import contract
 from ._checks import is_integer, is_real
 from ._rows import Utf8Row, text_problem
 from ._timeline import Timeline, timeline_from_json
+from ._tracing import Span, Trace, trace_of_call
 from ._types import Classification
 from .errors import InvalidRequest, Target, UnexpectedResponse
 
@@ -34,11 +35,15 @@ class Parameters:
         route: Request parameters that choose between speed and accuracy, as they are sent.
         request_id: The request's id; the empty string for none.
         explain: Whether each answer comes with its timeline.
+        trace: The trace that the call belongs to; None without one.
+        headers: All gRPC metadata of the request; None for the client's own.
     """
 
     route: Mapping[str, str | int] = field(default_factory=dict[str, str | int])
     request_id: str = ""
     explain: bool = False
+    trace: Trace | None = None
+    headers: Mapping[str, str] | None = None
 
 
 _PLAIN = Parameters()
@@ -98,6 +103,7 @@ def request_parameters(
     request_id: str | None = None,
     *,
     explain: bool = False,
+    traceparent: str | None = None,
 ) -> Parameters:
     """Return what a call sends beside its rows.
 
@@ -107,12 +113,14 @@ def request_parameters(
         stage: Position of the only stage that answers, from 0.
         request_id: The id that the server's log has for the request.
         explain: Whether each answer comes with its timeline.
+        traceparent: W3C's trace context of the caller.
 
     Raises:
         InvalidRequest: More than one of the first three is given, or a value is out of its range.
     """
     chosen = (operating_point, threshold, stage, request_id)
-    if not explain and all(each is None for each in chosen):
+    trace = trace_of_call(traceparent)
+    if not explain and trace is None and all(each is None for each in chosen):
         return _PLAIN
     given = {
         contract.OPERATING_POINT: operating_point,
@@ -156,7 +164,29 @@ def request_parameters(
         raise InvalidRequest(f"explain is {explain!r}: give True or False")
     if explain:
         parameters[contract.EXPLAIN] = True
-    return Parameters(parameters, request_id or "", explain)
+    return Parameters(parameters, request_id or "", explain, trace)
+
+
+def traced_parameters(
+    parameters: Parameters, span: Span, headers: Mapping[str, str], *, told: bool
+) -> Parameters:
+    """Return the parameters of a request that belongs to a trace.
+
+    Args:
+        parameters: The call's.
+        span: The span of the request.
+        headers: The client's own gRPC metadata.
+        told: Whether the cascade may be told of the trace: it names the trace in its log, and
+            makes timelines. Earlier releases refuse both.
+    """
+    headers = {**headers, **span.headers}
+    if not told:
+        return replace(parameters, headers=headers)
+    explain = parameters.explain or span.records
+    route = {**parameters.route, **span.headers_for_model()}
+    if explain:
+        route[contract.EXPLAIN] = True
+    return replace(parameters, route=route, explain=explain, headers=headers)
 
 
 def _require_id(request_id: object) -> None:
@@ -188,7 +218,9 @@ def infer_arguments(
     timeout_us = None
     if remaining_s is not None:
         timeout_us = max(1, int(1e6 * server_timeout_s(remaining_s)))  # 0 would mean no limit
+    metadata = {} if parameters.headers is None else {"headers": parameters.headers}
     return {
+        **metadata,
         "model_name": target.model,
         "model_version": target.model_version,
         "inputs": inputs,

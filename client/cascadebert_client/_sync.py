@@ -66,6 +66,7 @@ class CascadeClient(BaseClient[tritonclient.grpc.InferenceServerClient]):
         stage: int | None = None,
         request_id: str | None = None,
         explain: bool = False,
+        traceparent: str | None = None,
         timeout_s: float | None = None,
     ) -> Classification: ...
 
@@ -79,6 +80,7 @@ class CascadeClient(BaseClient[tritonclient.grpc.InferenceServerClient]):
         stage: int | None = None,
         request_id: str | None = None,
         explain: bool = False,
+        traceparent: str | None = None,
         timeout_s: float | None = None,
     ) -> list[Classification]: ...
 
@@ -91,6 +93,7 @@ class CascadeClient(BaseClient[tritonclient.grpc.InferenceServerClient]):
         stage: int | None = None,
         request_id: str | None = None,
         explain: bool = False,
+        traceparent: str | None = None,
         timeout_s: float | None = None,
     ) -> Classification | list[Classification]:
         """Classify one row, or many rows.
@@ -112,6 +115,8 @@ class CascadeClient(BaseClient[tritonclient.grpc.InferenceServerClient]):
                 characters. Each request of a call has the same.
             explain: Whether each answer comes with its timeline: when each stage had the row, and
                 what it said. The server makes it on request, since that costs time.
+            traceparent: W3C's trace context of the caller, for the server's traces and its log. A
+                current span of OpenTelemetry comes before it.
             timeout_s: Time limit of the whole call with its retries, in seconds; None for no limit.
 
         Returns:
@@ -126,7 +131,12 @@ class CascadeClient(BaseClient[tritonclient.grpc.InferenceServerClient]):
             ServerError: The server failed.
         """
         parameters = request_parameters(
-            operating_point, threshold, stage, request_id, explain=explain
+            operating_point,
+            threshold,
+            stage,
+            request_id,
+            explain=explain,
+            traceparent=traceparent,
         )
         deadline = Deadline.after(timeout_s)
         encoded = encode_inputs(inputs)
@@ -144,6 +154,7 @@ class CascadeClient(BaseClient[tritonclient.grpc.InferenceServerClient]):
         stage: int | None = None,
         request_id: str | None = None,
         explain: bool = False,
+        traceparent: str | None = None,
         timeout_s: float | None = None,
     ) -> Generator[Classification, None, None]:
         """Classify any number of rows. Rows are read as their answers are consumed.
@@ -160,6 +171,7 @@ class CascadeClient(BaseClient[tritonclient.grpc.InferenceServerClient]):
             stage: As in `classify`.
             request_id: As in `classify`.
             explain: As in `classify`.
+            traceparent: As in `classify`.
             timeout_s: Time limit of each request with its retries, in seconds; None for no limit.
 
         Returns:
@@ -179,6 +191,7 @@ class CascadeClient(BaseClient[tritonclient.grpc.InferenceServerClient]):
             stage=stage,
             request_id=request_id,
             explain=explain,
+            traceparent=traceparent,
             timeout_s=timeout_s,
         )
 

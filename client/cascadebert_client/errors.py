@@ -24,7 +24,7 @@ from typing import TypeAlias
 import grpc
 from tritonclient.utils import InferenceServerException
 
-from cascadebert_core.contract import TEXT, TIMELINE
+from cascadebert_core.contract import TEXT, TIMELINE, TRACEPARENT
 
 from ._faults import Fault, fault_of, proxy_hint
 
@@ -207,9 +207,9 @@ def _tried(attempts: int) -> str:
     return f" (tried {attempts} times)" if attempts > 1 else ""
 
 
-def makes_no_timelines(error: InvalidRequest) -> bool:
-    """Return whether a call failed only because the cascade has no output TIMELINE."""
-    return _NO_TIMELINES in str(error)
+def knows_no_traces(error: InvalidRequest) -> bool:
+    """Return whether a cascade of an earlier release refuses what belongs to a trace."""
+    return _NO_TIMELINES in str(error) or f"unknown request parameter '{TRACEPARENT}'" in str(error)
 
 
 def not_a_cascade(target: Target) -> str:

@@ -17,6 +17,7 @@ from cascadebert_client import (
     RetryPolicy,
     ServerStatus,
 )
+from cascadebert_client._tracing import is_traceparent
 
 from .errors import ApiError
 from .messages import Options
@@ -68,6 +69,7 @@ class Backend:
                 list(rows),
                 timeout_s=self.timeout_s(options),
                 request_id=request.headers.get("x-request-id"),
+                traceparent=traceparent_of(request),
                 **options.arguments(),
             )
         )
@@ -137,6 +139,12 @@ class Backend:
         except CascadeClientError:
             pass
         return ApiError(503, "unavailable", "the cascade cannot answer now: /info says why")
+
+
+def traceparent_of(request: Request) -> str | None:
+    """Return the caller's trace context. W3C's rule: what is wrong is ignored."""
+    value = request.headers.get("traceparent")
+    return value if value is not None and is_traceparent(value) else None
 
 
 async def _hung_up(request: Request) -> None:

@@ -16,6 +16,7 @@ from cascadebert_client.cli.server_arguments import (
     credentials_from_arguments,
     headers_from_arguments,
 )
+from cascadebert_client.cli.telemetry import spans_exported
 
 from .access import KEYS_VARIABLE, keys_from
 from .app import create_app
@@ -71,7 +72,8 @@ def run_gateway(args: argparse.Namespace) -> int:
     if not keys:
         sys.stdout.write("gateway: no API key is set: everyone who reaches the port may call\n")
     sys.stdout.flush()
-    uvicorn.Server(config).run(sockets=[listener])
+    with spans_exported("cascadebert-gateway"):
+        uvicorn.Server(config).run(sockets=[listener])
     return DONE
 
 

@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from cascadebert_client import Classification
 
-from .backend import Backend
+from .backend import Backend, traceparent_of
 from .messages import (
     ClassifyRequest,
     ClassifyResponse,
@@ -93,6 +93,7 @@ def router(settings: GatewaySettings, backend: Backend, metrics: GatewayMetrics)
             rows,
             timeout_s=backend.timeout_s(options),
             request_id=request.headers.get("x-request-id"),
+            traceparent=traceparent_of(request),
             **options.arguments(),
         )
 

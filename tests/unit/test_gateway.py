@@ -374,3 +374,14 @@ def test_explain_tells_how_an_answer_came_about(gateway: Any) -> None:
         assert timeline["stages"][0]["probabilities"] == dict.fromkeys(LABELS, 0.5)
     lines = client.post("/classify/stream?explain=true", content='"good"').text.splitlines()
     assert "timeline" in json.loads(lines[0])
+
+
+def test_the_callers_trace_goes_on_to_the_server(gateway: Any, server: FakeTriton) -> None:
+    client = gateway()
+    traceparent = f"00-{'ab' * 16}-{'cd' * 8}-01"
+    for headers in ({"traceparent": traceparent}, {"traceparent": "nonsense"}):
+        assert client.post("/classify", json={"text": "a"}, headers=headers).status_code == 200
+        client.post("/classify/stream", content='"good"', headers=headers)
+    classified, streamed, *others = server.requests
+    assert classified.parameters["traceparent"] == streamed.metadata["traceparent"] == traceparent
+    assert not any("traceparent" in request.metadata for request in others)

@@ -97,3 +97,16 @@ def test_a_log_that_takes_nothing_fails_no_request(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(os, "write", write)
     write_line("{}")
+
+
+@pytest.mark.parametrize(
+    ("traceparent", "expected"),
+    [(f"00-{'ab' * 16}-{'cd' * 8}-01", "ab" * 16), ("", None), ("a secret text", None)],
+)
+def test_a_line_names_the_trace(traceparent: str, expected: str | None) -> None:
+    lines: list[str] = []
+    log = RequestLog("m", "1", level="all", write=lines.append)
+    job = Job(["a"], route_from_thresholds((0.9,)), 2, traceparent=traceparent)
+    job.fail(Unavailable("full"))
+    log.ended(job)
+    assert json.loads(lines[0]).get("trace_id") == expected

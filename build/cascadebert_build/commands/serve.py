@@ -19,6 +19,7 @@ from ..server.ports import HOST, Ports
 from ..server.serve import serve_cascades
 from ..server.serve_parameters import LogSettings
 from ..server.tls import tls_of
+from ..server.trace_flags import trace_flags
 from ..server.tritonserver import TritonServer
 from ..server.watchdog import Watchdog
 from .arguments import (
@@ -72,6 +73,12 @@ def add_serve_parser(commands: Any) -> None:
         action=argparse.BooleanOptionalAction,
         help="write the texts of these requests too (default: what config.pbtxt says, or no)",
     )
+    parser.add_argument(
+        "--trace-to",
+        metavar="URL",
+        help="send the server's traces to this collector of OpenTelemetry (OTLP/HTTP), such as "
+        "http://localhost:4318: of requests that come with a traceparent, and of some others",
+    )
     parser.add_argument("--json", action="store_true", help="print the addresses as JSON")
     tls = parser.add_argument_group(
         "TLS", "for the gRPC port; HTTP stays unencrypted, on loopback, as Triton has it"
@@ -105,6 +112,7 @@ def _serve(args: argparse.Namespace) -> int:
             versions=_versions(args),
             log_path=args.log_file,
             log=LogSettings(args.log_requests, args.log_text),
+            options=trace_flags(args.trace_to),
             tls=tls_of(args.tls_cert, args.tls_key, args.tls_client_ca),
         ) as server:
             print(_addresses(server, as_json=args.json), flush=True)

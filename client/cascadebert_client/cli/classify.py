@@ -44,6 +44,7 @@ from .server_arguments import (
     client_from_arguments,
 )
 from .stopping import stopped_by_signals
+from .telemetry import spans_exported
 from .thresholds import threshold_from_text
 
 DEFAULT_TIMEOUT_S = 30.0
@@ -135,6 +136,7 @@ def _classify(args: argparse.Namespace) -> int:
     if not args.texts and args.file is None and sys.stdin.isatty():
         print("Type one text per line; end with Ctrl-D.", file=sys.stderr)
     with stopped_by_signals(), naming_cascades(args), contextlib.ExitStack() as resources:
+        resources.enter_context(spans_exported("cascadebert-classify"))
         choose_model(args)
         source = resources.enter_context(open_source(args))
         require_apart(source.path, args)

@@ -147,6 +147,8 @@ class TritonPythonModel:
         job.listeners.append(self._log.ended)
         if timeout_us := request.timeout():
             job.deadline_s = job.began_s + timeout_us * _MICROSECONDS
+        if contract.TRACEPARENT in parameters:
+            job.traceparent = str(parameters[contract.TRACEPARENT])
         if explain:
             job.timeline = Timeline(len(texts))
         job.trace = request.trace()

@@ -36,6 +36,8 @@ STAGE = "stage"  # integer: only this stage answers
 ROUTE_PARAMETERS = (OPERATING_POINT, THRESHOLD, STAGE)
 # Besides them.
 EXPLAIN = "explain"  # boolean: all outputs include TIMELINE
+TRACEPARENT = "traceparent"  # W3C's trace context; the request's log line names the trace
+BESIDE_ROUTE = (EXPLAIN, TRACEPARENT)
 
 # The stage models. Inputs are INT32 [length], the output is FP32 [labels].
 INPUT_IDS = "input_ids"

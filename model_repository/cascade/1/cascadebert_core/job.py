@@ -94,6 +94,7 @@ class Job:
         n_labels: The number of labels.
         deadline_s: The deadline on the clock of `time.monotonic`; None if the caller set none.
         request_id: The caller's id of the request; may be empty.
+        traceparent: W3C's trace context of the caller; empty without one.
         outputs: Names of the outputs that the caller wants.
         timeline: Notes when each stage has the rows; None unless the request asks for it.
         trace: The request's trace, which the calls of its stages join; None if it has none.
@@ -110,6 +111,7 @@ class Job:
     n_labels: int
     deadline_s: float | None = None
     request_id: str = ""
+    traceparent: str = ""
     outputs: Collection[str] = ()
     timeline: Timeline | None = None
     trace: object | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -24,6 +25,8 @@ LEVELS = (NONE, ERRORS, ALL)
 _LINES_PER_S = 10
 _LONGEST_ID = 200  # characters of a request's id, which the caller chooses
 _STDERR = 2
+# W3C's traceparent: version, trace, span, flags. What is not of this form is not logged.
+_TRACE_ID = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}$")
 
 
 class RequestLog:
@@ -78,6 +81,8 @@ class RequestLog:
             return
         line: dict[str, object] = {"event": event, "time": _now(), **self._head}
         line["request_id"] = job.request_id[:_LONGEST_ID]
+        if trace := _TRACE_ID.match(job.traceparent):
+            line["trace_id"] = trace[1]
         line["rows"] = len(job.texts)
         line["milliseconds"] = round(1000 * (time.monotonic() - job.began_s), 3)
         if job.error is None:

@@ -78,7 +78,7 @@ class Router:
         own = {
             k: v
             for k, v in parameters.items()
-            if not k.startswith(_FOREIGN) and k != contract.EXPLAIN
+            if not k.startswith(_FOREIGN) and k not in contract.BESIDE_ROUTE
         }
         if not own:
             return self.default
@@ -86,7 +86,7 @@ class Router:
         if unknown:
             raise InvalidArgument(
                 f"unknown request parameter {_shown(unknown[0])}: give one of "
-                f"{', '.join(contract.ROUTE_PARAMETERS)}, {contract.EXPLAIN}, or none"
+                f"{', '.join((*contract.ROUTE_PARAMETERS, *contract.BESIDE_ROUTE))}, or none"
             )
         if len(own) > 1:
             raise InvalidArgument(

@@ -1,0 +1,70 @@
+"""A deferred request, from the gateway's caller to the last stage, is one trace at a collector."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from opentelemetry import trace
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from starlette.testclient import TestClient
+
+from cascadebert_build.server.serve import serve_cascades
+from cascadebert_build.server.serve_parameters import LogSettings
+from cascadebert_build.server.trace_flags import trace_flags
+from cascadebert_gateway import GatewaySettings, create_app
+from tests.support.otlp import collecting
+from tests.support.serving import FREE_PORTS, Built
+from tests.support.waiting import wait_until
+
+TRACE_ID = "ab" * 16
+TEXT = "a text that no trace may hold"
+
+
+def test_a_deferred_request_is_one_tree(
+    built: Built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = tmp_path / "server.log"
+    with (
+        collecting() as collector,
+        serve_cascades(
+            built.repository, [built.name], ports=FREE_PORTS, log_path=log,
+            options=trace_flags(collector.endpoint), log=LogSettings("all"),
+        ) as server,
+    ):  # fmt: skip
+        provider = TracerProvider(resource=Resource.create({"service.name": "gateway"}))
+        exporter = OTLPSpanExporter(f"{collector.endpoint}/v1/traces")
+        provider.add_span_processor(SimpleSpanProcessor(exporter))
+        monkeypatch.setattr(trace, "_TRACER_PROVIDER", provider)
+        app = create_app(GatewaySettings(url=server.url, model=built.name))
+        with TestClient(app) as gateway:
+            answered = gateway.post(
+                "/classify",
+                json={"text": TEXT, "threshold": 1.0},
+                headers={"traceparent": f"00-{TRACE_ID}-{'cd' * 8}-01"},
+            )
+        (answer,) = answered.json()["answers"]
+        assert answer["exit_stage"] == 1
+        # Triton sends its own a few seconds later.
+        spans = collector.spans
+        wait_until(lambda: any(s.name == "InferRequest" for s in spans), "spans of the server")
+        provider.shutdown()
+    assert {span.trace_id for span in spans} == {TRACE_ID}
+    by_id = {span.span_id: span for span in spans}
+    (root,) = [span for span in spans if span.parent_id not in by_id]
+    assert root.parent_id == "cd" * 8
+    # FastAPI has spans of its own around this, from some release on.
+    below = {by_id[span.parent_id].name for span in spans if span.name == "InferRequest"}
+    assert below == {"classify tiny"}
+    own = collector.tree(TRACE_ID, "classify tiny").splitlines()
+    assert "  cascade" in own
+    stages = collector.tree(TRACE_ID, "cascade").splitlines()[1:]
+    # Which of two comes first may be for the last digit of a clock to say.
+    assert sorted(stages) == ["  tiny_large", "  tiny_small", "  tokenise", "  wait"]
+    assert not any(TEXT in str(span) for span in spans)
+    text = log.read_text()
+    assert f'"trace_id": "{TRACE_ID}"' in text
+    assert TEXT not in text

@@ -50,7 +50,11 @@ def test_a_deferred_request_is_one_tree(
         assert answer["exit_stage"] == 1
         # Triton sends its own a few seconds later.
         spans = collector.spans
-        wait_until(lambda: any(s.name == "InferRequest" for s in spans), "spans of the server")
+        wait_until(
+            lambda: any(s.name == "InferRequest" for s in spans),
+            "spans of the server",
+            timeout_s=90,
+        )
         provider.shutdown()
     assert {span.trace_id for span in spans} == {TRACE_ID}
     by_id = {span.span_id: span for span in spans}

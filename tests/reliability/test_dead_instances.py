@@ -8,14 +8,22 @@ import re
 import signal
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from cascadebert_build.repository.publish import publish_cascade
+from cascadebert_build.server import retired
+from cascadebert_build.server.tritonserver import TritonServer
 from cascadebert_build.server.watchdog import Watchdog, WatchSettings
+from cascadebert_client import CascadeClient, Classification, ServerUnavailable
+from cascadebert_core.tokenization import Text
+from tests.support.counters import IN_FLIGHT_ROWS, counters
+from tests.support.faulty import HANG, FaultyStage
 from tests.support.load import ANSWERED, DEADLINE, ERROR, REJECTED, Load, load_process
 from tests.support.serving import Built, serving, stage_files
 from tests.support.sizes import sized
@@ -98,3 +106,49 @@ def test_one_of_several_instances_is_killed(built: Built, tmp_path: Path) -> Non
         )
         after.require_whole()
         assert after.counts() == {ANSWERED: 200}, after.details(ERROR, REJECTED, DEADLINE)
+
+
+def test_requests_without_a_deadline_end_although_their_instance_has_died(
+    built: Built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retired, "_MARGIN_S", 1.0)
+    said: list[str] = []
+    repository = tmp_path / "repository"
+    policy = replace(built.policy, request_timeout_s=6.0)
+    runtime = replace(built.steps.config.runtime, cascade_instances=2)
+    publish_cascade(repository, CASCADE, policy, stage_files(built.steps, policy), runtime)
+    stage = FaultyStage(repository, f"{CASCADE}_large")
+    with serving(repository) as server, ThreadPoolExecutor(12) as pool:
+        stopped = threading.Event()
+        settings = replace(WATCH, probe_s=3600.0)
+        watch = threading.Thread(
+            target=Watchdog(server, settings, said.append).run, args=(stopped,), daemon=True
+        )
+        watch.start()
+
+        def ask(text: Text) -> Classification:
+            with CascadeClient(server.url, CASCADE) as client:
+                return client.classify(cast("str", text), threshold=1.0)  # every row is deferred
+
+        try:
+            stage.begin(HANG)
+            asked = [pool.submit(ask, text) for text in built.texts[:12]]
+            wait_until(partial(_rows_in_flight, server, len(asked)), "rows in flight", timeout_s=30)
+            alive = sorted(stub.pid for stub in server.stubs() if stub.model == CASCADE)
+            os.kill(alive[0], signal.SIGKILL)
+            stage.end()
+            done, running = wait(asked, timeout=120)
+        finally:
+            stage.end()
+            stopped.set()
+            watch.join()
+    assert not running, said
+    # Those of the dead instance were sent again by the client, once their connection had ended.
+    errors = [future.exception() for future in done if future.exception()]
+    assert all(isinstance(error, ServerUnavailable) for error in errors), errors
+    assert any("are still without an answer" in line for line in said), said
+
+
+def _rows_in_flight(server: TritonServer, rows: int) -> bool:
+    """Whether the instances have so many rows together."""
+    return counters(server.ports.metrics)[IN_FLIGHT_ROWS] >= rows

@@ -9,6 +9,7 @@ from typing import cast
 
 import pytest
 
+import cascadebert_build.server.retired as retired_module
 import cascadebert_build.server.watchdog as watchdog_module
 from cascadebert_build.errors import CheckFailed
 from cascadebert_build.server.ports import Ports
@@ -36,6 +37,10 @@ def probes_that_work(monkeypatch: pytest.MonkeyPatch) -> None:
         assert (repository, name, versions) == (PlayedServer.repository, "sst2", [3])
         return CASCADE
 
+    def policy_of(repository: Path, name: str, version: int) -> dict[str, object]:
+        return {}
+
+    monkeypatch.setattr(retired_module, "policy_of", policy_of)
     monkeypatch.setattr(watchdog_module, "Probe", WorkingProbe)
     monkeypatch.setattr(watchdog_module, "cascade_of", cascade_of)
 
@@ -65,6 +70,7 @@ class PlayedServer:
         self._dead: list[Stub] = []
         self.did: list[str] = []
         self.stopped = threading.Event()
+        self.held: list[Stub] = []
         self.exit_code: int | None = None
         self.reachable = True
         self._next()
@@ -85,6 +91,9 @@ class PlayedServer:
 
     def newly_gone_stubs(self) -> list[Stub]:
         return []
+
+    def stubs(self) -> list[Stub]:
+        return self.held
 
     def cascades(self) -> dict[str, list[int]]:
         if not self.reachable:
@@ -138,6 +147,33 @@ def test_a_cascade_with_living_instances_is_reloaded() -> None:
     assert code is None
     assert server.did == ["reload sst2", "reload sst2"]
     assert said[1].startswith("sst2 reloaded in ")
+
+
+@pytest.fixture
+def short_requests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Requests without a deadline may last no time at all."""
+    policy = {"request_timeout_s": 0.0}
+    monkeypatch.setattr(retired_module, "policy_of", lambda repository, name, version: policy)
+    monkeypatch.setattr(retired_module, "_MARGIN_S", 0.0)
+
+
+@pytest.mark.usefixtures("short_requests")
+def test_requests_of_a_dead_instance_are_ended_by_a_restart() -> None:
+    """The server keeps old instances while it has a request for them; one crashes meanwhile."""
+    server = PlayedServer("sst2", "sst2")
+    server.n_instances = 2
+    server.held = [Stub(1, "sst2", KILLED), Stub(2, "sst2", KILLED), Stub(8, "sst2_large")]
+    said, _ = watch(server)
+    assert server.did == ["reload sst2", "restart"]
+    assert said[2] == "requests that a dead instance of sst2 had are still without an answer"
+
+
+@pytest.mark.usefixtures("short_requests")
+def test_a_cascade_whose_old_instances_are_gone_has_lost_nothing() -> None:
+    server = PlayedServer("sst2", "sst2_large")
+    server.n_instances = 2
+    watch(server)
+    assert server.did == ["reload sst2", "reload sst2_large"]
 
 
 def test_a_cascade_whose_instances_have_all_died_takes_the_server_with_it() -> None:

@@ -6,8 +6,10 @@ everything else goes on. A dead cascade leaves deferred requests that can never 
 only the end of their connections tells the callers: then the server is restarted on the same ports.
 But if other instances of the cascade live, a restart would end their requests too. Then the cascade
 is loaded again: the living answer what they have, and the requests that the dead one had deferred
-end at their callers' deadlines. The server is also restarted if a stage does not load, if probes
-keep failing, and if the server ends with an error.
+end at their callers' deadlines. Some callers may have set none. Their requests could last as long
+as the policy's `request_timeout_s`; if the server still holds the old instances after that, such
+requests are lost, and a restart ends them. The server is also restarted if a stage does not load,
+if probes keep failing, and if the server ends with an error.
 
 Servers from 26.01 on collect a dead stub, so that it is only gone. Then the probes decide, and they
 hurry.
@@ -24,7 +26,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from threading import Event
 
 from cascadebert_supervisor.errors import StartError
@@ -34,6 +36,7 @@ from cascadebert_supervisor.stubs import Stub, deaths
 from cascadebert_supervisor.watch import Watch
 
 from ..errors import CheckFailed
+from .retired import Retired, retired_of_dead
 from .tritonserver import TritonServer
 
 _RELOAD_TIMEOUT_S = 120.0
@@ -80,6 +83,7 @@ class Watchdog:
         self._settings = settings
         self._say = say
         self._cascades: dict[str, ServedCascade] = {}
+        self._retired: list[Retired] = []
         self._recoveries = 0
         # None while a recovery is under way, however long it takes.
         self._quiet_since_s: float | None = None
@@ -106,8 +110,10 @@ class Watchdog:
                 if code is not None:
                     how = signal.Signals(-code).name if code < 0 else f"with code {code}"
                     self._restart(f"tritonserver ended by itself: {how}")
-                elif dead := self._server.newly_dead_stubs():
+                elif dead := self._newly_dead():
                     self._recover(dead)
+                elif lost := self._lost_requests():
+                    self._restart(lost)
                 elif watch.verdict:
                     self._restart(watch.verdict)
                 else:
@@ -151,20 +157,44 @@ class Watchdog:
                     self._cascades[name] = known[name]
         return list(self._cascades.values())
 
+    def _newly_dead(self) -> list[Stub]:
+        """Return the stubs that have died, without those whose model was loaded again since.
+
+        2.51 sometimes crashes a stub of a replaced model when it ends.
+        """
+        replaced = {pid for retired in self._retired for pid in retired.pids}
+        return [stub for stub in self._server.newly_dead_stubs() if stub.pid not in replaced]
+
+    def _lost_requests(self) -> str:
+        """Return why a restart is due for requests that no instance can answer any more, or ""."""
+        now_s = time.monotonic()
+        due = [retired for retired in self._retired if retired.due_s <= now_s]
+        if not due:
+            return ""
+        self._retired = [retired for retired in self._retired if retired.due_s > now_s]
+        held = {stub.pid for stub in self._server.stubs()}
+        lost = sorted({retired.model for retired in due if retired.pids & held})
+        if not lost:
+            return ""
+        return f"requests that a dead instance of {', '.join(lost)} had are still without an answer"
+
     def _recover(self, dead: list[Stub]) -> None:
         """Load the models of dead stubs again, or restart the server."""
         self._begin_recovery(deaths(dead))
         died = Counter(stub.model for stub in dead)
         try:
-            cascades = died.keys() & self._server.cascades().keys()
+            cascades = self._server.cascades().keys() & died.keys()
             if None not in died and all(
                 died[name] < self._server.instances(name) for name in filter(None, cascades)
             ):
                 names = sorted(filter(None, died))
                 start_s = time.monotonic()
+                retired = [retired_of_dead(self._server, name) for name in sorted(cascades)]
                 for model in names:
                     self._server.reload(model, timeout_s=_RELOAD_TIMEOUT_S)
-                self._say(f"{', '.join(names)} reloaded in {time.monotonic() - start_s:.1f} s")
+                now_s = time.monotonic()
+                self._retired += [replace(each, since_s=now_s) for each in retired]
+                self._say(f"{', '.join(names)} reloaded in {now_s - start_s:.1f} s")
                 return
         except CheckFailed as exc:
             self._say(str(exc))
@@ -177,6 +207,7 @@ class Watchdog:
                 self._begin_recovery(why)
             start_s = time.monotonic()
             try:
+                self._retired.clear()
                 self._server.restart()
             except CheckFailed as exc:
                 why = str(exc)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import re
 import shutil
@@ -29,7 +30,7 @@ def config(request: pytest.FixtureRequest) -> Config:
 
     def read(*files: str, **variables: str) -> dict[str, Any]:
         arguments = [part for name in files for part in ("-f", name)]
-        profiles = ["--profile", "tools", "--profile", "monitoring"]
+        profiles = [f"--profile={name}" for name in ("tools", "monitoring", "gateway")]
         ended = run([*command, *arguments, *profiles, "config"], **variables)
         assert ended.returncode == 0, ended.stderr
         return yaml.safe_load(ended.stdout)["services"]
@@ -67,7 +68,7 @@ def test_the_gpu_is_reserved_by_default_and_not_in_the_cpu_override(config: Conf
 def test_only_triton_starts_by_itself(config: Config) -> None:
     services = config(BASE)
     assert {name for name, service in services.items() if not service.get("profiles")} == {"triton"}
-    assert set(services) == {"triton", "builder", "bench", "prometheus", "grafana"}
+    assert set(services) == {"triton", "builder", "bench", "prometheus", "grafana", "gateway"}
 
 
 def test_services_are_hardened_and_listen_on_loopback(config: Config) -> None:
@@ -82,6 +83,36 @@ def test_services_are_hardened_and_listen_on_loopback(config: Config) -> None:
             assert "127.0.0.1" in str(port), name
     (models,) = config(BASE)["triton"]["volumes"]
     assert str(models).endswith("/models:ro") or models["read_only"]
+
+
+def test_the_gateway_starts_with_the_options_that_the_command_has() -> None:
+    """Read from the file itself, so it needs no Compose."""
+    from cascadebert_client.cli.server_arguments import Subparsers
+    from cascadebert_gateway.parser import add_gateway_parser
+
+    gateway = yaml.safe_load((ROOT / BASE).read_text(encoding="utf-8"))["services"]["gateway"]
+    (port,) = gateway["ports"]
+    assert port.startswith("${CASCADEBERT_BIND:-127.0.0.1}:")
+    assert port.endswith(":8080")
+    assert gateway["profiles"] == ["gateway"]
+    assert gateway["read_only"]
+    parser = argparse.ArgumentParser()
+    subparsers: Subparsers = parser.add_subparsers()
+    add_gateway_parser(subparsers)
+    command = [_VARIABLE.sub(r"\2", word) for word in gateway["command"]]
+    args = parser.parse_args(["gateway", *command])
+    assert (args.url, args.model, args.host, args.port) == (
+        "triton:8001",
+        "cascade",
+        "0.0.0.0",
+        8080,
+    )
+    assert args.open
+    assert set(gateway["environment"]) == {"CASCADEBERT_GATEWAY_KEYS"}
+    dockerfile = (ROOT / "docker" / "Dockerfile").read_text(encoding="utf-8")
+    image = dockerfile.partition("FROM triton AS gateway")[2].partition("\nFROM ")[0]
+    assert 'pip install ".[gateway]"' in image
+    assert 'ENTRYPOINT ["cascadebert", "gateway"]' in image
 
 
 def test_one_variable_holds_the_tag(config: Config) -> None:

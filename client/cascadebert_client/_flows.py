@@ -192,6 +192,7 @@ class CascadeFlows:
         answers = self._parsed(tensors, len(rows), target, parameters)
         if self._orders.should_ask(answers[0].policy):
             yield from self._learn_order(target, deadline)
+            self._orders.asked(answers[0].policy)
             answers = self._parsed(tensors, len(rows), target, parameters)
         return answers
 

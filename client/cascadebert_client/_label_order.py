@@ -37,15 +37,21 @@ class LabelOrders:
         return self._orders.get(policy, ())
 
     def should_ask(self, policy: str) -> bool:
-        """Return whether to ask the server now. One caller of many gets the answer yes."""
+        """Return whether to ask the server now.
+
+        Callers that come while the first question is on its way ask for themselves. Their answers
+        would lack the order otherwise.
+        """
         if policy in self._orders or self._forbidden:
             return False
         with self._lock:
             now_s = self._clock()
-            if now_s < max(self._asks_from_s.get(policy, now_s), self._none_until_s):
-                return False
-            self._asks_from_s[policy] = now_s + _ASK_AGAIN_S
-            return True
+            return now_s >= max(self._asks_from_s.get(policy, now_s), self._none_until_s)
+
+    def asked(self, policy: str) -> None:
+        """Note that the server was asked, whatever came of it: it is left alone for a while."""
+        with self._lock:
+            self._asks_from_s[policy] = self._clock() + _ASK_AGAIN_S
 
     def learn(self, parameters: Mapping[str, str]) -> None:
         """Take what a model's configuration says."""

@@ -562,6 +562,16 @@ async def test_cancelling_a_task_cancels_its_request(server: FakeTriton):
         check(await client.classify("a"), "a")
 
 
+async def test_first_calls_at_the_same_time_all_have_names(server: FakeTriton):
+    describe(server)
+    async with AsyncCascadeClient(server.url) as client:
+        answers = await asyncio.gather(*(client.classify("good") for _ in range(32)))
+        assert {answer.label_order for answer in answers} == {LABELS}
+        calls = server.config_calls
+        await client.classify("good")
+        assert server.config_calls == calls
+
+
 async def test_tasks_share_a_client(server: FakeTriton):
     texts = [f"text {number}" for number in range(100)]
     async with AsyncCascadeClient(server.url) as client:

@@ -1,0 +1,1 @@
+"""What the gateway adds to the asyncio client, beside Triton's own ways to take JSON."""

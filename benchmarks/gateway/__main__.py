@@ -84,7 +84,7 @@ def _run(args: argparse.Namespace) -> None:
     if min(args.turns, args.clients) < 1:
         raise UsageError("--turns and --clients: give 1 or more")
     if args.quick:
-        args.turns, args.window_s = 1, 1.0
+        args.turns, args.window_s = 1, min(args.window_s, 1.0)
     texts = [text for text in corpora(args.glue)["short"].texts if isinstance(text, str)]
     model = cascade_name(_DEFERRED)
     with tempfile.TemporaryDirectory(prefix="cascadebert-gateway-") as folder:
@@ -205,7 +205,7 @@ def _write(args: argparse.Namespace, table: pd.DataFrame, ratios: Mapping[str, s
         f"`{command}`, commit {machine.commit}, {machine.cores} cores of {machine.cpu}, "
         f"{machine.date}. {args.clients} callers with one text each; "
         f"medians of {args.turns} turns.",
-        table.to_markdown(index=False, floatfmt=".0f"),
+        str(table.to_markdown(index=False, floatfmt=".0f")),
         f"CPU of a request in the gateway, over that in the client; the target is {_MOST} for "
         f"{_CLASSIFY} over {_CLIENT}. Brackets: lowest, highest.",
         "\n".join(["| | ratio |", "|---|---|", *lines]),

@@ -51,7 +51,8 @@ def create_app(settings: GatewaySettings) -> ASGIApp:
         lifespan=lifespan,
         static_url="/static-offline-docs",
     )
-    app.include_router(router(settings, backend, metrics))
+    routes, direct = router(settings, backend, metrics)
+    app.include_router(routes)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(ApiError, _api_error)
@@ -64,6 +65,7 @@ def create_app(settings: GatewaySettings) -> ASGIApp:
     app.mount("/static", StaticFiles(directory=_PAGES), name="static")
     front: ASGIApp = Front(
         app,
+        direct,
         keys=ApiKeys(settings.keys),
         metrics=metrics,
         max_body_bytes=settings.max_body_bytes,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -26,6 +27,8 @@ from .settings import GatewaySettings
 # What the server said of itself holds this long.
 _STATUS_S = 2.0
 _STATUS_TIMEOUT_S = 5.0
+# Faster calls end before anyone could have hung up.
+_WATCHED_AFTER_S = 0.05
 _MULTI_LABEL = "multi_label"
 
 
@@ -64,26 +67,14 @@ class Backend:
                 f"{len(rows)} texts are more than {self._settings.max_rows}, which is this "
                 "gateway's limit: send fewer, or use /classify/stream",
             )
-        call = asyncio.ensure_future(
-            self.client.classify(
+        async with _unless_hung_up(request):
+            return await self.client.classify(
                 list(rows),
                 timeout_s=self.timeout_s(options),
                 request_id=request.headers.get("x-request-id"),
                 traceparent=traceparent_of(request),
                 **options.arguments(),
             )
-        )
-        hung_up = asyncio.ensure_future(_hung_up(request))
-        try:
-            await asyncio.wait({call, hung_up}, return_when=asyncio.FIRST_COMPLETED)
-            if not call.done():
-                raise ApiError(499, "cancelled", "the caller hung up")
-            return call.result()
-        finally:
-            hung_up.cancel()
-            if not call.done():
-                call.cancel()
-                await asyncio.wait({call})
 
     def timeout_s(self, options: Options) -> float:
         """Return the time limit of a request: what its caller asks for, within the gateway's."""
@@ -147,7 +138,36 @@ def traceparent_of(request: Request) -> str | None:
     return value if value is not None and is_traceparent(value) else None
 
 
-async def _hung_up(request: Request) -> None:
-    """Wait until the caller's connection is gone. The body has been read."""
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
+class _unless_hung_up:  # noqa: N801 - used as a function
+    """Ends the block if the caller's connection is gone. The body has been read.
+
+    Only a call that takes a while is watched: a task for each request costs as much as its JSON.
+    """
+
+    def __init__(self, request: Request):
+        self._request = request
+        self._task = asyncio.current_task()
+        self._watcher: asyncio.Task[None] | None = None
+        self._gone = False
+
+    async def __aenter__(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(_WATCHED_AFTER_S, self._start)
+
+    def _start(self) -> None:
+        self._watcher = asyncio.ensure_future(self._watch())
+
+    async def _watch(self) -> None:
+        while (await self._request.receive())["type"] != "http.disconnect":
+            pass
+        self._gone = True
+        if self._task is not None:
+            self._task.cancel()
+
+    async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        self._timer.cancel()
+        if self._watcher is not None:
+            self._watcher.cancel()
+        if self._gone:
+            if sys.version_info >= (3, 11) and self._task is not None:
+                self._task.uncancel()
+            raise ApiError(499, "cancelled", "the caller hung up") from None

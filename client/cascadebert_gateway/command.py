@@ -61,6 +61,7 @@ def run_gateway(args: argparse.Namespace) -> int:
         # A line of each request would hold up the event loop; /metrics counts them.
         access_log=False,
         server_header=False,
+        proxy_headers=False,  # the gateway does not ask who calls
         timeout_graceful_shutdown=args.drain_s,
         ws="none",
     )

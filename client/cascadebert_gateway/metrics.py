@@ -26,6 +26,7 @@ class GatewayMetrics:
     def __init__(self) -> None:
         """Start at zero, in a registry of its own."""
         self._registry = CollectorRegistry()
+        self._children: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
         self._requests = Counter(
             "cascadebert_gateway_requests",
             "Requests by route and status",
@@ -53,8 +54,13 @@ class GatewayMetrics:
 
     def count(self, route: str, status: int, seconds: float) -> None:
         """Count one answered request."""
-        self._requests.labels(route, status).inc()
-        self._seconds.labels(route).observe(seconds)
+        # Finding the series by its labels costs more than counting.
+        found = self._children.get((route, status))
+        if found is None:
+            found = self._requests.labels(route, status), self._seconds.labels(route)
+            self._children[route, status] = found
+        found[0].inc()
+        found[1].observe(seconds)
 
     def page(self) -> Response:
         """Return the page that Prometheus reads."""

@@ -7,11 +7,13 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import StreamingResponse
+from pydantic_core import to_json
 from starlette.responses import Response
 
 from cascadebert_client import Classification
 
 from .backend import Backend, traceparent_of
+from .front import Endpoint
 from .messages import (
     ClassifyRequest,
     ClassifyResponse,
@@ -40,8 +42,10 @@ ERRORS: dict[int | str, dict[str, Any]] = {
 }
 
 
-def router(settings: GatewaySettings, backend: Backend, metrics: GatewayMetrics) -> APIRouter:
-    """Return the routes of a gateway.
+def router(
+    settings: GatewaySettings, backend: Backend, metrics: GatewayMetrics
+) -> tuple[APIRouter, dict[str, Endpoint]]:
+    """Return the routes of a gateway, and those endpoints that need no routing, by their paths.
 
     Bodies are read by hand: a framework's own reading costs as much as the call to the server.
     """
@@ -65,7 +69,7 @@ def router(settings: GatewaySettings, backend: Backend, metrics: GatewayMetrics)
         count(answers)
         multi_label = await backend.multi_label()
         fields = [answer_fields(answer, multi_label=multi_label) for answer in answers]
-        return Response(json.dumps({"answers": fields}), media_type=_JSON)
+        return Response(to_json({"answers": fields}), media_type=_JSON)
 
     @routes.post(
         "/classify/stream",
@@ -97,11 +101,11 @@ def router(settings: GatewaySettings, backend: Backend, metrics: GatewayMetrics)
             **options.arguments(),
         )
 
-        def to_json(answer: Classification) -> str:
+        def to_line(answer: Classification) -> str:
             count([answer])
             return json.dumps(answer_fields(answer, multi_label=multi_label))
 
-        return DuplexResponse(answer_lines(answers, to_json), media_type=_NDJSON)
+        return DuplexResponse(answer_lines(answers, to_line), media_type=_NDJSON)
 
     @routes.post(
         "/predict",
@@ -116,7 +120,7 @@ def router(settings: GatewaySettings, backend: Backend, metrics: GatewayMetrics)
         answers = await backend.classify(rows, Options(), request)
         count(answers)
         ranked = [predictions(answer) for answer in answers]
-        return Response(json.dumps(ranked if batch else ranked[0]), media_type=_JSON)
+        return Response(to_json(ranked if batch else ranked[0]), media_type=_JSON)
 
     @routes.get("/health", summary="Whether the gateway lives", tags=["operate"])
     async def health() -> dict[str, str]:
@@ -153,7 +157,7 @@ def router(settings: GatewaySettings, backend: Backend, metrics: GatewayMetrics)
     async def metrics_page() -> Response:
         return metrics.page()
 
-    return routes
+    return routes, {"/classify": classify, "/predict": predict}
 
 
 def _body(model: type[ClassifyRequest | PredictRequest]) -> dict[str, Any]:

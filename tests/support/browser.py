@@ -140,7 +140,8 @@ def browser() -> Generator[str, None, None]:
     """Run a Chromium that can reach loopback only, and give the address of its protocol."""
     path = chromium()
     assert path is not None
-    with tempfile.TemporaryDirectory() as profile:
+    # Its helper processes may still write into the folder when it ends.
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         process = subprocess.Popen(
             [
                 path,

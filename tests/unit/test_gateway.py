@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,6 +16,7 @@ from starlette.testclient import TestClient
 from cascadebert_client import InvalidRequest
 from cascadebert_gateway import GatewaySettings, create_app
 from cascadebert_gateway.access import keys_from
+from tests.support.gateways import running_gateway
 from tests.unit.fake_triton import LABELS, POLICY, FakeTriton, expected
 
 KEY = "a-key-of-sixteen-and-more"
@@ -242,6 +244,17 @@ def test_a_deadline_and_a_dead_server(gateway: Any, server: FakeTriton) -> None:
     unready = dead.get("/ready")
     assert unready.status_code == 503
     assert "127.0.0.1" not in unready.text, "it needs no key, so it names no address"
+
+
+def test_a_caller_that_hangs_up_cancels_its_request(server: FakeTriton) -> None:
+    with running_gateway(url=server.url) as address:
+        host, port = address.removeprefix("http://").split(":")
+        body = b'{"text": "hang"}'
+        with socket.create_connection((host, int(port))) as caller:
+            head = f"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+            caller.sendall(head.encode() + body)
+            server.hanging.acquire()
+        assert server.wait_until_given_up(1)
 
 
 def test_a_stream(gateway: Any) -> None:

@@ -1,5 +1,5 @@
 // One text: which stage answered, what every stage says, and where the time went.
-import { $, element, labelText, ms, percent } from "./dom.js";
+import { $, element, labelText, ms, percent, plural } from "./dom.js";
 import { call, cascade, chosen, chosenPoint, explained } from "./gateway.js";
 
 const MOST_LABELS = 5;
@@ -90,16 +90,17 @@ function timeBox(timeline, took) {
   const track = element("div", { class: "track", role: "img", "aria-label": "where the time went" });
   const sums = new Map();
   for (const [name, from, to] of parts) {
-    const part = element("div", { class: name.replace(/\s.*/, ""), title: `${name}: ${ms(to - from)}` });
+    const part = element("div", { class: name.replace(" ", "-"), title: `${name}: ${ms(to - from)}` });
     part.style.left = percent(from / end, 2);
     part.style.width = percent((to - from) / end, 2);
     track.append(part);
     sums.set(name, (sums.get(name) ?? 0) + to - from);
   }
-  const entries = [...sums].map(([name, time]) => element("li", { class: name.replace(/\s.*/, "") },
+  const entries = [...sums].map(([name, time]) => element("li", { class: name.replace(" ", "-") },
     `${name} ${ms(time)}`));
   const batches = timeline.stages.filter((stage) => stage.batch_rows !== null)
-    .map((stage) => `stage ${stage.stage} ran with ${stage.batch_rows - 1} other rows in its call`);
+    .map((stage) => `stage ${stage.stage} ran ${stage.batch_rows === 1 ? "alone in its call"
+      : `with ${plural(stage.batch_rows - 1, "other row")} in its call`}`);
   return element("div", { class: "time" },
     element("h3", {}, "Time ", element("small", {}, `${ms(timeline.answered_ms)} in the cascade, ${whole}`)),
     track, element("ul", { class: "legend" }, ...entries),

@@ -9,7 +9,7 @@ async function prepare() {
   await learn();
   $("model").textContent = cascade.model;
   const own = cascade.operating_points.find((point) => point.default)?.name;
-  $("point").replaceChildren(new Option(own ? `default (${own})` : "default", ""),
+  $("point").replaceChildren(new Option(own && own !== "default" ? `default (${own})` : "default", ""),
     ...cascade.operating_points.map((point) => new Option(point.name, point.name)));
   $("pair-field").hidden = !cascade.pair;
   showPoints();

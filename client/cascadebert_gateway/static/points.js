@@ -20,7 +20,7 @@ const facts = (point) => [
 ].filter(Boolean).join(", ");
 
 function figure({ quality, rows, curve, last, points }) {
-  const W = 560, H = 270, LEFT = 52, RIGHT = 96, TOP = 14, BOTTOM = 46;
+  const W = 560, H = 270, LEFT = 66, RIGHT = 96, TOP = 14, BOTTOM = 46;
   const marks = Object.entries(points);
   const all = [...curve, last, ...marks.map(([, pair]) => pair)];
   const most = Math.max(...all.map(([cost]) => cost));
@@ -43,11 +43,12 @@ function figure({ quality, rows, curve, last, points }) {
   drawn.append(svg("polyline", { class: "curve", points: curve.map(([c, q]) => `${x(c)},${y(q)}`).join(" ") }));
   drawn.append(svg("circle", { class: "last", cx: x(last[0]), cy: y(last[1]), r: 5 }));
   for (const [, [cost, q]] of marks) drawn.append(svg("circle", { class: "point", cx: x(cost), cy: y(q), r: 6 }));
-  const named = [...marks, ["large alone", last]].sort((a, b) => a[1][1] - b[1][1]);
-  let free = H; // names that would overlap move up
-  for (const [label, [cost, q]] of named) {
-    free = Math.min(y(q) + 16, free - 15);
-    drawn.append(text(x(cost) + 9, free, label, { class: "name" }));
+  const placed = []; // a name that would cover another one moves down
+  for (const [label, [cost, q]] of [...marks, ["large alone", last]].sort((a, b) => b[1][1] - a[1][1])) {
+    let at = y(q) + 20;
+    while (placed.some(([left, up]) => Math.abs(left - x(cost)) < 100 && Math.abs(up - at) < 15)) at += 15;
+    placed.push([x(cost), at]);
+    drawn.append(text(x(cost) + 6, at, label, { class: "name" }));
   }
   return element("figure", {}, drawn, element("figcaption", { class: "hint" },
     `${name} over all thresholds, on ${rows} held-out rows`));

@@ -23,6 +23,7 @@ COMMANDS = {
     "difficulty": f"{_HERE}.difficulty:add_difficulty_parser",
     "serve": f"{_HERE}.serve:add_serve_parser",
     "load": f"{_HERE}.load:add_load_parser",
+    "score": f"{_HERE}.score:add_score_parser",
     "demo": f"{_HERE}.demo:add_demo_parser",
     "completion": f"{_HERE}.completion:add_completion_parser",
 }
@@ -58,6 +59,12 @@ cascadebert serve --model sst2 --versions 1,2 --grpc-port 9001
 cascadebert load sst2
 cascadebert load sst2 --versions 1,2
 cascadebert load sst2 --url triton-0:8001,triton-1:8001,triton-2:8001 --share 0.34
+""",
+    "score": """
+cascadebert score reviews.parquet --text sentence --output scored
+cascadebert score s3://bucket/reviews --output s3://bucket/scored --workers 16 --on-invalid skip
+cascadebert score reviews.csv --output scored --resume
+cascadebert score reviews.jsonl --output scored --url a:8001,b:8001
 """,
     "completion": """
 cascadebert completion bash > ~/.local/share/bash-completion/completions/cascadebert

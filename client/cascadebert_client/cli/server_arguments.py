@@ -40,6 +40,20 @@ def add_server_arguments(parser: argparse.ArgumentParser) -> None:
     _add_server_arguments(parser.add_argument_group("server"))
 
 
+def add_optional_server_arguments(parser: argparse.ArgumentParser, without: str) -> None:
+    """Add the arguments of `add_server_arguments`, of which --url is None unless it is given.
+
+    Args:
+        parser: The parser.
+        without: What the command does without --url, for the help.
+    """
+    group = parser.add_argument_group("server")
+    group.add_argument(
+        "--url", metavar="HOST:PORT", help=f"the server's gRPC endpoint (default: {without})"
+    )
+    _add_caller_arguments(group)
+
+
 def _add_server_arguments(parser: "_ArgumentGroup") -> None:
     parser.add_argument(
         "--url",
@@ -48,6 +62,10 @@ def _add_server_arguments(parser: "_ArgumentGroup") -> None:
         help="the server's gRPC endpoint, or those of several servers (default: "
         f"${URL_VARIABLE}, or {DEFAULT_URL})",
     )
+    _add_caller_arguments(parser)
+
+
+def _add_caller_arguments(parser: "_ArgumentGroup") -> None:
     parser.add_argument(
         "--header",
         action="append",

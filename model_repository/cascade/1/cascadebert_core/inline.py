@@ -22,7 +22,7 @@ from .batching import StageBatch
 from .errors import PolicyError, Unavailable
 from .policy import Policy, StagePolicy
 
-_SESSION_FILE = "session.py"
+SESSION_FILE = "session.py"
 _NICEST = 19
 
 
@@ -62,7 +62,7 @@ class InlineStages:
             raise PolicyError(f"the parameter {contract.INLINE} is {which!r}: give {allowed}")
         n = {contract.INLINE_NONE: 0, contract.INLINE_FIRST: 1}.get(which, len(policy.stages))
         given = {"threads": parameters.get(contract.INLINE_THREADS, "1")}
-        self._sessions = [_open(repository, stage, given) for stage in policy.stages[:n]]
+        self._sessions = [open_session(repository, stage, given) for stage in policy.stages[:n]]
         self._priority = _nicer(int(parameters.get(contract.INLINE_NICENESS, "0")))
         self._inputs = [stage.inputs for stage in policy.stages]
         self._of_thread = threading.local()
@@ -100,9 +100,19 @@ def _nicer(by: int) -> int | None:
     return min(_NICEST, os.getpriority(os.PRIO_PROCESS, 0) + by)
 
 
-def _open(repository: Path, stage: StagePolicy, parameters: dict[str, str]) -> Session:
+def open_session(repository: Path, stage: StagePolicy, parameters: dict[str, str]) -> Session:
+    """Open the session of a stage in this process.
+
+    Args:
+        repository: The model repository with the stage's version folder.
+        stage: The stage.
+        parameters: As config.pbtxt has them: `threads`.
+
+    Raises:
+        PolicyError: The stage has no session that can be opened.
+    """
     folder = repository / stage.model / str(stage.version)
-    path = folder / _SESSION_FILE
+    path = folder / SESSION_FILE
     if not path.is_file():
         raise PolicyError(
             f"{path} does not exist, so the stage cannot run in the cascade's process: serve the "

@@ -59,7 +59,7 @@ $(FOR_DEMO): pyproject.toml constraints.txt
 # goes in last, so that it is whole. Of kserve only the source of its types is read.
 $(FOR_TESTS): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(INSTALL) --editable '.[build,serve,fp16,bench,dev]'
+	$(INSTALL) --editable '.[build,serve,fp16,score,spark,bench,dev]'
 	$(INSTALL) --force-reinstall --no-deps onnxruntime
 	$(INSTALL) --no-deps kserve==0.21.0
 	@touch $(INSTALLED) $(WITH_PEERS) $(FOR_DOCS) $@

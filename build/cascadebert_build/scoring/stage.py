@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -14,7 +14,7 @@ from cascadebert_core.errors import PolicyError
 from cascadebert_core.inline import open_session
 from cascadebert_core.job import Job, Row
 from cascadebert_core.policy import Policy, StagePolicy
-from cascadebert_core.route import Route, Router
+from cascadebert_core.route import Router
 from cascadebert_core.stage import stages_of_policy
 
 from ..errors import CheckFailed, UsageError
@@ -86,8 +86,7 @@ class RunStage:
     def start(self) -> Callable[[Task], Result]:
         """See `tasks.Work`."""
         policy = self.place.policy()
-        route = Router(policy).route_from_parameters(dict(self.parameters))
-        classify = Classifier(self.place, policy, route, self.stage)
+        classify = Classifier(self.place, policy, self.parameters, self.stage)
         return lambda task: self._run(task, classify)
 
     def _run(self, task: Task, classify: Classifier) -> Result:
@@ -124,12 +123,25 @@ class Classifier:
         is_last: Whether rows may go no further.
     """
 
-    def __init__(self, place: Place, policy: Policy, route: Route, index: int) -> None:
+    def __init__(
+        self,
+        place: Place,
+        policy: Policy,
+        parameters: Iterable[tuple[str, Any]],
+        index: int,
+    ) -> None:
         """Load them.
+
+        Args:
+            place: The cascade.
+            policy: Its policy.
+            parameters: The request parameter that chooses the route, or none.
+            index: The stage.
 
         Raises:
             UsageError: The stage cannot run here.
         """
+        route = Router(policy).route_from_parameters(dict(parameters))
         self.model = policy.stages[index].model
         self.is_last = index == route.last
         self._route = route

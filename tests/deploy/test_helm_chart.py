@@ -14,7 +14,15 @@ import yaml
 
 from cascadebert_core.metric_names import IN_FLIGHT, QUEUED
 from cascadebert_supervisor.settings import settings_from_environment
-from tests.support.helm_variants import CHART, GOLDEN, VARIANTS, objects, render
+from tests.support.helm_variants import (
+    BASE,
+    CHART,
+    GOLDEN,
+    VARIANTS,
+    kustomize_base,
+    objects,
+    render,
+)
 
 ROOT = Path(__file__).parents[2]
 KUBERNETES = "1.37"
@@ -44,6 +52,36 @@ def changed(variant: str, **values: Any) -> dict[str, Any]:
 def test_a_variant_is_as_its_golden_file_has_it(variant: str) -> None:
     """If this is wanted: python -m tests.support.helm_variants, and look at the difference."""
     assert render(VARIANTS[variant]) == (GOLDEN / f"{variant}.yaml").read_text(encoding="utf-8")
+
+
+def test_the_kustomize_base_is_the_charts() -> None:
+    text = (BASE / "cascadebert.yaml").read_text(encoding="utf-8")
+    assert text == kustomize_base(), "python -m tests.support.helm_variants"
+    for each in yaml.safe_load_all(text):
+        assert "helm" not in str(each).lower()
+        kubernetes_validate.validate(each, KUBERNETES, strict=True)
+    kustomization = yaml.safe_load((BASE / "kustomization.yaml").read_text(encoding="utf-8"))
+    assert kustomization["resources"] == ["cascadebert.yaml"]
+
+
+def test_the_overlay_of_the_documents_fits_the_base() -> None:
+    """Without kustomize itself: what the overlay names is there."""
+    page = (ROOT / "docs" / "kubernetes.md").read_text(encoding="utf-8")
+    overlay = yaml.safe_load(page.partition("# kustomization.yaml\n")[2].partition("```")[0])
+    base = list(yaml.safe_load_all((BASE / "cascadebert.yaml").read_text(encoding="utf-8")))
+    (deployment,) = (each for each in base if each["kind"] == "Deployment")
+    (patch,) = overlay["patches"]
+    name = deployment["metadata"]["name"]
+    assert patch["target"] == {"kind": "Deployment", "name": name}
+    assert [each["name"] for each in overlay["replicas"]] == [name]
+    (image,) = overlay["images"]
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    assert container["image"].startswith(f"{image['name']}:")
+    for operation in yaml.safe_load(patch["patch"]):
+        place: Any = deployment
+        for part in operation["path"].strip("/").split("/"):
+            place = place[int(part)] if isinstance(place, list) else place[part]
+        assert operation["op"] == "replace"
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -156,11 +194,11 @@ def test_with_tls_nothing_is_offered_in_the_clear() -> None:
 
 def test_autoscalers_read_metrics_of_the_cascade() -> None:
     hpa = one(VARIANTS["tls"], "HorizontalPodAutoscaler")
-    (metric,) = hpa["spec"]["metrics"]
-    assert metric["pods"]["metric"]["name"] == IN_FLIGHT
+    assert [m["pods"]["metric"]["name"] for m in hpa["spec"]["metrics"]] == [IN_FLIGHT, QUEUED]
     keda = one(VARIANTS["keda"], "ScaledObject")["spec"]
     queries = [each["metadata"].get("query", "") for each in keda["triggers"]]
-    assert [name for name in (IN_FLIGHT, QUEUED) if any(name in query for query in queries)]
+    for name in (IN_FLIGHT, QUEUED):
+        assert any(name in query for query in queries)
     for values in (VARIANTS["tls"], VARIANTS["keda"]):
         assert "replicas" not in one(values, "Deployment")["spec"], "it would undo the autoscaler"
 

@@ -1,6 +1,7 @@
 """Values of the chart, one set for each way to run it, and what the chart makes of them.
 
-`python -m tests.support.helm_variants` writes the golden files again after a change of the chart.
+After a change of the chart, `python -m tests.support.helm_variants` writes the golden files and the
+Kustomize base again.
 """
 
 from __future__ import annotations
@@ -14,6 +15,9 @@ import yaml
 CHART = Path(__file__).parents[2] / "deploy" / "helm" / "cascadebert"
 GOLDEN = Path(__file__).parents[1] / "deploy" / "golden"
 RELEASE, NAMESPACE = "news", "production"
+BASE = Path(__file__).parents[2] / "deploy" / "kustomize" / "base"
+# What only Helm's own objects have.
+_HELMS = ("app.kubernetes.io/managed-by: ", "helm.sh/chart: ")
 
 _PVC = {"source": "pvc", "pvc": {"claimName": "models"}}
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -75,11 +79,18 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
-def render(values: dict[str, Any]) -> str:
+def kustomize_base() -> str:
+    """Return the objects of the Kustomize base: the chart's, without Helm's own labels."""
+    head = "# Made from the chart by `python -m tests.support.helm_variants`: change the chart.\n"
+    lines = render({"repository": _PVC}, "cascadebert").splitlines(keepends=True)
+    return head + "".join(line for line in lines if not line.strip().startswith(_HELMS))
+
+
+def render(values: dict[str, Any], release: str = RELEASE) -> str:
     """Return the objects that the chart makes, as one YAML stream, without the notes."""
     with helm.Chart.load(str(CHART)) as chart:
         chart.validate_schema(chart.merge_values(values))
-        files = chart.render(values, name=RELEASE, namespace=NAMESPACE)
+        files = chart.render(values, name=release, namespace=NAMESPACE)
     texts = (text.strip() for name, text in sorted(files.items()) if name.endswith(".yaml"))
     return "\n---\n".join(text for text in texts if text) + "\n"
 
@@ -92,3 +103,4 @@ def objects(values: dict[str, Any]) -> list[dict[str, Any]]:
 if __name__ == "__main__":
     for variant, chosen in VARIANTS.items():
         (GOLDEN / f"{variant}.yaml").write_text(render(chosen), encoding="utf-8")
+    (BASE / "cascadebert.yaml").write_text(kustomize_base(), encoding="utf-8")

@@ -24,6 +24,7 @@ from cascadebert_build.repository.model_repository import ModelRepository
 from cascadebert_build.repository.served_versions import choose_served_versions
 from cascadebert_build.server.model_control import ModelControlClient
 from cascadebert_build.server.rollout import load_cascade
+from cascadebert_build.server.server_rollout import ServerRollout
 from cascadebert_build.server.tritonserver import TritonServer
 from cascadebert_client import CascadeClient, CascadeClientError
 from tests.support.checkpoints import TEXTS
@@ -313,3 +314,32 @@ def test_a_roll_out_with_a_server_that_is_gone_changes_none(replicas: Replicas) 
         assert [control.versions(replicas.name) for control in controls] == [{1}] * 3
     assert "127.0.0.1:1 (server 4 of 4) failed" in str(caught.value)
     assert str(caught.value).count("was not changed, serves version 1") == 3
+
+
+def test_a_roll_out_in_which_a_server_dies_changes_none(
+    replicas: Replicas, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It dies after the others have loaded the new version."""
+    *others, last = replicas.servers
+    switch = ServerRollout.switch
+
+    def dies(rollout: ServerRollout) -> None:
+        if rollout.url == last.url:
+            assert last.pid is not None
+            os.kill(last.pid, signal.SIGKILL)
+        switch(rollout)
+
+    monkeypatch.setattr(ServerRollout, "switch", dies)
+    with replicas.client() as client, loaded(client) as load, replicas.controls() as controls:
+        with pytest.raises(CheckFailed) as caught:
+            load_cascade(others[0].repository, replicas.name, *controls)
+        assert load.now == {replicas.policy(1)}
+        assert [control.versions(replicas.name) for control in controls[:2]] == [{1}] * 2
+        last.restart()
+        replicas.wait_for_rows(2)
+    first, *states, remedy = str(caught.value).splitlines()
+    assert f"{last.url} (server 3 of 3) failed" in first
+    assert states[:2] == [f"  {each.url}: went back, serves version 1" for each in others]
+    assert states[2].startswith(f"  {last.url}: could not go back (")
+    assert "unknown, because it does not answer" in states[2]
+    assert "run the command again" in remedy

@@ -139,9 +139,6 @@ $(WITH_PEERS): $(INSTALLED)
 bench: $(WITH_PEERS)
 	$(BIN)/python -m benchmarks.suite $(if $(CONFIG),--config $(CONFIG)) $(if $(GLUE),--glue $(GLUE)) \
 		$(if $(CHECKPOINTS),--checkpoints $(CHECKPOINTS)) $(BENCH)
-	$(BIN)/python -m benchmarks.ceiling $(if $(GLUE),--glue $(GLUE)) \
-		$(if $(CHECKPOINTS),--tokenizer $(CHECKPOINTS)/sst2-small/tokenizer.json) \
-		$(filter --quick --no-peers,$(BENCH))
 
 clean:
 	rm -rf $(VENV) demo demo-real dist site work benchmarks/results .pytest_cache .ruff_cache

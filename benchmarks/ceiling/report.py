@@ -13,11 +13,12 @@ from cascadebert_build.report.plots import Mark, Plot
 from cascadebert_build.report.svg import figure_of, svg_from_figure
 from cascadebert_engine.files import read_json
 
+from ..suite.names import CEILING_RUN
 from ..suite.report import svg_file
 from ..suite.tables import verdicts_table
 from .targets import verdicts_of_run
 
-RECORD = "ceiling.json"
+RECORD = CEILING_RUN
 PAGE = "RESULTS.md"
 _PLOTS = "plots"
 # Okabe and Ito's colours (2008), which colour-blind readers can tell apart.

@@ -29,14 +29,18 @@ from ..tools.command import RESULTS, add_wait_quiet, new_parser, run_command
 from ..tools.machine import this_machine
 from ..tools.perf_analyzer_binary import find_binary
 from .bench import Bench
+from .ceiling import measure_ceiling
 from .corpora import corpora, corpora_of_config
-from .names import IN_CLOSED_LOOPS, SECTIONS
+from .names import CEILING, IN_CLOSED_LOOPS, SECTIONS
 from .pairs import pairs_of
 from .plan import FULL, QUICK
 from .record import RUN, Record, rows_from_folder
 from .report import report_of
 from .results import Results
 from .run import run_config, run_sections
+
+# The ceiling has stages of its own, so it is measured once, and not for each pair.
+_SECTIONS = (*SECTIONS, CEILING)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -64,8 +68,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--quick", action="store_true", help="minutes, to check that it works")
     parser.add_argument(
-        "--only", nargs="+", choices=SECTIONS, metavar="SECTION", default=list(SECTIONS),
-        help=f"sections: {', '.join(SECTIONS)} (default: all)",
+        "--only", nargs="+", choices=_SECTIONS, metavar="SECTION", default=list(_SECTIONS),
+        help=f"sections: {', '.join(_SECTIONS)} (default: all)",
     )  # fmt: skip
     parser.add_argument("--pairs", nargs="+", metavar="NAME", help="pairs (default: all)")
     parser.add_argument(
@@ -98,7 +102,20 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(args: argparse.Namespace) -> None:
     if not args.report_only:
-        _measure(args)
+        alone = set(args.only) == {CEILING}
+        if not alone:
+            _measure(args)
+        if CEILING in args.only:
+            measure_ceiling(
+                args.out / CEILING,
+                glue=args.glue,
+                checkpoints=args.checkpoints,
+                quick=args.quick,
+                peers=not args.no_peers,
+                wait_quiet_s=args.wait_quiet_s,
+            )
+        if alone:
+            return
     run = read_json(args.out / RUN)
     if run is None:
         raise UsageError(f"{args.out} has no run: leave --report-only out, or name another --out")

@@ -5,6 +5,8 @@ from __future__ import annotations
 LIMIT, CLOSED, OPEN, SHARES, ROWS = "limit", "closed", "open", "shares", "rows"
 GATE, ACCURACY, SWEEP, STARTUP = "gate", "accuracy", "sweep", "startup"
 SECTIONS = (LIMIT, CLOSED, OPEN, SHARES, ROWS, GATE, ACCURACY, SWEEP, STARTUP)
+# Not of a pair: `benchmarks.ceiling`, and the record of a run of it.
+CEILING, CEILING_RUN = "ceiling", "ceiling.json"
 # The rows of a sweep have a section of their own.
 INSTANCES, CORES, BATCHES, CALLS = "instances", "cores", "batches", "calls"
 

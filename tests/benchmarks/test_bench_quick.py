@@ -3,10 +3,12 @@
 import json
 import os
 import re
+import sys
 from pathlib import Path
 
 import pytest
 
+from benchmarks.suite import __main__ as suite
 from benchmarks.suite.__main__ import main
 
 # perf_analyzer does not export what is answered after its last window, much on a busy machine.
@@ -56,6 +58,34 @@ def test_the_quick_bench_measures_once_and_reports(
 
     assert main(command) == 0  # goes on, and there is nothing left
     assert len((out / "rows.jsonl").read_text().splitlines()) == len(rows)
+
+
+@pytest.mark.parametrize("only", [["ceiling"], []])
+def test_the_ceiling_is_a_part_of_the_suite(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, only: list[str]
+) -> None:
+    """What it measures is in test_ceiling; here a program takes its place."""
+    asked = tmp_path / "asked"
+    program = tmp_path / "python"
+    program.write_text(
+        f'#!/bin/sh\necho "$@" >> {asked}\nmkdir -p {tmp_path}/out/ceiling\n'
+        f"touch {tmp_path}/out/ceiling/ceiling.json\n"
+    )
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(program))
+    monkeypatch.setattr(suite, "_measure", lambda args: None)
+    command = ["--quick", "--no-peers", "--out", str(tmp_path / "out")]
+    command += ["--only", *only] if only else []
+    # Without the other sections there is no run to report.
+    assert main(command) == (0 if only else 2)
+    assert main(command) == (0 if only else 2)  # goes on, and there is nothing left
+    out = tmp_path / "out" / "ceiling"
+    assert asked.read_text().splitlines() == [
+        f"-m benchmarks.ceiling --out {out} --wait-quiet-s 0.0 --quick --no-peers"
+    ]
+    (out / "ceiling.json").unlink()
+    program.write_text("#!/bin/sh\nexit 3\n")
+    assert main(command) == 1
 
 
 def test_wrong_use_is_explained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,1 @@
+"""A scripted half hour of a served cascade, as Prometheus sees it."""

@@ -50,7 +50,7 @@ def _draw_panel(axes: Any, panel: Mapping[str, Any], prometheus: Prometheus) -> 
     axes.tick_params(labelsize=7)
     _shade(axes)
     if axes.lines:
-        axes.legend(fontsize=6, frameon=False, loc="upper right")
+        axes.legend(fontsize=6, frameon=False, loc="best")
 
 
 def _legend(target: Mapping[str, Any], labels: Mapping[str, str]) -> str:
@@ -66,6 +66,7 @@ def _draw_alerts(axes: Any, found: Mapping[str, Sequence[int]]) -> None:
         spans = [(at / 60, STEP_S / 60) for at in seconds]
         axes.broken_barh(spans, (row - 0.3, 0.6), color="#b3261e")
     axes.set_yticks(range(len(found)), list(found), fontsize=8)
+    axes.set_ylim(-1.2, len(found) - 0.4)
     axes.set_xlabel("minutes", fontsize=8)
     axes.tick_params(axis="x", labelsize=7)
     _shade(axes, named=True)
@@ -79,7 +80,7 @@ def _shade(axes: Any, *, named: bool = False) -> None:
         if number % 2 == 0:
             axes.axvspan(start_s / 60, start_s / 60 + phase.minutes, color="#00796b", alpha=0.08)
         if named:
-            axes.text(start_s / 60 + phase.minutes / 2, -0.55, phase.name, ha="center", fontsize=7)
+            axes.text(start_s / 60 + phase.minutes / 2, -0.95, phase.name, ha="center", fontsize=7)
 
 
 def _fewer_colours(path: Path) -> None:

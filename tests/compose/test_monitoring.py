@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from cascadebert_core.metric_names import AUDIT_FAMILIES, FAMILIES, PREFIX
 from tests.compose.conftest import ROOT
@@ -88,6 +89,19 @@ def test_each_alert_has_a_test_in_which_it_fires() -> None:
     assert len(alerts) == 12
     for alert in alerts:
         assert re.search(rf"alertname: {alert}\s+exp_alerts:", tests), alert
+
+
+def test_each_alert_has_its_paragraph_in_the_runbook() -> None:
+    groups = yaml.safe_load((PROMETHEUS / "alerts.yml").read_text(encoding="utf-8"))["groups"]
+    alerts = [rule for group in groups for rule in group["rules"] if "alert" in rule]
+    text = (ROOT / "docs" / "runbook.md").read_text(encoding="utf-8")
+    paragraphs = dict(re.findall(r"^### (\w+)\n\n((?:.+\n)+)", text, re.MULTILINE))
+    assert set(paragraphs) == {rule["alert"] for rule in alerts}
+    for rule in alerts:
+        name = rule["alert"]
+        assert rule["annotations"]["runbook_url"] == f"docs/runbook.md#{name.lower()}"
+        for part in ("**Means:** ", "**Look at:** ", "**Do:** "):
+            assert part in paragraphs[name], name
 
 
 @needs_promtool

@@ -19,6 +19,7 @@ COMMANDS = {
     "build": _BUILD,
     "tune": f"{_HERE}.tune:add_tune_parser",
     "evaluate": f"{_HERE}.evaluate:add_evaluate_parser",
+    "plan": f"{_HERE}.plan:add_plan_parser",
     "train": f"{_HERE}.train:add_train_parser",
     "difficulty": f"{_HERE}.difficulty:add_difficulty_parser",
     "serve": f"{_HERE}.serve:add_serve_parser",
@@ -50,6 +51,10 @@ cascadebert tune cascade.toml --thresholds 0.9
     "evaluate": """
 cascadebert evaluate cascade.toml
 cascadebert evaluate cascade.toml --threshold 0.9 --json
+""",
+    "plan": """
+cascadebert plan cascade.toml --rate 200 --p99-ms 100 --price 0.80
+cascadebert plan cascade.toml --rate 5000 --p99-ms 50 --accuracy 0.9 --machines machines.toml
 """,
     "serve": """
 cascadebert serve

@@ -313,6 +313,11 @@ class CascadeBuild:
             [stage["macs_per_token"] for stage in stages],
         )
 
+    def padded_lengths(self) -> NDArray[np.int64]:
+        """Padded tokens of the rows in each stage, shape (n, n_stages)."""
+        lengths = [self._logits.lengths(self.exported(member)) for member in self.config.members]
+        return np.array(lengths, dtype=np.int64).T
+
     # --- shared by the steps
 
     def _report_truncation(self, exported: Sequence[Exported]) -> None:

@@ -184,7 +184,7 @@ class StageQueue:
                     yield self.env.timeout(work_s)
             else:
                 yield cores.run(work_s, weight=weight, most=self.stage.threads)
-            self.latency.ended(len(rows), self.env.now - started_s)
+            self.latency.ended(len(rows), started_s, self.env.now)
         self.on_decided(self.index, rows)
 
     def _work(self) -> Process:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from cascadebert_core.policy import StagePolicy
 
@@ -82,7 +82,7 @@ class Site:
 
     cores: int
     stages: tuple[SiteStage, ...]
-    price: RequestPrice = RequestPrice()
+    price: RequestPrice = field(default_factory=RequestPrice)
     cascade_instances: int = 1
     gpus: int = 0
 

@@ -279,3 +279,47 @@ def test_a_certificate_of_other_rows_or_artefacts_is_refused(
     assert main(["verify", str(config)]) == 1
     assert "the certificate does not hold" in capsys.readouterr().err
     assert main(["publish", str(config), "--model-repository", str(folder / "repo")]) == 2
+
+
+UNDER_LOAD = """
+[operating_points.usual]
+max_deferral_rate = 0.5
+[operating_points.fast]
+max_deferral_rate = {fast}
+[tune]
+default = "usual"
+[under_load]
+operating_point = "fast"
+queued_rows = {rows}
+"""
+
+
+def test_a_faster_point_under_load_is_tuned_and_planned(
+    exported: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = write_cascade(exported, UNDER_LOAD.format(fast=0.1, rows=8))
+    assert main(["tune", str(config)]) == 0
+    policy = policy_of(exported)
+    assert policy["schema_version"] == 8
+    assert policy["under_load"] == {
+        "operating_point": "fast", "queued_rows": 8, "latency_s": 0.0, "hold_s": 5.0
+    }  # fmt: skip
+    # Another limit needs no tuning.
+    write_cascade(exported, UNDER_LOAD.format(fast=0.1, rows=16))
+    capsys.readouterr()
+    options = ["--rate", "50", "--p99-ms", "500", "--price", "0.5", "--requests", "300"]
+    page = exported / "plan.html"
+    assert main(["plan", str(config), *options, "--json", "--report", str(page)]) == 0
+    found = json.loads(capsys.readouterr().out)["options"]
+    names = [option["way"]["name"] for option in found]
+    assert sorted(names) == [
+        "cascade, fast", "cascade, usual", "cascade, usual; fast under load", "large alone"
+    ]  # fmt: skip
+    assert all(option["machines"] >= 1 for option in found)
+    assert "large alone" in page.read_text()
+    assert main(["plan", str(config), *options, "--accuracy", "1"]) == 2
+    assert "the most accurate" in capsys.readouterr().err
+    # A point that defers as much would not help.
+    write_cascade(exported, UNDER_LOAD.format(fast=0.5, rows=8))
+    assert main(["tune", str(config)]) == 2
+    assert "name a point that defers fewer" in capsys.readouterr().err

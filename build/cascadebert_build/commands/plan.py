@@ -10,6 +10,7 @@ from typing import Any
 
 from cascadebert_engine.files import write_text
 
+from .. import load_config
 from ..errors import UsageError
 from ..extras import require
 from ..pipeline.build import CascadeBuild
@@ -22,7 +23,7 @@ from ..planning.page import page_from_plan
 from ..planning.plan import Option, Target, Way, plan_option, sorted_options
 from ..planning.text import plan_as_text
 from ..progress import timed
-from .arguments import add_cascade_parser, config_from_arguments, print_result
+from .arguments import add_cascade_parser, print_result
 
 
 def add_plan_parser(commands: Any) -> None:
@@ -81,7 +82,7 @@ def _plan(args: argparse.Namespace) -> int:
             "--price is of a machine like this one, and --machines names others: give "
             "price_per_hour in the file"
         )
-    config = config_from_arguments(args)
+    config = load_config(args.config)
     build = CascadeBuild(config, workspace_of(config, args.work_dir), force=args.force)
     material = material_of_build(build, args.rows_per_request)
     kinds = kinds or [MachineKind(THIS, material.cores, args.price)]

@@ -44,7 +44,7 @@ def verdict(options: Sequence[Option], target: Target) -> str:
             f"in any way; the least p99 was {best.found.all.p99_ms:.3g} ms. Allow a longer p99, or "
             "give faster machines"
         )
-    text = f"{asked}: {in_words(best)}"
+    text = f"{asked}: {best.way.name}, {in_words(best)}"
     alone = next((each for each in options if not each.way.point), None)
     if alone is None or alone is best:
         return text
@@ -54,10 +54,10 @@ def verdict(options: Sequence[Option], target: Target) -> str:
 
 
 def in_words(option: Option) -> str:
-    """The fleet of an option."""
+    """The machines of an option, and their price."""
     price = option.price_per_hour
     cost = "" if price is None else f", {price:,.2f} an hour"
-    return f"{machines_in_words(option)} {option.kind!r}, {option.way.name}{cost}"
+    return f"{machines_in_words(option)} × {option.kind}{cost}"
 
 
 def machines_in_words(option: Option) -> str:

@@ -1,0 +1,1 @@
+"""The simulated fleet of `cascadebert plan` beside the real server."""

@@ -1,0 +1,103 @@
+"""The CPU of a request besides the stages' calculations, on this machine."""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cascadebert_build.planning.site import RequestPrice
+from cascadebert_build.server.ports import Ports
+from cascadebert_build.server.serve import serve_cascades
+
+from ..ceiling.processes import BLS, SERVER, STAGES, cpu_seconds, processes_of_triton
+from ..ceiling.repository import NULL, cascade_name, publish
+from ..tools.command import say
+from ..tools.machine import wait_until_quiet
+from ..tools.perf_analyzer import Load, PerfAnalyzer
+from ..tools.perf_analyzer_binary import Binary
+from ..tools.request_data import write_texts
+
+# Shares of deferred rows: none has one call a request, nearly all have two.
+_SHARES = (0.0, 0.9)
+_CLIENTS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Cpu:
+    """CPU seconds of a request, by process."""
+
+    cascade_s: float
+    server_s: float
+    stages_s: float
+    client_s: float
+
+
+def price_from_cpu(none: Cpu, most: Cpu, share: float) -> RequestPrice:
+    """Return the price of a request from two loads over stages that calculate nothing.
+
+    Args:
+        none: Without deferred rows: a request is one call.
+        most: With deferred rows, each of which is one call more.
+        share: The share of these rows.
+    """
+    cascade, server, stages = (
+        max(0.0, (getattr(most, of) - getattr(none, of)) / share)
+        for of in ("cascade_s", "server_s", "stages_s")
+    )
+    # What a first call costs is what a later one costs.
+    return RequestPrice(
+        cascade_s=max(0.0, none.cascade_s - cascade),
+        cascade_row_s=RequestPrice().cascade_row_s,
+        server_s=max(0.0, none.server_s - server),
+        call_s=cascade + server + stages,
+        client_s=none.client_s,
+    )
+
+
+def measure_price(
+    binary: Binary,
+    scratch: Path,
+    tokenizer: Path,
+    texts: Sequence[str],
+    *,
+    window_s: float,
+    wait_quiet_s: float,
+) -> RequestPrice:
+    """Load a cascade over stages that calculate nothing, and count CPU time by process."""
+    repository = scratch / "null"
+    publish(repository, tokenizer, NULL, _SHARES)
+    data = write_texts(scratch / "texts.json", texts)
+    found: dict[float, Cpu] = {}
+    names = [cascade_name(share) for share in _SHARES]
+    with serve_cascades(repository, names, ports=Ports(0, 0, 0)) as server:
+        for share, name in zip(_SHARES, names, strict=True):
+            if wait_quiet_s > 0:
+                wait_until_quiet(wait_quiet_s)
+            perf = PerfAnalyzer(binary, server.url)
+            processes = processes_of_triton(server, name)
+            before, client = cpu_seconds(processes), _of_children_s()
+            window = perf.measure(name, data, Load(_CLIENTS, window_s=window_s))
+            client_s = _of_children_s() - client
+            found[share] = _of_request(before, cpu_seconds(processes), client_s, window.total)
+    price = price_from_cpu(found[_SHARES[0]], found[_SHARES[1]], _SHARES[1])
+    say(
+        f"price of a request: cascade {1e3 * price.cascade_s:.3f} ms, server "
+        f"{1e3 * price.server_s:.3f} ms, a call {1e3 * price.call_s:.3f} ms, the load generator "
+        f"{1e3 * price.client_s:.3f} ms"
+    )
+    return price
+
+
+def _of_request(
+    before: Mapping[str, float], after: Mapping[str, float], client_s: float, requests: int
+) -> Cpu:
+    of = {kind: (after[kind] - before[kind]) / requests for kind in (BLS, SERVER, STAGES)}
+    return Cpu(of[BLS], of[SERVER], of[STAGES], client_s / requests)
+
+
+def _of_children_s() -> float:
+    """Return the CPU seconds of processes that this one has started and that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime

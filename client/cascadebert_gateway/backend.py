@@ -10,6 +10,7 @@ from dataclasses import asdict
 from typing import Any
 
 from starlette.requests import Request
+from starlette.types import Receive
 
 from cascadebert_client import (
     AsyncCascadeClient,
@@ -20,6 +21,7 @@ from cascadebert_client import (
 )
 from cascadebert_client._tracing import is_traceparent
 
+from .direct import DirectRequest
 from .errors import ApiError
 from .messages import Options
 from .settings import GatewaySettings
@@ -52,7 +54,7 @@ class Backend:
         self._multi_label: bool | None = None
 
     async def classify(
-        self, rows: Sequence[Any], options: Options, request: Request
+        self, rows: Sequence[Any], options: Options, request: DirectRequest
     ) -> list[Classification]:
         """Classify rows. If the caller hangs up, the request to the server is cancelled.
 
@@ -67,7 +69,8 @@ class Backend:
                 f"{len(rows)} texts are more than {self._settings.max_rows}, which is this "
                 "gateway's limit: send fewer, or use /classify/stream",
             )
-        async with _unless_hung_up(request):
+        watch = _Watch(request.receive)
+        try:
             return await self.client.classify(
                 list(rows),
                 timeout_s=self.timeout_s(options),
@@ -75,6 +78,8 @@ class Backend:
                 traceparent=traceparent_of(request),
                 **options.arguments(),
             )
+        finally:
+            watch.end()
 
     def timeout_s(self, options: Options) -> float:
         """Return the time limit of a request: what its caller asks for, within the gateway's."""
@@ -132,41 +137,47 @@ class Backend:
         return ApiError(503, "unavailable", "the cascade cannot answer now: /info says why")
 
 
-def traceparent_of(request: Request) -> str | None:
+def traceparent_of(request: Request | DirectRequest) -> str | None:
     """Return the caller's trace context. W3C's rule: what is wrong is ignored."""
     value = request.headers.get("traceparent")
     return value if value is not None and is_traceparent(value) else None
 
 
-class _unless_hung_up:  # noqa: N801 - used as a function
-    """Ends the block if the caller's connection is gone. The body has been read.
+class _Watch:
+    """Cancels the current task if the caller's connection is gone. The body has been read.
 
     Only a call that takes a while is watched: a task for each request costs as much as its JSON.
     """
 
-    def __init__(self, request: Request):
-        self._request = request
+    __slots__ = ("_gone", "_receive", "_task", "_timer", "_watcher")
+
+    def __init__(self, receive: Receive):
+        self._receive = receive
         self._task = asyncio.current_task()
         self._watcher: asyncio.Task[None] | None = None
         self._gone = False
+        self._timer = asyncio.get_running_loop().call_later(_WATCHED_AFTER_S, self._begin)
 
-    async def __aenter__(self) -> None:
-        self._timer = asyncio.get_running_loop().call_later(_WATCHED_AFTER_S, self._start)
-
-    def _start(self) -> None:
+    def _begin(self) -> None:
         self._watcher = asyncio.ensure_future(self._watch())
 
     async def _watch(self) -> None:
-        while (await self._request.receive())["type"] != "http.disconnect":
+        while (await self._receive())["type"] != "http.disconnect":
             pass
         self._gone = True
         if self._task is not None:
             self._task.cancel()
 
-    async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+    def end(self) -> None:
+        """Watch no more.
+
+        Raises:
+            ApiError: The caller has hung up.
+        """
         self._timer.cancel()
-        if self._watcher is not None:
-            self._watcher.cancel()
+        if self._watcher is None:
+            return
+        self._watcher.cancel()
         if self._gone:
             if sys.version_info >= (3, 11) and self._task is not None:
                 self._task.uncancel()

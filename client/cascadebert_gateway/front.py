@@ -6,14 +6,13 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
 
-from starlette.datastructures import Headers
-from starlette.requests import Request
-from starlette.responses import Response
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cascadebert_client import CascadeClientError
 
 from .access import ApiKeys
+from .direct import DirectRequest, Endpoint, headers_of, send_json
 from .errors import RETRY_AFTER_S, ApiError, from_client_error
 from .metrics import GatewayMetrics
 
@@ -23,7 +22,6 @@ OPEN = frozenset({"/", "/health", "/ready", "/docs", "/redoc", "/openapi.json"})
 OPEN_FOLDERS = ("/static/", "/static-offline-docs/")
 # They answer at once, even if the gateway is full.
 _UNLIMITED = OPEN | {"/metrics", "/info"}
-Endpoint = Callable[[Request], Awaitable[Response]]
 # A stream has no limit as a whole, but each of its lines has.
 _STREAMS = frozenset({"/classify/stream"})
 
@@ -84,7 +82,7 @@ class Front:
         limited = path not in _UNLIMITED
         self._in_flight += limited
         try:
-            headers = Headers(scope=scope)
+            headers = headers_of(scope)
             if limited and self._in_flight > self._max_requests:
                 raise ApiError(
                     503,
@@ -99,12 +97,13 @@ class Front:
             if endpoint is None:
                 await self._app(scope, receive, counted)
             else:
-                response = await endpoint(Request(scope, receive))
-                await response(scope, receive, counted)
+                await send_json(counted, await endpoint(DirectRequest(headers, receive)))
         except (ApiError, CascadeClientError) as exc:
             error = exc if isinstance(exc, ApiError) else from_client_error(exc)
             if not begun:
                 await error.response()(scope, receive, counted)
+        except ClientDisconnect:
+            status = 499
         except Exception:
             _LOGGER.exception("a request to %s failed", path)
             if not begun:
@@ -115,7 +114,9 @@ class Front:
             route = path if endpoint else getattr(scope.get("route"), "path", "other")
             self._metrics.count(route, status, time.perf_counter() - started_s)
 
-    def _bounded(self, headers: Headers, receive: Receive) -> Callable[[], Awaitable[Message]]:
+    def _bounded(
+        self, headers: Mapping[str, str], receive: Receive
+    ) -> Callable[[], Awaitable[Message]]:
         """Refuse a body that is too large, by its declared length or while it arrives.
 
         Raises:

@@ -20,7 +20,6 @@ class GatewayMetrics:
 
     Attributes:
         in_flight: Requests that have no answer yet.
-        rows: Rows that were answered, by the stage that answered.
     """
 
     def __init__(self) -> None:
@@ -45,7 +44,8 @@ class GatewayMetrics:
             "Requests without an answer",
             registry=self._registry,
         )
-        self.rows = Counter(
+        self._stages: dict[int, Counter] = {}
+        self._rows = Counter(
             "cascadebert_gateway_rows",
             "Answered rows by the stage that answered",
             ("stage",),
@@ -61,6 +61,13 @@ class GatewayMetrics:
             self._children[route, status] = found
         found[0].inc()
         found[1].observe(seconds)
+
+    def count_rows(self, stage: int, rows: int = 1) -> None:
+        """Count rows that a stage has answered."""
+        found = self._stages.get(stage)
+        if found is None:
+            found = self._stages[stage] = self._rows.labels(str(stage))
+        found.inc(rows)
 
     def page(self) -> Response:
         """Return the page that Prometheus reads."""

@@ -13,7 +13,7 @@ from starlette.responses import Response
 from cascadebert_client import Classification
 
 from .backend import Backend, traceparent_of
-from .front import Endpoint
+from .direct import DirectRequest, Endpoint
 from .messages import (
     ClassifyRequest,
     ClassifyResponse,
@@ -53,23 +53,27 @@ def router(
 
     def count(answers: list[Classification]) -> None:
         for answer in answers:
-            metrics.rows.labels(str(answer.exit_stage)).inc()
+            metrics.count_rows(answer.exit_stage)
 
-    @routes.post(
+    async def classify(request: DirectRequest) -> bytes:
+        asked = parsed(ClassifyRequest, await request.body())
+        answers = await backend.classify(asked.rows(), asked, request)
+        count(answers)
+        multi_label = await backend.multi_label()
+        fields = [answer_fields(answer, multi_label=multi_label) for answer in answers]
+        return to_json({"answers": fields})
+
+    routes.add_api_route(
         "/classify",
+        _called_directly,
+        methods=["POST"],
+        name="classify",
         summary="Classify a text, a list of texts, or pairs",
         tags=["classify"],
         response_model=ClassifyResponse,
         responses=ERRORS,
         openapi_extra=_body(ClassifyRequest),
     )
-    async def classify(request: Request) -> Response:
-        asked = parsed(ClassifyRequest, await request.body())
-        answers = await backend.classify(asked.rows(), asked, request)
-        count(answers)
-        multi_label = await backend.multi_label()
-        fields = [answer_fields(answer, multi_label=multi_label) for answer in answers]
-        return Response(to_json({"answers": fields}), media_type=_JSON)
 
     @routes.post(
         "/classify/stream",
@@ -107,20 +111,24 @@ def router(
 
         return DuplexResponse(answer_lines(answers, to_line), media_type=_NDJSON)
 
-    @routes.post(
+    async def predict(request: DirectRequest) -> bytes:
+        rows, batch = parsed(PredictRequest, await request.body()).rows()
+        answers = await backend.classify(rows, Options(), request)
+        count(answers)
+        ranked = [predictions(answer) for answer in answers]
+        return to_json(ranked if batch else ranked[0])
+
+    routes.add_api_route(
         "/predict",
+        _called_directly,
+        methods=["POST"],
+        name="predict",
         summary="Classify in the form of Text Embeddings Inference",
         tags=["classify"],
         response_model=list[Prediction] | list[list[Prediction]],
         responses=ERRORS,
         openapi_extra=_body(PredictRequest),
     )
-    async def predict(request: Request) -> Response:
-        rows, batch = parsed(PredictRequest, await request.body()).rows()
-        answers = await backend.classify(rows, Options(), request)
-        count(answers)
-        ranked = [predictions(answer) for answer in answers]
-        return Response(to_json(ranked if batch else ranked[0]), media_type=_JSON)
 
     @routes.get("/health", summary="Whether the gateway lives", tags=["operate"])
     async def health() -> dict[str, str]:
@@ -158,6 +166,11 @@ def router(
         return metrics.page()
 
     return routes, {"/classify": classify, "/predict": predict}
+
+
+async def _called_directly() -> None:
+    """Stands in the OpenAPI document for an endpoint that the front calls."""
+    raise AssertionError("the front calls this endpoint itself")
 
 
 def _body(model: type[ClassifyRequest | PredictRequest]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from ..errors import CheckFailed, UsageError
-from ..progress import say, timed
+from ..progress import say, showing, timed
 from ..repository.deployment import Deployment, PlacementOverrides, deployment_of
 from ..repository.model_config import ModelConfig, config_to_json, with_versions
 from ..repository.model_folder import version_folders
@@ -69,11 +69,14 @@ class ServerRollout:
         """
         name, known = self._cascade.name, self._cascade.stages()
         wanted = self._cascade.stages(self._versions)
-        self._server.settle({name, *known})
-        self._loaded = {model: self._server.versions(model) for model in (name, *known)}
-        self._running = {
-            model: self._server.config(model) for model in (name, *wanted) if self._loaded[model]
-        }
+        with showing("ask", self.url):  # a server that hangs has half a minute
+            self._server.settle({name, *known})
+            self._loaded = {model: self._server.versions(model) for model in (name, *known)}
+            self._running = {
+                model: self._server.config(model)
+                for model in (name, *wanted)
+                if self._loaded[model]
+            }
         self.before = tuple(sorted(self._loaded[name]))
         self._deployment = deployment_of(
             self._cascade, self._versions, self._overrides, self._running

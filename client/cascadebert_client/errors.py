@@ -156,7 +156,9 @@ _RESTRICTED = re.compile(r"protocol is restricted", re.IGNORECASE)
 _PAIR_MISSING = re.compile(r"missing required input.*'TEXT_PAIR'", re.IGNORECASE)
 _PAIR_UNKNOWN = re.compile(r"unexpected inference input 'TEXT_PAIR'", re.IGNORECASE)
 _NO_TIMELINE = re.compile(rf"unexpected inference output '{TIMELINE}'", re.IGNORECASE)
-_NO_TEXT = re.compile(rf"unexpected inference (output '(?!{TIMELINE}')|input '{TEXT}')")
+_NO_TEXT = re.compile(
+    rf"unexpected inference (output '(?!{TIMELINE}')|input '{TEXT}')|missing required .*'input_ids'"
+)
 _NO_TIMELINES = "this cascade is of a release that makes no timelines"
 _TOO_MANY_ROWS = re.compile(r"batch-size must be <=", re.IGNORECASE)
 

@@ -99,8 +99,15 @@ def test_the_remedy_fits_the_cause():
     assert "send less at once" in str(translated(full, TARGET))
 
 
-def test_a_stage_in_the_place_of_a_cascade_is_told():
-    message = "unexpected inference output 'CONFIDENCE' for model 'sst2_small'"
+@pytest.mark.parametrize(
+    "message",
+    [
+        "unexpected inference output 'CONFIDENCE' for model 'sst2_small'",
+        "expected 3 inputs but got 1 inputs for model 'sst2_small'. Got input(s) ['TEXT'], but "
+        "missing required input(s) ['input_ids','attention_mask','token_type_ids'].",
+    ],
+)
+def test_a_stage_in_the_place_of_a_cascade_is_told(message: str):
     foreign = InferenceServerException(message, "StatusCode.INVALID_ARGUMENT")
     error = translated(foreign, Target("h:1", "sst2_small"))
     assert "a stage of 'sst2'" in str(error)

@@ -29,6 +29,11 @@ def _table() -> np.ndarray[Any, Any]:
 _LOGITS = _table()
 
 
+def _index(sums: Any) -> Any:
+    """Return the rows of the table for sums of token ids: an int, or int64 of any shape."""
+    return (sums * _MULTIPLIER & ((1 << _BITS) - 1)) >> (_BITS - _TABLE_BITS)
+
+
 class Session:
     """Answers at once, or after the time that a GPU would take, without using the CPU meanwhile."""
 
@@ -47,8 +52,10 @@ class Session:
         seconds = self._call_s + len(ids) * self._row_s
         if seconds:
             time.sleep(seconds)
-        hashed = np.add.reduce(ids, axis=1, dtype=np.int64) * _MULTIPLIER & ((1 << _BITS) - 1)
-        return _LOGITS[hashed >> (_BITS - _TABLE_BITS)]
+        if len(ids) == 1:  # the same in fewer calls of numpy, which cost as much as the gate's
+            index = _index(int(ids.sum()))
+            return _LOGITS[index : index + 1]
+        return _LOGITS[_index(np.add.reduce(ids, axis=1, dtype=np.int64))]
 
     def close(self) -> None:
         """Nothing is held."""

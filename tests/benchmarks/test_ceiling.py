@@ -21,6 +21,8 @@ def test_null_stages_defer_the_share_that_a_threshold_asks_for(share: float) -> 
     logits = Session().logits({"input_ids": ids})
     confidence = 1 / (1 + np.exp(-np.abs(logits[:, 0] - logits[:, 1])))
     assert (confidence <= 0.5 + share / 2).mean() == pytest.approx(share, abs=0.02)
+    alone = [Session().logits({"input_ids": ids[i : i + 1]}) for i in range(100)]
+    assert np.array_equal(np.concatenate(alone), logits[:100])
 
 
 @pytest.mark.timeout(300)

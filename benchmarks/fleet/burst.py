@@ -18,14 +18,13 @@ from cascadebert_build.planning.arrivals import Arrivals
 from cascadebert_build.planning.material import Material
 from cascadebert_build.planning.simulation import Fleet, simulate_fleet
 from cascadebert_build.planning.site import RequestPrice
-from cascadebert_build.repository.publish import publish_cascade
 from cascadebert_build.server.ports import Ports
 from cascadebert_build.server.serve import serve_cascades
 from cascadebert_client import AsyncCascadeClient, CascadeClientError
 
 from ..tools.command import say
 from ..tools.machine import wait_until_quiet
-from .validation import capacity, this_site
+from .validation import capacity, publish, this_site
 
 _LONGEST_S = 60.0
 
@@ -58,14 +57,9 @@ def compare_switch(
     arrivals = Arrivals(rate, burst)
     n = round(rate * seconds)
     times_s = arrivals.times(n, np.random.default_rng(0))
-    files = [
-        each.stage_files(stage)
-        for stage, each in zip(policy.stages, build.artefacts(), strict=True)
-    ]
     for name, under_load in (("without", None), ("with", policy.under_load)):
         repository = scratch / name
-        of = replace(policy, under_load=under_load)
-        publish_cascade(repository, build.config.name, of, files, build.config.runtime)
+        publish(build, replace(policy, under_load=under_load), repository)
         if wait_quiet_s > 0:
             wait_until_quiet(wait_quiet_s)
         with serve_cascades(repository, ports=Ports(0, 0, 0)) as server:
@@ -80,7 +74,8 @@ def compare_switch(
             "p99 ms": float(np.nanpercentile(ms, 99)),
             "p99 ms, simulated": found.all.p99_ms,
             f"goodput within {limit_ms:g} ms": rate * float((ms <= limit_ms).mean()),
-            f"goodput within {limit_ms:g} ms, simulated": found.goodput_s(limit_ms),
+            f"goodput within {limit_ms:g} ms, simulated": rate
+            * float((found.latencies_ms <= limit_ms).mean()),
             "faster point": float(np.mean([p not in {None, point} for p in points])),
             "faster point, simulated": 1 - found.by_point.get(point, 0.0),
             "refused": float(np.isnan(ms).mean()),

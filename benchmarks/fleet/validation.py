@@ -17,9 +17,11 @@ from cascadebert_build.planning.material import Material
 from cascadebert_build.planning.simulation import Fleet, Simulated, simulate_fleet
 from cascadebert_build.planning.site import RequestPrice, Site, site_of_machine
 from cascadebert_build.planning.workload import Workload
+from cascadebert_build.repository.publish import publish_cascade
 from cascadebert_build.server.ports import Ports
 from cascadebert_build.server.serve import serve_cascades
 from cascadebert_build.tuning.policy import choose_thresholds
+from cascadebert_core.policy import Policy
 
 from ..tools.command import say
 from ..tools.machine import wait_until_quiet
@@ -65,6 +67,13 @@ def this_site(material: Material, price: RequestPrice) -> Site:
     )
 
 
+def publish(build: CascadeBuild, policy: Policy, repository: Path) -> None:
+    """Publish a build with a policy, verified or not: only its speed is looked at."""
+    artefacts = zip(policy.stages, build.artefacts(), strict=True)
+    files = [artefact.stage_files(stage) for stage, artefact in artefacts]
+    publish_cascade(repository, build.config.name, policy, files, build.config.runtime)
+
+
 def capacity(site: Site, workload: Workload) -> float:
     """Return about how many requests a second keep the simulated machine busy all the time.
 
@@ -93,7 +102,7 @@ def validate(
     wait_quiet_s: float,
 ) -> Iterator[dict[str, Any]]:
     """Measure and simulate each load with each share of deferred rows; yield a row for each."""
-    build.publish(scratch / "repository")
+    publish(build, material.policy, scratch / "repository")
     site = this_site(material, price)
     texts = list(build.rows.texts)
     random.Random(0).shuffle(texts)

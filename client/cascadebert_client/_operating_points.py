@@ -28,6 +28,7 @@ class OperatingPoint:
         speedup_spread: The least and the most in the repeats of the measurement; None if unknown.
         computations: Multiply-accumulates of a row, relative to the last stage alone; None if
             unknown.
+        under_load: Whether it takes the default's place while much is waiting.
     """
 
     name: str
@@ -38,6 +39,7 @@ class OperatingPoint:
     speedup: float | None = None
     speedup_spread: tuple[float, float] | None = None
     computations: float | None = None
+    under_load: bool = False
 
 
 def points_from_parameters(parameters: Mapping[str, str]) -> tuple[OperatingPoint, ...]:
@@ -62,6 +64,7 @@ def _point(name: str, raw: Mapping[str, Any]) -> OperatingPoint:
         speedup=raw.get(keys.SPEEDUP),
         speedup_spread=None if spread is None else (float(spread[0]), float(spread[1])),
         computations=None if computations is None else float(computations),
+        under_load=bool(raw.get(keys.UNDER_LOAD)),
     )
 
 

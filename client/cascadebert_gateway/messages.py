@@ -166,6 +166,9 @@ class Answer(BaseModel):
     exit_stage: Annotated[int, Field(description="the stage that answered, from 0")]
     degraded: Annotated[bool, Field(description="answered below the threshold, under overload")]
     policy: Annotated[str, Field(description="the id of the policy that decided")]
+    operating_point: Annotated[
+        str | None, Field(description="which one decided, if the cascade chooses it by its load")
+    ] = None
     timeline: Annotated[
         TimelineOfAnswer | None, Field(description="only if the request says `explain`")
     ] = None
@@ -198,6 +201,8 @@ def answer_fields(answer: Classification, *, multi_label: bool) -> dict[str, Any
         "degraded": answer.degraded,
         "policy": answer.policy,
     }
+    if answer.operating_point is not None:
+        fields["operating_point"] = answer.operating_point
     if answer.timeline is not None:
         fields["timeline"] = _timeline_fields(answer, answer.timeline)
     return fields

@@ -16,12 +16,14 @@ import cascadebert_core
 from cascadebert_build.errors import UsageError
 from cascadebert_build.pipeline.under_load import require_faster
 from cascadebert_build.repository.model_config import config_from_text, describe_served
+from cascadebert_client._operating_points import points_from_parameters
 from cascadebert_core.answer import AnswerWriter
 from cascadebert_core.batching import StageBatch
 from cascadebert_core.contract import DECIDED_BY, OUTPUTS
 from cascadebert_core.errors import PolicyError
 from cascadebert_core.metrics import Metrics, series
 from cascadebert_core.policy import Policy, policy_from_json, policy_to_json
+from cascadebert_core.published_points import points_to_json
 from cascadebert_core.under_load import LoadSwitch, UnderLoad
 from tests.support.plain_cascade import Bench, by_words
 from tests.support.policies import make_policy, make_under_load_policy, write_tokenizer
@@ -258,3 +260,14 @@ def test_the_output_is_declared_if_every_served_version_has_it() -> None:
         describe_served(config, policies, None, timeline=False)
         names = [output.name for output in config.output]
         assert names == [*OUTPUTS, *([DECIDED_BY] if declared else [])]
+
+
+def test_the_status_marks_the_point() -> None:
+    shown = points_from_parameters(
+        {"operating_points": points_to_json(make_under_load_policy(0.9, 0.5))}
+    )
+    assert {point.name: (point.default, point.under_load) for point in shown} == {
+        "usual": (True, False),
+        "fast": (False, True),
+    }
+    assert "under_load" not in points_to_json(make_policy(0.9))

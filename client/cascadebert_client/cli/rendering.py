@@ -100,8 +100,9 @@ class JsonLines:
         inputs = {"text": text} if pair is None else {"text": text, "text_pair": pair}
         fields = {"row": index, **inputs, **dataclasses.asdict(answer), "labels": answer.labels}
         del fields["label_order"]  # the same in every line; `status` has it
-        if answer.timeline is None:
-            del fields["timeline"]
+        for name in ("timeline", "operating_point"):  # most answers have none
+            if fields[name] is None:
+                del fields[name]
         return json.dumps(fields, ensure_ascii=self._ascii_only)
 
 
@@ -231,7 +232,7 @@ def _point_cells(point: OperatingPoint) -> tuple[str, ...]:
         low, high = point.speedup_spread
         spread = f" [{low:.2f}, {high:.2f}]"
     return (
-        f"{point.name}{' (default)' if point.default else ''}",
+        f"{point.name}{' (default)' if point.default else ' (under load)' * point.under_load}",
         thresholds or "-",
         "-" if point.deferral is None else f"{point.deferral:.1%}",
         "-" if point.speedup is None else f"{point.speedup:.2f}{spread}",

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 DEFAULT = "default"
 THRESHOLDS = "thresholds"
+UNDER_LOAD = "under_load"  # true if it takes the default's place while much is waiting
 
 GUARANTEE = "promise"  # a guarantee.Guarantee, as JSON
 BUDGET = "budget"
@@ -63,11 +64,13 @@ _FROM_CERTIFICATE = (
 def points_to_json(policy: Policy) -> str:
     """Return the value of the parameter `contract.OPERATING_POINTS`."""
     points: dict[str, dict[str, Any]] = {}
+    faster = policy.under_load and policy.under_load.operating_point
     for name, thresholds in policy.operating_points.items():
         certificate = policy.certificate_of(name)
         points[name] = {
             THRESHOLDS: list(thresholds),
             DEFAULT: name == policy.default_operating_point,
+            **({UNDER_LOAD: True} if name == faster else {}),
             **{key: certificate[key] for key in _FROM_CERTIFICATE if key in certificate},
         }
     return json.dumps(points)

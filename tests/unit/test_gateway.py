@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -255,6 +256,38 @@ def test_a_caller_that_hangs_up_cancels_its_request(server: FakeTriton) -> None:
             caller.sendall(head.encode() + body)
             server.hanging.acquire()
         assert server.wait_until_given_up(1)
+
+
+def test_a_text_is_in_no_log_and_in_no_error(
+    gateway: Any, server: FakeTriton, capfd: pytest.CaptureFixture[str]
+) -> None:
+    secret = "s3cret words of a caller"
+    logged: list[str] = []
+
+    class Kept(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            logged.append(self.format(record))
+
+    handler = Kept()
+    logging.getLogger().addHandler(handler)
+    try:
+        client = gateway(max_rows=2)
+        server.mangle = lambda *_: 1 / 0  # the server's own code breaks
+        answers = [
+            client.post("/classify", json={"text": secret}),
+            client.post("/classify", json={"text": [secret] * 3}),
+            client.post("/classify", json={"text": secret, "threshold": secret}),
+            client.post("/classify", content=f'{{"text": "{secret}'),
+            client.post("/predict", json={"inputs": [secret, secret, secret]}),
+            client.post("/classify/stream", content=f'{{"text": 3, "{secret[:3]}": 1}}'),
+            client.post("/classify/stream", content=f"{secret}"),
+        ]
+    finally:
+        logging.getLogger().removeHandler(handler)
+    assert all("error" in answer.text for answer in answers)
+    out, err = capfd.readouterr()
+    for text in (*logged, out, err, *(answer.text for answer in answers)):
+        assert secret not in text
 
 
 def test_a_stream(gateway: Any) -> None:

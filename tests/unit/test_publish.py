@@ -88,6 +88,7 @@ def test_the_cascades_own_configuration_parses_and_holds_the_contract() -> None:
         "EXIT_STAGE": (pb.TYPE_INT32, [1]),
         "DEGRADED": (pb.TYPE_BOOL, [1]),
         "POLICY": (pb.TYPE_STRING, [1]),
+        "TIMELINE": (pb.TYPE_STRING, [1]),
     }
 
 

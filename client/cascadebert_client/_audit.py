@@ -10,6 +10,15 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from cascadebert_core.confidence_sequence import (
+    BROKEN,
+    HOLDS,
+    UNDECIDED,
+    Interval,
+    audit_interval,
+    rows_to_tell,
+    verdict_of,
+)
 from cascadebert_core.guarantee import ACCURACY_DROP, DEFAULT_CONFIDENCE, Guarantee
 from cascadebert_core.metric_names import (
     AGREED,
@@ -19,15 +28,6 @@ from cascadebert_core.metric_names import (
     DISAGREED,
 )
 
-from ._confidence_sequence import (
-    BROKEN,
-    HOLDS,
-    UNDECIDED,
-    Interval,
-    audit_interval,
-    rows_to_tell,
-    verdict_of,
-)
 from ._metrics_text import Sample
 from .errors import UnexpectedResponse
 

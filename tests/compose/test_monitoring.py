@@ -86,7 +86,7 @@ def test_each_alert_has_a_test_in_which_it_fires() -> None:
     rules = (PROMETHEUS / "alerts.yml").read_text(encoding="utf-8")
     tests = (PROMETHEUS / "alerts_test.yml").read_text(encoding="utf-8")
     alerts = re.findall(r"- alert: (\w+)", rules)
-    assert len(alerts) == 12
+    assert len(alerts) == 13
     for alert in alerts:
         assert re.search(rf"alertname: {alert}\s+exp_alerts:", tests), alert
 

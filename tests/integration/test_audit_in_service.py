@@ -21,7 +21,10 @@ from cascadebert_build.pipeline.build import CascadeBuild
 from cascadebert_build.server.tritonserver import TritonServer
 from cascadebert_client import CascadeClient
 from cascadebert_client._metrics_text import samples_from_text
-from cascadebert_core.metric_names import AUDIT_FAMILIES
+from cascadebert_client.cli import main
+from cascadebert_core.drift_state import STATE_FOLDER
+from cascadebert_core.metric_names import AUDIT_FAMILIES, BROKEN_GUARANTEE
+from cascadebert_core.policy import LAST_STAGE
 from tests.support.counters import MetricsPage
 from tests.support.serving import Built, publish_as, serving
 from tests.support.waiting import wait_until
@@ -69,6 +72,14 @@ class Audited:
         (point,) = json.loads(ended.stdout)["operating_points"]
         return ended.returncode, point
 
+    def broken(self, model: str) -> set[float]:
+        """Whether the server says that the guarantee of a cascade is broken."""
+        return {
+            sample.value
+            for sample in samples_from_text(self.metrics.text())
+            if sample.name == BROKEN_GUARANTEE and sample.labels["model"] == model
+        }
+
     def counts(self, model: str) -> list[float]:
         """The numbers of rows that were audited, by result; empty if the model is not audited."""
         return [
@@ -87,6 +98,7 @@ def audited(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     policy = replace(built.policy, audit_rate=1.0, certificate={"operating_points": points})
     for name in CASCADES:
         publish_as(built.steps, repository, name, policy)
+    publish_as(built.steps, repository, "guarded", replace(policy, on_drift=LAST_STAGE))
     logits = built.logits()
     outcome = simulate(policy, logits, policy.thresholds)
     last = logits[-1][:, list(policy.stages[-1].label_indices)].argmax(axis=1)
@@ -130,6 +142,33 @@ def test_drifted_inputs_raise_the_alarm(audited: Audited) -> None:
     assert (code, point["verdict"]) == (1, "broken")
     assert point["counts"] == {"agreed": 300, "disagreed": 100, "dropped": 0, "errors": 0}
     assert point["policy"] == answers[0].policy
+
+
+def test_a_broken_guarantee_is_acted_on_until_an_operator_ends_it(audited: Audited) -> None:
+    def exits(rows: int) -> set[int]:
+        answers = ask(audited.server, "guarded", audited.changed, rows)
+        return {answer.exit_stage for answer in answers}
+
+    assert audited.broken("guarded") == {0}
+    assert exits(1) == {0}
+    ask(audited.server, "guarded", audited.changed, 60)
+    wait_until(lambda: audited.broken("guarded") == {1}, "the alarm")
+    assert exits(20) == {1}
+    with triton.InferenceServerClient(audited.server.url) as raw:
+        raw.unload_model("guarded")
+        wait_until(lambda: not audited.broken("guarded"))
+        raw.load_model("guarded")
+    assert audited.broken("guarded") == {1}
+    assert exits(20) == {1}
+    (folder,) = (audited.repository / "guarded" / STATE_FOLDER).iterdir()
+    assert main(["audit", "--clear", "default", "--state-dir", str(folder)]) == 0
+    wait_until(lambda: audited.broken("guarded") == {0}, "the end of the alarm")
+    assert exits(1) == {0}
+    log = audited.server.log_path.read_text()
+    events = [json.loads(line)["event"] for line in log.splitlines() if line.startswith("{")]
+    assert [each for each in events if "guarantee" in each][-3:] == [
+        "guarantee_broken", "guarantee_broken", "guarantee_cleared",
+    ]  # fmt: skip
 
 
 def test_answers_are_those_of_a_cascade_that_is_not_audited(audited: Audited) -> None:

@@ -40,6 +40,7 @@ class Recorder:
         self.n_ended = 0
         self.degraded_by: Counter[str] = Counter()
         self.confidence: dict[int, list[float]] = {}
+        self.guarantees: dict[str, bool] = {}
         self.audits: Counter[tuple[str, str]] = Counter()  # operating point, result
 
     def began(self, job: Job) -> None:
@@ -72,6 +73,9 @@ class Recorder:
 
     def audit_dropped(self, operating_point: str, rows: int) -> None:
         self.audits[operating_point, "dropped"] += rows
+
+    def guarantee(self, operating_point: str, broken: bool) -> None:
+        self.guarantees[operating_point] = broken
 
     def audit_failed(self, operating_point: str, rows: int) -> None:
         self.audits[operating_point, "failed"] += rows

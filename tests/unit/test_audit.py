@@ -12,15 +12,15 @@ import numpy as np
 import pytest
 
 import cascadebert_core.audit
-from cascadebert_client._confidence_sequence import (
+from cascadebert_core.audit import Auditor
+from cascadebert_core.batching import StageBatch
+from cascadebert_core.confidence_sequence import (
     BROKEN,
     HOLDS,
     UNDECIDED,
     audit_interval,
     verdict_of,
 )
-from cascadebert_core.audit import Auditor
-from cascadebert_core.batching import StageBatch
 from cascadebert_core.errors import Unavailable
 from cascadebert_core.job import Job
 from cascadebert_core.policy import Policy

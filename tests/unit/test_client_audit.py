@@ -5,16 +5,19 @@ import re
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from cascadebert_client import AsyncCascadeClient, CascadeClient
 from cascadebert_client._audit import Counts, counts_from_samples
-from cascadebert_client._metrics_text import metrics_url, samples_from_text
+from cascadebert_client._metrics_text import fetch_metrics, metrics_url, samples_from_text
 from cascadebert_client._operating_points import guarantees_from_parameters
-from cascadebert_client.cli import main
+from cascadebert_client.cli import audit, main
 from cascadebert_client.errors import UnexpectedResponse
+from cascadebert_core.drift_state import DriftState
 from tests.unit.fake_triton import FakeTriton
 
 POLICY = "0123456789abcdef" * 4
@@ -293,3 +296,38 @@ def test_an_audit_that_cannot_be_made_ends_with_2(
 def test_a_parameter_that_is_not_a_guarantee_is_refused(text: str) -> None:
     with pytest.raises(UnexpectedResponse, match="cannot be read"):
         guarantees_from_parameters({"operating_points": text})
+
+
+def test_watch_prints_each_change_and_remembers_the_alarm(
+    serve_page: Callable[..., str], monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    pages = [page(fast=(100, 0, 0, 0)), page(fast=(101, 0, 0, 0)), page(fast=(101, 90, 0, 0))]
+    urls = iter([serve_page(text) for text in pages])
+    monkeypatch.setattr(audit, "fetch_metrics", lambda _url, s: fetch_metrics(next(urls), s))
+
+    def sleep(_seconds: float, waits: Iterator[int] = iter(range(2))) -> None:  # noqa: B008
+        if next(waits, None) is None:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(audit, "time", SimpleNamespace(sleep=sleep))
+    command = ["audit", "--model", "cascade", "--metrics-url", "http://x/", "--watch", "--json"]
+    assert main([*command, "--max-disagreement", "0.05"]) == 1
+    verdicts = [
+        json.loads(line)["operating_points"][0]["verdict"]
+        for line in capsys.readouterr().out.splitlines()
+    ]
+    assert verdicts == ["cannot be told yet", "broken"]
+
+
+def test_clear_removes_the_file_that_holds_an_operating_point_back(
+    tmp_path: Path, capsys: Capture
+) -> None:
+    state = DriftState(tmp_path / "state")
+    assert state.add("fast/1", {"audited": 3})
+    clear = ["audit", "--state-dir", str(state.folder), "--clear"]
+    assert main([*clear, "slow"]) == 2
+    assert "it has fast/1" in capsys.readouterr().err
+    assert main([*clear, "fast/1"]) == 0
+    assert state.points() == frozenset()
+    assert main(["audit", "--clear", "fast/1"]) == 2
+    assert "--state-dir" in capsys.readouterr().err

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cascadebert_client import _confidence_sequence
-from cascadebert_client._confidence_sequence import (
+from cascadebert_core import confidence_sequence
+from cascadebert_core.confidence_sequence import (
     BROKEN,
     HOLDS,
     UNDECIDED,
@@ -72,7 +72,7 @@ def test_a_billion_rows_are_exact_and_fast(monkeypatch: pytest.MonkeyPatch) -> N
         looks.append(rate)
         return log_wealth(events, rows, rate)
 
-    monkeypatch.setattr(_confidence_sequence, "log_wealth", counted)
+    monkeypatch.setattr(confidence_sequence, "log_wealth", counted)
     interval = confidence_interval(10**7, 10**9, 0.05)
     assert len(looks) < 200  # bisection halves an interval of floats
     # Laplace: the mixture is its density at the rate times the integral of the likelihood.

@@ -178,6 +178,8 @@ min_speedup = 2
         (MEMBERS + "[tune]\nmax_cost = 3\nmin_speedup = 2", "give one of them"),
         (MEMBERS + "[tune]\nconfidence = 1.0", "between 0 and 1"),
         (MEMBERS + '[tune]\nsignal = "hunch"', "one of max_probability"),
+        (MEMBERS + '[runtime]\non_drift = "slow"', "runtime.on_drift is 'slow': give one of"),
+        (MEMBERS + '[runtime]\non_drift = "last"', "give runtime.audit_rate too"),
         (MEMBERS + '[tune]\ndefault = "slow"', "give one of fast, balanced, accurate"),
         (MEMBERS + "[operating_points.a]\nconfidence = 0.9", "operating_points.a has no goal"),
         (MEMBERS + "[under_load]\nqueued_rows = 8", "under_load.operating_point is missing"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from cascadebert_core.guarantee import BY_HAND
+from cascadebert_core.policy import LAST_STAGE
 
 from ..errors import UsageError
 from .schema import (
@@ -45,6 +46,19 @@ def check_config(config: CascadeConfig) -> None:
         goal.check(where, len(config.members) - 1)
     if config.under_load is not None:
         _check_under_load(config, config.under_load)
+    if config.runtime.on_drift:
+        _check_on_drift(config, config.runtime.on_drift)
+
+
+def _check_on_drift(config: CascadeConfig, on_drift: str) -> None:
+    known = [*config.goals(), LAST_STAGE]
+    if on_drift not in known:
+        raise UsageError(f"runtime.on_drift is {on_drift!r}: give one of {', '.join(known)}")
+    if not config.runtime.audit_rate:
+        raise UsageError(
+            f"runtime.on_drift is {on_drift!r}, and nothing notices a drift: give "
+            "runtime.audit_rate too, such as 0.01"
+        )
 
 
 def _check_under_load(config: CascadeConfig, under_load: UnderLoadConfig) -> None:

@@ -187,6 +187,9 @@ class RuntimeConfig(Table):
             and a few batch sizes.
         audit_rate: Share of the rows, 0 to 1, whose answer the server compares with the last
             member's in the background; see docs/audit.md.
+        on_drift: What answers once audits say that an operating point's guarantee is broken, until
+            an operator ends it: "last" is the last member alone; or the name of a safer operating
+            point. Empty: the alarm is all.
         max_queued_rows: Rows that may wait for one stage. 0: 16 batches of the largest size, and at
             least 1,024.
         degrade: If the next stage cannot take a row (queue full, deadline too close, stage down),
@@ -216,6 +219,7 @@ class RuntimeConfig(Table):
     max_queue_delay_us: Annotated[int, at_least(0)] = 0
     cuda_graphs: bool = False
     audit_rate: Annotated[float, between(0, 1)] = 0.0
+    on_drift: str = ""
     max_queued_rows: Annotated[int, at_least(0)] = 0
     degrade: bool = False
     request_timeout_s: Annotated[

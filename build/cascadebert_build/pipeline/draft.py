@@ -59,6 +59,7 @@ def policy_from_members(config: CascadeConfig, manifests: Sequence[MemberManifes
         operating_points={},
         default_operating_point="default",
         audit_rate=config.runtime.audit_rate,
+        on_drift=config.runtime.on_drift,
         degrade=config.runtime.degrade,
         request_timeout_s=config.runtime.request_timeout_s,
         task=task,

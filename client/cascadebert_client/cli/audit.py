@@ -2,13 +2,18 @@
 
 import argparse
 import contextlib
+import json
 import math
+import time
+from datetime import datetime
+from pathlib import Path
 
 from cascadebert_core.contract import METRICS_PORT
+from cascadebert_core.drift_state import DriftState
 from cascadebert_core.guarantee import DEFAULT_CONFIDENCE, DISAGREEMENT, Guarantee
 from cascadebert_core.metric_names import PREFIX
 
-from .._audit import audit_of_point, audited_models, counts_from_samples, is_broken
+from .._audit import PointAudit, audit_of_point, audited_models, counts_from_samples, is_broken
 from .._base import DEFAULT_STATUS_TIMEOUT_S
 from .._metrics_text import fetch_metrics, metrics_url, samples_from_text
 from .._operating_points import guarantees_from_parameters
@@ -61,9 +66,91 @@ def add_audit_parser(subparsers: Subparsers) -> None:
         help="time limit of each request, in seconds (default: %(default)g)",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
+    watch = parser.add_argument_group("on and on")
+    watch.add_argument(
+        "--watch",
+        action="store_true",
+        help="look again and again, and print each change; Ctrl-C ends it. Exit code 1 if a "
+        "guarantee was broken",
+    )
+    watch.add_argument(
+        "--every-s",
+        type=float,
+        default=30.0,
+        metavar="S",
+        help="seconds between two looks (default: %(default)g)",
+    )
+    clear = parser.add_argument_group(
+        "after a broken guarantee", "on the machine of the model repository"
+    )
+    clear.add_argument(
+        "--clear",
+        metavar="NAME",
+        help="let this operating point answer again: the server has put another in its place. Its "
+        "test starts again",
+    )
+    clear.add_argument(
+        "--state-dir",
+        type=Path,
+        metavar="DIR",
+        help="the folder that the line guarantee_broken of the server's log names as `state`",
+    )
 
 
 def _audit(args: argparse.Namespace) -> int:
+    if args.clear is not None:
+        return _clear(args)
+    if args.watch:
+        return _watch(args)
+    points = _audits(args)
+    print(audit_json(args.model, points) if args.json else audit_text(args.model, points))
+    return FAILED if is_broken(points) else DONE
+
+
+def _clear(args: argparse.Namespace) -> int:
+    """Remove what makes the server put another route in the place of an operating point."""
+    if args.state_dir is None:
+        raise InvalidRequest(
+            "--clear needs --state-dir: the line guarantee_broken of the server's log names the "
+            "folder as `state`"
+        )
+    state = DriftState(args.state_dir)
+    if not state.remove(args.clear):
+        known = ", ".join(sorted(state.points() or ())) or "none"
+        raise InvalidRequest(
+            f"{args.state_dir} has no broken guarantee of {args.clear!r}: it has {known}"
+        )
+    print(f"{args.clear} answers again within a few seconds")
+    return DONE
+
+
+def _watch(args: argparse.Namespace) -> int:
+    """Print the verdicts whenever one changes, and problems once, until a signal ends it."""
+    if not args.every_s > 0:
+        raise InvalidRequest(f"--every-s is {args.every_s}: give seconds above 0")
+    shown: object = None
+    broken = False
+    with contextlib.suppress(KeyboardInterrupt):
+        while True:
+            try:
+                points = _audits(args)
+            except CascadeClientError as exc:  # a server that starts again is no alarm
+                now: object = str(exc)
+                text = json.dumps({"model": args.model, "problem": now}) if args.json else str(exc)
+            else:
+                broken = broken or is_broken(points)
+                now = [(point.policy, point.operating_point, point.verdict) for point in points]
+                as_json = audit_json(args.model, points)
+                text = as_json if args.json else audit_text(args.model, points)
+            if now != shown:
+                stamp = "" if args.json else f"{datetime.now().astimezone():%Y-%m-%d %H:%M:%S}\n"
+                print(f"{stamp}{text}", flush=True)
+                shown = now
+            time.sleep(args.every_s)
+    return FAILED if broken else DONE
+
+
+def _audits(args: argparse.Namespace) -> list[PointAudit]:
     given = _given_guarantee(args)
     page = fetch_metrics(args.metrics_url or _found_metrics_url(args), args.timeout_s)
     samples = samples_from_text(page, PREFIX)
@@ -77,12 +164,10 @@ def _audit(args: argparse.Namespace) -> int:
             "`cascadebert publish`)"
         )
     guarantees = {} if given is not None else _served_guarantees(args)
-    points = [
+    return [
         audit_of_point(point, policy, found, given or guarantees.get(point))
         for (policy, point), found in counts.items()
     ]
-    print(audit_json(args.model, points) if args.json else audit_text(args.model, points))
-    return FAILED if is_broken(points) else DONE
 
 
 def _given_guarantee(args: argparse.Namespace) -> Guarantee | None:

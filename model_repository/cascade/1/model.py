@@ -21,6 +21,7 @@ from .cascadebert_core import contract
 from .cascadebert_core.answer import AnswerWriter
 from .cascadebert_core.caller import Caller
 from .cascadebert_core.cascade import Cascade
+from .cascadebert_core.drift_state import DriftState, state_folder
 from .cascadebert_core.errors import (
     Cancelled,
     DeadlineExceeded,
@@ -96,6 +97,8 @@ class TritonPythonModel:
             first_calls=int(parameters.get(contract.FIRST_CALLS, "1")),
             max_batch_size=config["max_batch_size"],
             instances=instances,
+            drift_state=DriftState(state_folder(version_folder.parent, policy.id)),
+            log=self._log.event,
         )
         self._metrics_exporter = MetricsExporter(
             pb_utils.MetricFamily,
@@ -104,7 +107,7 @@ class TritonPythonModel:
             policy=policy,
             metrics=metrics,
             queued_rows=self._cascade.queued_rows,
-            check_load=self._cascade.is_under_load,
+            check_load=self._cascade.look_around,
         )
 
     def execute(self, requests: list[Any]) -> list[Any]:

@@ -44,6 +44,9 @@ Observe: what happened
     metrics           counts the events
     histogram         counts values in buckets
     metrics_exporter  writes the counts to Triton's metrics endpoint
+    confidence_sequence  intervals of a rate that are valid at every moment at once
+    drift_state       the files that remember a broken guarantee
+    drift             a broken guarantee: another route until an operator ends it
     audit             compares a sample of answers with the last stage's
     request_log       writes a line for each request to the server's log
     timeline          how one answer came about, if its request asks for it

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from .admission import Admission
 from .audit import Auditor
@@ -16,6 +17,8 @@ from .contract import OVERLOAD
 from .deadlines import Deadlines
 from .deferral import DeferralQueue, DeferralWorker
 from .degradation import Degradation
+from .drift import GuaranteeWatch
+from .drift_state import DriftState
 from .errors import CascadeError, Unavailable
 from .job import Job, Row, rows_by_job
 from .observer import Observer
@@ -56,6 +59,8 @@ class Cascade:
         first_calls: int = 1,
         max_batch_size: int = 64,
         instances: int = 1,
+        drift_state: DriftState | None = None,
+        log: Callable[[dict[str, Any]], None] = lambda _: None,
     ) -> None:
         """Load the tokenizers and start the threads of the stages.
 
@@ -69,6 +74,8 @@ class Cascade:
             max_batch_size: The most rows that the jobs of one `begin` have.
             instances: How many processes run this cascade. Each has its share of the calls and of
                 the rows that may be queued; see `shares`.
+            drift_state: The memory of broken guarantees; None keeps it in this process.
+            log: Writes a line of the server's log.
 
         Raises:
             PolicyError: A tokenizer of the policy is missing or damaged.
@@ -110,12 +117,18 @@ class Cascade:
             self._faster = route_from_thresholds(policy.operating_points[point], point)
             self._load_switch = LoadSwitch(policy.under_load.hold_s, self._switched)
         self._auditor: Auditor | None = None
+        self._guarantees: GuaranteeWatch | None = None
         if policy.audit_rate > 0 and observer is not None:
+            self._guarantees = GuaranteeWatch(
+                policy, observer, drift_state, instances=instances, log=log
+            )
+            for point in self._guarantees.points:
+                observer.guarantee(point, point in self._guarantees.broken)
             self._auditor = Auditor(
                 policy.audit_rate,
                 self._stages[-1].answers,
                 task=policy.task,
-                observer=observer,
+                observer=self._guarantees,
                 may_run=lambda: not any(self.queued_rows()),
                 auditors=instances,
             )
@@ -131,6 +144,12 @@ class Cascade:
             return False
         queued = sum(self.queued_rows())
         return self._load_switch.is_active(settings.load(queued, self._expected_s, self._instances))
+
+    def look_around(self) -> None:
+        """Notice what no request tells: that the load has gone, that an operator has cleared."""
+        self.is_under_load()
+        if self._guarantees is not None:
+            self._guarantees.look()
 
     def begin(self, jobs: Sequence[Job], on_end: OnEnd) -> None:
         """Run the first stage of all jobs and queue the rows that it defers.
@@ -152,6 +171,9 @@ class Cascade:
             for job in jobs:
                 if job.route.follows_load:
                     job.route = self._faster
+        if self._guarantees is not None and (instead := self._guarantees.routes):
+            for job in jobs:
+                job.route = instead.get(job.route.operating_point or "", job.route)
         for job in jobs:
             self._admit(job)
             self._deadlines.end_if_expired(job)

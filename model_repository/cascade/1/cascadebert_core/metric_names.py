@@ -20,6 +20,7 @@ IN_FLIGHT = f"{PREFIX}rows_in_flight"
 QUEUED = f"{PREFIX}queued_rows"
 POLICY = f"{PREFIX}policy_info"
 ACTIVE_POINT = f"{PREFIX}operating_point_active"
+BROKEN_GUARANTEE = f"{PREFIX}guarantee_broken"
 SWITCHES = f"{PREFIX}operating_point_switches_total"
 AUDITED = f"{PREFIX}audited_rows_total"
 AUDIT_DROPPED = f"{PREFIX}audit_dropped_rows_total"
@@ -50,6 +51,10 @@ FAMILIES: dict[str, tuple[str, str]] = {
     QUEUED: (GAUGE, "Rows in the queue of a stage"),
     POLICY: (GAUGE, "1, with the id of the served policy"),
     ACTIVE_POINT: (GAUGE, "1 for the operating point of requests that name none, 0 for the other"),
+    BROKEN_GUARANTEE: (
+        GAUGE,
+        "1 if audits say that an operating point's guarantee is broken, until an operator ends it",
+    ),
     SWITCHES: (COUNTER, "Switches to an operating point because of the load"),
     AUDITED: (COUNTER, "Audited rows, by whether their answer agreed with the last stage's"),
     AUDIT_DROPPED: (COUNTER, "Rows drawn for an audit while its queue was full"),

@@ -80,6 +80,8 @@ class Metrics:
         if policy.under_load is not None:
             default = policy.default_operating_point
             self._points = {default: 1, policy.under_load.operating_point: 0}
+        self._action = policy.on_drift or "alarm"
+        self._guarantees: dict[str, float] = {}  # whether each is broken, if audits test it
         for line in (*self._exited, *self._deferred, *_lines_from_the_start(policy)):
             self._counts[line] = 0  # shown before its first event
 
@@ -104,6 +106,9 @@ class Metrics:
                 counts.update(_lines_of_histogram(names.LATENCY, stage, histogram))
             for point, applies in self._points.items():
                 counts[series(names.ACTIVE_POINT, operating_point=point)] = applies
+            for point, broken in self._guarantees.items():
+                line = series(names.BROKEN_GUARANTEE, operating_point=point, action=self._action)
+                counts[line] = broken
             return {**counts, series(names.IN_FLIGHT): self._rows_in_flight}
 
     def began(self, job: Job) -> None:
@@ -154,6 +159,11 @@ class Metrics:
         with self._lock:
             self._points = {point: point == operating_point for point in self._points}
             self._counts[series(names.SWITCHES, operating_point=operating_point)] += 1
+
+    def guarantee(self, operating_point: str, broken: bool) -> None:
+        """See `observer.AuditObserver`."""
+        with self._lock:
+            self._guarantees[operating_point] = broken
 
     def audited(self, operating_point: str, agreed: int, disagreed: int) -> None:
         """See `observer.Observer`."""

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from .metric_names import AUDIT_FAMILIES, FAMILIES, GAUGE, POLICY, QUEUED
+from .metric_names import AUDIT_FAMILIES, BROKEN_GUARANTEE, FAMILIES, GAUGE, POLICY, QUEUED
 from .metrics import Metrics, Series, series
 from .policy import Policy
 
@@ -109,7 +109,7 @@ class MetricsExporter:
         metric = self._triton_metrics.get(line)
         if metric is None:
             labels = {**self._labels, **dict(line.labels)}
-            if line.family in AUDIT_FAMILIES:
+            if line.family in (*AUDIT_FAMILIES, BROKEN_GUARANTEE):
                 labels["policy"] = self._policy_id  # the guarantee is this policy's
             metric = self._triton_family(line.family).Metric(labels=labels)
             self._triton_metrics[line] = metric

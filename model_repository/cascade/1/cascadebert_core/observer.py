@@ -26,6 +26,10 @@ class AuditObserver(Protocol):
         """Receive how many sampled rows have no answer, of their own or of the last stage."""
         ...
 
+    def guarantee(self, operating_point: str, broken: bool) -> None:
+        """An operating point's guarantee is broken, or an operator has ended that."""
+        ...
+
 
 class Observer(AuditObserver, Protocol):
     """Receives what happens to requests and rows, on any thread."""

@@ -11,6 +11,7 @@ import hashlib
 import json
 import math
 import re
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -25,17 +26,23 @@ from .windows import POOLS, Windows
 # A policy is written in the oldest schema that can say it, so that older servers read what they can
 # serve. Schema 6 adds `task`, and only multi-label cascades need it. Schema 7 has both `task` and
 # `windows` of every stage; only cascades that read long texts in windows need it. Schema 8 has both
-# and `under_load`; only cascades with another operating point under load need it.
+# and `under_load`; only cascades with another operating point under load need it. Schema 9
+# has all of them, `under_load` perhaps null, and `on_drift`; only cascades that act on a broken
+# guarantee need it.
 SCHEMA_VERSION = 5
 MULTI_LABEL_SCHEMA_VERSION = 6
 WINDOWS_SCHEMA_VERSION = 7
 UNDER_LOAD_SCHEMA_VERSION = 8
+ON_DRIFT_SCHEMA_VERSION = 9
 SCHEMA_VERSIONS = (
     SCHEMA_VERSION,
     MULTI_LABEL_SCHEMA_VERSION,
     WINDOWS_SCHEMA_VERSION,
     UNDER_LOAD_SCHEMA_VERSION,
+    ON_DRIFT_SCHEMA_VERSION,
 )
+# What `on_drift` says, besides the name of an operating point.
+LAST_STAGE = "last"
 # Tokens. As a call's price or limit it makes all rows share one call.
 ONE_CALL = 1_000_000
 
@@ -119,6 +126,8 @@ class Policy:
         request_timeout_s: The time of a request whose caller sets no deadline.
         task: One of `task.TASKS`: whether an answer is one label or a set of labels.
         under_load: Another operating point while much is waiting; None: the load changes nothing.
+        on_drift: What answers in place of an operating point whose guarantee is broken: another
+            operating point, or `LAST_STAGE`. Empty: the alarm is all.
     """
 
     labels: tuple[str, ...]
@@ -132,6 +141,7 @@ class Policy:
     request_timeout_s: float = REQUEST_TIMEOUT_S
     task: str = SINGLE_LABEL
     under_load: UnderLoad | None = None
+    on_drift: str = ""
 
     @property
     def id(self) -> str:
@@ -186,6 +196,7 @@ class Policy:
             degrade=other.degrade,
             request_timeout_s=other.request_timeout_s,
             under_load=other.under_load,
+            on_drift=_kept_on_drift(other.on_drift, self.operating_points),
         )
 
     def with_thresholds(self, thresholds: tuple[Threshold, ...], name: str = "default") -> Policy:
@@ -214,7 +225,13 @@ class Policy:
             default_operating_point=default,
             certificate=None,
             under_load=under_load,
+            on_drift=_kept_on_drift(self.on_drift, points),
         )
+
+
+def _kept_on_drift(on_drift: str, points: Collection[str]) -> str:
+    """Return what happens on drift if these are the operating points: the safest if it is gone."""
+    return on_drift if on_drift in ("", LAST_STAGE) or on_drift in points else LAST_STAGE
 
 
 def policy_to_json(policy: Policy) -> str:
@@ -313,7 +330,8 @@ def _policy(top: _Keys) -> Policy:
         degrade=degrade,
         request_timeout_s=top.number("request_timeout_s"),
         task=task,
-        under_load=_under_load(top) if version == UNDER_LOAD_SCHEMA_VERSION else None,
+        under_load=_under_load(top, version) if version >= UNDER_LOAD_SCHEMA_VERSION else None,
+        on_drift=top.string("on_drift") if version == ON_DRIFT_SCHEMA_VERSION else "",
     )
     top.finish()
     _validate_whole(policy)
@@ -350,6 +368,9 @@ def _validate_whole(policy: Policy) -> None:
         )
     if policy.under_load is not None:
         _check_under_load(policy, policy.under_load)
+    known = {*policy.operating_points, LAST_STAGE, ""}
+    if policy.on_drift not in known:
+        raise PolicyError(f"policy.on_drift is {policy.on_drift!r}: give one of {sorted(known)}")
 
 
 def _check_under_load(policy: Policy, under_load: UnderLoad) -> None:
@@ -377,8 +398,11 @@ def _check_under_load(policy: Policy, under_load: UnderLoad) -> None:
         raise PolicyError(f"{where} has no limit: give queued_rows or latency_s, or both")
 
 
-def _under_load(top: _Keys) -> UnderLoad:
-    own = _Keys(top.take("under_load"), f"{top.where}.under_load")
+def _under_load(top: _Keys, version: int) -> UnderLoad | None:
+    found = top.take("under_load")
+    if found is None and version == ON_DRIFT_SCHEMA_VERSION:
+        return None
+    own = _Keys(found, f"{top.where}.under_load")
     under_load = UnderLoad(
         operating_point=own.string("operating_point"),
         queued_rows=own.integer("queued_rows", minimum=0),
@@ -511,6 +535,9 @@ def _operating_points(
 def _fields(policy: Policy) -> dict[str, Any]:
     """Return the JSON object without the id; the hash sorts its keys."""
     fields = asdict(policy)
+    if policy.on_drift:
+        return {"schema_version": ON_DRIFT_SCHEMA_VERSION, **fields}
+    del fields["on_drift"]
     if policy.under_load is not None:
         return {"schema_version": UNDER_LOAD_SCHEMA_VERSION, **fields}
     del fields["under_load"]

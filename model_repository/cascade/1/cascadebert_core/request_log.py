@@ -8,7 +8,7 @@ import os
 import re
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
 
 from .job import Job
@@ -96,6 +96,11 @@ class RequestLog:
         if self._with_text:
             line["texts"] = list(job.texts)
         self._write(json.dumps(line, ensure_ascii=False))
+
+    def event(self, fields: Mapping[str, object]) -> None:
+        """Write a line about the cascade itself, at every level: it happens rarely."""
+        first = {"event": fields["event"], "time": _now(), **self._head}
+        self._write(json.dumps({**first, **fields}, ensure_ascii=False))
 
     def _held_back_before(self, kind: str) -> int | None:
         """Return how many lines of this kind were held back; None to hold this one back too."""

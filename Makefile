@@ -125,7 +125,7 @@ coverage: $(FOR_TESTS)
 	$(MAKE) --no-print-directory parallel-tests serial-tests COVERAGE="$(COVERAGE)"
 	$(BIN)/coverage report
 
-soak: $(INSTALLED)
+soak: $(FOR_TESTS)
 	CASCADEBERT_LONG=1 $(BIN)/pytest tests/reliability tests/unit/test_fuzz_*.py -s
 
 test-compose: $(INSTALLED)

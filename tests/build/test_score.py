@@ -6,6 +6,7 @@ tests/reliability/test_score_million.py.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import signal
@@ -20,7 +21,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-pytest.importorskip("ray.data", reason="the extra `score` is not installed")
+if importlib.util.find_spec("ray") is None:  # its import takes seconds
+    pytest.skip("the extra `score` is not installed", allow_module_level=True)
 
 from cascadebert_build.evaluation.evaluate import NEAR
 from cascadebert_build.evaluation.simulate import simulate

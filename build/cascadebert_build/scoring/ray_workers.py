@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
 import os
 import pickle
@@ -14,6 +16,7 @@ from typing import Any
 
 from ..errors import CheckFailed, UsageError, first_cause
 from ..extras import needs_extra
+from ..progress import say
 from .store import Store
 from .tasks import Result, Task, Work
 from .under_way import under_way
@@ -59,6 +62,16 @@ class RayWorkers:
             raise CheckFailed(
                 f"Ray gave up ({first_cause(exc)}): --resume goes on with what is missing"
             ) from exc
+
+
+class _Notes(io.TextIOBase):
+    """Takes what Ray prints on stdout, paragraphs on each lost worker, and says it in a line."""
+
+    def write(self, text: str, /) -> int:
+        """See `io.TextIOBase`."""
+        if "worker died" in text:
+            say("score", "worker", "lost: another one does its task again")
+        return len(text)
 
 
 class _Actor:
@@ -150,7 +163,8 @@ def ray_workers(
         context.enable_progress_bars = False
         context.print_on_execution_start = False
         logging.getLogger("ray.data").setLevel(logging.ERROR)
-        yield RayWorkers(number or max(1, int(ray.cluster_resources().get("CPU", 1))))
+        with contextlib.redirect_stdout(_Notes()):
+            yield RayWorkers(number or max(1, int(ray.cluster_resources().get("CPU", 1))))
     finally:
         ray.shutdown()
 

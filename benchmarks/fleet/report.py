@@ -25,11 +25,10 @@ def write_page(folder: Path, run: Mapping[str, Any]) -> str:
     parts = [
         f"# The simulated fleet\n\n`{run['command']}`, commit {machine['commit']}, "
         f"{machine['cores']} cores of {machine['cpu']}, {machine['date']}.",
-        "## The price of a request\n\nMilliseconds of CPU, over stages that calculate nothing:",
-        pd.DataFrame([{k: 1e3 * v for k, v in run["price"].items()}])
-        .rename(columns=lambda name: name.removesuffix("_s"))
-        .to_markdown(index=False, floatfmt=".3f")
-        or "",
+        "## The price of a request\n\nMilliseconds of CPU, over stages that calculate nothing; the "
+        f"load generator takes {1e3 * run['price']['client_s']:.3f} ms more. For `cascadebert plan "
+        "--machines`:",
+        price_as_toml(run["price"]),
     ]
     if run["rows"]:
         rows = pd.DataFrame(run["rows"])
@@ -55,6 +54,13 @@ def write_page(folder: Path, run: Mapping[str, Any]) -> str:
     page = "\n\n".join(parts) + "\n"
     (folder / PAGE).write_text(page, encoding="utf-8")
     return page
+
+
+def price_as_toml(price: Mapping[str, float]) -> str:
+    """Return the price of a request as a table of a file of machines."""
+    keys = ("cascade_s", "cascade_row_s", "server_s", "call_s")
+    lines = [f"{key.removesuffix('_s')}_ms = {1e3 * price[key]:.3f}" for key in keys]
+    return "\n".join(("```toml", "[machines.NAME.request]", *lines, "```"))
 
 
 def ratios_within(rows: Sequence[Mapping[str, Any]], within: float = WITHIN) -> tuple[int, int]:

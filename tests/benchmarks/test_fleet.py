@@ -71,3 +71,4 @@ def test_a_page_has_each_figure_beside_its_simulation(tmp_path: Path) -> None:
     assert f"{met} of 5 figures are within 15%" in page
     assert (tmp_path / "plots" / "ratios.svg").read_text().startswith("<svg")
     assert "| with" in page
+    assert "[machines.NAME.request]\ncascade_ms = 0.450\n" in page

@@ -194,7 +194,10 @@ class StageQueue:
                 self._idle.append(event)
                 yield event
                 continue
-            rows = list(self.rows)
+            rows = [row for row in self.rows if not row.request.rejected]
+            if not rows:
+                self.rows.clear()
+                continue
             if self.index:
                 chosen = set(next_call(self.lengths(rows), self.limits))
             else:

@@ -69,7 +69,8 @@ def _run(args: argparse.Namespace) -> None:
         if getattr(args, flag) < 1:
             raise UsageError(f"--{flag} {getattr(args, flag)}: give 1 or more")
     if args.quick:
-        args.turns, args.calls, args.window_s = 1, 50, 1.0
+        args.turns, args.calls, args.window_s = 1, 50, 0.5
+    args.ramp_s = min(1.0, args.window_s)
     texts = [text for text in corpora(args.glue)["short"].texts if isinstance(text, str)]
     model = cascade_name(_DEFERRED)
     with tempfile.TemporaryDirectory(prefix="cascadebert-calls-") as folder:
@@ -137,7 +138,7 @@ def _channels(args: argparse.Namespace, url: str, model: str, texts: Sequence[st
                 with CascadeClient(url, model, channels=channels) as client:
                     rate, cpu_us = stream_rate(
                         client, texts, rows_per_request=1, concurrency=concurrency,
-                        window_s=args.window_s,
+                        window_s=args.window_s, ramp_s=args.ramp_s,
                     )  # fmt: skip
                 rates[concurrency, channels].append(rate)
                 cpu[concurrency, channels].append(cpu_us)
@@ -170,11 +171,11 @@ def _streams(
             with CascadeClient(url, model) as client:
                 rate, _ = stream_rate(
                     client, texts, rows_per_request=rows, concurrency=concurrency,
-                    window_s=args.window_s,
+                    window_s=args.window_s, ramp_s=args.ramp_s,
                 )  # fmt: skip
             ours[rows, concurrency].append(rate)
             # perf_analyzer's window includes the ramp.
-            load = Load(concurrency, rows, window_s=args.window_s + 1)
+            load = Load(concurrency, rows, window_s=args.window_s + args.ramp_s)
             theirs[rows, concurrency].append(perf.measure(model, data, load).throughput_rps)
     return pd.DataFrame(
         {

@@ -13,8 +13,6 @@ import tritonclient.grpc as triton
 from cascadebert_client import CascadeClient
 from cascadebert_core.contract import OUTPUTS, TEXT
 
-_RAMP_S = 1.0
-
 
 @dataclass(frozen=True, slots=True)
 class CallCost:
@@ -87,6 +85,7 @@ def stream_rate(
     rows_per_request: int,
     concurrency: int,
     window_s: float,
+    ramp_s: float = 1.0,
 ) -> tuple[float, float]:
     """Return the requests that `classify_stream` has answered per second, and its CPU for each.
 
@@ -95,7 +94,8 @@ def stream_rate(
         texts: Sent in turn.
         rows_per_request: Rows of a request.
         concurrency: Requests in flight.
-        window_s: Seconds of the measurement, after a ramp of one second.
+        window_s: Seconds of the measurement.
+        ramp_s: Seconds before it, which do not count.
 
     Returns:
         Requests per second, and CPU microseconds of this process for a request.
@@ -104,7 +104,7 @@ def stream_rate(
         _endless(texts), rows_per_request=rows_per_request, max_concurrency=concurrency
     )
     try:
-        _take_until(answers, time.perf_counter() + _RAMP_S)
+        _take_until(answers, time.perf_counter() + ramp_s)
         start_s, cpu_s = time.perf_counter(), time.process_time()
         rows = _take_until(answers, start_s + window_s)
         wall_s, cpu_s = time.perf_counter() - start_s, time.process_time() - cpu_s

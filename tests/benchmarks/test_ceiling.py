@@ -28,7 +28,7 @@ def test_null_stages_defer_the_share_that_a_threshold_asks_for(share: float) -> 
 @pytest.mark.timeout(300)
 def test_every_contender_is_measured(tmp_path: Path) -> None:
     options = ["--quick", "--no-peers", "--stages", "gpu", "--instances", "1", "2"]
-    options += ["--window-s", "2", "--rest-s", "1"]
+    options += ["--window-s", "1", "--rest-s", "1"]
     assert main([*options, "--out", str(tmp_path)]) == 0
     found = json.loads((tmp_path / "ceiling.json").read_text())
     cascades = [row for row in found["rows"] if row["contender"] == "cascade"]

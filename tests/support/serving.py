@@ -51,12 +51,19 @@ class Built:
         return [self.steps.logits(member) for member in self.steps.config.members]
 
 
-def build(config_path: Path, repository: Path) -> Built:
-    """All build steps of a cascade.toml, with the exports that the test run shares."""
+def build(config_path: Path, repository: Path, *, quick: bool = False) -> Built:
+    """All build steps of a cascade.toml, with the exports that the test run shares.
+
+    Args:
+        config_path: The cascade.toml.
+        repository: Where it is published.
+        quick: As `build --quick`.
+    """
     from .exports import export_members
 
     config = config_from_file(config_path)
-    steps = CascadeBuild(config, workspace_of(config, config_path.parent / "work" / config.name))
+    workspace = workspace_of(config, config_path.parent / "work" / config.name)
+    steps = CascadeBuild(config, workspace, quick=quick)
     export_members(steps)
     steps.build(repository)
     return Built(steps, repository, steps.policy())

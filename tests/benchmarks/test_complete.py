@@ -17,7 +17,13 @@ from benchmarks.studies.accuracy.budgets import (
     three_stage_curve,
 )
 from benchmarks.studies.accuracy.complete import ORDER, base_of, runs_of_complete
-from benchmarks.studies.accuracy.complete_comparisons import Gain, answers_at, gain_of
+from benchmarks.studies.accuracy.complete_comparisons import (
+    Gain,
+    answers_at,
+    gain_of,
+    methods_of,
+)
+from benchmarks.studies.accuracy.complete_costs import measured_costs
 from benchmarks.studies.accuracy.packed_logits import Packed
 from benchmarks.studies.accuracy.pretrained import weights_of_graph
 from benchmarks.studies.shared import TASKS, dev_rows, train_rows
@@ -147,3 +153,20 @@ def test_gains_are_paired_and_their_mean_is_over_tasks() -> None:
     mean = Gain.mean([gain, none])
     assert mean.difference.interval.value == pytest.approx(gain.values[0] / 2)
     assert not mean.difference.beyond_the_spread
+
+
+def test_measured_time_takes_the_place_of_multiply_adds() -> None:
+    layers = {f"first-{k}": (k + 3) / 15 for k in range(1, 13)}  # a part that no exit saves
+    relative = {"l3": 0.05, "l6": 0.1, **layers}
+    costs = measured_costs({"tasks": {"sst2": {"1": {"relative": relative}}}}, "sst2", 1)
+    assert costs.members == {3: pytest.approx(0.6), 6: pytest.approx(1.2), 12: 12.0}
+    assert costs.singles()["cut-distilled-2"] == costs.layers[1] == pytest.approx(4.0)
+    _, found = members(400)
+    name = "sst2-complete"
+    exits = np.stack([found[0]] * 6 + [found[2]] * 6, axis=1)
+    packed = Packed(name, {f"{name}-deebert-seed1": exits, f"{name}-large-seed1": found[2]}, {})
+    seeds, curve_of = methods_of(packed, costs)["DeeBERT"]
+    assert seeds == [1]
+    measured, counted = curve_of(1), methods_of(packed)["DeeBERT"][1](1)
+    np.testing.assert_array_equal(measured.predicted, counted.predicted)
+    np.testing.assert_allclose(measured.layers, (counted.layers + 3) * 12 / 15)

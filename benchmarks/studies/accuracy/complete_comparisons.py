@@ -1,13 +1,12 @@
-"""Cascades of complete members and their opponents at the same number of multiply-adds.
+"""Cascades of complete members and their opponents at the same cost.
 
-The unit of cost is a layer of the large member. Like `graphs.macs`, it leaves out what is done once
-for a row (an exit's pooler and head) and the products of attention, which depend on the length.
+The unit of cost is a layer of the large member: its multiply-adds, or its measured time.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,18 +17,11 @@ from cascadebert_build.evaluation.metrics import Interval
 from ..early_exit.exit_curves import Curve, entropy_curve, patience_curve
 from .budgets import HeldOut, best_single, cascade_curve, held_out_answers, three_stage_curve
 from .comparisons import Difference, Spread, metric_of
+from .complete_costs import DEPTH, MULTIPLY_ADDS, Costs
 from .packed_logits import Packed
-from .plan import CUT, DEEBERT, LARGE, PABEE
+from .plan import DEEBERT, LARGE, PABEE
 
-DEPTH = 12
-# A layer of width w costs 12 w² multiply-adds a token.
-COST = {3: 3 * 384**2 / 768**2, 6: 6 * 384**2 / 768**2, 12: 12.0}
 SPEED_UPS = (2, 3, 4, 5)
-SINGLES = {
-    "plain-3": COST[3], "plain-distilled-3": COST[3], "plain-6": COST[6],
-    "plain-distilled-6": COST[6],
-    **{f"{CUT}-distilled-{layers}": float(layers) for layers in (1, 2, 3)},
-}  # fmt: skip
 BEST_SINGLE = "best single member"
 # The opponents of the claim.
 OPPONENTS = ("DeeBERT", "PABEE", BEST_SINGLE)
@@ -67,7 +59,9 @@ class Gain:
         return cls(values, np.mean([gain.draws for gain in gains], axis=0))
 
 
-def methods_of(packed: Packed) -> dict[str, tuple[list[int], CurveOf]]:
+def methods_of(
+    packed: Packed, costs: Costs = MULTIPLY_ADDS
+) -> dict[str, tuple[list[int], CurveOf]]:
     """Return the seeds and the curve of a seed, for every method that was run."""
     methods: dict[str, tuple[list[int], CurveOf]] = {}
     for path in _PATHS:
@@ -75,21 +69,21 @@ def methods_of(packed: Packed) -> dict[str, tuple[list[int], CurveOf]]:
             members = [f"{objective}-{depth}" for depth in path]
             if seeds := packed.seeds(*members, LARGE):
                 name = f"cascade {'→'.join(map(str, (*path, DEPTH)))}, {objective}"
-                methods[name] = seeds, _cascade(packed, members, path)
+                methods[name] = seeds, _cascade(packed, members, path, costs)
     for name, member, curve_of in (
         ("DeeBERT", DEEBERT, entropy_curve),
         ("DeeBERT's exits, patience", DEEBERT, patience_curve),
         ("PABEE", PABEE, patience_curve),
     ):
         if seeds := packed.seeds(member, LARGE):
-            methods[name] = seeds, _exits(packed, member, curve_of)
+            methods[name] = seeds, _exits(packed, member, curve_of, costs)
     return methods
 
 
-def _cascade(packed: Packed, members: Sequence[str], path: Sequence[int]) -> CurveOf:
+def _cascade(packed: Packed, members: Sequence[str], path: Sequence[int], of: Costs) -> CurveOf:
     def curve(seed: int) -> Curve:
         logits = [packed.of(member, seed).astype(np.float64) for member in (*members, LARGE)]
-        costs = [COST[depth] for depth in (*path, DEPTH)]
+        costs = [of.members[depth] for depth in (*path, DEPTH)]
         if len(path) == 1:
             return cascade_curve(logits[0], logits[1], costs[0], costs[1])
         return three_stage_curve(logits, costs)
@@ -97,32 +91,47 @@ def _cascade(packed: Packed, members: Sequence[str], path: Sequence[int]) -> Cur
     return curve
 
 
-def _exits(packed: Packed, member: str, curve_of: Callable[[NDArray[Any]], Curve]) -> CurveOf:
-    return lambda seed: curve_of(packed.of(member, seed))
+def _exits(
+    packed: Packed, member: str, curve_of: Callable[[NDArray[Any]], Curve], costs: Costs
+) -> CurveOf:
+    of_layers = np.array(costs.layers)
+
+    def curve(seed: int) -> Curve:
+        in_layers = curve_of(packed.of(member, seed))
+        of_rows = of_layers[in_layers.layers_of_rows - 1]
+        return replace(in_layers, layers=of_rows.mean(axis=1), layers_of_rows=of_rows)
+
+    return curve
 
 
-def answers_at(packed: Packed, labels: NDArray[np.int64], speed_up: float) -> dict[str, Answers]:
-    """Return every method's answers at this many times fewer multiply-adds, by seed.
+def answers_at(
+    packed: Packed,
+    labels: NDArray[np.int64],
+    speed_up: float,
+    costs: Costs = MULTIPLY_ADDS,
+) -> dict[str, Answers]:
+    """Return every method's answers at this many times less cost, by seed.
 
     Args:
         packed: The results of the task.
         labels: The labels of the development rows, shape (n,).
         speed_up: The large member's cost through the budget.
+        costs: What members and layers cost.
 
     Returns:
         A method that cannot be so cheap is missing.
     """
     budget = DEPTH / speed_up
     found: dict[str, Answers] = {}
-    for name, (seeds, curve_of) in methods_of(packed).items():
+    for name, (seeds, curve_of) in methods_of(packed, costs).items():
         answers = {seed: held_out_answers(curve_of(seed), budget, seed) for seed in seeds}
         found[name] = {seed: one for seed, one in answers.items() if one is not None}
-    found[BEST_SINGLE] = {}
+    found[BEST_SINGLE], singles = {}, costs.singles()
     for seed in packed.seeds(LARGE):
-        members = [member for member in SINGLES if seed in packed.seeds(member)]
+        members = [member for member in singles if seed in packed.seeds(member)]
         single = best_single(
             [packed.of(member, seed) for member in members],
-            [SINGLES[member] for member in members], labels, budget=budget,
+            [singles[member] for member in members], labels, budget=budget,
             metric=metric_of(packed.task), seed=seed,
         )  # fmt: skip
         if single is not None:

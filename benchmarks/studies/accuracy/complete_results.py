@@ -12,6 +12,7 @@ import argparse
 import sys
 from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,10 +23,7 @@ from ..shared import TASKS, add_glue, dev_labels, panels, section, write_below
 from .comparisons import OBJECTIVES, alone, mean_over_seeds, member_figures, metric_of
 from .complete import ORDER
 from .complete_comparisons import (
-    COST,
-    DEPTH,
     OPPONENTS,
-    SINGLES,
     SPEED_UPS,
     Answers,
     Gain,
@@ -34,6 +32,7 @@ from .complete_comparisons import (
     methods_of,
     spread_of,
 )
+from .complete_costs import DEPTH, MULTIPLY_ADDS, Costs, load_times, measured_costs
 from .packed_logits import Packed, pack, wrong_counts
 from .plan import COMPLETE, LARGE
 from .results import NOT_RUN, difference, mean_in_percent, spread
@@ -49,6 +48,11 @@ _SHOWN = {
     "DeeBERT": ("#777777", "--"),
     "PABEE": ("#cc79a7", "--"),
 }
+
+# What the budgets are counted in.
+_IN_MACS = "number of multiply-adds", "multiply-adds a row", "fewer multiply-adds"
+_IN_TIME = "measured time", "time a row, one row a call", "less time"
+_ROWS = 1
 
 Results = dict[str, tuple[Packed, NDArray[np.int64]]]
 
@@ -69,7 +73,11 @@ def _run(args: argparse.Namespace) -> None:
         if packed.seeds(LARGE):
             results[name] = packed, dev_labels(args.glue, TASKS[name])
             say(f"{name}: {len(packed.logits)} runs")
-    body = [_singles(results), *_budgets(results), *_confidence(results)]
+    body = [_singles(results), *_budgets(results, dict.fromkeys(results, MULTIPLY_ADDS), _IN_MACS)]
+    if (times := load_times()) is not None:
+        measured = {task: measured_costs(times, task, _ROWS) for task in results}
+        body += [_times(times, list(results)), *_budgets(results, measured, _IN_TIME)]
+    body += _confidence(results)
     write_below(args.output, _MARK, "Cascades of complete members", "\n\n".join(body))
     pictures = args.output.parent / "pictures"
     pictures.mkdir(exist_ok=True)
@@ -78,7 +86,7 @@ def _run(args: argparse.Namespace) -> None:
 
 def _singles(results: Results) -> str:
     lines: list[list[str]] = []
-    for member, cost in {**SINGLES, LARGE: float(DEPTH)}.items():
+    for member, cost in {**MULTIPLY_ADDS.singles(), LARGE: float(DEPTH)}.items():
         found = [alone(packed, member, labels) for packed, labels in results.values()]
         cells = [NOT_RUN if one is None else spread(one, 100) for one in found]
         lines.append([member, f"{DEPTH / cost:.3g}×", *cells, mean_in_percent(found)])
@@ -91,10 +99,28 @@ def _singles(results: Results) -> str:
     return section("## Single members", note, names, lines)
 
 
-def _budgets(results: Results) -> list[str]:
+def _times(times: dict[str, Any], tasks: Sequence[str]) -> str:
+    machine = times["machine"]
+    lines: list[list[str]] = []
+    for rows in times["rows_of_a_call"]:
+        of_tasks = [times["tasks"][task][str(rows)]["relative"] for task in tasks]
+        for member in of_tasks[0]:
+            cells = [f"{1 / of_task[member]:.1f}×" for of_task in of_tasks]
+            lines.append([str(rows), member, *cells])
+    note = (
+        "How many times less time a row takes than with the large member. All members are exported "
+        "as the product exports them and run in ONNX Runtime, float32, on one thread, with rows of "
+        "like lengths together; `first-k` is the large member's first k layers. Tokenising is not "
+        f"timed. Medians of {times['turns']} turns on {machine['cpu']} ({machine['date'][:10]})."
+    )
+    return section("## Measured time", note, ("rows of a call", "member", *tasks), lines)
+
+
+def _budgets(results: Results, costs: dict[str, Costs], what: tuple[str, str, str]) -> list[str]:
+    heading, of_large, unit = what
     parts = [
-        "## At the same number of multiply-adds\n\n"
-        "The same metric, at 1/S of the large member's multiply-adds a row on average. The setting "
+        f"## At the same {heading}\n\n"
+        f"The same metric, at 1/S of the large member's {of_large} on average. The setting "
         "is chosen on one half of the development rows and judged on the other, both ways, in ten "
         "splits. The best single member of at most this cost is chosen in the same way. "
         f"{NOT_RUN}: not run, or it cannot be that cheap. Below each table: what a cascade gains "
@@ -102,7 +128,8 @@ def _budgets(results: Results) -> list[str]:
     ]
     for speed_up in SPEED_UPS:
         answers = {
-            task: answers_at(packed, labels, speed_up) for task, (packed, labels) in results.items()
+            task: answers_at(packed, labels, speed_up, costs[task])
+            for task, (packed, labels) in results.items()
         }
         names = dict.fromkeys(name for of_task in answers.values() for name in of_task)
         lines: list[list[str]] = []
@@ -113,7 +140,8 @@ def _budgets(results: Results) -> list[str]:
             ]
             cells = [NOT_RUN if one is None else spread(one, 100) for one in found]
             lines.append([name, *cells, mean_in_percent(found)])
-        parts.append(section(f"### {speed_up}×", "", ("method", *results, "mean"), lines))
+        title = f"### {speed_up}× {unit}"
+        parts.append(section(title, "", ("method", *results, "mean"), lines))
         parts.append(section("", "", ("gain", *results, "mean"), _gains(results, answers, names)))
     return parts
 
@@ -177,7 +205,7 @@ def _draw(path: Path, results: Results) -> None:
                 curves = [curve_of(seed) for seed in seeds]
                 cost, values = mean_over_seeds(curves, metric_of(task), labels, 80, DEPTH)
                 panel.plot(cost / DEPTH, 100 * values, style, color=colour, label=name)
-        for member, cost in {**SINGLES, LARGE: COST[DEPTH]}.items():
+        for member, cost in {**MULTIPLY_ADDS.singles(), LARGE: float(DEPTH)}.items():
             found = alone(packed, member, labels)
             if found is not None and not member.startswith("plain-distilled"):
                 panel.plot(cost / DEPTH, 100 * found.mean, "k*", markersize=8, zorder=5)

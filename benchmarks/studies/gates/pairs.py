@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from cascadebert_build.config.rows import Rows
 
-from ..accuracy.complete_comparisons import COST
-from ..accuracy.complete_comparisons import DEPTH as COMPLETE_DEPTH
+from ..accuracy.complete_costs import DEPTH as COMPLETE_DEPTH
+from ..accuracy.complete_costs import MULTIPLY_ADDS
 from ..accuracy.packed_logits import Packed, load_packed
 from ..accuracy.plan import COMPLETE, CUT, DEPTH, LARGE
 from ..shared import TASKS, dev_rows
@@ -151,7 +151,9 @@ def _cost(task: str, member: str) -> float:
     layers = int(member[-1])
     if not task.endswith(COMPLETE):
         return layers / DEPTH
-    return (float(layers) if member.startswith(CUT) else COST[layers]) / COMPLETE_DEPTH
+    return (
+        float(layers) if member.startswith(CUT) else MULTIPLY_ADDS.members[layers]
+    ) / COMPLETE_DEPTH
 
 
 def words_of(rows: Rows) -> NDArray[np.float64]:

@@ -67,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--config", type=Path, metavar="cascade.toml", help="the cascade")
     parser.add_argument("--glue", type=Path, metavar="DIR", help="folder with SST-2")
     parser.add_argument("--quick", action="store_true", help="to check that it works")
-    add_number(parser, "--rows", 60_000, "rows of `score` in a turn; others get what they need")
+    add_number(parser, "--rows", 100_000, "rows of `score` in a turn; others get what they need")
     add_number(parser, "--turns", 3, "turns of each contender")
     add_number(parser, "--window-s", 20.0, "seconds of a turn of the others")
     add_wait_quiet(parser, "turn")
@@ -130,8 +130,8 @@ def _rates(
     with corpus.open("w", encoding="utf-8") as stream:
         for text in itertools.islice(itertools.cycle(cascade.texts), args.rows):
             stream.write(json.dumps({"text": text}) + "\n")
-    # Enough blocks that both workers end at about the same time.
-    block_rows = max(100, args.rows // (12 * cores()))
+    # Enough blocks that all workers end at about the same time.
+    block_rows = max(100, args.rows // (40 * cores()))
     rates: dict[str, list[float]] = defaultdict(list)
     for turn in range(args.turns):
         for name in (LIMIT, SCORE, STREAM, PIPELINE):

@@ -78,6 +78,8 @@ class _Actor:
     """Does tasks in a worker. Errors come back as values: only lost workers are Ray's to handle."""
 
     def __init__(self, work: Work) -> None:
+        # A worker has one core: the tokenizer's threads would take those of the other workers.
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         self._error: Exception | None = None
         self._output = work.output
         try:

@@ -40,8 +40,8 @@ from .tasks import BLOCKS, WORK, Result, Task, Work, Workers, block_name
 from .under_way import UNDER_WAY
 
 _LARGEST_BUNDLE, _SMALLEST_BUNDLE = 8192, 256
-# Bundles of deferred rows, if there are few rows: enough for a few workers.
-_BUNDLES = 16
+# Bundles of deferred rows, if there are few: enough that all workers end at about the same time.
+_BUNDLES = 48
 
 
 @dataclass(frozen=True, slots=True)

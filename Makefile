@@ -60,7 +60,7 @@ $(FOR_DEMO): pyproject.toml constraints.txt
 # Of kserve only the source of its types is read.
 $(FOR_TESTS): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(INSTALL) --editable '.[build,serve,score,spark,bench,dev]'
+	$(INSTALL) --editable '.[build,serve,score,bench,dev]'
 	$(INSTALL) --no-deps kserve==0.21.0
 	@touch $(INSTALLED) $(WITH_PEERS) $(FOR_DOCS) $@
 

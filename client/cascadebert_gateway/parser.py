@@ -70,6 +70,7 @@ def _run(args: argparse.Namespace) -> int:
         from .command import run_gateway
     except ImportError as exc:
         raise InvalidRequest(
-            f"the gateway needs the package {exc.name}: pip install 'cascadebert[gateway]'"
+            f"the gateway needs the package {exc.name}: pip install 'cascadebert[gateway]', in a "
+            "checkout pip install '.[gateway]'"
         ) from exc
     return run_gateway(args)

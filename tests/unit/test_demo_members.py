@@ -94,19 +94,24 @@ def test_a_step_without_a_terminal_tells_how_far_it_is(
 def test_what_to_type_next_is_what_the_commands_take(tmp_path: Path) -> None:
     text = next_steps(tmp_path / "a folder", "demo")
     commands = [shlex.split(line) for line in text.splitlines() if line.startswith("  ")]
-    ours = [words for words in commands if words[0] != "curl"]
-    assert [words[1] for words in ours] == ["serve", "classify", "status", "demo"]
+    ours = [words for words in commands if Path(words[0]).name == "cascadebert"]
+    assert [words[1] for words in ours] == ["serve", "classify", "status", "gateway", "demo"]
     for words in ours:
         parser(words[1:]).parse_args(words[1:])
     (curl,) = (words for words in commands if words[0] == "curl")
     assert json.loads(curl[-1])["TEXT"]
+    (python,) = (words for words in commands if Path(words[0]).name == "python")
+    compile(python[-1], "the line of Python", "exec")
 
 
 def test_the_demo_installs_no_tools_for_development() -> None:
     pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
     extras = pyproject["project"]["optional-dependencies"]
-    assert extras["demo"] == ["cascadebert[build,serve]"]
-    names = {re.split(r"[^\w-]", wish)[0] for wish in (*extras["build"], *extras["serve"])}
+    assert extras["demo"] == ["cascadebert[build,serve,gateway]"]
+    names = {
+        re.split(r"[^\w-]", wish)[0]
+        for wish in (*extras["build"], *extras["serve"], *extras["gateway"])
+    }
     assert names.isdisjoint({"pytest", "ruff", "basedpyright", "pandas", "hypothesis"})
     made = subprocess.run(
         ["make", "--dry-run", f"VENV={ROOT / 'no-such-folder'}", "demo"],

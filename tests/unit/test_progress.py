@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
+import os
+import struct
+import termios
 from types import SimpleNamespace
 from typing import TypeVar
 
@@ -181,3 +185,12 @@ def test_a_limited_check_begins_with_both_ends_and_the_middle(n: int):
     assert sorted(order) == list(range(n))
     assert n < 3 or {0, n - 1} == set(order[:2])
     assert Allowance(None).in_order(range(n)) == list(range(n))
+
+
+def test_a_terminal_without_a_width_gets_lines() -> None:
+    leader, follower = os.openpty()
+    with os.fdopen(follower, "w") as stream, os.fdopen(leader, "rb"):
+        for columns, draws in ((0, False), (80, True)):
+            fcntl.ioctl(stream, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+            assert progress._has_columns(stream) is draws
+    assert not progress._has_columns(io.StringIO())

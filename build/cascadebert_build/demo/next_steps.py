@@ -20,7 +20,11 @@ def next_steps(folder: Path, model: str) -> str:
         folder: The demo's folder.
         model: The cascade's name.
     """
-    command = _command()
+    command, python = _command("cascadebert"), _command("python")
+    code = (
+        "from cascadebert_client import CascadeClient; "
+        f'print(CascadeClient("localhost:8001", "{model}").classify("{_EXAMPLE}"))'
+    )
     repository = shlex.quote(str(folder / "model_repository"))
     body = json.dumps({"TEXT": _EXAMPLE})
     return "\n".join(
@@ -31,18 +35,22 @@ def next_steps(folder: Path, model: str) -> str:
             f'  {command} classify --model {model} "{_EXAMPLE}"',
             f"  {command} status --model {model}",
             f"  curl -s localhost:8000/v2/models/{model}/generate -d '{body}'",
+            "From Python:",
+            f"  {python} -c {shlex.quote(code)}",
+            "A page to try it, at http://127.0.0.1:8080:",
+            f"  {command} gateway --model {model}",
             "With your checkpoints and data, described in a cascade.toml:",
             f"  {command} demo cascade.toml --folder demo-real",
         ]
     )
 
 
-def _command() -> str:
-    """How a shell finds this `cascadebert`: by its name if it is on the path."""
-    here = Path(sys.executable).parent / "cascadebert"
-    found = shutil.which("cascadebert")
-    if not here.is_file() or (found and Path(found).resolve() == here.resolve()):
-        return "cascadebert"
+def _command(name: str) -> str:
+    """How a shell finds a command of this environment: by its name if that is on the path."""
+    here = Path(sys.executable).parent / name
+    found = shutil.which(name)
+    if not here.is_file() or (found and Path(found).absolute() == here.absolute()):
+        return name
     if here.is_relative_to(Path.cwd()):
         here = here.relative_to(Path.cwd())
     return shlex.quote(str(here))

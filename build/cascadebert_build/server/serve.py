@@ -91,7 +91,8 @@ def _deployments(
     cascades = [repository.cascade(name) for name in models or repository.cascades]
     if not cascades:
         raise UsageError(
-            f"{repository.path} has no published cascade: run `cascadebert build` first"
+            f"{repository.path} has no published cascade: run `cascadebert build` first, or "
+            "name another folder with --model-repository"
         )
     names = [cascade.name for cascade in cascades]
     unknown = sorted(set(versions) - set(names))

@@ -11,6 +11,7 @@ there is none. So one terminal line has one owner.
 """
 
 import contextlib
+import os
 import sys
 import threading
 import time
@@ -247,7 +248,7 @@ def shown(name: str, *, hidden: bool = False) -> Generator[None, None, None]:
         yield
         return
     # The stream of the start: code that redirects stderr later must not get these lines.
-    step = Step(name, sys.stderr, bar=sys.stderr.isatty())
+    step = Step(name, sys.stderr, bar=_has_columns(sys.stderr))
     token = _running.set(step)
     try:
         with step:
@@ -304,6 +305,16 @@ def aside() -> Generator[None, None, None]:
     step = _running.get()
     with contextlib.nullcontext() if step is None else step.aside():
         yield
+
+
+def _has_columns(stream: TextIO) -> bool:
+    """Whether a stream is a terminal with a width: some have none, and no bar is drawn there."""
+    if not stream.isatty():
+        return False
+    try:
+        return os.get_terminal_size(stream.fileno()).columns > 0
+    except (OSError, ValueError):  # a stream of a test or a notebook says that it is a terminal
+        return True
 
 
 def _ignore(n: int = 1, /, *, work: float = 0.0) -> None:

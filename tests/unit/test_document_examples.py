@@ -52,6 +52,7 @@ no language: $ four
 key = 1
 ```
 """
+LISTED = not_run()
 EVERY = [example for file in documents() for example in examples_of(file)]
 
 
@@ -90,6 +91,19 @@ def test_every_example_that_is_not_run_is_in_a_document() -> None:
     assert not gone, f"no document has these any more; take them out of {NOT_RUN.name}: {gone}"
 
 
+def test_what_no_test_can_run_is_listed() -> None:
+    """So that `make check` finds it: the test that runs the examples takes minutes."""
+    foreign = re.compile(
+        r"(\w+=\S* )*(source|git|make|pip|docker|kubectl|helm|python3? -m benchmarks)\b"
+    )
+    missing = [
+        f"{each.place}: {each.key}"
+        for each in EVERY
+        if each.language == "console" and foreign.match(each.key) and each.key not in LISTED
+    ]
+    assert not missing, f"list these in {NOT_RUN.name}: {missing}"
+
+
 def test_tests_that_stand_for_examples_are_there() -> None:
     named = {reason.test for reason in not_run().values() if reason.test}
     assert not [test for test in named if not (ROOT / test).is_file()]
@@ -107,9 +121,6 @@ def test_commands_have_a_language() -> None:
         if command.match(line)
     ]
     assert not found, "mark these blocks as ```console, with `$ `:\n" + "\n".join(found)
-
-
-LISTED = not_run()
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,8 @@ class Verdict:
     The fields are also the keys of its JSON form.
 
     Attributes:
-        kind: "costs_more", "not_shown_faster", "smaller_as_accurate" or "idle_stage".
+        kind: "costs_more", "not_shown_faster", "smaller_as_accurate", "idle_stage", "out_of_order",
+            "labels_look_exchanged", "temperature_at_limit" or "checked_quickly".
         subject: The member or the operating point.
         text: What was found, in a sentence.
         help: What would help, in a sentence.

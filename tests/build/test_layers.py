@@ -75,3 +75,18 @@ def test_a_multi_label_base_trains_members_that_give_one_label(tmp_path: Path) -
     assert model.config.problem_type is None
     model.save_pretrained(tmp_path / "b")
     assert '"multi_label' not in (tmp_path / "b" / "config.json").read_text()
+
+
+def test_a_new_head_is_one_line_and_a_head_that_fits_is_none(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    source = str(save_checkpoint(tmp_path / "deep_base"))
+    capfd.readouterr()
+    model_from_base(source, ("a", "b", "c", "d"))
+    said = capfd.readouterr()
+    assert said.out == ""
+    (line,) = said.err.splitlines()
+    assert line.startswith("base     deep_base")
+    assert line.endswith("new head for 4 labels: its weights start at random")
+    model_from_base(source, ("no", "yes"))
+    assert capfd.readouterr() == ("", "")

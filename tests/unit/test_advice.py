@@ -22,7 +22,12 @@ from cascadebert_build.advice.verdict import (
 from cascadebert_build.config.rows import Rows
 from cascadebert_build.config.schema import CascadeConfig, MemberConfig
 from cascadebert_build.evaluation.costs import RowCosts
-from cascadebert_build.evaluation.verdicts import SMALLER_AS_ACCURATE
+from cascadebert_build.evaluation.verdicts import (
+    LABELS_EXCHANGED,
+    OUT_OF_ORDER,
+    SMALLER_AS_ACCURATE,
+    TEMPERATURE_AT_LIMIT,
+)
 from cascadebert_build.tuning.row_split import split_rows_for_tuning
 from tests.support.policies import make_policy
 
@@ -92,6 +97,8 @@ def advice(
         ({}, PAYS, True),
         ({"labelled": False}, PAYS, True),
         ({"n": 30}, TOO_FEW_ROWS, False),
+        ({"large": 0.11}, LABELS_EXCHANGED, False),
+        ({"share": 3.1}, OUT_OF_ORDER, False),
         ({"small": 0.95}, SMALLER_AS_ACCURATE, False),
         ({"share": 0.9}, TOO_CLOSE_IN_COST, False),
         ({"small": 0.55, "sure": False}, SMALL_TOO_WEAK, False),
@@ -103,6 +110,25 @@ def test_the_verdict_in_a_sentence(settings: dict[str, Any], kind: str, pays: bo
     assert (found.verdict.kind, found.verdict.pays) == (kind, pays), found.verdict.text
     assert found.verdict.text.startswith("Yes" if pays else "No")
     assert "\n" not in found.verdict.text
+
+
+def test_what_else_is_wrong_is_a_warning_below():
+    found = advice(small=0.48, sure=False)
+    assert TEMPERATURE_AT_LIMIT in {warning.kind for warning in found.warnings}
+    assert "WARNING: The temperature of small is at its limit, 20" in advice_as_text(found)
+    assert found.to_json()["warnings"][0]["kind"] == TEMPERATURE_AT_LIMIT
+    assert advice(large=0.11).warnings == ()  # the verdict itself
+
+
+@pytest.mark.parametrize("right", [1.0, 2.0, 3.7, 40.0, 900.0])
+def test_the_labels_of_a_plot_do_not_touch(right: float):
+    plot = text_plot([(0.1, 0.8, "A"), (right, 0.9, "B")], "accuracy, %", "time")
+    labels = plot.splitlines()[-2].split()
+    assert len(labels) >= 4
+    values = [float(label) for label in labels]
+    assert values[0] == 0
+    assert np.allclose(np.diff(values), values[1])
+    assert values[-1] <= 1.1 * right
 
 
 def test_too_little_time_is_not_too_few_rows():

@@ -358,3 +358,14 @@ def test_a_faster_point_under_load(tmp_path: Path) -> None:
     config = config_from_file(write(tmp_path, text))
     assert config.under_load is not None
     assert config.under_load.settings() == UnderLoad("fast", 0, 0.2, 5.0)
+
+
+def test_the_keys_of_a_kind_of_table_are_listed_once(tmp_path: Path) -> None:
+    text = MEMBERS.replace("[[members]]", "[[members]]\nsize = 3\n") + "[runtime]\nthread = 1\n"
+    with pytest.raises(UsageError) as caught:
+        config_from_file(write(tmp_path, text))
+    problems = str(caught.value)
+    assert "unknown key 'size' in members[0]: give one of name" in problems
+    assert "; unknown key 'size' in members[1]; " in problems
+    assert problems.count("max_batch_size") == 1
+    assert "unknown key 'thread' in runtime: did you mean 'threads'? give one of" in problems

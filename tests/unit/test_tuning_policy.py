@@ -77,7 +77,7 @@ def test_simulation_follows_rows_through_the_stages() -> None:
     assert evaluation.unanswered == 1
     assert evaluation.cascade_accuracy == pytest.approx(2 / 3)
     assert evaluation.deferral_rate == pytest.approx(2 / 3)
-    assert "1 rows have no answer" in str(evaluation)
+    assert "1 row has no answer: its logits" in str(evaluation)
 
 
 def test_rows_near_a_threshold_are_counted() -> None:

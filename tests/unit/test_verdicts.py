@@ -14,6 +14,7 @@ from cascadebert_build.evaluation.verdicts import (
     COSTS_MORE,
     IDLE_STAGE,
     NOT_SHOWN_FASTER,
+    OUT_OF_ORDER,
     SMALLER_AS_ACCURATE,
     MemberFacts,
     PointFacts,
@@ -128,6 +129,20 @@ def test_a_middle_stage_that_answers_next_to_nothing() -> None:
     (found,) = verdicts_of(three, [*points, busy])
     assert "busy" not in found.text
     assert "only these operating points" in found.help
+
+
+def test_members_that_are_given_large_first_get_one_warning() -> None:
+    points = [
+        PointFacts("fast", (0.8, 0.2), cost_of(3.2)),
+        PointFacts("accurate", (0.0, 1.0), cost_of(4.1)),
+    ]
+    (found,) = verdicts_of(members(3.1, 1.0, behind=-0.05), points)
+    assert (found.kind, found.subject) == (OUT_OF_ORDER, "m1")
+    assert "m1 takes 32% of m0's time" in found.text
+    assert "--member" in found.help
+    # Of three members the middle one may be in the wrong place.
+    (found,) = verdicts_of(members(0.5, 0.2, 1.0), [])
+    assert "m1 takes 40% of m0's time" in found.text
 
 
 def test_speed_has_its_spread_and_slow_is_said() -> None:

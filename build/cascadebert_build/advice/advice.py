@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cascadebert_client.verdicts import Verdict
 from cascadebert_core.guarantee import ACCURACY_DROP, DISAGREEMENT
 from cascadebert_core.policy import Policy
 
@@ -19,7 +20,7 @@ from ..errors import UsageError
 from ..evaluation.costs import Cost, RowCosts
 from ..evaluation.intervals import difference_interval
 from ..evaluation.metrics import Interval
-from ..evaluation.verdicts import MemberFacts
+from ..evaluation.verdicts import MemberFacts, verdicts_of
 from ..report.curves import CascadeCurve, cascade_curve
 from ..tuning.assessment import facts_of_members
 from ..tuning.feasible_goals import feasible_goals
@@ -84,6 +85,7 @@ class Advice:
         left_out: Built-in goals that so few rows cannot show, with the rows that each needs.
         months: What a month takes, by way of answering; empty without a demand.
         verdict: Whether it pays.
+        warnings: What is wrong with members besides, or does not pay.
     """
 
     rows: int
@@ -96,6 +98,7 @@ class Advice:
     left_out: dict[str, int]
     months: dict[str, Month]
     verdict: AdviceVerdict
+    warnings: tuple[Verdict, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """For programs."""
@@ -103,6 +106,7 @@ class Advice:
         curve = self.curve
         return {
             "verdict": asdict(self.verdict),
+            "warnings": [warning.to_json() for warning in self.warnings],
             "rows": self.rows,
             "labelled": self.labelled,
             "cost_of": self.cost_of,
@@ -163,7 +167,7 @@ def advise(
     fitted = with_fitted_temperatures(policy, rows, logits, split.temperature)
     predictions = predictions_of_stages(fitted, logits, rows)
     names = [member.name for member in config.members]
-    members = facts_of_members(names, predictions, costs)
+    members = facts_of_members(names, fitted, predictions, costs)
     curve = _curve(predictions, costs)
     equal = None if predictions.truth is None else _equal(predictions, costs, curve)
     points: tuple[PromisedPoint, ...] = ()
@@ -186,7 +190,7 @@ def advise(
                 f"The time was enough for {len(predictions)} of {len(predictions) + not_run} rows: "
                 "give more --seconds"
             )
-    gains = _gains(equal, points, why_none)
+    verdict = advice_of(members, _gains(equal, points, why_none))
     return Advice(
         rows=len(predictions),
         cost_of=cost_of,
@@ -197,7 +201,8 @@ def advise(
         points=points,
         left_out=left_out,
         months={} if demand is None else _months(demand, members, equal, points),
-        verdict=advice_of(members, gains),
+        verdict=verdict,
+        warnings=tuple(w for w in verdicts_of(members, ()) if str(w) not in verdict.text),
     )
 
 

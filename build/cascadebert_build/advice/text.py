@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 from tabulate import tabulate
 
 from ..evaluation.verdicts import speed_in_words
 from .advice import Advice, goal_in_words
 
 _WIDTH, _HEIGHT = 60, 12
+_LABEL_COLUMNS = 8  # from the beginning of one label of an axis to that of the next
 
 
 def advice_as_text(advice: Advice) -> str:
@@ -27,12 +29,14 @@ def advice_as_text(advice: Advice) -> str:
         )
     lines += [
         f"{each.name:18} {speed_in_words(each.point.cost, last)}; {goal_in_words(each.goal)}"
+        + (f"; {advice.members[0].name} alone" if each.point.exits[0] == 1 else "")
         for each in advice.points
     ]
     lines += [
         f"{name:18} left out: it takes {needed} rows to test on"
         for name, needed in advice.left_out.items()
     ]
+    lines += [f"WARNING: {warning}" for warning in advice.warnings]
     if advice.months:
         lines += ["", _months(advice)]
     lines += ["", plot_of_advice(advice)]
@@ -92,6 +96,14 @@ def plot_of_advice(advice: Advice) -> str:
     return f"{plot}\n{'   '.join(key)}"
 
 
+def _step_of_axis(right: float) -> float:
+    """The least round distance of labels at which they do not touch."""
+    step = 0.25
+    while step / right * (_WIDTH - 1) < _LABEL_COLUMNS:
+        step *= 2
+    return step
+
+
 def text_plot(points: Sequence[tuple[float, float, str]], y_name: str, x_name: str) -> str:
     """Draw points in letters; later ones lie above earlier ones.
 
@@ -116,9 +128,10 @@ def text_plot(points: Sequence[tuple[float, float, str]], y_name: str, x_name: s
         tick = f"{100 * value:6.1f}" if i % 3 == 0 or i == _HEIGHT - 1 else " " * 6
         lines.append(f"{tick} │{''.join(row).rstrip()}")
     lines.append(f"{' ' * 7}└{'─' * _WIDTH}")
-    marks = [" "] * (_WIDTH + 4)
-    for tick in (0.0, 0.25, 0.5, 0.75, 1.0):
-        at = round(tick / right * (_WIDTH - 1))
+    marks = [" "] * (_WIDTH + 12)
+    step = _step_of_axis(right)
+    for tick in np.arange(0.0, right, step):
+        at = round(float(tick) / right * (_WIDTH - 1))
         for i, letter in enumerate(f"{tick:g}"):
             marks[at + i] = letter
     lines += [f"{' ' * 8}{''.join(marks).rstrip()}", f"{' ' * 8}{x_name}"]

@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..evaluation.verdicts import SMALLER_AS_ACCURATE, MemberFacts, verdicts_of
+from ..evaluation.verdicts import (
+    LABELS_EXCHANGED,
+    LABELS_LOOK_EXCHANGED,
+    OUT_OF_ORDER,
+    SMALLER_AS_ACCURATE,
+    MemberFacts,
+    verdicts_of,
+)
 
 # Kinds of verdicts.
 PAYS = "pays"
@@ -13,6 +20,9 @@ PAYS_WITH_LOSS = "pays_with_loss"  # no gain at equal accuracy, but one at a gua
 TOO_FEW_ROWS = "too_few_rows"
 SMALL_TOO_WEAK = "small_too_weak"
 TOO_CLOSE_IN_COST = "too_close_in_cost"
+
+# Verdicts on the members that are said first: nothing else can be told until they are put right.
+_FIRST = (LABELS_EXCHANGED, LABELS_LOOK_EXCHANGED, OUT_OF_ORDER)
 
 # A gain below this is not worth a second model to look after.
 WORTH = 1.2
@@ -23,7 +33,7 @@ class AdviceVerdict:
     """Whether a cascade pays. The fields are also the keys of its JSON form.
 
     Attributes:
-        kind: One of the kinds above, or `verdicts.SMALLER_AS_ACCURATE`.
+        kind: One of the kinds above, or one of `evaluation.verdicts` that is a reason against it.
         pays: Whether to build it.
         text: Why, in a sentence or two.
     """
@@ -60,13 +70,16 @@ def advice_of(members: Sequence[MemberFacts], gains: Gains) -> AdviceVerdict:
     """
     first, last = members[0], members[-1]
     share = first.cost.share.value
-    if gains.promised is None:
+    found = verdicts_of(members, ())
+    reasons = [verdict for verdict in found if verdict.kind in _FIRST]
+    if gains.promised is None and not reasons:
         return AdviceVerdict(
             TOO_FEW_ROWS, False, f"No answer yet, from too few rows. {_sentence(gains.why_none)}"
         )
-    for verdict in verdicts_of(members, ()):
-        if verdict.kind == SMALLER_AS_ACCURATE:
-            return AdviceVerdict(SMALLER_AS_ACCURATE, False, f"No: {verdict}")
+    reasons += [verdict for verdict in found if verdict.kind == SMALLER_AS_ACCURATE]
+    if reasons:
+        return AdviceVerdict(reasons[0].kind, False, f"No: {reasons[0]}")
+    assert gains.promised is not None
     if share * WORTH > 1:
         return AdviceVerdict(
             TOO_CLOSE_IN_COST,

@@ -120,7 +120,7 @@ def checkpoint_from_source(source: str, *, trust_remote_code: bool = False) -> C
     rows = table_rows(raw, None) if inspection is None else inspection.table_rows
     check_vocabulary_size(source, max(ids, default=0), len(ids), rows)
     try:
-        with _without_warnings():
+        with without_warnings():
             model, loading = AutoModelForSequenceClassification.from_pretrained(
                 place,
                 dtype=torch.float32,
@@ -152,8 +152,8 @@ def hide_weight_bars() -> None:
 
 
 @contextlib.contextmanager
-def _without_warnings() -> Generator[None, None, None]:
-    """Silence transformers' tables of missing keys: here each is an error of one sentence."""
+def without_warnings() -> Generator[None, None, None]:
+    """Silence transformers' tables of missing keys: here each is a sentence, or an error."""
     from transformers.utils import logging
 
     before = logging.get_verbosity()

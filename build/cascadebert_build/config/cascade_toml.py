@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import codecs
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from functools import lru_cache
 from pathlib import Path
@@ -140,7 +140,7 @@ def _config(raw: dict[str, Any], folder: Path) -> CascadeConfig:
         errors = exc.errors(include_url=False)
     # A misspelt key is often the reason for a missing one, so it comes first.
     errors.sort(key=lambda error: error["type"] != "unexpected_keyword_argument")
-    raise UsageError("; ".join(_problem(error) for error in errors[:_MOST_PROBLEMS]))
+    raise UsageError("; ".join(_problems(errors[:_MOST_PROBLEMS])))
 
 
 @lru_cache(maxsize=1)
@@ -162,17 +162,33 @@ def _with_implied_keys(runtime: Any) -> Any:
     return table
 
 
-def _problem(error: Mapping[str, Any]) -> str:
-    """One of pydantic's errors as key, value and remedy."""
+def _problems(errors: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Pydantic's errors in words; the keys of a kind of table are listed once."""
+    listed: set[Any] = set()
+    for error in errors:
+        of = error["loc"][0] if len(error["loc"]) > 1 else ""
+        unknown = error["type"] == "unexpected_keyword_argument"
+        yield _problem(error, list_keys=of not in listed)
+        if unknown:
+            listed.add(of)
+
+
+def _problem(error: Mapping[str, Any], *, list_keys: bool = True) -> str:
+    """One of pydantic's errors as key, value and remedy.
+
+    Args:
+        error: The error.
+        list_keys: Whether the message on an unknown key lists those that there are.
+    """
     *table, key = error["loc"]
     kind = error["type"]
     if kind == "unexpected_keyword_argument":
         known = [f.name for f in fields(_TABLES[table[0]] if table else CascadeConfig)]
         known = [name for name in known if name != "folder"]
-        return (
-            f"unknown key {key!r} in {_key_path(table) or 'the top level'}: "
-            f"{did_you_mean(key, known)}give one of {', '.join(known)}"
-        )
+        remedy = did_you_mean(key, known)
+        remedy += f"give one of {', '.join(known)}" if list_keys else ""
+        text = f"unknown key {key!r} in {_key_path(table) or 'the top level'}"
+        return f"{text}: {remedy.strip()}" if remedy else text
     if key == "[key]":  # the name of an operating point
         return f"{_key_path(table)} is {error['input']!r}: {error['ctx']['error']}"
     path = _key_path(error["loc"])

@@ -50,8 +50,8 @@ class Truncation:
         if self.max_windows:
             return self._str_of_windows()
         text = (
-            f"{self.cut:,} of {self.rows:,} rows have more than max_length = {self.max_length} "
-            f"tokens and are cut"
+            f"{self.cut:,} of {self.rows:,} rows {_have(self.cut)} more than max_length = "
+            f"{self.max_length} tokens and {_are(self.cut)} cut"
         )
         if self.holds <= self.max_length:
             return f"{text}; {HELD}% are whole, and the longest has {self.longest:,}"
@@ -62,12 +62,22 @@ class Truncation:
 
     def _str_of_windows(self) -> str:
         text = (
-            f"{self.windowed:,} of {self.rows:,} rows have more than max_length = "
-            f"{self.max_length} tokens and are read in windows; the longest has {self.longest:,}"
+            f"{self.windowed:,} of {self.rows:,} rows {_have(self.windowed)} more than "
+            f"max_length = {self.max_length} tokens and {_are(self.windowed)} read in "
+            f"windows; the longest has {self.longest:,}"
         )
         if self.cut:
-            text += f"; {self.cut:,} of them are cut after max_windows = {self.max_windows} windows"
+            text += f"; {self.cut:,} of them {_are(self.cut)} cut after max_windows = "
+            text += f"{self.max_windows} windows"
         return text
+
+
+def _have(n: int) -> str:
+    return "has" if n == 1 else "have"
+
+
+def _are(n: int) -> str:
+    return "is" if n == 1 else "are"
 
 
 def truncation_of_counts(

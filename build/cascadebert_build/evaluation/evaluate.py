@@ -135,7 +135,9 @@ class Evaluation:
                 f"accuracy averaged over all deferral rates: {self.curve_area:.4f} (intervals: 95%)"
             )
         if self.unanswered:
-            lines.append(f"{self.unanswered} rows have no answer: their logits are not finite")
+            rows = "row has" if self.unanswered == 1 else "rows have"
+            whose = "its" if self.unanswered == 1 else "their"
+            lines.append(f"{self.unanswered} {rows} no answer: {whose} logits are not finite")
         return "\n".join(lines)
 
     def _score_names(self) -> str:

@@ -1,6 +1,7 @@
-"""What is said if a cascade, or a part of it, does not pay.
+"""What is said if a cascade, or a part of it, does not pay, or a member cannot be right.
 
-A verdict is a warning: the cascade is right, but something simpler would serve as well or better.
+Most verdicts are warnings: something simpler would serve as well or better. With exchanged labels
+the answers are wrong, so nothing is published.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from cascadebert_client.verdicts import Verdict
 
 from .costs import Cost
+from .exchanged_labels import ExchangedLabels
 from .metrics import Interval
 
 # Kinds of verdicts.
@@ -18,6 +20,10 @@ COSTS_MORE = "costs_more"  # than the last member alone
 NOT_SHOWN_FASTER = "not_shown_faster"  # the gain is within the spread of the measurement
 SMALLER_AS_ACCURATE = "smaller_as_accurate"
 IDLE_STAGE = "idle_stage"  # a stage between the first and the last that answers next to nothing
+LABELS_EXCHANGED = "labels_exchanged"  # a member is worse than chance by its labels' names
+LABELS_LOOK_EXCHANGED = "labels_look_exchanged"  # the same of some labels; better than chance
+OUT_OF_ORDER = "out_of_order"  # a member costs more than a later one
+TEMPERATURE_AT_LIMIT = "temperature_at_limit"  # probabilities say nothing about being right
 
 # A smaller member is as accurate if the last one is shown to be at most this much better.
 AS_ACCURATE = 0.01
@@ -25,6 +31,8 @@ AS_ACCURATE = 0.01
 IDLE = 0.05
 # If the first member takes more than this share of the last one's time, no threshold saves much.
 _AS_SLOW = 0.95
+# A member that takes at most this share of the time of one before it is in the wrong place.
+_CHEAPER = 0.8
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +45,8 @@ class MemberFacts:
         accuracy: On `rows` rows; None without labels.
         behind: The last member's accuracy minus its own, on the same rows; None without labels.
         rows: Number of labelled rows.
+        exchanged: Its labels that seem to have each other's names; None: none of them.
+        temperature_limit: The temperature, if it is the highest that may be fitted; else None.
     """
 
     name: str
@@ -44,6 +54,8 @@ class MemberFacts:
     accuracy: float | None = None
     behind: Interval | None = None
     rows: int = 0
+    exchanged: ExchangedLabels | None = None
+    temperature_limit: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,18 +76,73 @@ class PointFacts:
 def verdicts_of(
     members: Sequence[MemberFacts], points: Sequence[PointFacts]
 ) -> tuple[Verdict, ...]:
-    """Say what does not pay; nothing of a single member.
+    """Say what is wrong and what does not pay. What follows from another verdict is left out.
 
     Args:
         members: Small to large.
         points: Operating points of the cascade of these members.
     """
-    if len(members) < 2:
-        return ()
-    found = [_slow_point(members, point) for point in points]
+    wrong = verdicts_of_labels(members)
+    order = _out_of_order(members)
+    if order is not None:
+        return (*wrong, order)
+    if len(members) < 2 or any(verdict.kind == LABELS_EXCHANGED for verdict in wrong):
+        return wrong
+    found: list[Verdict | None] = [*wrong]
+    found += [_slow_point(members, point) for point in points]
     found.append(_smaller_as_accurate(members))
     found += [_idle_stage(members, stage, points) for stage in range(1, len(members) - 1)]
     return tuple(verdict for verdict in found if verdict is not None)
+
+
+def verdicts_of_labels(members: Sequence[MemberFacts]) -> tuple[Verdict, ...]:
+    """Say which members have exchanged labels, or probabilities that say nothing."""
+    found: list[Verdict] = []
+    for member in members:
+        if member.exchanged is not None:
+            found.append(_exchanged(member, member.exchanged))
+        elif member.temperature_limit is not None:
+            found.append(
+                Verdict(
+                    TEMPERATURE_AT_LIMIT,
+                    member.name,
+                    f"The temperature of {member.name} is at its limit, "
+                    f"{member.temperature_limit:g}: its probabilities say next to nothing about "
+                    "being right on these rows.",
+                    f"Check that {member.name} was trained for these labels and such texts, or "
+                    "take another member.",
+                )
+            )
+    return tuple(found)
+
+
+def _exchanged(member: MemberFacts, labels: ExchangedLabels) -> Verdict:
+    names = f"{', '.join(labels.names[:-1])} and {labels.names[-1]}"
+    return Verdict(
+        LABELS_EXCHANGED if labels.worse_than_chance else LABELS_LOOK_EXCHANGED,
+        member.name,
+        f"{member.name} is right on {labels.right:.1%} of {member.rows:,} rows; with its labels "
+        f"{names} exchanged it is right on {labels.renamed:.1%}.",
+        f"Correct id2label in the config.json of {member.name}'s checkpoint; if it has only "
+        "LABEL_0 and so on, give `labels` in cascade.toml in the order that it was trained with; "
+        "if all members are so, look at the labels of the rows.",
+    )
+
+
+def _out_of_order(members: Sequence[MemberFacts]) -> Verdict | None:
+    """Of the first member that takes much less time than one before it."""
+    for i, member in enumerate(members):
+        slowest = max(members[:i], key=lambda each: each.cost.ms.value, default=None)
+        if slowest is None or member.cost.ms.value > _CHEAPER * slowest.cost.ms.value:
+            continue
+        return Verdict(
+            OUT_OF_ORDER,
+            member.name,
+            f"The members are not in the order of their cost: {member.name} takes "
+            f"{member.cost.ms.value / slowest.cost.ms.value:.0%} of {slowest.name}'s time.",
+            "Exchange them in cascade.toml, or in the order of --member: small to large.",
+        )
+    return None
 
 
 def speed_in_words(cost: Cost, last: str = "the last member") -> str:

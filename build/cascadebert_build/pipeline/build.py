@@ -39,6 +39,7 @@ from .optimized import OptimizedGraphs
 from .preflight import check_build, check_rows
 from .tune import TuneStep
 from .tuned import is_tuned_on, tuned_policy
+from .verdicts import refuse_exchanged_labels
 from .verify import is_verified, verify_exported
 from .workspace import Workspace
 
@@ -113,6 +114,7 @@ class CascadeBuild:
 
         Raises:
             UsageError: Something cannot be used; see `check_build`, which comes first.
+            CheckFailed: A check failed, or a member's labels have each other's names.
         """
         check_build(self.context, repository, keep)
         exported = self.export_all(self.config.members)
@@ -130,6 +132,7 @@ class CascadeBuild:
             self.maker.verify(each)
         artefacts = [self.maker.artefact(each) for each in exported]
         policy = self._tuner.tune(draft, artefacts)
+        refuse_exchanged_labels(policy.certificate)
         verify_decisions(self.context, self.maker, self._logits, policy, artefacts)
         return self._publish(repository, policy, artefacts, keep)
 
@@ -186,6 +189,7 @@ class CascadeBuild:
 
         Raises:
             UsageError: A member is not verified, or nothing was tuned.
+            CheckFailed: A member's labels have each other's names.
             PlanMisfit: A plan does not hold the calls of its stage.
         """
         artefacts = self.artefacts()
@@ -356,6 +360,7 @@ class CascadeBuild:
     def _publish(
         self, repository: Path, policy: Policy, artefacts: Sequence[Artefact], keep: int
     ) -> Publication:
+        refuse_exchanged_labels(policy.certificate)
         if not are_decisions_verified(self.context, self.maker, policy, artefacts):
             raise UsageError(
                 f"the gate's decisions of these {self.maker.what}s at these thresholds have not "

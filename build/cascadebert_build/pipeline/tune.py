@@ -22,7 +22,7 @@ from ..config.placement import cores, placement_of_stage
 from ..config.schema import RuntimeConfig
 from ..evaluation.costs import RowCosts
 from ..evaluation.evaluate import thresholds_as_text
-from ..evaluation.verdicts import PointFacts, speed_in_words, verdicts_of
+from ..evaluation.verdicts import PointFacts, speed_in_words, verdicts_of, verdicts_of_labels
 from ..graphs.logits import Run
 from ..graphs.macs import attention_layers, macs_per_token
 from ..progress import say, timed
@@ -102,6 +102,7 @@ class TuneStep:
         if len(artefacts) == 1:
             fitted = with_fitted_temperatures(policy, rows, logits, split.temperature)
             policy = fitted.with_thresholds((), ONLY_POINT)
+            certificate |= self._facts_of_only_member(policy, logits, split)
         else:
             of_stages = _costs(artefacts, times)
             costs = cost_of_rows(
@@ -175,7 +176,7 @@ class TuneStep:
         predictions = predictions_of_stages(tuned.policy, logits, rows).take(distinct)
         names = [member.name for member in self._config.members]
         verdicts = verdicts_of(
-            facts_of_members(names, predictions, costs.take(distinct)),
+            facts_of_members(names, tuned.policy, predictions, costs.take(distinct)),
             [PointFacts(name, point.exits, point.cost) for name, point in tuned.points.items()],
         )
         return {
@@ -184,6 +185,18 @@ class TuneStep:
                 predictions, costs.take(distinct), tuned.policy.operating_points
             ),
         }
+
+    def _facts_of_only_member(
+        self, policy: Policy, logits: Sequence[NDArray[np.float32]], split: RowSplit
+    ) -> dict[str, Any]:
+        """What is wrong with the member of a cascade of one, as JSON; it costs what it costs."""
+        rows = self._context.rows
+        distinct = np.setdiff1d(np.arange(len(rows.texts)), split.duplicates)
+        predictions = predictions_of_stages(policy, logits, rows).take(distinct)
+        names = [member.name for member in self._config.members]
+        facts = facts_of_members(names, policy, predictions, RowCosts(np.ones((len(distinct), 1))))
+        verdicts = verdicts_of_labels(facts)
+        return {VERDICTS: [verdict.to_json() for verdict in verdicts]} if verdicts else {}
 
     def _report_left_out(self, feasible: FeasibleGoals) -> None:
         goals = self._config.goals()
@@ -206,7 +219,8 @@ class TuneStep:
             else "counted as inputs that came again; if they are copies, the guarantee is weaker "
             'than it says: set duplicates = "drop" under [data]'
         )
-        say("tune", self._config.name, f"{n} rows have the text of another: {what}")
+        which = "row has" if n == 1 else "rows have"
+        say("tune", self._config.name, f"{n} {which} the text of another: {what}")
 
     def _with_call_limits(self, policy: Policy, times: Sequence[StageTimes]) -> Policy:
         """The policy with the price and the limit of a call of each stage, as it was timed."""
@@ -316,7 +330,9 @@ def _as_sentence(point: OperatingPoint, goal: Goal) -> str:
         text += f"; {goal}: guarantees nothing about the answers"
     else:
         text += f"; guaranteed: {goal}"
-    if found["exits"][-1] == 1:
+    if found["exits"][0] == 1:
+        text += "; NOTHING is deferred: this is the first member alone"
+    elif found["exits"][-1] == 1:
         text += "; EVERYTHING is deferred: " + (
             "serve the last member alone, or give a tighter budget"
             if goal.kind in BUDGETS

@@ -29,6 +29,7 @@ from .base import model_from_base
 from .config import TrainConfig, check_config, label_names
 from .items import add_targets, check_positions, encoded_items, truncation_of_items
 from .layers import take_layers
+from .learned import warning_of_accuracies
 from .model_card import model_card
 from .objectives import objective_from_name
 from .parts import TrainingRows, training_rows
@@ -122,6 +123,10 @@ def train_member(
     _run(training, scratch, key, checkpoint)
     result = _result_of(training, parts)
     if processes.is_first():
+        truth = parts.validation.label_indices(recipe.names)
+        warning = warning_of_accuracies(result.accuracies, truth, config.learning_rate)
+        if warning is not None:
+            say("WARNING", output.name, warning)
         record = recipe.record(rows.source, parts, result)
         _save(training.trainer, tokenizer, scratch / "done", record, recipe.names)
         _move_folder(scratch / "done", output)

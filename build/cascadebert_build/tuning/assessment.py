@@ -14,13 +14,16 @@ from cascadebert_client.verdicts import Verdict
 from cascadebert_core.guarantee import ACCURACY_DROP, DISAGREEMENT, Guarantee
 from cascadebert_core.policy import Policy, Threshold
 from cascadebert_core.published_points import GUARANTEE
+from cascadebert_core.task import SINGLE_LABEL
 
 from ..evaluation.costs import Cost, RowCosts
+from ..evaluation.exchanged_labels import find_exchanged_labels
 from ..evaluation.intervals import difference_interval, share_interval
 from ..evaluation.metrics import Interval
 from ..evaluation.promises import Promise, promise_on_rows
 from ..evaluation.verdicts import MemberFacts, PointFacts, verdicts_of
 from .guarantee import Predictions
+from .temperature import HIGHEST
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,25 +137,33 @@ def assess(
         _point(name, limits, policy.certificate_of(name), predictions, costs)
         for name, limits in thresholds.items()
     )
-    members = facts_of_members(names, predictions, costs)
+    members = facts_of_members(names, policy, predictions, costs)
     facts = [PointFacts(point.name, point.exits, point.cost) for point in points]
     return Assessment(cost_of, members, points, verdicts_of(members, facts), of_tuning_rows)
 
 
 def facts_of_members(
-    names: Sequence[str], predictions: Predictions, costs: RowCosts
+    names: Sequence[str], policy: Policy, predictions: Predictions, costs: RowCosts
 ) -> tuple[MemberFacts, ...]:
     """Cost and accuracy of each member alone on n rows.
 
     Args:
         names: The members, small to large.
+        policy: With the labels, and the temperatures that were fitted.
         predictions: Of all stages for n rows.
         costs: Of the same rows.
     """
-    if predictions.truth is None:
-        return tuple(MemberFacts(name, costs.alone(i)) for i, name in enumerate(names))
+    truth = predictions.truth
+    limits = [s.temperature if s.temperature >= HIGHEST else None for s in policy.stages]
+    if truth is None:
+        return tuple(
+            MemberFacts(name, costs.alone(i), temperature_limit=limits[i])
+            for i, name in enumerate(names)
+        )
     n = len(predictions)
-    right = predictions.labels == predictions.truth[:, None]
+    # Exchanged labels of sets are not looked for.
+    labels = policy.labels if policy.task == SINGLE_LABEL else ()
+    right = predictions.labels == truth[:, None]
     behind = predictions.losses(ACCURACY_DROP)
     return tuple(
         MemberFacts(
@@ -161,6 +172,8 @@ def facts_of_members(
             float(right[:, i].mean()),
             difference_interval(int((behind[:, i] > 0).sum()), int((behind[:, i] < 0).sum()), n),
             n,
+            find_exchanged_labels(predictions.labels[:, i], truth, labels) if labels else None,
+            limits[i],
         )
         for i, name in enumerate(names)
     )

@@ -191,12 +191,13 @@ class Step:
             form = "{desc} {elapsed} …"
             self._bar = tqdm(desc=name, bar_format=form, leave=False, file=self._stream)
         else:
-            form = "{desc} {n_fmt} {unit}s [{elapsed}, {rate_noinv_fmt}]"
+            form = "{desc} {n_fmt}{unit}s [{elapsed}, {rate_noinv_fmt}]"
             if part.total is not None:
-                form = "{desc} {percentage:3.0f}%|{bar}| {n_fmt} of {total_fmt} {unit}s"
+                form = "{desc} {percentage:3.0f}%|{bar}| {n_fmt} of {total_fmt}{unit}s"
                 form += " [{elapsed}, {rate_noinv_fmt}{postfix}]"
             self._bar = tqdm(
-                total=part.total, initial=part.done, desc=name, unit=part.unit, leave=False,
+                total=part.total, initial=part.done, desc=name, leave=False,
+                unit=f" {part.unit}",  # the rate puts it behind the number
                 bar_format=form, file=self._stream,
             )  # fmt: skip
             self._say_what_is_left(part)

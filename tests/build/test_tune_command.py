@@ -127,7 +127,7 @@ def test_a_cascade_that_does_not_pay_is_said_to_and_is_no_error(
     assert point["computations"] == 2.0
     assert point["speedup_spread"][0] <= point["speedup"] <= point["speedup_spread"][1] < 1
     verdicts = {verdict["kind"]: verdict for verdict in found["verdicts"]}
-    assert set(verdicts) == {"costs_more", "smaller_as_accurate"}
+    assert set(verdicts) >= {"costs_more", "smaller_as_accurate"}
     for verdict in verdicts.values():
         assert f"{verdict['text']} {verdict['help']}" in captured.err
     assert "SLOWER" in captured.err

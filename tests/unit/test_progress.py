@@ -144,10 +144,12 @@ def test_a_bar_on_a_terminal_that_makes_room_for_lines(terminal: Terminal):
         with counted("row", 4, what="graph") as advance:
             advance(1)
             wait_until(lambda: "25%|" in terminal.getvalue())
+            wait_until(lambda: " row/s" in terminal.getvalue())
             say("rows", "small", "2 rows are cut")
         note("checked")
     text = terminal.getvalue()
     assert "graph" in text
+    assert "| 1 of 4 rows [" in text
     assert "rows     small        2 rows are cut\n" in text
     assert text.endswith("checked\n")
 

@@ -27,6 +27,7 @@ def test_a_length_that_holds_almost_all_rows_is_not_to_be_raised() -> None:
     assert (found.cut, found.holds) == (1, 10)
     assert "would hold" not in str(found)
     assert "the longest has 50" in str(found)
+    assert "1 of 100 rows has more than max_length = 32 tokens and is cut" in str(found)
 
 
 def test_rows_in_windows_are_cut_after_the_last_window() -> None:
@@ -38,7 +39,7 @@ def test_rows_in_windows_are_cut_after_the_last_window() -> None:
     )
     assert (found.cut, found.windowed, found.max_windows) == (2, 5, 4)
     assert found.is_notable
-    assert "5 of 100 rows" in str(found)
+    assert "5 of 100 rows have more than max_length = 32 tokens and are read" in str(found)
     assert "2 of them are cut after max_windows = 4" in str(found)
     short = truncation_of_counts(
         counts[:95], member="small", max_length=32, windows=windows, window_size=30

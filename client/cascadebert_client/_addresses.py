@@ -3,28 +3,39 @@
 If a host has several addresses and none of them gives a connection, gRPC tells what the *last* one
 said. That may be a refusal of an address where nothing listens (`localhost` is 127.0.0.1 and ::1),
 while another one spoke and said what is wrong.
+
+An HTTP port of Triton may close the connection at gRPC's first bytes, without a word. So an address
+that hangs up is also asked over HTTP.
 """
 
+import http.client
 import socket
 import time
 
 import grpc
 
-from ._faults import is_refusal
-from .transport import channel_arguments, host_of
+from ._faults import HEALTH_PATH, is_refusal, reason_of_http
+from .transport import channel_arguments, host_of, proxy_variable
 
 _METHOD = "/inference.GRPCInferenceService/ServerLive"
 _ALL_S = 2.0
+_HTTP_S = 1.0
 
 
-def reason_of_another_address(url: str, credentials: grpc.ChannelCredentials | None) -> str | None:
-    """Return what the first address says that does not just refuse; None if all of them do.
+def reason_of_addresses(url: str, credentials: grpc.ChannelCredentials | None) -> str | None:
+    """Return what the addresses of a host say; None if that is no more than a refusal.
+
+    An address that answers HTTP/1 comes first, then the first that does not just refuse gRPC.
 
     Args:
         url: `host:port`.
         credentials: The client's TLS credentials; None for none.
     """
     addresses = addresses_of(url)
+    if credentials is None and proxy_variable(url) is None:
+        for address in addresses:
+            if (status := _http_status(address)) is not None:
+                return reason_of_http(address, status)
     if len(addresses) < 2:
         return None
     deadline_s = time.monotonic() + _ALL_S
@@ -49,6 +60,21 @@ def addresses_of(url: str) -> list[str]:
         for family, _, _, _, address in found
     )
     return list(dict.fromkeys(addresses))
+
+
+def _http_status(address: str) -> int | None:
+    """The status with which an address answers HTTP/1; None if it does not speak that."""
+    host, _, port = address.partition(":")[2].rpartition(":")
+    connection = http.client.HTTPConnection(host.strip("[]"), int(port), timeout=_HTTP_S)
+    try:
+        connection.request("GET", HEALTH_PATH)
+        status = connection.getresponse().status
+    except (OSError, http.client.HTTPException):  # nothing listens, or this is gRPC or TLS
+        return None
+    finally:
+        connection.close()
+    # A port of TLS behind nginx answers this to a caller without TLS.
+    return None if status == http.client.BAD_REQUEST else status
 
 
 def _reason(

@@ -300,7 +300,7 @@ class AsyncCascadeClient(BaseClient[tritonclient.grpc.aio.InferenceServerClient]
                 await asyncio.sleep(delay_s)
                 return None
             case AskAddresses(url):
-                return await asyncio.to_thread(self._reason_of_another_address, url)
+                return await asyncio.to_thread(self._reason_of_addresses, url)
             case Call(method, arguments, timeout_s):
                 if self._closed:
                     raise self._closed_error()

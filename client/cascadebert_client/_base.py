@@ -7,7 +7,7 @@ from typing import Generic, Literal, NoReturn
 
 import grpc
 
-from ._addresses import reason_of_another_address
+from ._addresses import reason_of_addresses
 from ._attempts import OnRetry
 from ._channels import DEFAULT_CHANNELS, ChannelPool, ClientT
 from ._checks import require_positive
@@ -103,8 +103,8 @@ class BaseClient(ABC, Generic[ClientT]):
             "one in each process, from the same arguments"
         )
 
-    def _reason_of_another_address(self, url: str) -> str | None:
-        return reason_of_another_address(url, self._credentials)
+    def _reason_of_addresses(self, url: str) -> str | None:
+        return reason_of_addresses(url, self._credentials)
 
     def _closed_error(self) -> RequestCancelled:
         target = self._flows.target

@@ -14,12 +14,17 @@ UNRESOLVED = "unresolved"
 CLOSED = "closed"
 PROTOCOL = "protocol"
 
+HEALTH_PATH = "/v2/health/live"
+"""What an HTTP port of Triton answers with 200 while the server lives."""
+
 # "failed to connect to all addresses; last error: UNKNOWN: ipv4:127.0.0.1:1: Connection refused"
 _NOT_CONNECTED = re.compile(r"failed to connect|connection attempt timed out", re.IGNORECASE)
 _UNRESOLVED = re.compile(r"errors resolving|dns resolution failed|domain name not found", re.I)
 _IPV4 = re.compile(r"ipv4:([\d.]+:\d+)")
 _IPV6 = re.compile(r"ipv6:(?:%5B|\[)([^%\]]+)(?:%5D|\]):(\d+)")
 _REFUSED = re.compile(r"connection refused", re.IGNORECASE)
+_HUNG_UP = re.compile(r"socket closed|reset by peer|broken pipe|eof", re.IGNORECASE)
+_HTTP_STATUS = re.compile(rf"GET {HEALTH_PATH}: (\d+)")
 
 _GRPC_PORT = "this is its gRPC port (8001 by default; 8000 is HTTP)"
 
@@ -82,6 +87,21 @@ def is_refusal(message: str) -> bool:
     return bool(_NOT_CONNECTED.search(message) and _REFUSED.search(message))
 
 
+def is_hang_up(message: str) -> bool:
+    """Return whether the other side closed the connection."""
+    return _HUNG_UP.search(message) is not None
+
+
+def reason_of_http(address: str, status: int) -> str:
+    """Return, in gRPC's words, why an address that answers HTTP/1 gives no connection.
+
+    Args:
+        address: As gRPC writes it, `ipv4:127.0.0.1:8000`.
+        status: Its answer to GET `HEALTH_PATH`.
+    """
+    return f"failed to connect: {address}: http1.x server, GET {HEALTH_PATH}: {status}"
+
+
 def proxy_hint(url: str) -> str:
     """Return a clause about the proxy that gRPC uses for an address; empty without one."""
     variable = proxy_variable(url)
@@ -119,6 +139,10 @@ def _of_protocol(message: str, url: str, peer: str) -> Fault | None:
     elif re.search(r"Expected SETTINGS|http1\.x server", message, re.IGNORECASE):
         what = f"{peer} speaks HTTP/1, and not gRPC"
         remedy = f"check that {_GRPC_PORT}"
+        if found := _HTTP_STATUS.search(message):
+            what += f" (GET {HEALTH_PATH} has the answer {found[1]})"
+            if found[1] == "200":
+                remedy = "this is Triton's HTTP port (8000 by default): give its gRPC port, 8001"
     else:
         return None
     return Fault(PROTOCOL, what, f"{remedy}{proxy_hint(url)}")
@@ -126,7 +150,7 @@ def _of_protocol(message: str, url: str, peer: str) -> Fault | None:
 
 def _of_closed(message: str, url: str, peer: str, *, tls: bool) -> Fault | None:
     """The other side hung up: it may want TLS, or it is just starting or stopping."""
-    if not re.search(r"socket closed|reset by peer|broken pipe|eof", message, re.IGNORECASE):
+    if not is_hang_up(message):
         return None
     remedy = (
         "does it require a certificate of its callers? Give --tls-cert and --tls-key "

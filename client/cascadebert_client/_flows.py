@@ -12,7 +12,7 @@ from ._attempts import Attempts, MakeArguments, OnRetry
 from ._cost_curve import cost_curve_from_parameters
 from ._deadline import Deadline, RetryPolicy
 from ._failover import Failover
-from ._faults import PROTOCOL, REFUSED, fault_of
+from ._faults import CLOSED, PROTOCOL, REFUSED, fault_of, is_hang_up
 from ._label_order import LabelOrders, labels_from_parameters
 from ._operating_points import points_from_parameters
 from ._requests import (
@@ -245,7 +245,7 @@ class CascadeFlows:
         method = "get_model_repository_index"
         index = cast(
             "RepositoryIndex",
-            (yield from self._with_retries(method, deadline, self.target, lambda _: {})),
+            (yield from self._with_retries(method, deadline, self._whole_server, lambda _: {})),
         )
         found: list[str] = []
         for name in sorted({each.name for each in index.models if each.state == "READY"}):
@@ -281,17 +281,18 @@ class CascadeFlows:
     def status(self, deadline: Deadline) -> Flow[ServerStatus]:
         """Return the status of the server and the cascade, without retries."""
         problems: list[str] = []
-        live = yield from self._ask("is_server_live", deadline, problems)
+        server = self._whole_server  # no model is at fault if the server does not answer
+        live = yield from self._ask("is_server_live", deadline, problems, server)
         if not live:
             problem = problems[0] if problems else f"{self.target.url} reports that it is not live"
             model = ModelStatus(self.target.model, ready=False)
             return ServerStatus(self.target.url, False, False, None, None, model, (), problem)
-        ready = bool((yield from self._ask("is_server_ready", deadline, problems)))
+        ready = bool((yield from self._ask("is_server_ready", deadline, problems, server)))
         if not ready and not problems:
             problems.append(f"{self.target.url} is live but not ready: see the server's log")
         metadata = cast(
             "ServerMetadata | None",
-            (yield from self._ask("get_server_metadata", deadline, problems)),
+            (yield from self._ask("get_server_metadata", deadline, problems, server)),
         )
         model = yield from self._model_status(deadline)
         statistics = yield from self._statistics(deadline)
@@ -356,17 +357,32 @@ class CascadeFlows:
         )
 
     def _ask(
-        self, method: str, deadline: Deadline, problems: list[str], **arguments: Any
+        self,
+        method: str,
+        deadline: Deadline,
+        problems: list[str],
+        of: Target | None = None,
+        /,
+        **arguments: Any,
     ) -> Flow[Any | None]:
-        """Return a reply, or add the reason to `problems` and return None."""
+        """Return a reply, or add the reason to `problems` and return None.
+
+        Args:
+            method: The method of tritonclient's client.
+            deadline: The deadline of all questions together.
+            problems: What the reason is added to.
+            of: What messages name; None for the model.
+            **arguments: Of the method.
+        """
+        target = self.target if of is None else of
         try:
-            return (yield self._call(method, deadline.require_time(self.target), **arguments))
+            return (yield self._call(method, deadline.require_time(target), **arguments))
         except FOREIGN_ERRORS as exc:
-            error = translated(exc, self.target, timeout_s=deadline.timeout_s)
+            error = translated(exc, target, timeout_s=deadline.timeout_s)
             if error is None:
                 raise
             if isinstance(error, ServerUnavailable):
-                error = yield from self._of_all_addresses(error, self.target)
+                error = yield from self._of_all_addresses(error, target)
             problems.append(str(error))
             return None
 
@@ -415,8 +431,10 @@ class CascadeFlows:
     def _of_all_addresses(
         self, error: ServerUnavailable, target: Target, attempts: int = 1
     ) -> Flow[ServerUnavailable]:
-        """Return the error of the address that spoke, if another one refused the connection."""
-        if error.fault != REFUSED:
+        """Return what the addresses say if there was a refusal, or a connection without a word."""
+        if error.fault not in (REFUSED, CLOSED) and not (
+            error.fault is None and is_hang_up(str(error))
+        ):
             return error
         reason = yield AskAddresses(target.url)
         fault = fault_of(reason or "", target.url, tls=target.tls)
@@ -424,6 +442,11 @@ class CascadeFlows:
 
     def _call(self, method: str, timeout_s: float | None, **arguments: Any) -> Call:
         return Call(method, {"headers": self._headers, **arguments}, timeout_s, self._server)
+
+    @property
+    def _whole_server(self) -> Target:
+        """The target of calls that are for no model."""
+        return replace(self.target, model="", model_version="")
 
     def _model(self) -> dict[str, str]:
         return {"model_name": self.target.model, "model_version": self.target.model_version}

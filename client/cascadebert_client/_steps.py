@@ -46,7 +46,7 @@ class Pause:
 
 @dataclass(frozen=True, slots=True)
 class AskAddresses:
-    """Call each address of the host; see `reason_of_another_address`, which gives the outcome.
+    """Call each address of the host; see `reason_of_addresses`, which gives the outcome.
 
     Attributes:
         url: `host:port`.

@@ -394,7 +394,7 @@ class CascadeClient(BaseClient[tritonclient.grpc.InferenceServerClient]):
                     time.sleep(delay_s)
                 return None
             case AskAddresses(url):
-                return self._reason_of_another_address(url)
+                return self._reason_of_addresses(url)
             case Call(method):
                 channel, keywords = self._channel(step), _keywords(step)
                 if step.watch is not None:

@@ -155,6 +155,12 @@ _RESTRICTED = re.compile(r"protocol is restricted", re.IGNORECASE)
 # The configuration declares only the inputs that the task has, so the server itself refuses these.
 _PAIR_MISSING = re.compile(r"missing required input.*'TEXT_PAIR'", re.IGNORECASE)
 _PAIR_UNKNOWN = re.compile(r"unexpected inference input 'TEXT_PAIR'", re.IGNORECASE)
+GIVE_PAIRS = "give (text, pair) tuples"
+"""The remedy in Python if a cascade of pairs got single texts; a command replaces it."""
+GIVE_NO_PAIRS = "give no pairs"
+"""The remedy in Python if a cascade of single texts got pairs; a command replaces it."""
+# Triton's own prefix: a request without an id has nothing to say there.
+_NO_REQUEST_ID = "[request id: <id_unknown>] "
 _NO_TIMELINE = re.compile(rf"unexpected inference output '{TIMELINE}'", re.IGNORECASE)
 _NO_TEXT = re.compile(
     rf"unexpected inference (output '(?!{TIMELINE}')|input '{TEXT}')|missing required .*'input_ids'"
@@ -190,6 +196,7 @@ def translated(
     within = f" within {timeout_s:g} s" if timeout_s is not None else ""
     kind, text = (
         _from_model_state(code, message, target, tried)
+        or _from_pairs(message, target)
         or _from_special_message(message, target, within)
         or _from_code(code, message, target, within, tried)
     )
@@ -227,7 +234,7 @@ def _code_and_message(error: Exception) -> tuple[str, str] | None:
     if isinstance(error, InferenceServerException):
         status = error.status()
         code = str(status).rpartition(".")[2] if status is not None else "UNKNOWN"
-        return code, str(error.message() or "no message")
+        return code, str(error.message() or "no message").replace(_NO_REQUEST_ID, "")
     if isinstance(error, grpc.RpcError):
         # Every concrete RpcError is a Call, but the class itself does not say so.
         status_of = getattr(error, "code", None)
@@ -236,7 +243,7 @@ def _code_and_message(error: Exception) -> tuple[str, str] | None:
         details = details_of() if callable(details_of) else None
         return (
             code.name if isinstance(code, grpc.StatusCode) else "UNKNOWN",
-            str(details or error),
+            str(details or error).replace(_NO_REQUEST_ID, ""),
         )
     if isinstance(error, grpc.FutureCancelledError):
         return "CANCELLED", "cancelled by the client"
@@ -258,6 +265,16 @@ def _from_model_state(code: str, message: str, target: Target, tried: str) -> _F
             f"{target} does not exist: {message}: check the name and the version, and that the "
             "server was started with this model"
         )
+    return None
+
+
+def _from_pairs(message: str, target: Target) -> _Found | None:
+    if _PAIR_MISSING.search(message):
+        return InvalidRequest, (
+            f"{target} classifies pairs of texts, and got a single text: {GIVE_PAIRS}"
+        )
+    if _PAIR_UNKNOWN.search(message):
+        return InvalidRequest, f"{target} classifies single texts, and got a pair: {GIVE_NO_PAIRS}"
     return None
 
 
@@ -289,8 +306,6 @@ def _from_special_message(message: str, target: Target, within: str) -> _Found |
 def _remedy_of_refused(message: str) -> str:
     for pattern, remedy in (
         (_TOO_MANY_ROWS, "give the client max_batch_size=…, and it splits longer lists"),
-        (_PAIR_MISSING, "this cascade classifies pairs: give (text, pair) tuples"),
-        (_PAIR_UNKNOWN, "this cascade classifies single texts: give no pairs"),
         (_NO_TIMELINE, f"{_NO_TIMELINES}: publish it again, or call it without explain"),
     ):
         if pattern.search(message):

@@ -249,5 +249,5 @@ def _rows(checked: Iterator[Checked], name: str, columns: Sequence[str]) -> Iter
 
 def _problem(value: object) -> str | None:
     if not isinstance(value, str):
-        return f"is {type(value).__name__}, not a string"
+        return f"is {type(value).__name__}, not a string: correct the row"
     return text_problem(value)

@@ -173,7 +173,6 @@ def test_resume_needs_the_same_input_and_settings(
     capsys.readouterr()
     for options, named in (
         (["--threshold", "0.9,0.8"], "threshold None, not [0.9, 0.8]"),
-        (["--on-invalid", "skip"], "on_invalid 'fail', not 'skip'"),
         (["--stage", "1"], "stage None, not 1"),
     ):
         assert classify(server, *arguments, "--resume", *options) == 2
@@ -184,6 +183,22 @@ def test_resume_needs_the_same_input_and_settings(
     assert len(objects(tmp_path / "out.jsonl.partial")) == 4
     assert classify(server, *arguments, "--overwrite") == 0
     assert len(objects(out)) == len(TEXTS) + 1
+
+
+def test_after_a_bad_row_resume_goes_on_without_it(
+    server: FakeTriton, capsys: Capture, tmp_path: Path
+):
+    source = rows_file(tmp_path, ["a", "b", "", "d"])
+    out = tmp_path / "out.jsonl"
+    arguments = ("--file", source, "--output", out, *COMMON)
+    for options in ([], ["--resume"]):
+        assert classify(server, *arguments, *options) == 2
+        err = capsys.readouterr().err
+        assert "with --resume --on-invalid skip continues" in err
+        assert "leave the row out, or give --on-invalid skip" in err
+    assert classify(server, *arguments, "--resume", "--on-invalid", "skip") == 0
+    assert [(each["row"], each["text"]) for each in objects(out)] == [(0, "a"), (1, "b"), (3, "d")]
+    assert [each["row"] for each in objects(tmp_path / "out.jsonl.rejects.jsonl")] == [2]
 
 
 def test_resume_without_a_rest_is_a_first_run(server: FakeTriton, tmp_path: Path):

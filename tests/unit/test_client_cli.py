@@ -307,6 +307,43 @@ def test_what_the_server_says_decides_the_exit_code(
     assert "cascadebert classify: error: " in capsys.readouterr().err
 
 
+PAIR_MISSING = (
+    "[request id: <id_unknown>] expected 2 inputs but got 1 inputs for model 'cascade'. Got "
+    "input(s) ['TEXT'], but missing required input(s) ['TEXT_PAIR']. Please provide all required "
+    "input(s)."
+)
+PAIR_UNKNOWN = "[request id: <id_unknown>] unexpected inference input 'TEXT_PAIR' for model 'x'"
+
+
+@pytest.mark.parametrize(
+    ("message", "arguments", "option"),
+    [
+        (PAIR_MISSING, ["a"], "give --pair TEXT for each TEXT"),
+        (PAIR_MISSING, ["--file", "in.jsonl"], "give --text-pair COLUMN"),
+        (PAIR_MISSING, [], "give --pairs"),
+        (PAIR_UNKNOWN, ["a", "--pair", "b"], "leave --pair out"),
+    ],
+)
+def test_a_cascade_of_pairs_names_the_options_of_the_command(
+    server: FakeTriton,
+    capsys: Capture,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    message: str,
+    arguments: list[str],
+    option: str,
+):
+    monkeypatch.chdir(tmp_path)
+    Path("in.jsonl").write_text('{"text": "a"}\n')
+    type_in(monkeypatch, b"a\n")
+    server.fail(grpc.StatusCode.INVALID_ARGUMENT, message)
+    assert main(["classify", "--url", server.url, *arguments]) == 2
+    err = capsys.readouterr().err
+    assert option in err
+    assert "request id" not in err
+    assert "tuples" not in err
+
+
 def test_no_server_is_exit_code_1(capsys: Capture):
     with FakeTriton() as gone:
         url = gone.url

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import copy
 import http.server
 import io
@@ -129,6 +130,48 @@ def test_ports_that_are_taken_for_each_other(http_port: int) -> None:
         fetch_metrics(f"http://{server.url}/metrics", 20)
     assert "does not speak HTTP" in str(caught.value)
     assert str(caught.value).isprintable(), "no raw bytes on a terminal"
+
+
+@pytest.fixture
+def closing_http_port() -> Iterator[int]:
+    """An HTTP port like that of Triton: it closes at gRPC's first bytes, without a word."""
+
+    def answer(listener: socket.socket) -> None:
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:  # closed
+                return
+            with connection, contextlib.suppress(OSError):
+                if connection.recv(4096).startswith(b"GET /v2/health/live "):
+                    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=answer, args=(listener,))
+        thread.start()
+        yield listener.getsockname()[1]
+        listener.shutdown(socket.SHUT_RDWR)
+    thread.join()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_an_http_port_that_hangs_up_is_recognised(closing_http_port: int, host: str) -> None:
+    error = failure(f"{host}:{closing_http_port}")
+    assert error.fault == PROTOCOL
+    assert "speaks HTTP/1, and not gRPC" in str(error)
+    assert "8001" in str(error)
+
+
+@pytest.mark.parametrize("command", [["classify", "x"], ["status"]])
+def test_without_a_connection_no_model_is_named(
+    closing_http_port: int, command: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*command, "--url", f"localhost:{closing_http_port}"]) == 1
+    captured = capsys.readouterr()
+    said = captured.out + captured.err
+    assert f"the server at localhost:{closing_http_port} cannot be reached" in said
+    assert "speaks HTTP/1, and not gRPC" in said
+    assert "model 'cascade'" not in said
 
 
 def test_a_host_without_an_address() -> None:

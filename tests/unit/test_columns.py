@@ -10,7 +10,12 @@ from typing import Any
 import pytest
 
 from cascadebert_build.errors import UsageError
-from cascadebert_build.proposal.columns import Columns, GivenColumns, recognised_columns
+from cascadebert_build.proposal.columns import (
+    Columns,
+    GivenColumns,
+    recognised_columns,
+    training_columns,
+)
 from cascadebert_build.proposal.data_file import sample_of_file
 from cascadebert_build.proposal.lengths import max_length_of
 from cascadebert_build.proposal.members import members_from_text, names_of_members
@@ -149,6 +154,39 @@ def test_names_of_members(tmp_path: Path):
     four = [(None, f"models/{name}") for name in ("Tiny.1", "mini", "base", "large")]
     assert names_of_members(four) == ["tiny-1", "mini", "base", "large"]
     assert names_of_members([*four[:3], (None, "other/mini")]) == [f"stage-{i}" for i in range(4)]
+
+
+SST2 = {"sentence": ["a good film", "a bad film"], "label": ["1", "0"]}
+MRPC = {
+    "Quality": ["1", "0"], "#1 ID": ["7", "8"], "#2 ID": ["9", "10"],
+    "#1 String": ["he came home", "it fell down"], "#2 String": ["he went home", "it rose up"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("sample", "given", "expected"),
+    [
+        (SST2, GivenColumns(label="label"), Columns("sentence", None, "label")),
+        (SST2, GivenColumns(), Columns("sentence", None, "label")),
+        (MRPC, GivenColumns(), Columns("#1 String", "#2 String", "Quality")),
+        (MRPC, GivenColumns(text="#1 String"), Columns("#1 String", None, "Quality")),
+    ],
+)
+def test_columns_to_train_on(sample: dict[str, Any], given: GivenColumns, expected: Columns):
+    assert training_columns("x.tsv", sample, given) == expected
+
+
+@pytest.mark.parametrize(
+    ("sample", "part"),
+    [
+        ({"a": ["x y", "z u"], "b": ["1", "2"]}, "--label COLUMN"),
+        ({"a": ["x y", "z u"], "topic": ["1", "2"], "stars": ["1", "2"]}, "'topic', 'stars'"),
+        ({"a": ["x y"], "b": ["z u"], "topic": ["1"]}, "--text"),
+    ],
+)
+def test_columns_to_train_on_that_are_not_clear(sample: dict[str, Any], part: str):
+    with pytest.raises(UsageError, match=part):
+        training_columns("x.tsv", sample)
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -411,3 +412,18 @@ def test_a_misspelt_column_is_guessed() -> None:
     assert "did you mean 'Text'?" in problem("Text,label\n", "x.csv")
     assert did_you_mean("text", ["premise", "hypothesis"]) == ""
     assert did_you_mean("label ", ["label"]) == "did you mean 'label'? "
+
+
+def test_rows_without_a_text_are_counted(tmp_path: Path):
+    path = tmp_path / "rows.tsv"
+    path.write_text("text\tlabel\na\t1\n\t0\nb\t1\n  \t0\n\t1\n")
+    with pytest.raises(UsageError) as caught:
+        rows_from_source(DataConfig(str(path), "text", None, "label"))
+    message = str(caught.value)
+    assert message.startswith(f"{path}:3: 'text' is empty: leave the row out. 3 rows")
+    assert "(3, 5, 6)" in message
+    code = message.rpartition("drops them: ")[2]
+    frame = pd.read_csv(path, sep="\t")
+    kept: dict[str, Any] = {"df": frame}
+    exec(code, kept)
+    assert list(kept["df"]["text"]) == ["a", "b"]

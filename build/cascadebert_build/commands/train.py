@@ -17,6 +17,8 @@ from ..config.schema import DataConfig
 from ..errors import UsageError
 from ..pipeline.preflight import TrainingInputs, check_training
 from ..progress import say
+from ..proposal.columns import GivenColumns, training_columns
+from ..proposal.data_file import columns_of_data, sample_of_file
 from ..training import processes
 from ..training.config import TrainConfig, label_names
 from ..training.difficulty import difficulty_from_file, difficulty_path
@@ -105,9 +107,17 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
         choices=sorted(TASKS),
         help="GLUE task: takes its columns, labels and metric, for its files or the hub's data set",
     )
-    parser.add_argument("--text", metavar="COLUMN", help="default: text")
-    parser.add_argument("--text-pair", metavar="COLUMN", help="default: no pairs of texts")
-    parser.add_argument("--label", metavar="COLUMN", help="default: label")
+    parser.add_argument(
+        "--text", metavar="COLUMN", help="default: text, or what is recognised in a file without it"
+    )
+    parser.add_argument(
+        "--text-pair",
+        metavar="COLUMN",
+        help="default: no pairs of texts; in a file without a column text, what is recognised",
+    )
+    parser.add_argument(
+        "--label", metavar="COLUMN", help="default: label, or the only column with a usual name"
+    )
     parser.add_argument(
         "--labels", metavar="A,B,…", help="label names in the order of integer labels"
     )
@@ -157,6 +167,8 @@ def rows_of(args: argparse.Namespace, path: str, split: str) -> Rows:
                 f"columns without --task, or take it from the hub ({HUB_DATA_SET})"
             )
         columns = task.columns
+    elif Path(path).is_file():
+        columns = _columns_of_file(args, path)
     return rows_from_source(
         DataConfig(
             path,
@@ -167,8 +179,30 @@ def rows_of(args: argparse.Namespace, path: str, split: str) -> Rows:
             subset,
             labels_are=args.labels_are,
             format=args.format,
-        )
+        ),
+        "name the columns with --text, --text-pair and --label",
     )
+
+
+def _columns_of_file(args: argparse.Namespace, path: str) -> tuple[str, str | None, str]:
+    """The columns of a file: the given ones, the usual ones, or what is recognised.
+
+    Raises:
+        UsageError: They are not clear, or the file cannot be read.
+    """
+    names = columns_of_data(path, args.format)
+    text = args.text or ("text" if "text" in names else None)
+    label = args.label or ("label" if "label" in names else None)
+    if text is not None and label is not None:
+        return text, args.text_pair, label
+    sample = sample_of_file(path, args.format)
+    found = training_columns(path, sample, GivenColumns(text, args.text_pair, label))
+    assert found.label is not None
+    if processes.is_first():
+        pair = "" if found.text_pair is None else f" and {found.text_pair!r}"
+        what = f"text {found.text!r}{pair}, label {found.label!r}"
+        say("columns", Path(path).name[:12], what)
+    return found.text, found.text_pair, found.label
 
 
 def labels_of(args: argparse.Namespace) -> list[str] | None:

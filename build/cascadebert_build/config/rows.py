@@ -30,11 +30,12 @@ from cascadebert_core.tokenization import Text
 
 from ..errors import UsageError
 from ..extras import needs_extra
+from .blanks import Blank, blank_of, message_of_blanks
 from .label_sets import LabelOrSet, members_of_set, set_of_columns
 from .labels import Label, UnknownLabel, index_of_labels
 from .schema import DataConfig
 
-_NAMING = "name the columns as data.text, data.text_pair and data.label, or with the flags"
+NAMING = "name the columns as data.text, data.text_pair and data.label, or with the flags"
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,8 +166,12 @@ class Rows:
         return self.all_labels or tuple(dict.fromkeys(self.labels or ()))
 
 
-def rows_from_source(data: DataConfig) -> Rows:
+def rows_from_source(data: DataConfig, naming: str = NAMING) -> Rows:
     """Read all rows.
+
+    Args:
+        data: The source and its columns.
+        naming: The end of the message on a missing column: how to name another column.
 
     Raises:
         UsageError: The file is missing, damaged or empty, a column is missing, or a row has no
@@ -180,10 +185,18 @@ def rows_from_source(data: DataConfig) -> Rows:
     labels: list[LabelOrSet] = []
     numbers: list[int] = []
     index_names: list[str] = []
+    blanks: list[Blank] = []
     for number, values in (
-        _file_values(data, columns) if in_file else _hub_values(data, columns, index_names)
+        _file_values(data, columns, naming)
+        if in_file
+        else _hub_values(data, columns, index_names, naming)
     ):
         where = f"{source}:{number}"
+        cells = values[: len(columns) - len(of_labels)]
+        if blank := blank_of(number, columns[: len(cells)], cells):
+            blanks.append(blank)
+        if blanks:
+            continue  # only to count the others
         text = _text(values[0], data.text, where)
         texts.append(
             text if data.text_pair is None else (text, _text(values[1], data.text_pair, where))
@@ -193,6 +206,8 @@ def rows_from_source(data: DataConfig) -> Rows:
         elif data.label is not None:
             labels.append(_label(values[-1], data.label, where))
         numbers.append(number)
+    if blanks:
+        raise UsageError(message_of_blanks(source, blanks))
     if not texts:
         raise UsageError(f"{source} has no rows")
     return Rows(
@@ -205,11 +220,11 @@ def rows_from_source(data: DataConfig) -> Rows:
     )
 
 
-def _file_values(data: DataConfig, columns: list[str]) -> Iterator[Values]:
+def _file_values(data: DataConfig, columns: list[str], naming: str) -> Iterator[Values]:
     try:
         check_data_file(Path(data.path))
         with Path(data.path).open("rb") as file:
-            yield from values_from_file(file, data.path, columns, _NAMING, data.format)
+            yield from values_from_file(file, data.path, columns, naming, data.format)
     except OSError as exc:
         raise UsageError(f"{data.path} cannot be read: {exc.strerror}") from exc
     except InvalidRequest as exc:
@@ -237,7 +252,9 @@ def _near(path: Path) -> str:
     return f": {guess}the data files there are {names_in_message(files)}"
 
 
-def _hub_values(data: DataConfig, columns: list[str], index_names: list[str]) -> Iterator[Values]:
+def _hub_values(
+    data: DataConfig, columns: list[str], index_names: list[str], naming: str
+) -> Iterator[Values]:
     """The values of a hub data set; the names of its label's indices go to `index_names`."""
     if Path(data.path).is_file():
         raise UsageError(unknown_format(data.path))
@@ -258,9 +275,7 @@ def _hub_values(data: DataConfig, columns: list[str], index_names: list[str]) ->
         ) from exc
     for column in columns:
         if column not in records.column_names:
-            raise UsageError(
-                f"{data.path}: {missing_column(column, records.column_names, _NAMING)}"
-            )
+            raise UsageError(f"{data.path}: {missing_column(column, records.column_names, naming)}")
     feature = records.features.get(data.label) if data.label is not None else None
     feature = getattr(feature, "feature", feature)  # of each label in a list
     index_names.extend(getattr(feature, "names", None) or ())

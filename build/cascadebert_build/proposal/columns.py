@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from cascadebert_client.sources import did_you_mean, names_in_message
@@ -104,6 +104,40 @@ def recognised_columns(
     rest = {name: values for name, values in sample.items() if name != label}
     text, pair = _texts(source, rest, given, ask)
     return Columns(text, pair or None, label or None)
+
+
+def training_columns(
+    source: str, sample: Mapping[str, Sequence[Any]], given: GivenColumns = GivenColumns()
+) -> Columns:
+    """Find the columns of rows to train on: no member tells the labels yet.
+
+    The label is the only column with a usual name. The text and its pair are recognised as in
+    `recognised_columns`.
+
+    Args:
+        source: The file, for messages.
+        sample: The values of some rows, by column, in the order of the file.
+        given: Columns that the user names; they are not questioned.
+
+    Raises:
+        UsageError: There is no such column, or there are several.
+    """
+    label = given.label
+    usual = [name for name in sample if name.strip().lower() in LABEL_NAMES]
+    usual = [name for name in usual if name not in (given.text, given.text_pair)]
+    if label is None and len(usual) == 1:
+        label = usual[0]
+    if given.text is not None and given.text_pair is None:
+        given = replace(given, text_pair="")  # a pair is not guessed beside a column that is clear
+    if label is None:
+        among = names_in_message(usual or list(sample))
+        what = "several columns may be the label" if usual else "no column has a label's usual name"
+        raise UsageError(
+            f"{source}: {what}, {among}: name the columns, as in --text {given.text or 'COLUMN'} "
+            "--label COLUMN"
+        )
+    given = replace(given, label=label)
+    return recognised_columns(source, sample, (), given)
 
 
 def _label(

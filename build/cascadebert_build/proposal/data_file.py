@@ -15,6 +15,26 @@ from ..errors import UsageError
 _ROWS = 2000
 
 
+def columns_of_data(path: str, file_format: str | None = None) -> list[str]:
+    """The names of a file's columns, in their order.
+
+    Args:
+        path: The file.
+        file_format: One of `FORMATS`; None: the ending of the name tells it.
+
+    Raises:
+        UsageError: The file is missing, damaged or empty.
+    """
+    try:
+        check_data_file(Path(path))
+        with Path(path).open("rb") as file:
+            return columns_of_file(file, path, file_format)
+    except InvalidRequest as exc:
+        raise UsageError(str(exc)) from exc
+    except OSError as exc:
+        raise UsageError(f"{path} cannot be read: {exc.strerror}") from exc
+
+
 def sample_of_file(path: str, file_format: str | None = None) -> dict[str, list[Any]]:
     """The values of the first rows by column, in the order of the file.
 

@@ -79,7 +79,7 @@ class Cut:
             if not isinstance(row, InvalidRequest):
                 yield index, row
             elif self.on_invalid == FAIL:
-                raise row
+                raise InvalidRequest(f"{row}, or give --on-invalid skip") from row
             else:
                 problem = {"file": name, "row": index, "line": line, "problem": str(row)}
                 rejects.append(f"{json.dumps(problem, ensure_ascii=False)}\n")

@@ -165,7 +165,8 @@ def _checked(wanted: Wanted, answerer: Answerer) -> tuple[Corpus, list[str]]:
 
 
 def _settings(wanted: Wanted, answerer: Answerer) -> dict[str, Any]:
-    names = ("file_format", "text", "text_pair", "on_invalid", "output_format")
+    # Not on_invalid: a block that is written does not depend on it.
+    names = ("file_format", "text", "text_pair", "output_format")
     names += ("with_text", "block_rows")
     return {**answerer.settings, **{name: getattr(wanted, name) for name in names}}
 

@@ -20,6 +20,7 @@ from .inputs import (
     add_input_arguments,
     count_lines,
     fingerprint,
+    naming_pair_options,
     open_source,
     require_one_source,
     valid_rows,
@@ -135,7 +136,12 @@ def _classify(args: argparse.Namespace) -> int:
         raise InvalidRequest("--explain has no column in .tsv and .csv: give --json, or .jsonl")
     if not args.texts and args.file is None and sys.stdin.isatty():
         print("Type one text per line; end with Ctrl-D.", file=sys.stderr)
-    with stopped_by_signals(), naming_cascades(args), contextlib.ExitStack() as resources:
+    with (
+        stopped_by_signals(),
+        naming_cascades(args),
+        naming_pair_options(args),
+        contextlib.ExitStack() as resources,
+    ):
         resources.enter_context(spans_exported("cascadebert-classify"))
         choose_model(args)
         source = resources.enter_context(open_source(args))
@@ -206,7 +212,10 @@ def _one_by_one(
 
 
 def _settings(args: argparse.Namespace, source: Source) -> dict[str, Any]:
-    """What a run must have in common with the run that it continues."""
+    """What a run must have in common with the run that it continues.
+
+    --on-invalid is not among it: no answer that is written depends on it.
+    """
     if path_of_output(args) is None:
         return {}
     found = fingerprint(args, source)
@@ -214,7 +223,7 @@ def _settings(args: argparse.Namespace, source: Source) -> dict[str, Any]:
         raise InvalidRequest("--resume reads the input again: give it as a --file on disk")
     names = (
         "model", "model_version", "operating_point", "threshold", "stage", "traffic", "traffic_by",
-        "text", "text_pair", "format", "output_format", "on_invalid",
+        "text", "text_pair", "format", "output_format",
     )  # fmt: skip
     settings = {name: getattr(args, name) for name in names}
     if isinstance(args.threshold, tuple):

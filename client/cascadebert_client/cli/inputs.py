@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, cast
 
 from .._files.formats import CSV, JSONL, TSV, format_of_name, is_gzip
 from .._rows import Row, RowEncoder
-from ..errors import InvalidRequest
+from ..errors import GIVE_NO_PAIRS, GIVE_PAIRS, InvalidRequest
 from ..sources import FORMATS, CheckedRow, checked_rows_from_file, checked_rows_from_lines
 from .polled_stream import PolledStream, buffered, is_slow
 
@@ -104,6 +104,29 @@ def require_one_source(args: argparse.Namespace) -> None:
 
 
 @contextlib.contextmanager
+def naming_pair_options(args: argparse.Namespace) -> Generator[None, None, None]:
+    """Name the options of this command if the cascade wants pairs, or none.
+
+    Raises:
+        InvalidRequest: The block raises it.
+    """
+    try:
+        yield
+    except InvalidRequest as exc:
+        wants, has = ("--pair TEXT for each TEXT", "--pair")
+        if args.file is not None:
+            wants, has = ("--text-pair COLUMN", "--text-pair")
+        elif not args.texts:
+            wants, has = ("--pairs, and lines of text, tab, second text", "--pairs")
+        given = str(exc)
+        text = given.replace(GIVE_PAIRS, f"give {wants}")
+        text = text.replace(GIVE_NO_PAIRS, f"leave {has} out")
+        if text == given:
+            raise
+        raise InvalidRequest(text, target=exc.target, row=exc.row) from exc
+
+
+@contextlib.contextmanager
 def open_source(args: argparse.Namespace) -> Generator[Source, None, None]:
     """Open the source of the rows.
 
@@ -158,7 +181,7 @@ def valid_rows(
         if not isinstance(row, InvalidRequest):
             yield index, row
         elif reject is None:
-            raise row
+            raise InvalidRequest(f"{row}, or give --on-invalid skip", row=index) from row
         else:
             reject({"row": index, "line": line, "problem": str(row)})
 

@@ -230,7 +230,7 @@ def _file_answers(
     raw = _locked(path)
     answers: _FileAnswers | None = None
     n_done = 0
-    complete = False
+    complete = bad_row = False
     try:
         if path.exists() and not args.overwrite:
             raise InvalidRequest(f"{path} exists: --overwrite replaces it, or give another name")
@@ -251,23 +251,37 @@ def _file_answers(
         partial.replace(path)
         complete = True
         _record(path).unlink(missing_ok=True)
+    except InvalidRequest as exc:
+        bad_row = exc.row is not None
+        raise
     finally:
         if not complete:
             n_written = 0 if answers is None else answers.n_written
-            can_resume = settings.get("input") is not None  # it can be read again
-            _left(path, raw, n_done + n_written, can_resume, refused=answers is None)
+            how = None
+            if settings.get("input") is not None:  # it can be read again
+                # The same command would meet the row that ended this run again.
+                how = "--resume --on-invalid skip" if bad_row else "--resume"
+            _left(path, raw, n_done + n_written, how, refused=answers is None)
         with contextlib.suppress(OSError):  # a full disk: its error is on its way already
             raw.close()
 
 
-def _left(path: Path, raw: BinaryIO, n_rows: int, can_resume: bool, *, refused: bool) -> None:
-    """Tell what a run leaves behind; nothing if it has no answers."""
+def _left(path: Path, raw: BinaryIO, n_rows: int, how: str | None, *, refused: bool) -> None:
+    """Tell what a run leaves behind; nothing if it has no answers.
+
+    Args:
+        path: The output.
+        raw: The answers so far.
+        n_rows: How many there are.
+        how: The options that continue the run; None if it cannot be continued.
+        refused: Whether the run has not begun, because of what an earlier one has left.
+    """
     partial = _partial(path)
     if refused and raw.seek(0, os.SEEK_END):
         return  # the answers of an earlier run
     if n_rows:
-        how = ": the same command with --resume continues" if can_resume else ""
-        print(f"cascadebert classify: the answers so far are in {partial}{how}", file=sys.stderr)
+        rest = "" if how is None else f": the same command with {how} continues"
+        print(f"cascadebert classify: the answers so far are in {partial}{rest}", file=sys.stderr)
     else:
         partial.unlink(missing_ok=True)
         _record(path).unlink(missing_ok=True)

@@ -29,7 +29,7 @@ def add_status_parser(subparsers: Subparsers) -> None:
 
 
 def _status(args: argparse.Namespace) -> int:
-    choose_model(args)
+    choose_model(args, absent_ok=True)
     with client_from_arguments(args) as client:
         status = client.status(timeout_s=args.timeout_s)
     print(status_json(status) if args.json else status_text(status))

@@ -52,8 +52,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     from cascadebert_client.cli.exit_codes import run_command
 
     from .commands.exit_codes import EXIT_CODES
+    from .loading import loading_told
 
-    return run_command(args, EXIT_CODES)
+    with loading_told():
+        return run_command(args, EXIT_CODES)
 
 
 if __name__ == "__main__":

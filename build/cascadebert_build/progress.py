@@ -7,9 +7,9 @@ import time
 from collections.abc import Generator
 from contextlib import contextmanager
 
-from cascadebert_client.cli.progress import Advance, aside, counted, shown
+from cascadebert_client.cli.progress import Advance, aside, counted, is_showing, shown
 
-__all__ = ["Advance", "Note", "aside", "counted", "say", "showing", "shown", "timed"]
+__all__ = ["Advance", "Note", "aside", "counted", "is_showing", "say", "showing", "shown", "timed"]
 
 
 class Note:

@@ -300,6 +300,11 @@ def counted(
             yield advance
 
 
+def is_showing() -> bool:
+    """Whether a step is being shown."""
+    return _running.get() is not None
+
+
 @contextlib.contextmanager
 def aside() -> Generator[None, None, None]:
     """Make room for other lines while the block writes them, if a bar is being shown."""

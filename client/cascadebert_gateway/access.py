@@ -55,7 +55,7 @@ def keys_from(path: Path | None, environment: Mapping[str, str] = os.environ) ->
     """Read API keys: from a file, one a line, or from the environment, separated by commas.
 
     Args:
-        path: The file; empty lines and lines with `#` count for nothing.
+        path: The file; empty lines and lines with `#` are ignored.
         environment: Where CASCADEBERT_GATEWAY_KEYS may be.
 
     Raises:

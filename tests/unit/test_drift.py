@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
+import shutil
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -162,7 +164,100 @@ def test_a_state_that_cannot_be_written_is_kept_in_memory(tmp_path: Path) -> Non
     watch.look()
     assert watch.broken == {"usual"}
     assert recorder.guarantees == {"usual": True}
+    unreadable, broken = found
+    assert unreadable["event"] == "guarantee_state_unreadable"
+    assert broken["event"] == "guarantee_broken"
+    assert "cannot be written" in broken["state"]
+
+
+def test_an_alarm_during_a_look_is_not_cleared(tmp_path: Path) -> None:
+    """The look is on another thread than the alarm, which comes after the folder was read."""
+    alarms: list[threading.Thread] = []
+
+    class Interrupted(DriftState):
+        def points(self) -> frozenset[str]:
+            try:
+                return super().points()
+            finally:
+                if hooked:
+                    alarm = threading.Thread(target=watch.audited, args=("usual", 0, 50))
+                    alarm.start()
+                    # Without the lock it ends here; with it, it waits for the look.
+                    alarm.join(0.3)
+                    alarms.append(alarm)
+
+    hooked = False
+    (tmp_path / "state").mkdir()
+    found: list[dict[str, Any]] = []
+    recorder = Recorder()
+    watch = GuaranteeWatch(
+        promising(LAST_STAGE), recorder, Interrupted(tmp_path / "state"), log=found.append
+    )
+    hooked = True
+    watch.look()
+    hooked = False
+    alarms[0].join(10)
+    watch.look()
+    assert [line["event"] for line in found] == ["guarantee_broken"]
+    assert watch.broken == {"usual"}
+    assert recorder.guarantees == {"usual": True}
+    assert "usual" in watch.routes
+
+
+@pytest.mark.parametrize("error", [PermissionError(13, "no"), OSError(5, "I/O"), None])
+def test_a_state_that_cannot_be_read_clears_nothing(tmp_path: Path, error: OSError | None) -> None:
+    class Failing(DriftState):
+        def points(self) -> frozenset[str]:
+            if fails and error is not None:
+                raise error
+            return super().points()
+
+    fails = False
+    found: list[dict[str, Any]] = []
+    state = Failing(tmp_path / "state")
+    watch = GuaranteeWatch(promising(LAST_STAGE), Recorder(), state, log=found.append)
+    watch.audited("usual", 0, 50)
+    fails = True
+    if error is None:  # the folder itself goes, as with a volume
+        shutil.rmtree(tmp_path / "state")
+    for _ in range(3):
+        watch.look()
+    assert watch.broken == {"usual"}
+    assert [line["event"] for line in found] == ["guarantee_broken", "guarantee_state_unreadable"]
+    assert found[-1]["broken"] == ["usual"]
+    fails = False
+    state.add("usual", {})
+    watch.look()
+    assert watch.broken == {"usual"}
+    state.remove("usual")
+    watch.look()
+    assert not watch.broken
+    assert found[-1]["event"] == "guarantee_cleared"
+
+
+def test_a_full_disk_keeps_the_alarm_and_leaves_nothing_half_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, *_: object, **__: object) -> int:
+        path.touch()
+        raise OSError(28, "No space left on device")
+
+    found: list[dict[str, Any]] = []
+    state = DriftState(tmp_path / "state")
+    watch = GuaranteeWatch(promising(LAST_STAGE), Recorder(), state, log=found.append)
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "write_text", full)
+        watch.audited("usual", 0, 50)
+    watch.look()
+    assert list((tmp_path / "state").iterdir()) == []
+    assert watch.broken == {"usual"}
     assert "cannot be written" in found[0]["state"]
+    # Once another instance has written it, it ends for this one too.
+    assert state.add("usual", {})
+    watch.look()
+    assert state.remove("usual")
+    watch.look()
+    assert not watch.broken
 
 
 def test_if_the_fallback_breaks_too_the_last_stage_answers() -> None:

@@ -66,11 +66,11 @@ def add_audit_parser(subparsers: Subparsers) -> None:
         help="time limit of each request, in seconds (default: %(default)g)",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    watch = parser.add_argument_group("on and on")
+    watch = parser.add_argument_group("repeated looks")
     watch.add_argument(
         "--watch",
         action="store_true",
-        help="look again and again, and print each change; Ctrl-C ends it. Exit code 1 if a "
+        help="look every --every-s, and print each change; Ctrl-C ends it. Exit code 1 if a "
         "guarantee was broken",
     )
     watch.add_argument(
@@ -116,7 +116,10 @@ def _clear(args: argparse.Namespace) -> int:
         )
     state = DriftState(args.state_dir)
     if not state.remove(args.clear):
-        known = ", ".join(sorted(state.points() or ())) or "none"
+        points: frozenset[str] = frozenset()
+        with contextlib.suppress(OSError):
+            points = state.points()
+        known = ", ".join(sorted(points)) or "none"
         raise InvalidRequest(
             f"{args.state_dir} has no broken guarantee of {args.clear!r}: it has {known}"
         )

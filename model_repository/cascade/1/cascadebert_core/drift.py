@@ -86,6 +86,7 @@ class GuaranteeWatch:
         self._lock = threading.Lock()
         self._broken: set[str] = set()
         self._unwritten: set[str] = set()
+        self._unreadable = False
         # Replaced as a whole, so that requests may look at it without a lock.
         self._routes: dict[str, Route] = {}
         self.look()
@@ -107,12 +108,17 @@ class GuaranteeWatch:
 
     def look(self) -> None:
         """Take over what others have written or removed since the last look."""
-        found = None if self._state is None else self._state.points()
-        if self._state is None or found is None:
+        if self._state is None:
             return
-        broken = found & set(self._tests)
         with self._lock:
+            # Read under the lock, as alarms are written: a folder that was read before an alarm
+            # would look as if an operator had ended it.
+            found = self._found(self._state)
+            if found is None:
+                return
+            broken = found & set(self._tests)
             news, cleared = broken - self._broken, self._broken - broken - self._unwritten
+            self._unwritten -= broken  # another instance has written it
             for point in sorted(cleared):
                 self._tests[point].forget()
             for point in sorted(news | cleared):
@@ -122,14 +128,43 @@ class GuaranteeWatch:
         for point in sorted(cleared):
             self._tell("guarantee_cleared", point, {})
 
+    def _found(self, state: DriftState) -> frozenset[str] | None:
+        """Return what the folder has, under the lock; None if it cannot tell: that ends nothing."""
+        try:
+            found = state.points()
+        except FileNotFoundError as exc:
+            # An operator removes a file, and its folder stays. A volume that has gone takes both.
+            if not self._broken - self._unwritten:
+                return None
+            error: OSError = exc
+        except OSError as exc:
+            error = exc
+        else:
+            self._unreadable = False
+            return found
+        if not self._unreadable:
+            self._unreadable = True
+            self._log({
+                "event": "guarantee_state_unreadable",
+                "policy": self._policy_id,
+                "state": str(state.folder),
+                "error": error.strerror or type(error).__name__,
+                "broken": sorted(self._broken),
+            })  # fmt: skip
+        return None
+
     def audited(self, operating_point: str, agreed: int, disagreed: int) -> None:
         """See `observer.AuditObserver`."""
         self._observer.audited(operating_point, agreed, disagreed)
         test = self._tests.get(operating_point)
-        if test is not None:
+        if test is None:
+            return
+        with self._lock:  # a look may forget the counts
             test.agreed += agreed
             test.disagreed += disagreed
-            self._judge(operating_point, test)
+            evidence = self._judge(operating_point, test)
+        if evidence is not None:
+            self._tell("guarantee_broken", operating_point, evidence)
 
     def audit_dropped(self, operating_point: str, rows: int) -> None:
         """See `observer.AuditObserver`."""
@@ -140,18 +175,20 @@ class GuaranteeWatch:
         self._observer.audit_failed(operating_point, rows)
         test = self._tests.get(operating_point)
         if test is not None:
-            test.failed += rows
+            with self._lock:
+                test.failed += rows
 
     def guarantee(self, operating_point: str, broken: bool) -> None:
         """See `observer.AuditObserver`; the auditor itself does not call it."""
         self._observer.guarantee(operating_point, broken)
 
-    def _judge(self, point: str, test: _Test) -> None:
+    def _judge(self, point: str, test: _Test) -> dict[str, Any] | None:
+        """Look at a test, under the lock; return the evidence if its guarantee breaks now."""
         if point in self._broken:
-            return
+            return None
         interval = test.interval()
         if verdict_of(interval, test.limit) != BROKEN:
-            return
+            return None
         evidence = {
             "time": datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
             "audited": test.agreed + test.disagreed,
@@ -159,11 +196,11 @@ class GuaranteeWatch:
             "at_least": interval.low,
             "limit": test.limit,
         }
-        with self._lock:
-            if self._state is not None and not self._state.add(point, evidence):
-                self._unwritten.add(point)  # only a reload ends it, and the next start forgets it
-            self._set(point, broken=True)
-        self._tell("guarantee_broken", point, evidence)
+        # First the memory: whatever the folder does, the alarm holds.
+        self._set(point, broken=True)
+        if self._state is not None and not self._state.add(point, evidence):
+            self._unwritten.add(point)  # only a reload ends it, and the next start forgets it
+        return evidence
 
     def _set(self, point: str, *, broken: bool) -> None:
         """Change the routes, under the lock."""

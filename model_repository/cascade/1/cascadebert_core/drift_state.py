@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Mapping
@@ -26,14 +27,14 @@ class DriftState:
         """Read nothing yet."""
         self.folder = folder
 
-    def points(self) -> frozenset[str] | None:
-        """Return the broken operating points; None if that cannot be told now."""
-        try:
-            names = [path.name for path in self.folder.iterdir()]
-        except FileNotFoundError:
-            return frozenset()
-        except OSError:
-            return None
+    def points(self) -> frozenset[str]:
+        """Return the broken operating points.
+
+        Raises:
+            FileNotFoundError: There is no folder: nothing was ever written, or it has gone.
+            OSError: The folder cannot be read.
+        """
+        names = [path.name for path in self.folder.iterdir()]
         return frozenset(unquote(name.removesuffix(_ENDING)) for name in names if _is_ours(name))
 
     def evidence(self, point: str) -> dict[str, Any]:
@@ -54,6 +55,8 @@ class DriftState:
             part.write_text(json.dumps(evidence, indent=1), encoding="utf-8")
             part.replace(path)
         except OSError:
+            with contextlib.suppress(OSError):
+                part.unlink()
             return False
         return True
 

@@ -18,6 +18,9 @@ from cascadebert_build.evaluation.verdicts import (
     verdicts_of,
 )
 from cascadebert_build.pipeline.verdicts import refuse_exchanged_labels
+from cascadebert_build.tuning.assessment import verdicts_of_one
+from cascadebert_build.tuning.guarantee import Predictions
+from tests.support.policies import make_policy
 
 NAMES = "abcdefghijklmnopqrst"
 TWO = ("negative", "positive")
@@ -95,6 +98,16 @@ def test_exchanged_names_are_said_and_not_that_the_small_member_is_as_accurate()
     # A cascade of one member is no exception.
     (alone,) = verdicts_of([facts("large", 0.11, found)], [])
     assert alone.kind == LABELS_EXCHANGED
+
+
+def test_a_cascade_of_one_member_is_looked_at_too() -> None:
+    truth = truth_of(500, 2)
+    answers = 1 - answers_of(truth, 0.89, 2)
+    of_one = make_policy().with_thresholds((), "default")
+    found = Predictions(answers[:, None], np.zeros((500, 0), np.float32), truth)
+    (verdict,) = verdicts_of_one("only", of_one, found)
+    assert (verdict.kind, verdict.subject) == (LABELS_EXCHANGED, "only")
+    assert verdicts_of_one("only", of_one, Predictions(found.labels, found.confidence)) == ()
 
 
 def test_some_exchanged_names_and_a_temperature_at_its_limit_are_warnings() -> None:

@@ -11,6 +11,7 @@ from cascadebert_build.config.goals import Goal
 from cascadebert_build.config.rows import Rows
 from cascadebert_build.errors import UsageError
 from cascadebert_build.evaluation.costs import RowCosts
+from cascadebert_build.pipeline.tune import point_in_words
 from cascadebert_build.tuning.guarantee import Predictions
 from cascadebert_build.tuning.operating_point import TuningRows, choose_operating_point
 from cascadebert_build.tuning.row_split import split_rows_for_tuning
@@ -125,6 +126,18 @@ def test_thresholds_by_hand_are_taken_as_they_are_and_described() -> None:
     three = population_of(2000, stages=3)
     assert choose_operating_point(Goal("thresholds", (0.9,)), three).thresholds == (0.9, 0.9)
     assert choose_operating_point(Goal("thresholds", (0.9, 0.5)), three).thresholds == (0.9, 0.5)
+
+
+def test_thresholds_that_defer_nothing_or_everything_are_said_to() -> None:
+    population = population_of(2000)
+    for threshold, said in (
+        (0.0, "NOTHING is deferred: this is the first member alone"),
+        (1.0, "EVERYTHING is deferred"),
+    ):
+        goal = Goal("thresholds", (threshold,))
+        assert said in point_in_words(choose_operating_point(goal, population), goal)
+    goal = Goal("thresholds", (0.75,))
+    assert "is deferred" not in point_in_words(choose_operating_point(goal, population), goal)
 
 
 def test_a_goal_that_no_threshold_keeps_defers_everything() -> None:

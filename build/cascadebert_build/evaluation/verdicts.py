@@ -82,7 +82,7 @@ def verdicts_of(
         members: Small to large.
         points: Operating points of the cascade of these members.
     """
-    wrong = verdicts_of_labels(members)
+    wrong = _of_each(members)
     order = _out_of_order(members)
     if order is not None:
         return (*wrong, order)
@@ -95,7 +95,7 @@ def verdicts_of(
     return tuple(verdict for verdict in found if verdict is not None)
 
 
-def verdicts_of_labels(members: Sequence[MemberFacts]) -> tuple[Verdict, ...]:
+def _of_each(members: Sequence[MemberFacts]) -> tuple[Verdict, ...]:
     """Say which members have exchanged labels, or probabilities that say nothing."""
     found: list[Verdict] = []
     for member in members:

@@ -17,7 +17,7 @@ from ..evaluation.costs import RowCosts
 from ..evaluation.evaluate import Evaluation, evaluate
 from ..evaluation.simulate import Outcome
 from ..progress import say, showing
-from ..tuning.assessment import Assessment, assess
+from ..tuning.assessment import Assessment, assess, verdicts_of_one
 from ..tuning.policy import predictions_of_stages
 from .build import CascadeBuild
 from .preflight import check_labels
@@ -112,7 +112,9 @@ def evaluate_build(
     if assessment is not None:
         assessment = replace(assessment, verdicts=(*quick, *assessment.verdicts))
     else:
-        for verdict in quick:
+        predictions = predictions_of_stages(policy, logits, rows)
+        found = verdicts_of_one(build.config.members[0].name, policy, predictions)
+        for verdict in (*quick, *found):
             say("WARNING", verdict.subject, str(verdict))
     truncations = tuple(
         build.truncation(build.exported(member), chosen) for member in build.config.members

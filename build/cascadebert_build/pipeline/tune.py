@@ -22,11 +22,11 @@ from ..config.placement import cores, placement_of_stage
 from ..config.schema import RuntimeConfig
 from ..evaluation.costs import RowCosts
 from ..evaluation.evaluate import thresholds_as_text
-from ..evaluation.verdicts import PointFacts, speed_in_words, verdicts_of, verdicts_of_labels
+from ..evaluation.verdicts import PointFacts, speed_in_words, verdicts_of
 from ..graphs.logits import Run
 from ..graphs.macs import attention_layers, macs_per_token
 from ..progress import say, timed
-from ..tuning.assessment import facts_of_members
+from ..tuning.assessment import facts_of_members, verdicts_of_one
 from ..tuning.cost_curve import cost_curve
 from ..tuning.feasible_goals import FeasibleGoals, feasible_goals
 from ..tuning.operating_point import OperatingPoint
@@ -160,7 +160,7 @@ class TuneStep:
             )
         for name, point in tuned.points.items():
             mark = " (default)" if name == default else ""
-            say("point", f"{name}{mark}", _as_sentence(point, goals[name]))
+            say("point", f"{name}{mark}", point_in_words(point, goals[name]))
         return tuned
 
     def _facts(
@@ -193,9 +193,7 @@ class TuneStep:
         rows = self._context.rows
         distinct = np.setdiff1d(np.arange(len(rows.texts)), split.duplicates)
         predictions = predictions_of_stages(policy, logits, rows).take(distinct)
-        names = [member.name for member in self._config.members]
-        facts = facts_of_members(names, policy, predictions, RowCosts(np.ones((len(distinct), 1))))
-        verdicts = verdicts_of_labels(facts)
+        verdicts = verdicts_of_one(self._config.members[0].name, policy, predictions)
         return {VERDICTS: [verdict.to_json() for verdict in verdicts]} if verdicts else {}
 
     def _report_left_out(self, feasible: FeasibleGoals) -> None:
@@ -317,7 +315,8 @@ def _usual(times: StageTimes) -> float:
     return times.per_row(lengths[len(lengths) // 2])
 
 
-def _as_sentence(point: OperatingPoint, goal: Goal) -> str:
+def point_in_words(point: OperatingPoint, goal: Goal) -> str:
+    """What an operating point does, in a line."""
     found = point.certificate
     share = point.cost.computations
     computations = "" if share is None else f" and {share:.2f} of its computations"

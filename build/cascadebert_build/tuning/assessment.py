@@ -179,6 +179,18 @@ def facts_of_members(
     )
 
 
+def verdicts_of_one(name: str, policy: Policy, predictions: Predictions) -> tuple[Verdict, ...]:
+    """What is wrong with the member of a cascade of one, which costs what it costs.
+
+    Args:
+        name: The member.
+        policy: With the labels, and the temperature that was fitted.
+        predictions: Of the one stage for n rows.
+    """
+    costs = RowCosts(np.ones((len(predictions), 1)))
+    return verdicts_of(facts_of_members([name], policy, predictions, costs), [])
+
+
 def _point(
     name: str,
     thresholds: Sequence[Threshold],

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
+from cascadebert_core.drift_state import STATE_VARIABLE
 from tests.compose.conftest import ROOT
 
 BASE, CPU, GPU = "docker-compose.yml", "docker-compose.cpu.yml", "docker-compose.override.yml"
@@ -81,8 +82,25 @@ def test_services_are_hardened_and_listen_on_loopback(config: Config) -> None:
         assert not service.get("privileged"), name
         for port in service.get("ports", []):
             assert "127.0.0.1" in str(port), name
-    (models,) = config(BASE)["triton"]["volumes"]
+    models, _ = config(BASE)["triton"]["volumes"]
     assert str(models).endswith("/models:ro") or models["read_only"]
+
+
+def test_a_broken_guarantee_outlasts_the_container() -> None:
+    """Read from the files themselves, so it needs no Compose."""
+    compose = yaml.safe_load((ROOT / BASE).read_text(encoding="utf-8"))
+    triton = compose["services"]["triton"]
+    folder = triton["environment"][STATE_VARIABLE]
+    (volume,) = (each for each in triton["volumes"] if each.endswith(f":{folder}"))
+    name = _VARIABLE.sub(r"\2", volume).partition(":")[0]
+    assert name in compose["volumes"], "a folder of the container's own, or of the host"
+    assert not any(folder.startswith(each.partition(":")[0]) for each in triton["tmpfs"])
+    # A named volume takes over the owner of the image's folder; otherwise root has it.
+    dockerfile = (ROOT / "docker" / "Dockerfile").read_text(encoding="utf-8")
+    image = dockerfile.partition(" AS triton\n")[2].partition("\nFROM ")[0]
+    assert triton["user"].endswith(":-1000:1000}")
+    assert f"chown 1000:1000 {folder}" in image
+    assert image.index(f"mkdir -p {folder}") < image.index("USER 1000:1000")
 
 
 def test_the_gateway_starts_with_the_options_that_the_command_has() -> None:

@@ -12,6 +12,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from cascadebert_core.drift_state import STATE_VARIABLE
 from cascadebert_core.metric_names import IN_FLIGHT, QUEUED
 from cascadebert_supervisor.settings import settings_from_environment
 from tests.support.helm_variants import (
@@ -203,6 +204,22 @@ def test_autoscalers_read_metrics_of_the_cascade() -> None:
         assert "replicas" not in one(values, "Deployment")["spec"], "it would undo the autoscaler"
 
 
+def test_a_broken_guarantee_outlasts_the_container() -> None:
+    """An emptyDir lasts as long as its pod, whatever ends the container in it."""
+    for variant in VARIANTS:
+        spec = pod(VARIANTS[variant])
+        (container,) = spec["containers"]
+        (folder,) = (e["value"] for e in container["env"] if e["name"] == STATE_VARIABLE)
+        (mount,) = (m for m in container["volumeMounts"] if m["mountPath"] == folder)
+        (volume,) = (v for v in spec["volumes"] if v["name"] == mount["name"])
+        assert not mount.get("readOnly")
+        assert "Memory" not in str(volume)
+        if variant == "gpu":
+            assert volume["persistentVolumeClaim"] == {"claimName": "alarms"}
+        else:
+            assert "emptyDir" in volume
+
+
 def test_alerts_and_dashboard_are_those_of_the_project() -> None:
     made = objects(changed("cpu", monitoring=MONITORED))
     maps = {each["metadata"]["name"]: each["data"] for each in made if each["kind"] == "ConfigMap"}
@@ -261,6 +278,7 @@ WRONG = {
     "source": {"repository": {"source": "azure"}},
     "path": {"repository": {"source": "s3", "bucket": {"path": "s3://models/news"}}},
     "sharedMemory": {"sharedMemory": "plenty"},
+    "claimName": {"state": {"claimName": "Not A Name"}},
     "digest": {"image": {"digest": "latest"}},
     "announceSeconds": {"drain": {"announceSeconds": 0}},
 }

@@ -30,6 +30,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "gpu": {
         "repository": _PVC,
         "cascade": {"models": ["sst2"], "keySecretName": "cascade-key"},
+        "state": {"claimName": "alarms"},
         "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}],
         "nodeSelector": {"nvidia.com/gpu.product": "NVIDIA-L4"},
     },

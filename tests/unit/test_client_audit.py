@@ -329,5 +329,6 @@ def test_clear_removes_the_file_that_holds_an_operating_point_back(
     assert "it has fast/1" in capsys.readouterr().err
     assert main([*clear, "fast/1"]) == 0
     assert state.points() == frozenset()
+    assert "counters start again at the next load" in capsys.readouterr().out
     assert main(["audit", "--clear", "fast/1"]) == 2
     assert "--state-dir" in capsys.readouterr().err

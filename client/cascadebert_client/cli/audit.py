@@ -123,7 +123,10 @@ def _clear(args: argparse.Namespace) -> int:
         raise InvalidRequest(
             f"{args.state_dir} has no broken guarantee of {args.clear!r}: it has {known}"
         )
-    print(f"{args.clear} answers again within a few seconds")
+    print(
+        f"{args.clear} answers again within a few seconds. `cascadebert audit` may still say "
+        "broken: its counters start again at the next load of the cascade"
+    )
     return DONE
 
 

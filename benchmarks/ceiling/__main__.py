@@ -32,6 +32,7 @@ from .measure import Ceiling
 from .predictions import predicted_rows
 from .report import PAGE, RECORD, write_report
 from .repository import NULL, StageTimes, cascade_name, publish, write_tokenizer
+from .timeline_cost import timeline_costs
 
 # Requests that arrive together, and the rows of each.
 _SHAPES = ((1, 1), (1, 16), (1, 64), (8, 1), (32, 1))
@@ -97,6 +98,7 @@ def _measure(args: argparse.Namespace) -> None:
         tokenizer = args.tokenizer or write_tokenizer(scratch / "tokenizer.json", texts)
         publish(scratch / "core", tokenizer, NULL, [0.25])
         core = core_costs(scratch / "core", cascade_name(0.25), texts, _SHAPES)
+        timelines = timeline_costs(scratch / "core", cascade_name(0.25), texts)
         rest = at_rest(scratch / "core", args.rest_s) if args.rest_s > 0 else None
         for kind in args.stages:
             gpu = kind == "gpu"
@@ -123,6 +125,7 @@ def _measure(args: argparse.Namespace) -> None:
         "command": command,
         "machine": asdict(this_machine()),
         "core": [{**asdict(cost), "ratio": cost.over_tokenising} for cost in core],
+        "timeline": [cost.row() for cost in timelines],
         "at_rest": rest,
         "rows": rows,
         "predicted": predictions,

@@ -17,6 +17,7 @@ from ..suite.names import CEILING_RUN
 from ..suite.report import svg_file
 from ..suite.tables import verdicts_table
 from .targets import verdicts_of_run
+from .timeline_cost import timeline_table
 
 RECORD = CEILING_RUN
 PAGE = "RESULTS.md"
@@ -123,6 +124,12 @@ def _core(run: Mapping[str, Any]) -> list[str]:
         "one row together.",
         costs.to_markdown(index=False, floatfmt=".2f") or "",
     ]
+    if timeline := run.get("timeline"):  # runs of earlier checkouts have none
+        parts += [
+            "### With a timeline\n\nCPU of a request in the core alone: plain, and with the output "
+            'TIMELINE. "The look" finds that a plain request wants none: what every request pays.',
+            timeline_table(timeline),
+        ]
     if rest := run.get("at_rest"):
         parts.append(
             f"## At rest\n\n`cascadebert serve` uses {rest['serve']:.2%} of a core while nothing "

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from benchmarks.ceiling import placements
+from benchmarks.ceiling import placements, timeline_cost
 from benchmarks.ceiling.__main__ import main
 from benchmarks.ceiling.null_session import Session
 from benchmarks.ceiling.targets import verdicts_of_run
 from benchmarks.suite.targets import MET, NOT_MET, UNMEASURED
+from cascadebert_core.answer import AnswerWriter
+from cascadebert_core.job import Job
 
 
 @pytest.mark.parametrize("share", [0.1, 0.25, 0.9])
@@ -46,7 +50,9 @@ def test_every_contender_is_measured(tmp_path: Path) -> None:
         )
     assert contenders["least model"]["CPU ms"] < contenders["cascade"]["CPU ms"]
     assert all(cost["ratio"] > 1 for cost in found["core"])
+    assert [cost["rows"] for cost in found["timeline"]] == [1, 64]
     page = (tmp_path / "RESULTS.md").read_text()
+    assert "with a timeline" in page
     assert "| least model" in page
     assert "a model, not a measurement" in page
     assert (tmp_path / "plots" / "ceiling-cpu-gpu.svg").read_text().startswith("<svg")
@@ -55,6 +61,29 @@ def test_every_contender_is_measured(tmp_path: Path) -> None:
     assert main(["--report-only", "--out", str(tmp_path)]) == 0
     assert (tmp_path / "RESULTS.md").read_text() == page
     assert {row["cores"] for row in found["predicted"]} == {2, 4, 8, 16}
+
+
+def test_a_timeline_is_measured_beside_the_plain_request(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """That both kinds are answered, and only one has a timeline; figures are for quiet machines."""
+    made: list[tuple[int, bool]] = []
+    outputs_from_job = AnswerWriter.outputs_from_job
+
+    def noting(self: AnswerWriter, job: Job, requested: Iterable[str]) -> dict[str, Any]:
+        outputs = outputs_from_job(self, job, requested)
+        made.append((len(job.texts), "TIMELINE" in outputs))
+        return outputs
+
+    monkeypatch.setattr(AnswerWriter, "outputs_from_job", noting)
+    assert timeline_cost.main(["--texts", "64"]) == 0
+    turns = {kind: made.count(kind) for kind in set(made)}
+    # Six turns: of 64 requests with one row, and of one with 64.
+    assert turns == {(1, False): 384, (1, True): 384, (64, False): 6, (64, True): 6}
+    out = capsys.readouterr().out
+    assert out.count("\n") == 4
+    assert "with / plain" in out
+    assert timeline_cost.main(["--texts", "3"]) == 2
 
 
 def run_of(**changed: object) -> dict[str, object]:

@@ -1,7 +1,8 @@
 """What happens in the half hour, and the samples that a server would show.
 
 The series, their labels and the shape of every histogram are those of page.txt: the metrics page of
-a real server after 4,000 rows. Each phase says how many rows come, and what is wrong.
+a real server after 4,000 rows. Each phase says how many rows come, and what is wrong. That server
+audited nothing, so the gauge of its guarantee is added here.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cascadebert_client._metrics_text import samples_from_text
+from cascadebert_core.metric_names import BROKEN_GUARANTEE, POLICY
 
 STEP_S = 15
 INSTANCE = "triton:8002"
@@ -36,6 +38,7 @@ class Phase:
         pending: Requests in that queue.
         rejected: Share of requests that are rejected because a queue is full.
         dead: Whether the large stage fails every call.
+        broken: Whether audits have said that the guarantee is broken; it never goes back by itself.
     """
 
     name: str
@@ -47,6 +50,7 @@ class Phase:
     pending: int = 0
     rejected: float = 0.0
     dead: bool = False
+    broken: bool = False
 
 
 # The first one fills the windows of the rules, and is not shown.
@@ -56,8 +60,9 @@ SCRIPT = (
     Phase("load", 2, 80),
     Phase("burst", 7, 200, slower=120, queue_s=0.6, pending=120, rejected=0.08),
     Phase("calm again", 2, 20),
-    Phase("drift", 19, 20, deferred=0.75),
-    Phase("large stage dead", 8, 20, dead=True),
+    Phase("drift", 3, 20, deferred=0.75),
+    Phase("broken promise", 16, 20, deferred=0.75, broken=True),
+    Phase("large stage dead", 8, 20, dead=True, broken=True),
 )
 
 
@@ -102,12 +107,16 @@ def real_run() -> dict[Series, float]:
     for sample in samples_from_text(_PAGE.read_text(encoding="utf-8")):
         labels = {**sample.labels, "instance": INSTANCE, "job": "cascadebert"}
         found[sample.name, tuple(sorted(labels.items()))] = sample.value
+    (policy,) = (dict(labels)["policy"] for name, labels in found if name == POLICY)
+    promise = {"operating_point": "default", "action": "alarm", "policy": policy}
+    found[_of(BROKEN_GUARANTEE, **promise)] = 0.0
     return found
 
 
 def _is_gauge(name: str) -> bool:
     prefixes = ("nv_cpu_", "nv_pinned_", "nv_inference_pending", "cascadebert_policy_info")
-    return name.startswith((*prefixes, "cascadebert_rows_in_flight", "cascadebert_queued_rows"))
+    own = ("cascadebert_rows_in_flight", "cascadebert_queued_rows", BROKEN_GUARANTEE)
+    return name.startswith((*prefixes, *own))
 
 
 def _gauge(series: Series, real: float, phase: Phase) -> float:
@@ -116,6 +125,8 @@ def _gauge(series: Series, real: float, phase: Phase) -> float:
         return min(0.98, 0.05 + phase.rows_per_s / 200)
     if name == "nv_inference_pending_request_count":
         return float(phase.pending) if labels["model"] == MODEL else 0.0
+    if name == BROKEN_GUARANTEE:
+        return float(phase.broken)
     if name == "cascadebert_rows_in_flight":
         return phase.rows_per_s * 0.005 * phase.slower
     if name == "cascadebert_queued_rows":

@@ -77,6 +77,16 @@ def test_the_configuration_is_valid() -> None:
     promtool("check", "rules", "alerts.yml")
 
 
+def test_the_gateway_is_scraped_if_it_runs() -> None:
+    jobs = yaml.safe_load((PROMETHEUS / "prometheus.yml").read_text(encoding="utf-8"))
+    job = next(each for each in jobs["scrape_configs"] if each["job_name"] == "cascadebert-gateway")
+    (found,) = job["dns_sd_configs"]
+    services = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))["services"]
+    (name,) = found["names"]
+    (port,) = services[name]["ports"]
+    assert port.endswith(f":{found['port']}")
+
+
 @needs_promtool
 def test_each_alert_fires_when_it_should_and_not_otherwise() -> None:
     promtool("test", "rules", "alerts_test.yml")

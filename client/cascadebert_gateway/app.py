@@ -27,7 +27,9 @@ from .settings import GatewaySettings
 
 _PAGES = Path(__file__).parent / "static"
 # The browser, too, keeps the page from loading or calling anything else.
-_ONLY_ITSELF = {"Content-Security-Policy": "default-src 'self'; img-src 'self' data:"}
+_ONLY_ITSELF = {
+    "Content-Security-Policy": "default-src 'self'; img-src 'self' data:; frame-ancestors 'none'"
+}
 
 
 def create_app(settings: GatewaySettings) -> ASGIApp:
@@ -70,6 +72,8 @@ def create_app(settings: GatewaySettings) -> ASGIApp:
         metrics=metrics,
         max_body_bytes=settings.max_body_bytes,
         max_requests=settings.max_requests,
+        timeout_s=settings.timeout_s,
+        origins=settings.cors_origins,
     )
     if settings.cors_origins:
         front = CORSMiddleware(

@@ -18,11 +18,13 @@ from cascadebert_client import (
     Classification,
     RetryPolicy,
     ServerStatus,
+    ServerUnavailable,
 )
 from cascadebert_client._tracing import is_traceparent
 
+from .deadline import within
 from .direct import DirectRequest
-from .errors import ApiError
+from .errors import ApiError, from_client_error, log_failure
 from .messages import Options
 from .settings import GatewaySettings
 
@@ -32,6 +34,8 @@ _STATUS_TIMEOUT_S = 5.0
 # Faster calls end before anyone could have hung up.
 _WATCHED_AFTER_S = 0.05
 _MULTI_LABEL = "multi_label"
+# As the client has it.
+_LONGEST_ID = 200
 
 
 class Backend:
@@ -62,6 +66,27 @@ class Backend:
             ApiError: There are too many rows.
             CascadeClientError: The client's own errors.
         """
+        self._require_few(rows)
+        return await self._classify(rows, options, request, self.timeout_s(options))
+
+    async def classify_as_task(
+        self, rows: Sequence[Any], options: Options, request: DirectRequest
+    ) -> tuple[list[Classification], bool]:
+        """Classify rows, and return whether their answers are sets of labels, too.
+
+        That is asked first, and within the same time: an answer that is there is never lost.
+
+        Raises:
+            ApiError: There are too many rows, or the cascade's configuration cannot be read.
+            CascadeClientError: The client's own errors.
+        """
+        self._require_few(rows)
+        until_s = time.monotonic() + self.timeout_s(options)
+        multi_label = await self.multi_label(options)
+        left_s = max(0.001, until_s - time.monotonic())
+        return await self._classify(rows, options, request, left_s), multi_label
+
+    def _require_few(self, rows: Sequence[Any]) -> None:
         if len(rows) > self._settings.max_rows:
             raise ApiError(
                 422,
@@ -69,12 +94,16 @@ class Backend:
                 f"{len(rows)} texts are more than {self._settings.max_rows}, which is this "
                 "gateway's limit: send fewer, or use /classify/stream",
             )
+
+    async def _classify(
+        self, rows: Sequence[Any], options: Options, request: DirectRequest, timeout_s: float
+    ) -> list[Classification]:
         watch = _Watch(request.receive)
         try:
             return await self.client.classify(
                 list(rows),
-                timeout_s=self.timeout_s(options),
-                request_id=request.headers.get("x-request-id"),
+                timeout_s=timeout_s,
+                request_id=request_id_of(request),
                 traceparent=traceparent_of(request),
                 **options.arguments(),
             )
@@ -87,21 +116,36 @@ class Backend:
             return self._settings.timeout_s
         return min(options.timeout_s, self._settings.timeout_s)
 
-    async def multi_label(self) -> bool:
-        """Return whether an answer is a set of labels. Asked once, since it never changes."""
+    async def multi_label(self, options: Options) -> bool:
+        """Return whether an answer is a set of labels. Asked once, since it never changes.
+
+        Raises:
+            ApiError: 503, the configuration that says it cannot be read; 504, not in time.
+        """
         if self._multi_label is None:
-            model = (await self.status()).model
-            if model.problem is not None:
-                return False  # not known yet
+            late = ApiError(504, "timeout", "the cascade did not say in time what its task is")
+            with within(self.timeout_s(options), late):
+                status = await self.status()
+            model = status.model
+            if model.max_batch_size is None:  # its configuration was not read
+                problem = status.problem or model.problem or "no configuration"
+                raise from_client_error(ServerUnavailable(problem))
             self._multi_label = model.task == _MULTI_LABEL
         return self._multi_label
 
     async def status(self) -> ServerStatus:
-        """Return the status of the first server that serves; asked at most every two seconds."""
+        """Return the status of the first server that serves; asked at most every two seconds.
+
+        All servers are asked at once, so one that hangs does not hold up the others.
+        """
         async with self._asking:
             if self._status is None or time.monotonic() >= self._status_until_s:
-                self._status = await self.client.status(timeout_s=_STATUS_TIMEOUT_S)
+                found = await self.client.statuses(timeout_s=_STATUS_TIMEOUT_S)
+                self._status = next((each for each in found if each.serving), found[0])
                 self._status_until_s = time.monotonic() + _STATUS_S
+                if not self._status.serving:
+                    problem = self._status.problem or self._status.model.problem
+                    log_failure("status", problem or "no server serves the cascade")
             return self._status
 
     async def info(self) -> dict[str, Any]:
@@ -112,7 +156,7 @@ class Backend:
             "model": model.name,
             "versions": list(model.versions),
             "ready": status.serving,
-            "problem": status.problem or model.problem,
+            "problem": _problem_of(status),
             "task": model.task,
             "pair": model.pair,
             "labels": list(model.labels),
@@ -127,14 +171,44 @@ class Backend:
     async def ready(self) -> ApiError | None:
         """Return that the cascade cannot answer, or None if it can.
 
-        Why not is for callers with a key: `info` says it.
+        Why not is in the log.
         """
         try:
             if (await self.status()).serving:
                 return None
         except CascadeClientError:
             pass
-        return ApiError(503, "unavailable", "the cascade cannot answer now: /info says why")
+        return ApiError(
+            503, "unavailable", "the cascade cannot answer now: the gateway's log says why"
+        )
+
+
+def _problem_of(status: ServerStatus) -> str | None:
+    """Say what is wrong, without the servers' addresses."""
+    if not status.live:
+        return "no server answers: the gateway's log says why"
+    if status.problem is not None or not status.ready:
+        return "the server is not ready: the gateway's log says why"
+    if status.model.problem is not None or not status.model.ready:
+        return "the cascade is not ready on the server: the gateway's log says why"
+    return None
+
+
+def request_id_of(request: Request | DirectRequest) -> str | None:
+    """Return the caller's id of a request.
+
+    Raises:
+        ApiError: 422. The message does not show it: it may be anything.
+    """
+    value = request.headers.get("x-request-id")
+    if value is None or (0 < len(value) <= _LONGEST_ID and value.isprintable()):
+        return value
+    raise ApiError(
+        422,
+        "validation",
+        f"X-Request-Id: give 1 to {_LONGEST_ID} characters that can be printed",
+        details={"field": "X-Request-Id"},
+    )
 
 
 def traceparent_of(request: Request | DirectRequest) -> str | None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import math
 import socket
 import sys
+from collections.abc import Sequence
 from typing import TypeVar
 
 import uvicorn
@@ -20,6 +22,7 @@ from cascadebert_client.cli.telemetry import spans_exported
 
 from .access import KEYS_VARIABLE, keys_from
 from .app import create_app
+from .origins import is_origin
 from .settings import GatewaySettings
 
 NumberT = TypeVar("NumberT", int, float)
@@ -37,6 +40,7 @@ def run_gateway(args: argparse.Namespace) -> int:
             f"--host {args.host} lets other machines call, and there is no API key: give "
             f"--keys-file or {KEYS_VARIABLE}, or --open if everyone may call"
         )
+    drain_s = _drain_s(args.drain_s)
     choose_model(args)
     settings = GatewaySettings(
         url=args.url,
@@ -47,7 +51,7 @@ def run_gateway(args: argparse.Namespace) -> int:
         max_rows=_positive("--max-rows", args.max_rows),
         max_requests=_positive("--max-requests", args.max_requests),
         timeout_s=_positive("--timeout-s", args.timeout_s),
-        cors_origins=tuple(args.cors_origin),
+        cors_origins=_origins(args.cors_origin),
         client={
             "headers": headers_from_arguments(args),
             "credentials": credentials_from_arguments(args),
@@ -62,7 +66,7 @@ def run_gateway(args: argparse.Namespace) -> int:
         access_log=False,
         server_header=False,
         proxy_headers=False,  # the gateway does not ask who calls
-        timeout_graceful_shutdown=args.drain_s,
+        timeout_graceful_shutdown=drain_s,
         ws="none",
     )
     listener = bound_listener(args.host, args.port)
@@ -100,6 +104,22 @@ def bound_listener(host: str, port: int) -> socket.socket:
 
 
 def _positive(flag: str, value: NumberT) -> NumberT:
-    if not value > 0:
-        raise InvalidRequest(f"{flag} is {value}: give a number above 0")
+    if not 0 < value < math.inf:
+        raise InvalidRequest(f"{flag} is {value}: give a finite number above 0")
     return value
+
+
+def _drain_s(value: int) -> int:
+    if value < 0:
+        raise InvalidRequest(f"--drain-s is {value}: give 0 or more seconds")
+    return value
+
+
+def _origins(values: Sequence[str]) -> tuple[str, ...]:
+    for value in values:
+        if not is_origin(value):
+            raise InvalidRequest(
+                f"--cors-origin {value!r} is no origin: give it as a browser does, such as "
+                "https://example.com or http://localhost:3000, or * for all"
+            )
+    return tuple(values)

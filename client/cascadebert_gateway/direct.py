@@ -7,35 +7,42 @@ server. They still make the OpenAPI document.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
+
+from .deadline import within
+from .errors import too_slow
 
 # Takes a request, and returns the JSON of the answer.
 Endpoint = Callable[["DirectRequest"], Awaitable[bytes]]
 
 
+@dataclass(frozen=True, slots=True)
 class DirectRequest:
-    """A request whose body is read as a whole.
+    """A request whose body was read as a whole.
 
     Attributes:
         headers: By their names in lower case.
+        body: The body.
         receive: The next message of the connection.
     """
 
-    __slots__ = ("headers", "receive")
+    headers: dict[str, str]
+    body: bytes
+    receive: Receive
 
-    def __init__(self, headers: dict[str, str], receive: Receive):
-        self.headers = headers
-        self.receive = receive
 
-    async def body(self) -> bytes:
-        """Return the body.
+async def body_of(receive: Receive, timeout_s: float) -> bytes:
+    """Return the body of a request.
 
-        Raises:
-            ClientDisconnect: The caller has hung up.
-        """
-        message = await self.receive()
+    Raises:
+        ApiError: 408, it does not arrive in time.
+        ClientDisconnect: The caller has hung up.
+    """
+    with within(timeout_s, too_slow(f"the body did not arrive within {timeout_s:g} s")):
+        message = await receive()
         if not message.get("more_body") and message["type"] == "http.request":
             return message.get("body", b"")
         parts: list[bytes] = []
@@ -43,7 +50,7 @@ class DirectRequest:
             parts.append(message.get("body", b""))
             if not message.get("more_body"):
                 return b"".join(parts)
-            message = await self.receive()
+            message = await receive()
         raise ClientDisconnect
 
 

@@ -189,6 +189,7 @@ class ErrorResponse(BaseModel):
     position: Annotated[int | None, Field(description="the byte at which JSON ends")] = None
     row: Annotated[int | None, Field(description="the row, from 0")] = None
     line: Annotated[int | None, Field(description="the line of a stream, from 1")] = None
+    answered: Annotated[int | None, Field(description="rows of a stream with answers")] = None
 
 
 def answer_fields(answer: Classification, *, multi_label: bool) -> dict[str, Any]:
@@ -278,6 +279,7 @@ def not_json(reason: str, position: int, **details: Any) -> ApiError:
     return ApiError(
         400,
         "syntax",
-        f"this is not JSON: {reason} at byte {position}",
+        # Python's own reasons end in "at" now and then.
+        f"this is not JSON: {reason.removesuffix(' at')} at byte {position}",
         details={"position": position, **details},
     )

@@ -52,6 +52,17 @@ class GatewayMetrics:
             registry=self._registry,
         )
 
+        self._stream_errors = Counter(
+            "cascadebert_gateway_stream_errors",
+            "Streams that ended in an error after their first answer, so with status 200",
+            ("error_type",),
+            registry=self._registry,
+        )
+
+    def count_stream_error(self, kind: str) -> None:
+        """Count a stream whose last line is an error."""
+        self._stream_errors.labels(kind).inc()
+
     def count(self, route: str, status: int, seconds: float) -> None:
         """Count one answered request."""
         # Finding the series by its labels costs more than counting.

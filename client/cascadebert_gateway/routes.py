@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from cascadebert_client import Classification
 
-from .backend import Backend, traceparent_of
+from .backend import Backend, request_id_of, traceparent_of
 from .direct import DirectRequest, Endpoint
 from .messages import (
     ClassifyRequest,
@@ -34,7 +34,9 @@ _NDJSON = "application/x-ndjson"
 ERRORS: dict[int | str, dict[str, Any]] = {
     400: {"model": ErrorResponse, "description": "The body is not JSON"},
     401: {"model": ErrorResponse, "description": "The API key is missing or wrong"},
+    408: {"model": ErrorResponse, "description": "The body, or a line, did not arrive in time"},
     413: {"model": ErrorResponse, "description": "The body is too large"},
+    415: {"model": ErrorResponse, "description": "A page of another origin sent no JSON"},
     422: {"model": ErrorResponse, "description": "A field is wrong, or there is no such field"},
     502: {"model": ErrorResponse, "description": "The server failed"},
     503: {"model": ErrorResponse, "description": "The server or the gateway cannot answer now"},
@@ -56,10 +58,9 @@ def router(
             metrics.count_rows(answer.exit_stage)
 
     async def classify(request: DirectRequest) -> bytes:
-        asked = parsed(ClassifyRequest, await request.body())
-        answers = await backend.classify(asked.rows(), asked, request)
+        asked = parsed(ClassifyRequest, request.body)
+        answers, multi_label = await backend.classify_as_task(asked.rows(), asked, request)
         count(answers)
-        multi_label = await backend.multi_label()
         fields = [answer_fields(answer, multi_label=multi_label) for answer in answers]
         return to_json({"answers": fields})
 
@@ -79,12 +80,13 @@ def router(
         "/classify/stream",
         summary="Classify any number of rows: a line each, in and out",
         description='Each line is a JSON string, or `{"text": "…", "text_pair": "…"}`. Answers '
-        "come in the order of the rows, while rows still arrive. An error is the last line; its "
-        "field `answered` says how many rows have answers.",
+        "come in the order of the rows, while rows still arrive. An error before the first answer "
+        "has its own status; a later one is the last line. Its field `answered` says how many rows "
+        "have answers.",
         tags=["classify"],
         responses={
             200: {"content": {_NDJSON: {"schema": {"type": "string"}}}},
-            **{status: ERRORS[status] for status in (401, 422, 502, 503)},
+            **ERRORS,
         },
         response_class=StreamingResponse,
         openapi_extra={
@@ -95,12 +97,14 @@ def router(
         request: Request, query: Annotated[QueryOptions, Query()]
     ) -> StreamingResponse:
         options = query.options()
-        multi_label = await backend.multi_label()
-        rows: Any = rows_of(lines_of(request.stream(), settings.max_body_bytes))
+        request_id = request_id_of(request)
+        multi_label = await backend.multi_label(options)
+        lines = lines_of(request.stream(), settings.max_body_bytes, settings.timeout_s)
+        rows: Any = rows_of(lines)
         answers = backend.client.classify_stream(
             rows,
             timeout_s=backend.timeout_s(options),
-            request_id=request.headers.get("x-request-id"),
+            request_id=request_id,
             traceparent=traceparent_of(request),
             **options.arguments(),
         )
@@ -109,10 +113,12 @@ def router(
             count([answer])
             return json.dumps(answer_fields(answer, multi_label=multi_label))
 
-        return DuplexResponse(answer_lines(answers, to_line), media_type=_NDJSON)
+        return DuplexResponse(
+            answer_lines(answers, to_line, metrics.count_stream_error), media_type=_NDJSON
+        )
 
     async def predict(request: DirectRequest) -> bytes:
-        rows, batch = parsed(PredictRequest, await request.body()).rows()
+        rows, batch = parsed(PredictRequest, request.body).rows()
         answers = await backend.classify(rows, Options(), request)
         count(answers)
         ranked = [predictions(answer) for answer in answers]

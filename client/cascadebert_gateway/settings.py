@@ -24,7 +24,8 @@ class GatewaySettings:
         max_body_bytes: The largest body of a request. Of a stream, the longest line.
         max_rows: The most texts of one request; streams have no limit.
         max_requests: The most requests at the same time; more are refused with 503.
-        timeout_s: Seconds that a request gets, and the most that a caller may ask for.
+        timeout_s: Seconds that a request gets, and the most that a caller may ask for. A body
+            must arrive in the same time, and so must each line of a stream.
         cors_origins: Origins of web pages that may call; none switches CORS off.
         client: More arguments of `AsyncCascadeClient`, such as `headers` and `credentials`.
     """

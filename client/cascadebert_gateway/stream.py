@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import json
+import logging
+import time
 from collections.abc import AsyncGenerator, AsyncIterable, Callable
 
 from pydantic import BaseModel, ConfigDict, Field
+from starlette.requests import ClientDisconnect
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from cascadebert_client import CascadeClientError, Classification
 
-from .errors import ApiError, from_client_error
+from .deadline import within
+from .errors import ApiError, from_client_error, too_slow
 from .messages import not_json
+
+_LOGGER = logging.getLogger(__name__)
 
 Row = str | tuple[str, str]
 
@@ -29,39 +35,77 @@ class StreamRow(BaseModel):
 class DuplexResponse(StreamingResponse):
     """Answers while the request's body still arrives.
 
-    The base class listens for the end of the connection, and so takes parts of the body.
+    The base class listens for the end of the connection, and so takes parts of the body. The head
+    waits for the first line, so that an error before it has its own status.
     """
 
+    def __init__(self, lines: AsyncGenerator[bytes, None], media_type: str):
+        """Take the lines of `answer_lines`."""
+        super().__init__(lines, media_type=media_type)
+        self._lines = lines
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the answer."""
-        await self.stream_response(send)
+        """Send the answer.
+
+        Raises:
+            ApiError: There was an error before the first answer. Nothing is sent.
+        """
+        first = await anext(self._lines, b"")
+
+        async def all_lines() -> AsyncGenerator[bytes, None]:
+            yield first
+            async for line in self._lines:
+                yield line
+
+        self.body_iterator = all_lines()
+        try:
+            await self.stream_response(send)
+        finally:
+            await self._lines.aclose()
 
 
-async def lines_of(chunks: AsyncIterable[bytes], max_bytes: int) -> AsyncGenerator[bytes, None]:
+async def lines_of(
+    chunks: AsyncGenerator[bytes, None], max_bytes: int, idle_s: float
+) -> AsyncGenerator[bytes, None]:
     """Yield the lines of a body as they arrive.
 
     Args:
         chunks: The body.
         max_bytes: The longest line.
+        idle_s: Seconds in which the next line must be whole. Time in which no one asks for a line
+            does not count.
 
     Raises:
-        ApiError: 413, a line is longer.
+        ApiError: 413, a line is longer; 408, it takes too long.
     """
-    rest = b""
+    parts: list[bytes] = []  # of the line that is not whole
+    size = 0
     number = 0
-    async for chunk in chunks:
-        *whole, rest = (rest + chunk).split(b"\n")
+    until_s = time.monotonic() + idle_s
+    while True:
+        late = too_slow(f"line {number + 1} did not arrive within {idle_s:g} s", line=number + 1)
+        with within(until_s - time.monotonic(), late):
+            chunk = await anext(chunks, None)
+        if chunk is None:
+            break
+        *whole, rest = chunk.split(b"\n")
         for line in whole:
             number += 1
-            _require_short(line, number, max_bytes)
-            yield line
-        _require_short(rest, number + 1, max_bytes)
-    if rest:
-        yield rest
+            _require_short(size + len(line), number, max_bytes)
+            yield b"".join([*parts, line])
+            parts.clear()
+            size = 0
+        if whole:
+            until_s = time.monotonic() + idle_s
+        parts.append(rest)
+        size += len(rest)
+        _require_short(size, number + 1, max_bytes)
+    if size:
+        yield b"".join(parts)
 
 
-def _require_short(line: bytes, number: int, max_bytes: int) -> None:
-    if len(line) > max_bytes:
+def _require_short(size: int, number: int, max_bytes: int) -> None:
+    if size > max_bytes:
         raise ApiError(
             413,
             "too_large",
@@ -98,6 +142,9 @@ def row_of(line: bytes, number: int) -> Row:
         raise not_json(f"line {number}: it is not UTF-8", exc.start, line=number) from None
     except RecursionError:
         raise not_json(f"line {number}: it is nested too deeply", 0, line=number) from None
+    except ValueError:
+        # Python reads no integer of more than 4,300 digits.
+        raise not_json(f"line {number}: a number has too many digits", 0, line=number) from None
     if isinstance(value, str):
         return value
     if isinstance(value, dict) and isinstance(value.get("text"), str):
@@ -124,21 +171,42 @@ def row_of(line: bytes, number: int) -> Row:
 async def answer_lines(
     answers: AsyncGenerator[Classification, None],
     to_json: Callable[[Classification], str],
+    failed: Callable[[str], None],
 ) -> AsyncGenerator[bytes, None]:
     """Yield one line for each answer. An error is the last line: all rows before it have answers.
 
     Args:
         answers: The answers, in the order of their rows.
         to_json: Makes a line of one.
+        failed: Is told the kind of an error that is the last line.
+
+    Raises:
+        ApiError: The error came before the first answer.
+        ClientDisconnect: The caller has hung up.
     """
     answered = 0
     try:
         async for answer in answers:
+            line = f"{to_json(answer)}\n".encode()
             answered += 1
-            yield f"{to_json(answer)}\n".encode()
-    except (ApiError, CascadeClientError) as exc:
-        error = exc if isinstance(exc, ApiError) else from_client_error(exc)
+            yield line
+    except ClientDisconnect:
+        raise
+    except Exception as exc:  # noqa: BLE001 - the status is sent; it is logged
+        error = _error_of(exc)
         error.details["answered"] = answered
+        if not answered:
+            raise error from None if error is exc else exc
+        failed(error.kind)
         yield error.body() + b"\n"
     finally:
         await answers.aclose()
+
+
+def _error_of(exc: Exception) -> ApiError:
+    if isinstance(exc, ApiError):
+        return exc
+    if isinstance(exc, CascadeClientError):
+        return from_client_error(exc)
+    _LOGGER.error("a stream failed", exc_info=exc)
+    return ApiError(500, "internal", "the gateway failed: its log says why")

@@ -163,7 +163,7 @@ def test_errors_are_seen(page: Page, server: FakeTriton) -> None:
     classify(page, "  ")
     assert "There is no text" in shown(page, "error")
     classify(page, "explode")
-    assert "exploded" in shown(page, "error")
+    assert "the server failed" in shown(page, "error")
     classify(page, EASY)
     assert page.evaluate("document.getElementById('error').hidden"), "the next answer removes it"
     # The browser notes failed calls in its console.
@@ -175,7 +175,7 @@ def test_a_dead_server_and_a_dead_gateway_are_seen(chrome: str) -> None:
         page.open(f"{address}/")
         page.wait_for(VISIBLE.format("error"))
         classify(page, EASY)
-        assert "127.0.0.1:1" in shown(page, "error")
+        assert "no server answers" in shown(page, "error")
         # As if the gateway were gone.
         page.call("Network.emulateNetworkConditions", offline=True, latency=0,
                   downloadThroughput=-1, uploadThroughput=-1)  # fmt: skip

@@ -1,5 +1,6 @@
 """The blocking client."""
 
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -30,6 +31,9 @@ from .transport import channel_arguments
 
 ResultT = TypeVar("ResultT")
 
+# How long `close` waits for gRPC.
+_CLOSE_S = 2.0
+
 
 class CascadeClient(BaseClient[tritonclient.grpc.InferenceServerClient]):
     """Calls a served cascade and waits for its answers. Thread-safe.
@@ -51,6 +55,15 @@ class CascadeClient(BaseClient[tritonclient.grpc.InferenceServerClient]):
     def close(self) -> None:
         """Close the connections. Calls in flight and later calls raise `RequestCancelled`."""
         self._closed = True
+        # A channel waits for every call that was started. If a signal came while gRPC started one,
+        # that call never ends (seen with gRPC 1.85): nothing here waits without a bound.
+        closing = threading.Thread(
+            target=self._close_channels, name="cascadebert-close", daemon=True
+        )
+        closing.start()
+        closing.join(_CLOSE_S)
+
+    def _close_channels(self) -> None:
         for pool in self._pools:
             for channel in pool.channels:
                 channel.client.close()

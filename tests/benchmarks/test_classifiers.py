@@ -160,7 +160,7 @@ def test_the_quick_bench_leaves_them_out_with_a_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    bench: Any = SimpleNamespace(install_peers=False)
+    bench: Any = SimpleNamespace(install_peers=False, takes=lambda *_: True)
 
     def reasons(texts: list[Any], signal: str = MAX_PROBABILITY) -> list[str]:
         policy = make_policy(0.8)

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from cascadebert_client import CascadeClient, _sync
 from cascadebert_client._interrupts import next_of, result_of
 
 
@@ -74,3 +75,15 @@ def test_results_values_and_errors_come_through():
     values: queue.SimpleQueue[str | None] = queue.SimpleQueue()
     threading.Timer(0.5, values.put, [None]).start()
     assert next_of(values) is None
+
+
+def test_a_channel_that_does_not_close_is_left(monkeypatch: pytest.MonkeyPatch):
+    """gRPC waits for a call whose start a signal interrupted, and that call never ends."""
+    monkeypatch.setattr(_sync, "_CLOSE_S", 0.05)
+    client = CascadeClient("127.0.0.1:1", "cascade")
+    channel = client._pools[0].pick()
+    channel.client.close()
+    monkeypatch.setattr(channel.client, "close", threading.Event().wait)
+    client.close()
+    (closing,) = (each for each in threading.enumerate() if each.name == "cascadebert-close")
+    assert closing.daemon

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -74,6 +75,7 @@ class Front:
         self._origins = origins
         self._direct = direct
         self._in_flight = 0
+        self._held_bytes = 0
         metrics.in_flight.set_function(lambda: self._in_flight)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -119,19 +121,20 @@ class Front:
         slots = 0
         try:
             self._admit(path, method, headers)
-            receive = receive if path in _STREAMS else self._bounded(headers, receive)
-            if endpoint is None:
-                slots = int(path not in _UNLIMITED)
-                self._in_flight += slots
-                await self._app(scope, receive, counted)
-            else:
-                body = await body_of(receive, self._timeout_s)
-                # A body that does not arrive takes no place, so there may be none now.
-                self._require_room()
-                slots = 1
-                self._in_flight += slots
-                request = DirectRequest(headers, body, receive)
-                await send_json(counted, await endpoint(request))
+            bounded = nullcontext(receive) if path in _STREAMS else self._bounded(headers, receive)
+            with bounded as take:
+                if endpoint is None:
+                    slots = int(path not in _UNLIMITED)
+                    self._in_flight += slots
+                    await self._app(scope, take, counted)
+                else:
+                    body = await body_of(take, self._timeout_s)
+                    # A body that does not arrive takes no place, so there may be none now.
+                    self._require_room()
+                    slots = 1
+                    self._in_flight += slots
+                    request = DirectRequest(headers, body, take)
+                    await send_json(counted, await endpoint(request))
         except (ApiError, CascadeClientError) as exc:
             error = exc if isinstance(exc, ApiError) else from_client_error(exc)
             if not begun:
@@ -169,21 +172,24 @@ class Front:
             ApiError: 503.
         """
         if self._in_flight >= self._max_requests:
-            raise ApiError(
-                503,
-                "overloaded",
-                f"{self._max_requests} requests are in flight, which is this gateway's limit: "
-                "try again",
-                headers={"Retry-After": RETRY_AFTER_S},
+            raise self._full(
+                f"{self._max_requests} requests are in flight, which is this gateway's limit"
             )
 
+    def _full(self, why: str) -> ApiError:
+        headers = {"Retry-After": RETRY_AFTER_S}
+        return ApiError(503, "overloaded", f"{why}: try again", headers=headers)
+
+    @contextmanager
     def _bounded(
         self, headers: Mapping[str, str], receive: Receive
-    ) -> Callable[[], Awaitable[Message]]:
+    ) -> Generator[Callable[[], Awaitable[Message]], None, None]:
         """Refuse a body that is too large, by its declared length or while it arrives.
 
+        All bodies together have a limit too: those that still arrive take no place.
+
         Raises:
-            ApiError: 413.
+            ApiError: 413, or 503 if there is no memory for more bodies.
         """
         declared = headers.get("content-length", "")
         # Python reads no integer of more than 4,300 digits.
@@ -195,12 +201,19 @@ class Front:
             nonlocal received
             message = await receive()
             if message["type"] == "http.request":
-                received += len(message.get("body", b""))
+                size = len(message.get("body", b""))
+                received += size
+                self._held_bytes += size
                 if received > self._max_body_bytes:
                     raise self._too_large()
+                if self._held_bytes > self._max_requests * self._max_body_bytes:
+                    raise self._full("the bodies of all requests together are too large")
             return message
 
-        return bounded
+        try:
+            yield bounded
+        finally:
+            self._held_bytes -= received
 
     def _too_large(self) -> ApiError:
         return ApiError(

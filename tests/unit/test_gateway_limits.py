@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import select
 import socket
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import ExitStack
@@ -169,6 +170,24 @@ def test_a_body_that_does_not_arrive_holds_no_place(server: FakeTriton) -> None:
             stream.sendall(head % b"/classify/stream" + b'"a')
             assert half.recv(100).startswith(b"HTTP/1.1 408")
             assert stream.recv(100).startswith(b"HTTP/1.1 408")
+
+
+def test_bodies_that_still_arrive_have_a_limit_together(server: FakeTriton) -> None:
+    head = b"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n"
+    limits = {"timeout_s": 20, "max_requests": 1, "max_body_bytes": 1000}
+    with running_gateway(url=server.url, **limits) as address, ExitStack() as stack:
+        host, port = address.removeprefix("http://").split(":")
+        halves: list[socket.socket] = []
+        for _ in range(2):
+            half = socket.create_connection((host, int(port)), timeout=30)
+            halves.append(stack.enter_context(half))
+            half.sendall(head + b" " * 600)
+        # Which of both was one too many is for the event loop to say.
+        ready, _, _ = select.select(halves, [], [], 30)
+        assert ready[0].recv(100).startswith(b"HTTP/1.1 503")
+        (other,) = (half for half in halves if half is not ready[0])
+        other.sendall(b'{"text": "a"}'.rjust(400))
+        assert other.recv(100).startswith(b"HTTP/1.1 200")
 
 
 def test_the_task_is_asked_before_rows_are_sent(gateway: Any, server: FakeTriton) -> None:

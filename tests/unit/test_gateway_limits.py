@@ -199,6 +199,9 @@ def test_the_task_is_asked_before_rows_are_sent(gateway: Any, server: FakeTriton
         assert (refused.status_code, refused.json()["error_type"]) == (503, "unavailable")
         assert "Retry-After" in refused.headers
     assert server.requests == []
+    server.restricted = False
+    (answer,) = gateway().post("/classify", json={"text": "good"}).json()["answers"]
+    assert answer["label"] == ["positive"], "a set of labels"
 
 
 def test_the_task_is_asked_within_the_callers_time(gateway: Any, server: FakeTriton) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Sequence
 from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -241,10 +242,12 @@ def parsed(model: type[ModelT], body: bytes) -> ModelT:
     try:
         return model.model_validate_json(body)
     except ValidationError as exc:
-        raise _api_error(exc, body) from None
+        fields = model.model_fields
+        needed_first = sorted(fields, key=lambda name: not fields[name].is_required())
+        raise _api_error(exc, body, needed_first) from None
 
 
-def _api_error(exc: ValidationError, body: bytes) -> ApiError:
+def _api_error(exc: ValidationError, body: bytes, fields: Sequence[str]) -> ApiError:
     errors = exc.errors(include_input=False, include_url=False)
     first = errors[0]
     if first["type"] == "json_invalid":
@@ -257,8 +260,9 @@ def _api_error(exc: ValidationError, body: bytes) -> ApiError:
     if unknown is not None:
         field = str(unknown["loc"][0])
         return ApiError(
-            422, "validation", f"{field}: there is no such field", details={"field": field}
-        )
+            422, "validation", f"{field}: there is no such field, but {', '.join(fields)}",
+            details={"field": field},
+        )  # fmt: skip
     # A union reports each of its members; the field is the first step.
     field = next((str(step) for step in first["loc"]), "")
     message = first["msg"]

@@ -363,3 +363,11 @@ def test_a_full_disk_loses_nothing_that_was_written(server: FakeTriton, tmp_path
     assert 0 < len(Path(f"{out}.partial").read_bytes()) <= 32 * 1024
     assert classify(server, *arguments, "--resume") == 0
     assert [each["text"] for each in objects(out)] == texts
+
+
+def test_a_misspelt_file_is_told_the_one_beside_it(
+    server: FakeTriton, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    rows_file(tmp_path, TEXTS)
+    assert classify(server, "--file", tmp_path / "inn.jsonl", "--output", tmp_path / "o.jsonl") == 2
+    assert "did you mean 'in.jsonl'? check the path after --file" in capsys.readouterr().err

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from .._files.formats import CSV, JSONL, TSV, format_of_name, is_gzip
+from .._files.messages import did_you_mean
 from .._rows import Row, RowEncoder
 from ..errors import GIVE_NO_PAIRS, GIVE_PAIRS, InvalidRequest
 from ..sources import FORMATS, CheckedRow, checked_rows_from_file, checked_rows_from_lines
@@ -148,7 +149,11 @@ def open_source(args: argparse.Namespace) -> Generator[Source, None, None]:
             try:
                 stream = resources.enter_context(path.open("rb"))
             except FileNotFoundError as exc:
-                raise InvalidRequest(f"{path} does not exist: check the path after --file") from exc
+                beside = [each.name for each in path.parent.glob("*") if each.is_file()]
+                raise InvalidRequest(
+                    f"{path} does not exist: {did_you_mean(path.name, beside)}check the path after "
+                    "--file"
+                ) from exc
         stop: Callable[[], None] | None = None
         if is_slow(stream):
             path = None

@@ -83,7 +83,10 @@ def test_a_channel_that_does_not_close_is_left(monkeypatch: pytest.MonkeyPatch):
     client = CascadeClient("127.0.0.1:1", "cascade")
     channel = client._pools[0].pick()
     channel.client.close()
-    monkeypatch.setattr(channel.client, "close", threading.Event().wait)
+    over = threading.Event()
+    monkeypatch.setattr(channel.client, "close", over.wait)
     client.close()
     (closing,) = (each for each in threading.enumerate() if each.name == "cascadebert-close")
     assert closing.daemon
+    over.set()
+    closing.join(30)

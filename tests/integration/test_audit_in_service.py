@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tritonclient.grpc as triton
+from tritonclient.utils import InferenceServerException
 
 from cascadebert_build.evaluation.simulate import simulate
 from cascadebert_build.pipeline.build import CascadeBuild
@@ -197,7 +198,11 @@ def test_a_reload_during_audits_ends_soon_and_begins_new_counts(audited: Audited
         raw.unload_model("reloaded")
         wait_until(lambda: not audited.counts("reloaded"))
         assert audited.audit("reloaded", *limit)[0] == 2
-        raw.load_model("reloaded")
+        try:
+            raw.load_model("reloaded")
+        except InferenceServerException as exc:  # seen twice in 20 runs, on a busy machine
+            log = audited.server.log_path.read_text(errors="replace")
+            pytest.fail(f"{exc}\n{log[-6000:]}")
         code, point = audited.audit("reloaded", *limit)
         assert (code, point["counts"]["agreed"], point["counts"]["disagreed"]) == (0, 0, 0)
         # In place: the new one is loaded before the old one, with the same policy, is gone.

@@ -126,7 +126,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = new_parser("ceiling.timeline_cost", __doc__)
     parser.add_argument("--glue", type=Path, metavar="DIR", help="folder with SST-2")
     parser.add_argument(
-        "--texts", type=int, metavar="N", help="so many of its texts (default: all)"
+        "--texts", type=int, metavar="N", help="use only this many texts (default: all)"
     )
     return run_command(parser, _run, argv)
 

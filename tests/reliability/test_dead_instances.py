@@ -150,5 +150,5 @@ def test_requests_without_a_deadline_end_although_their_instance_has_died(
 
 
 def _rows_in_flight(server: TritonServer, rows: int) -> bool:
-    """Whether the instances have so many rows together."""
+    """Whether the instances have this many rows together."""
     return counters(server.ports.metrics)[IN_FLIGHT_ROWS] >= rows

@@ -174,7 +174,7 @@ class Stopped(Exception):  # noqa: N818
 
 
 def stop_after(monkeypatch: pytest.MonkeyPatch, tasks: int) -> None:
-    """End the run once so many tasks of the members are done."""
+    """End the run after this many tasks of the members."""
     original = ByLength._run
 
     def stopping(self: ByLength, task: Task) -> Result:
@@ -449,7 +449,7 @@ def test_a_store_that_fails_is_one_sentence(
         run("refusing://bucket/in", tmp_path / "out")
 
 
-def test_a_store_that_nobody_knows(tmp_path: Path) -> None:
+def test_an_unknown_store(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no store that fsspec knows"):
         run("nosuch://bucket/in", tmp_path / "out")
 

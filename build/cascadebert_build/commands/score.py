@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from cascadebert_client.cli.route_arguments import add_route_arguments
 from cascadebert_client.cli.served_cascades import choose_model, naming_cascades
 from cascadebert_client.cli.server_arguments import (
     add_optional_server_arguments,
@@ -16,7 +17,6 @@ from cascadebert_client.cli.server_arguments import (
     headers_from_arguments,
 )
 from cascadebert_client.cli.stopping import stopped_by_signals
-from cascadebert_client.cli.thresholds import threshold_from_text
 from cascadebert_client.sources import FORMATS
 
 from ..config.placement import cores
@@ -134,18 +134,7 @@ def _add_cascade_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--model-version", metavar="VERSION", help="its version (default: the one that is served)"
     )
-    choice = group.add_mutually_exclusive_group()
-    choice.add_argument("--operating-point", metavar="NAME", help="use the thresholds of this name")
-    choice.add_argument(
-        "--threshold",
-        type=threshold_from_text,
-        metavar="P[,P…]",
-        help="exit if the confidence is above P (0 to 1): one number for all stages that may "
-        "defer, or one for each",
-    )
-    choice.add_argument(
-        "--stage", type=int, metavar="N", help="use only this stage (0 is the first)"
-    )
+    add_route_arguments(group)
 
 
 def _add_worker_arguments(parser: argparse.ArgumentParser) -> None:

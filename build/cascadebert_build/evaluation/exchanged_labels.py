@@ -93,7 +93,7 @@ def find_exchanged_labels(
 
 
 def _log_of_turns(length: int, n_labels: int) -> float:
-    """The logarithm of how many groups of so many labels can take turns, at most."""
+    """The logarithm of how many groups of this many labels can take turns, at most."""
     return length * math.log(n_labels) - math.log(length)
 
 

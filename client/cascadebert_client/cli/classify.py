@@ -37,6 +37,7 @@ from .outputs import (
 )
 from .progress import Advance, counted
 from .rendering import JsonLines, Table
+from .route_arguments import add_route_arguments
 from .served_cascades import choose_model, naming_cascades
 from .server_arguments import (
     Subparsers,
@@ -46,7 +47,6 @@ from .server_arguments import (
 )
 from .stopping import stopped_by_signals
 from .telemetry import spans_exported
-from .thresholds import threshold_from_text
 
 DEFAULT_TIMEOUT_S = 30.0
 
@@ -83,18 +83,7 @@ def _add_request_arguments(parser: argparse.ArgumentParser) -> None:
         help="draw a version for each request, or choose it by the text so that equal texts "
         "get the same version (default: %(default)s)",
     )
-    choice = group.add_mutually_exclusive_group()
-    choice.add_argument("--operating-point", metavar="NAME", help="use the thresholds of this name")
-    choice.add_argument(
-        "--threshold",
-        type=threshold_from_text,
-        metavar="P[,P…]",
-        help="exit if the confidence is above P (0 to 1): one number for all stages that may "
-        "defer, or one for each",
-    )
-    choice.add_argument(
-        "--stage", type=int, metavar="N", help="use only this stage (0 is the first)"
-    )
+    add_route_arguments(group)
     group.add_argument(
         "--request-id",
         metavar="ID",

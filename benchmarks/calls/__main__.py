@@ -30,7 +30,7 @@ from cascadebert_client import CascadeClient
 
 from ..ceiling.repository import NULL, cascade_name, publish, write_tokenizer
 from ..suite.corpora import corpora
-from ..tools.command import RESULTS, add_number, add_wait_quiet, as_json, new_parser, run_command
+from ..tools.command import add_common, add_number, as_json, new_parser, run_command
 from ..tools.machine import this_machine, wait_until_quiet
 from ..tools.perf_analyzer import Load, PerfAnalyzer
 from ..tools.perf_analyzer_binary import find_binary
@@ -51,16 +51,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = new_parser("calls", __doc__)
-    parser.add_argument("--glue", type=Path, metavar="DIR", help="folder with SST-2")
-    parser.add_argument("--quick", action="store_true", help="to check that it works")
     add_number(parser, "--turns", 5, "turns of each comparison")
     add_number(parser, "--calls", 1000, "calls of a turn, one after the other")
     add_number(parser, "--window-s", 5.0, "seconds of a window of a stream")
-    add_wait_quiet(parser, "turn")
-    parser.add_argument(
-        "--out", type=Path, default=RESULTS / "calls", metavar="DIR",
-        help="folder for the results (default: %(default)s)",
-    )  # fmt: skip
+    add_common(parser, "calls", before="turn")
     return parser
 
 

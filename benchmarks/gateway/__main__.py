@@ -36,9 +36,8 @@ from ..ceiling.repository import NULL, cascade_name, publish, write_tokenizer
 from ..peers.triton_http import GENERATE, INFER
 from ..suite.corpora import corpora
 from ..tools.command import (
-    RESULTS,
+    add_common,
     add_number,
-    add_wait_quiet,
     as_json,
     new_parser,
     run_command,
@@ -67,16 +66,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = new_parser("gateway", __doc__)
-    parser.add_argument("--glue", type=Path, metavar="DIR", help="folder with SST-2")
-    parser.add_argument("--quick", action="store_true", help="to check that it works")
     add_number(parser, "--turns", 5, "turns of each way")
     add_number(parser, "--clients", 16, "callers, each with one request in flight")
     add_number(parser, "--window-s", 5.0, "seconds of a window, after one of ramp")
-    add_wait_quiet(parser, "window")
-    parser.add_argument(
-        "--out", type=Path, default=RESULTS / "gateway", metavar="DIR",
-        help="folder for the results (default: %(default)s)",
-    )  # fmt: skip
+    add_common(parser, "gateway", before="window")
     return parser
 
 

@@ -41,9 +41,8 @@ from cascadebert_build.server.serve import serve_cascades
 from cascadebert_client import CascadeClient
 
 from ..tools.command import (
-    RESULTS,
+    add_common,
     add_number,
-    add_wait_quiet,
     as_json,
     new_parser,
     run_command,
@@ -65,16 +64,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = new_parser("score", __doc__)
     parser.add_argument("--config", type=Path, metavar="cascade.toml", help="the cascade")
-    parser.add_argument("--glue", type=Path, metavar="DIR", help="folder with SST-2")
-    parser.add_argument("--quick", action="store_true", help="to check that it works")
     add_number(parser, "--rows", 100_000, "rows of `score` in a turn; others get what they need")
     add_number(parser, "--turns", 3, "turns of each contender")
     add_number(parser, "--window-s", 20.0, "seconds of a turn of the others")
-    add_wait_quiet(parser, "turn")
-    parser.add_argument(
-        "--out", type=Path, default=RESULTS / "score", metavar="DIR",
-        help="folder for the results (default: %(default)s)",
-    )  # fmt: skip
+    add_common(parser, "score", before="turn")
     return parser
 
 

@@ -41,6 +41,17 @@ def add_wait_quiet(parser: argparse.ArgumentParser, before: str) -> None:
     add_number(parser, "--wait-quiet-s", 0.0, words)
 
 
+def add_common(parser: argparse.ArgumentParser, name: str, *, before: str) -> None:
+    """Add --glue, --quick, --wait-quiet-s and --out, whose default is `RESULTS / name`."""
+    parser.add_argument("--glue", type=Path, metavar="DIR", help="folder with SST-2")
+    parser.add_argument("--quick", action="store_true", help="to check that it works")
+    add_wait_quiet(parser, before)
+    parser.add_argument(
+        "--out", type=Path, default=RESULTS / name, metavar="DIR",
+        help="folder for the results (default: %(default)s)",
+    )  # fmt: skip
+
+
 def run_command(
     parser: argparse.ArgumentParser,
     function: Callable[[argparse.Namespace], None],

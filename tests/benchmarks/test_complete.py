@@ -7,9 +7,12 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import numpy_helper
+from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BertModel
 
+from benchmarks.studies.accuracy import gpu_parts
 from benchmarks.studies.accuracy.budgets import (
     best_single,
     cascade_curve,
@@ -27,6 +30,7 @@ from benchmarks.studies.accuracy.complete_costs import measured_costs
 from benchmarks.studies.accuracy.packed_logits import Packed
 from benchmarks.studies.accuracy.pretrained import weights_of_graph
 from benchmarks.studies.shared import TASKS, dev_rows, train_rows
+from cascadebert_build.errors import CheckFailed, UsageError
 from cascadebert_build.training.glue import accuracy
 
 
@@ -170,3 +174,43 @@ def test_measured_time_takes_the_place_of_multiply_adds() -> None:
     measured, counted = curve_of(1), methods_of(packed)["DeeBERT"][1](1)
     np.testing.assert_array_equal(measured.predicted, counted.predicted)
     np.testing.assert_allclose(measured.layers, (counted.layers + 3) * 12 / 15)
+
+
+def test_models_and_rows_travel_in_parts(tmp_path: Path) -> None:
+    glue, models = tmp_path / "glue", tmp_path / "models"
+    for task in TASKS.values():
+        for name in (task.train, task.dev):
+            (glue / name).parent.mkdir(parents=True, exist_ok=True)
+            (glue / name).write_text(f"rows of {name}\n" * 50)
+    rng = np.random.default_rng(0)
+    for name in gpu_parts.MODELS:
+        (models / name).mkdir(parents=True)
+        weights = {
+            "weight": torch.from_numpy(rng.normal(0, 0.1, (64, 32)).astype(np.float32)),
+            "position_ids": torch.arange(9),
+        }
+        save_file(weights, models / name / "model.safetensors", metadata={"format": "pt"})
+        (models / name / "config.json").write_text("{}")
+    parts, store = tmp_path / "parts", tmp_path / "store"
+    names = gpu_parts.split(models, glue, parts, 4096)
+    assert len(names) > 2
+    for i, name in enumerate(names):
+        assert gpu_parts.take(parts / name, store) == names[i + 1 :]
+    for task in TASKS.values():
+        assert (store / "glue" / task.dev).read_bytes() == (glue / task.dev).read_bytes()
+    for name in gpu_parts.MODELS:
+        ours, theirs = (
+            load_file(folder / name / "model.safetensors") for folder in (store / "models", models)
+        )
+        assert ours["weight"].dtype == torch.float16
+        torch.testing.assert_close(ours["weight"].float(), theirs["weight"], atol=3e-4, rtol=0)
+        assert torch.equal(ours["position_ids"], theirs["position_ids"])
+        assert (store / "models" / name / "config.json").is_file()
+    (parts / names[0]).write_bytes(b"cut off")
+    with pytest.raises(CheckFailed, match="copy it again"):
+        gpu_parts.take(parts / names[0], store)
+    with pytest.raises(UsageError, match="has files"):
+        gpu_parts.split(models, glue, parts, 4096)
+    (models / "l3" / "model.safetensors").unlink()
+    with pytest.raises(UsageError, match=r"l3.model.safetensors is missing"):
+        gpu_parts.split(models, glue, tmp_path / "more", 4096)

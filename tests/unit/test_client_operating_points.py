@@ -81,6 +81,23 @@ def test_speed_is_shown_with_its_spread_and_computations_beside_it() -> None:
     assert status_text(status).splitlines()[-1].split()[-4:] == ["1.94", "[1.75,", "2.73]", "0.49"]
 
 
+@pytest.mark.parametrize(
+    ("name", "default", "under_load", "shown"),
+    [
+        ("default", True, False, "default"),
+        ("fast", True, False, "fast (default)"),
+        ("fast", False, True, "fast (under load)"),
+        ("fast", False, False, "fast"),
+    ],
+)
+def test_a_point_is_marked_once(name: str, default: bool, under_load: bool, shown: str) -> None:
+    raw = {name: {"thresholds": [0.5], "default": default, "under_load": under_load}}
+    points = points_from_parameters({"operating_points": json.dumps(raw)})
+    model = ModelStatus("x", ready=True, operating_points=points)
+    status = ServerStatus("here", live=True, ready=True, name=None, version=None, model=model)
+    assert status_text(status).splitlines()[-1].startswith(f"{shown}  ")
+
+
 def test_what_does_not_pay_is_in_the_status() -> None:
     verdict = Verdict("costs_more", "fast", "The operating point fast costs more.", "Loosen it.")
     raw = {"kind": "costs_more", "subject": "fast", "text": verdict.text, "help": verdict.help}

@@ -232,13 +232,19 @@ def _point_cells(point: OperatingPoint) -> tuple[str, ...]:
         low, high = point.speedup_spread
         spread = f" [{low:.2f}, {high:.2f}]"
     return (
-        f"{point.name}{' (default)' if point.default else ' (under load)' * point.under_load}",
+        point.name + _mark(point),
         thresholds or "-",
         "-" if point.deferral is None else f"{point.deferral:.1%}",
         "-" if point.speedup is None else f"{point.speedup:.2f}{spread}",
         "-" if point.computations is None else f"{point.computations:.2f}",
         point.goal or "",
     )
+
+
+def _mark(point: OperatingPoint) -> str:
+    if point.default:
+        return "" if point.name == "default" else " (default)"
+    return " (under load)" if point.under_load else ""
 
 
 def status_json(status: ServerStatus) -> str:

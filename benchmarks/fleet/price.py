@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import resource
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cascadebert_build.planning.site import RequestPrice
@@ -21,7 +21,9 @@ from ..tools.request_data import write_texts
 
 # Shares of deferred rows: none has one call a request, nearly all have two.
 _SHARES = (0.0, 0.9)
-_CLIENTS = 4
+_BUSY = Load(4)
+# So light that all cores are idle before each request.
+_LIGHT = Load(1, rate_rps=20.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +35,19 @@ class Cpu:
     stages_s: float
     client_s: float
 
+    @property
+    def all_s(self) -> float:
+        """Of all processes but the client."""
+        return self.cascade_s + self.server_s + self.stages_s
 
-def price_from_cpu(none: Cpu, most: Cpu, share: float) -> RequestPrice:
-    """Return the price of a request from two loads over stages that calculate nothing.
+
+def price_from_cpu(none: Cpu, most: Cpu, light: Cpu, share: float) -> RequestPrice:
+    """Return the price of a request from three loads over stages that calculate nothing.
 
     Args:
-        none: Without deferred rows: a request is one call.
-        most: With deferred rows, each of which is one call more.
+        none: On a busy machine, without deferred rows: a request is one call.
+        most: The same with deferred rows, each of which is one call more.
+        light: On an idle machine, without deferred rows.
         share: The share of these rows.
     """
     cascade, server, stages = (
@@ -53,6 +61,7 @@ def price_from_cpu(none: Cpu, most: Cpu, share: float) -> RequestPrice:
         server_s=max(0.0, none.server_s - server),
         call_s=cascade + server + stages,
         client_s=none.client_s,
+        cold=max(0.0, light.all_s / none.all_s - 1),
     )
 
 
@@ -69,23 +78,24 @@ def measure_price(
     repository = scratch / "null"
     publish(repository, tokenizer, NULL, _SHARES)
     data = write_texts(scratch / "texts.json", texts)
-    found: dict[float, Cpu] = {}
     names = [cascade_name(share) for share in _SHARES]
+    found: list[Cpu] = []
     with serve_cascades(repository, names, ports=Ports(0, 0, 0)) as server:
-        for share, name in zip(_SHARES, names, strict=True):
+        perf = PerfAnalyzer(binary, server.url)
+        for name, load in ((names[0], _BUSY), (names[1], _BUSY), (names[0], _LIGHT)):
             if wait_quiet_s > 0:
                 wait_until_quiet(wait_quiet_s)
-            perf = PerfAnalyzer(binary, server.url)
             processes = processes_of_triton(server, name)
             before, client = cpu_seconds(processes), _of_children_s()
-            window = perf.measure(name, data, Load(_CLIENTS, window_s=window_s))
+            window = perf.measure(name, data, replace(load, window_s=window_s))
             client_s = _of_children_s() - client
-            found[share] = _of_request(before, cpu_seconds(processes), client_s, window.total)
-    price = price_from_cpu(found[_SHARES[0]], found[_SHARES[1]], _SHARES[1])
+            found.append(_of_request(before, cpu_seconds(processes), client_s, window.total))
+    none, most, light = found
+    price = price_from_cpu(none, most, light, _SHARES[1])
     say(
         f"price of a request: cascade {1e3 * price.cascade_s:.3f} ms, server "
         f"{1e3 * price.server_s:.3f} ms, a call {1e3 * price.call_s:.3f} ms, the load generator "
-        f"{1e3 * price.client_s:.3f} ms"
+        f"{1e3 * price.client_s:.3f} ms; {price.cold:.2f} more of it if all cores are idle"
     )
     return price
 

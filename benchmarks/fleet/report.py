@@ -60,6 +60,7 @@ def price_as_toml(price: Mapping[str, float]) -> str:
     """Return the price of a request as a table of a file of machines."""
     keys = ("cascade_s", "cascade_row_s", "server_s", "call_s")
     lines = [f"{key.removesuffix('_s')}_ms = {1e3 * price[key]:.3f}" for key in keys]
+    lines += [f"{key} = {price[key]:.2f}" for key in ("cold", "cold_call")]
     return "\n".join(("```toml", "[machines.NAME.request]", *lines, "```"))
 
 

@@ -6,18 +6,19 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import simpy
 
 from cascadebert_build.errors import UsageError
 from cascadebert_build.planning.arrivals import Arrivals
 from cascadebert_build.planning.call_times import LinearTimes, MeasuredTimes
-from cascadebert_build.planning.shared_cores import shares_of_cores
+from cascadebert_build.planning.shared_cores import SharedCores, weight_of_niceness
 from cascadebert_build.planning.simulation import Fleet, Simulated, simulate_fleet
 from cascadebert_build.planning.site import RequestPrice, Site, SiteStage, site_of_machine
 from cascadebert_build.planning.workload import Workload
 from cascadebert_core.under_load import UnderLoad
 from tests.support.policies import make_stage
 
-FREE = RequestPrice(0.0, 0.0, 0.0, 0.0)
+FREE = RequestPrice(0.0, 0.0, 0.0, 0.0, cold_call=0.0)
 CALL_S = 0.01
 
 
@@ -133,14 +134,52 @@ def test_a_gpu_runs_one_call_at_a_time() -> None:
     assert found.busy == 0
 
 
-def test_cores_are_shared_by_weight_up_to_what_each_can_use() -> None:
-    assert shares_of_cores(2, [1, 1], [1, 1]) == [1, 1]
-    assert shares_of_cores(1, [1, 1], [1, 1]) == [0.5, 0.5]
-    assert shares_of_cores(2, [1, 1, 1.25**-8], [1, 1, 1]) == pytest.approx(
-        [2 / 2.1678, 2 / 2.1678, 2 * 0.1678 / 2.1678], rel=1e-3
-    )
-    # What one cannot use goes to the others.
-    assert shares_of_cores(3, [5, 1, 1], [1, 4, 4]) == [1, 1, 1]
+def ends_s(cores: int, *tasks: tuple[float, float]) -> list[float]:
+    """When tasks end that begin at once, each with its work and weight."""
+    env = simpy.Environment()
+    shared = SharedCores(env, cores)
+    found = [0.0] * len(tasks)
+
+    def note(i: int, end: simpy.Event) -> None:
+        assert end.callbacks is not None
+        end.callbacks.append(lambda _: found.__setitem__(i, env.now))
+
+    for i, (work_s, weight) in enumerate(tasks):
+        note(i, shared.run(work_s, weight=weight))
+    env.run()
+    assert shared.busy_s == pytest.approx(sum(work_s for work_s, _ in tasks))
+    assert shared.idle == 1
+    return found
+
+
+def test_a_core_is_shared_by_weight() -> None:
+    assert ends_s(2, (1, 1), (1, 1)) == pytest.approx([1, 1])
+    assert ends_s(1, (1, 1), (1, 1)) == pytest.approx([2, 2])
+    nice = weight_of_niceness(8)
+    first, last = ends_s(1, (1, 1), (1, nice))
+    assert (first, last) == pytest.approx((1 + nice, 2))
+
+
+def test_a_core_with_nothing_to_do_takes_a_task_over() -> None:
+    # Two share a core, until the third has ended on the other one.
+    ends = sorted(ends_s(2, (0.5, 1), (1, 1), (1, 1)))
+    assert ends == pytest.approx([0.5, 1.25, 1.25]) or ends == pytest.approx([1, 1, 1.5])
+
+
+def test_threads_divide_a_task() -> None:
+    env = simpy.Environment()
+    end = SharedCores(env, 4).run(1.0, threads=2)
+    env.run(until=end)
+    assert env.now == pytest.approx(0.5)
+
+
+def test_an_idle_machine_takes_longer_for_a_request() -> None:
+    price = RequestPrice(1e-3, 0.0, 1e-3, 1e-3, cold=1.0, cold_call=0.5)
+    found = []
+    for cold in (price, replace(price, cold=0.0, cold_call=0.0)):
+        site = Site(4, (stage(0, LinearTimes(0.004)), stage(1, LinearTimes(0.004))), cold)
+        found.append(simulate(site, 5, n=500).exited.p50_ms)
+    assert found == pytest.approx([2 * 3 + 4 * 1.5, 3 + 4], abs=0.01)
 
 
 def test_calls_lie_on_lines_between_the_measured_ones() -> None:

@@ -48,7 +48,9 @@ class MeasuredTimes:
 
     ms: Mapping[int, Mapping[int, float]]
     factor: float = 1.0
-    _kept: dict[tuple[int, int], float] = field(default_factory=dict[tuple[int, int], float])
+    _kept: dict[tuple[int, int], float] = field(
+        default_factory=dict[tuple[int, int], float], init=False
+    )
 
     def seconds(self, rows: int, length: int) -> float:
         """See `CallTimes`."""

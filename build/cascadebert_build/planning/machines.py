@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,7 +21,12 @@ else:
 
 THIS = "this machine"
 _KEYS = {"cores": int, "gpus": int, "speed": float, "price_per_hour": float}
-_PRICE_KEYS = ("cascade_ms", "cascade_row_ms", "server_ms", "call_ms")
+# By key: the field of `RequestPrice`, and its unit.
+_PRICE_KEYS = {
+    **{f"{of}_ms": (f"{of}_s", 1e-3) for of in ("cascade", "cascade_row", "server", "call")},
+    "cold": ("cold", 1.0),
+    "cold_call": ("cold_call", 1.0),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,18 +123,12 @@ def _kind(name: str, raw: Any) -> MachineKind:
     }
     if stages and not found.get("gpus"):
         raise UsageError(f"{where}.stages is for machines with a GPU: give gpus = 1, or remove it")
-    request = _table(table.get("request", {}), f"{where}.request", _PRICE_KEYS)
-    given = {
-        f"{key.removesuffix('_ms')}_s": 1e-3 * _number(value, f"{where}.request.{key}")
-        for key, value in request.items()
-    }
-    default = RequestPrice().times(1 / found.get("speed", 1.0))
-    price = RequestPrice(
-        *(
-            given.get(f"{key.removesuffix('_ms')}_s", getattr(default, f"{key[:-3]}_s"))
-            for key in _PRICE_KEYS
-        )
-    )
+    request = _table(table.get("request", {}), f"{where}.request", (*_PRICE_KEYS,))
+    given: dict[str, float] = {}
+    for key, value in request.items():
+        field_name, unit = _PRICE_KEYS[key]
+        given[field_name] = unit * _number(value, f"{where}.request.{key}")
+    price = replace(RequestPrice().times(1 / found.get("speed", 1.0)), **given)
     return MachineKind(name, **found, gpu_times=stages or None, price=price)
 
 

@@ -26,7 +26,7 @@ from cascadebert_core.shares import share_of_calls, share_of_limit
 from cascadebert_core.under_load import LoadSwitch, UnderLoad
 
 from .shared_cores import SharedCores, weight_of_niceness
-from .site import MAX_BATCH_SIZE, Site, SiteStage
+from .site import MAX_BATCH_SIZE, RequestPrice, Site, SiteStage
 from .workload import Workload
 
 if TYPE_CHECKING:
@@ -77,6 +77,13 @@ class Machine:
     gpu: simpy.Resource | None
     gpu_busy_s: float = 0.0
 
+    def run(
+        self, work_s: float, cold: float, *, weight: float = 1.0, threads: int = 1
+    ) -> simpy.Event:
+        """Start a task that takes `cold` more if all cores are idle; see `SharedCores.run`."""
+        work_s *= 1 + cold * self.cores.idle
+        return self.cores.run(work_s, weight=weight, threads=threads)
+
 
 def machine_of_site(env: simpy.Environment, site: Site) -> Machine:
     """Make an idle machine."""
@@ -99,7 +106,7 @@ class StageQueue:
         on_decided: Called with the stage and the rows of a call, at its end.
         calls: Its calls at a time.
         limit: The rows that may wait.
-        call_s: The price of a call besides its calculation.
+        price: What a call takes besides its calculation.
         hop_s: Seconds on the way to another machine and back.
     """
 
@@ -111,7 +118,7 @@ class StageQueue:
     on_decided: Callable[[int, Sequence[_Row]], None]
     calls: int
     limit: int
-    call_s: float
+    price: RequestPrice
     hop_s: float = 0.0
     rows: deque[_Row] = field(default_factory=deque[_Row])
     limits: CallLimits = field(init=False)
@@ -173,8 +180,8 @@ class StageQueue:
             self.latency.began()
             yield instance
             started_s = self.env.now
-            cores, gpu = self.machine.cores, self.machine.gpu
-            yield cores.run(self.call_s)
+            gpu = self.machine.gpu
+            yield self.machine.run(self.price.call_s, self.price.cold)
             if self.hop_s:
                 yield self.env.timeout(self.hop_s)
             if self.stage.gpu and gpu is not None:
@@ -183,7 +190,9 @@ class StageQueue:
                     self.machine.gpu_busy_s += work_s
                     yield self.env.timeout(work_s)
             else:
-                yield cores.run(work_s, weight=weight, most=self.stage.threads)
+                yield self.machine.run(
+                    work_s, self.price.cold_call, weight=weight, threads=self.stage.threads
+                )
             self.latency.ended(len(rows), started_s, self.env.now)
         self.on_decided(self.index, rows)
 
@@ -240,7 +249,7 @@ class Cascade:
                 env, index, stage, machine, workload, self.decided,
                 share_of_calls(stage.instances, n),
                 share_of_limit(stage.policy.max_queued_rows, n),
-                site.price.call_s,
+                site.price,
             )
             for index, stage in enumerate(own)
         ]  # fmt: skip
@@ -285,7 +294,8 @@ class Cascade:
                 self._env.process(self._answer(request))
 
     def _answer(self, request: Request) -> Process:
-        yield self._machine.cores.run(0.5 * (self._site.price.server_s + self._site.price.client_s))
+        price = self._site.price
+        yield self._machine.run(0.5 * (price.server_s + price.client_s), price.cold)
         request.answered_s = self._env.now
 
     def _execute(self) -> Process:
@@ -302,8 +312,9 @@ class Cascade:
             while self._waiting and n_rows + len(self._waiting[0].rows) <= MAX_BATCH_SIZE:
                 batch.append(self._waiting.popleft())
                 n_rows += len(batch[-1].rows)
-            yield self._machine.cores.run(
-                len(batch) * price.cascade_s + (n_rows - len(batch)) * price.cascade_row_s
+            yield self._machine.run(
+                len(batch) * price.cascade_s + (n_rows - len(batch)) * price.cascade_row_s,
+                price.cold,
             )
             first = self.queues[0]
             busy = any(queue.latency.running or queue.rows for queue in self.queues)
@@ -366,5 +377,5 @@ class Replica:
 
     def _receive(self, request: Request) -> Process:
         price = self._site.price
-        yield self.machine.cores.run(0.5 * (price.server_s + price.client_s))
+        yield self.machine.run(0.5 * (price.server_s + price.client_s), price.cold)
         min(self.cascades, key=lambda cascade: cascade.load).submit(request)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,106 +12,59 @@ if TYPE_CHECKING:
 _DONE_S = 1e-12  # rounding errors of a task's work
 
 
-def shares_of_cores(cores: float, weights: Sequence[float], most: Sequence[float]) -> list[float]:
-    """Divide cores among tasks by their weights; no task gets more than it can use.
-
-    Args:
-        cores: What there is.
-        weights: Of each task, above 0.
-        most: The cores that each task can use.
-
-    Returns:
-        The cores of each task. They add up to `cores`, or to all that the tasks can use.
-    """
-    shares = list(most)
-    if sum(most) <= cores:
-        return shares
-    open_tasks = list(range(len(weights)))
-    left = cores
-    while open_tasks:
-        unit = left / sum(weights[i] for i in open_tasks)
-        full = [i for i in open_tasks if weights[i] * unit >= most[i]]
-        if not full:
-            for i in open_tasks:
-                shares[i] = weights[i] * unit
-            break
-        left -= sum(most[i] for i in full)
-        open_tasks = [i for i in open_tasks if i not in full]
-    return shares
-
-
 @dataclass(slots=True, eq=False)
 class _Task:
     left_s: float
     weight: float
-    most: float
     done: simpy.Event
-    share: float = 0.0
 
 
-class SharedCores:
-    """The cores of one machine. Tasks run at once, and slow each other down if there are many.
+class _Core:
+    """One core: its tasks get shares of it by their weights."""
 
-    Attributes:
-        busy_s: Core-seconds that were used.
-    """
-
-    def __init__(self, env: simpy.Environment, cores: float) -> None:
-        """Start idle.
-
-        Args:
-            env: The simulation.
-            cores: How many.
-        """
-        self._env = env
-        self._cores = cores
-        self._tasks: list[_Task] = []
+    def __init__(self, cores: SharedCores, env: simpy.Environment) -> None:
+        self.tasks: list[_Task] = []
+        self._cores, self._env = cores, env
         self._looked_s = 0.0
         self._plan = 0
-        self.busy_s = 0.0
 
-    def run(self, work_s: float, *, weight: float = 1.0, most: float = 1.0) -> simpy.Event:
-        """Start a task and return the event of its end.
-
-        Args:
-            work_s: Core-seconds.
-            weight: Its share beside others'; see `weight_of_niceness`.
-            most: The cores that it can use.
-        """
-        done = self._env.event()
-        if work_s <= 0:
-            return done.succeed()
+    def take(self, task: _Task) -> None:
         self._advance()
-        self._tasks.append(_Task(work_s, weight, most, done))
+        self.tasks.append(task)
         self._look()
-        return done
+
+    def give(self, which: int) -> _Task:
+        self._advance()
+        task = self.tasks.pop(which)
+        self._look()
+        return task
 
     def _advance(self) -> None:
         """Take the time since the last look off the tasks' work."""
         passed_s = self._env.now - self._looked_s
         self._looked_s = self._env.now
-        for task in self._tasks:
-            task.left_s -= passed_s * task.share
-            self.busy_s += passed_s * task.share
+        if not self.tasks:
+            return
+        self._cores.busy_s += passed_s
+        unit_s = passed_s / sum(task.weight for task in self.tasks)
+        for task in self.tasks:
+            task.left_s -= unit_s * task.weight
 
     def _look(self) -> None:
-        """End tasks that are done, share the cores among the others, and plan the next look."""
-        ended = [task for task in self._tasks if task.left_s <= _DONE_S]
+        """End tasks that are done, and plan the next look."""
+        ended = [task for task in self.tasks if task.left_s <= _DONE_S]
         if ended:
-            self._tasks = [task for task in self._tasks if task.left_s > _DONE_S]
+            self.tasks = [task for task in self.tasks if task.left_s > _DONE_S]
             for task in ended:
                 task.done.succeed()
+            if not self.tasks and (task := self._cores.waiting_task()):
+                self.tasks.append(task)
         self._plan += 1
-        if not self._tasks:
+        if not self.tasks:
             return
-        shares = shares_of_cores(
-            self._cores, [t.weight for t in self._tasks], [t.most for t in self._tasks]
-        )
-        next_s = math.inf
-        for task, share in zip(self._tasks, shares, strict=True):
-            task.share = share
-            next_s = min(next_s, task.left_s / share)
-        timer = self._env.timeout(next_s, self._plan)
+        weights = sum(task.weight for task in self.tasks)
+        next_s = min(task.left_s * weights / task.weight for task in self.tasks)
+        timer = self._env.timeout(max(next_s, _DONE_S), self._plan)
         assert timer.callbacks is not None
         timer.callbacks.append(self._wake)
 
@@ -120,6 +72,61 @@ class SharedCores:
         if timer.value == self._plan:  # otherwise another look has made a new plan
             self._advance()
             self._look()
+
+
+class SharedCores:
+    """The cores of one machine.
+
+    As in Linux, a task begins on an idle core, or shares one that is not. It moves only if another
+    core has nothing to do. So two tasks can slow each other down while a third, of less weight,
+    has a core for itself.
+
+    Attributes:
+        busy_s: Core-seconds that were used.
+    """
+
+    def __init__(self, env: simpy.Environment, cores: int) -> None:
+        """Start idle.
+
+        Args:
+            env: The simulation.
+            cores: How many.
+        """
+        self._env = env
+        self._cores = [_Core(self, env) for _ in range(cores)]
+        self._random = random.Random(0)
+        self.busy_s = 0.0
+
+    @property
+    def idle(self) -> float:
+        """The share of the cores that have no task now."""
+        return sum(not core.tasks for core in self._cores) / len(self._cores)
+
+    def run(self, work_s: float, *, weight: float = 1.0, threads: int = 1) -> simpy.Event:
+        """Start a task and return the event of its end.
+
+        Args:
+            work_s: Core-seconds.
+            weight: Its share of a core beside others'; see `weight_of_niceness`.
+            threads: They divide the work evenly.
+        """
+        if work_s <= 0:
+            return self._env.event().succeed()
+        events: list[simpy.Event] = []
+        for _ in range(threads):
+            idle = [core for core in self._cores if not core.tasks]
+            events.append(self._env.event())
+            core = self._random.choice(idle or self._cores)
+            core.take(_Task(work_s / threads, weight, events[-1]))
+        return events[0] if threads == 1 else self._env.all_of(events)
+
+    def waiting_task(self) -> _Task | None:
+        """Take a task from a core that has several; None: no core has."""
+        crowded = [core for core in self._cores if len(core.tasks) > 1]
+        if not crowded:
+            return None
+        core = self._random.choice(crowded)
+        return core.give(self._random.randrange(len(core.tasks)))
 
 
 def weight_of_niceness(niceness: int) -> float:

@@ -147,7 +147,7 @@ def _apart(
                 env, stage, replace(site.stages[stage], niceness=0), machine, workload,
                 lambda index, rows: decided[0](index, rows),  # noqa: PLW0108 - it is not there yet
                 site.stages[stage].instances, site.stages[stage].policy.max_queued_rows,
-                site.price.call_s, 2 * fleet.hop_s,
+                site.price, 2 * fleet.hop_s,
             )
             for machine in back
         ]

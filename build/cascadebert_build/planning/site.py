@@ -28,6 +28,9 @@ class RequestPrice:
         server_s: Of tritonserver.
         call_s: Of one call of a stage, in the cascade's process, the server and the stage's.
         client_s: Of the client, if it is on the same machine; 0 if not.
+        cold: How much more all of that takes if all cores are idle, as a share; with fewer idle
+            cores it is less. A busy machine has the code in its caches, and no core to wake.
+        cold_call: The same of a call's calculation.
     """
 
     cascade_s: float = 0.45e-3
@@ -35,15 +38,18 @@ class RequestPrice:
     server_s: float = 0.3e-3
     call_s: float = 0.5e-3
     client_s: float = 0.0
+    cold: float = 1.7
+    cold_call: float = 0.2
 
     def times(self, factor: float) -> RequestPrice:
         """The price on cores that take `factor` as long."""
-        return RequestPrice(
-            self.cascade_s * factor,
-            self.cascade_row_s * factor,
-            self.server_s * factor,
-            self.call_s * factor,
-            self.client_s * factor,
+        return replace(
+            self,
+            cascade_s=self.cascade_s * factor,
+            cascade_row_s=self.cascade_row_s * factor,
+            server_s=self.server_s * factor,
+            call_s=self.call_s * factor,
+            client_s=self.client_s * factor,
         )
 
 

@@ -16,7 +16,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -28,11 +27,9 @@ from cascadebert_build.evaluation.evaluate import NEAR
 from cascadebert_build.evaluation.simulate import simulate
 from cascadebert_build.scoring.engine import in_process
 from cascadebert_build.scoring.ray_workers import RayWorkers, ray_workers
-from cascadebert_build.scoring.run import Wanted, score
-from cascadebert_build.scoring.tasks import OneProcess, Workers
-from cascadebert_client import Classification
-from tests.support.scoring import assert_every_row_once, rows_of_parts, write_corpus
-from tests.support.serving import Built, assert_congruent
+from cascadebert_build.scoring.tasks import OneProcess
+from tests.support.scoring import assert_every_row_once, check_score, run_score, write_corpus
+from tests.support.serving import Built
 from tests.support.waiting import wait_until
 
 
@@ -47,42 +44,17 @@ def texts_of(built: Built) -> list[str]:
     return [text for text in built.texts if isinstance(text, str)]
 
 
-def run(
-    built: Built,
-    source: Path,
-    output: Path,
-    workers: Workers,
-    *,
-    parameters: Any = (),
-    **more: Any,
-) -> list[dict[str, Any]]:
-    answerer = in_process(built.repository, None, None, dict(parameters))
-    score(Wanted(str(source), str(output), **more), answerer, workers)
-    return rows_of_parts(output)
-
-
-def as_classification(row: dict[str, Any]) -> Classification:
-    names = ("label", "confidence", "exit_stage", "degraded", "policy")
-    return Classification(
-        **{name: row[name] for name in names}, probabilities=tuple(row["probabilities"])
-    )
-
-
 @pytest.mark.parametrize("asked", [None, 0.7, 0.95])
 def test_the_answers_are_those_of_the_evaluation(
     built: Built, asked: float | None, tmp_path: Path
 ) -> None:
-    texts = texts_of(built)
-    corpus = write_corpus(tmp_path / "rows.jsonl", texts, len(texts))
-    parameters = {} if asked is None else {"threshold": asked}
-    rows = run(built, corpus, tmp_path / "out", OneProcess(), parameters=parameters, block_rows=30)
-    assert_congruent(built, [as_classification(row) for row in rows], asked)
+    check_score(built, tmp_path, asked)
 
 
 def test_one_stage_alone(built: Built, tmp_path: Path) -> None:
     texts = texts_of(built)
     corpus = write_corpus(tmp_path / "rows.jsonl", texts, len(texts))
-    rows = run(built, corpus, tmp_path / "out", OneProcess(), parameters={"stage": 1})
+    rows = run_score(built, corpus, tmp_path / "out", OneProcess(), parameters={"stage": 1})
     assert {row["exit_stage"] for row in rows} == {1}
     outcome = simulate(built.policy, built.logits(), [1.0])
     found = np.array([row["probabilities"] for row in rows])
@@ -131,7 +103,7 @@ def test_ray_workers_of_which_one_is_killed_answer_every_row_once(
     killed: list[int] = []
     killer = threading.Thread(target=kill_the_first_worker, args=(tmp_path / "out", killed))
     killer.start()
-    run(built, corpus, tmp_path / "out", ray_here, block_rows=2000)
+    run_score(built, corpus, tmp_path / "out", ray_here, block_rows=2000)
     killer.join()
     assert killed
     rows = assert_every_row_once(tmp_path / "out", "rows.tsv", 12_000)
@@ -151,7 +123,7 @@ def test_an_error_in_a_worker_is_one_sentence(
     corpus = tmp_path / "rows.jsonl"
     corpus.write_text('{"text": "good"}\n{"text": ""}\n')
     with pytest.raises(InvalidRequest, match=r"rows.jsonl:2: 'text' is empty"):
-        run(built, corpus, tmp_path / "out", ray_here)
+        run_score(built, corpus, tmp_path / "out", ray_here)
 
 
 def start(built: Built, corpus: Path, output: Path, *more: str) -> subprocess.Popen[str]:

@@ -25,6 +25,7 @@ from cascadebert_core.signals import LEAST_SURE
 from cascadebert_core.task import MULTI_LABEL
 from tests.support.checkpoints import TEXTS, save_checkpoint, write_config
 from tests.support.counters import MetricsPage
+from tests.support.scoring import check_score
 from tests.support.serving import Built, build, check_congruence, check_tie, labels_of, serving
 from tests.support.waiting import settled, wait_until
 
@@ -87,6 +88,10 @@ async def test_every_row_gets_the_set_and_exit_stage_of_the_evaluation(case: Cas
     thresholds = [None, float(np.quantile(confidences, 0.7)), 0.0]
     await check_congruence(case.server.url, case.built, thresholds)
     check_tie(case.server.url, case.built)
+
+
+def test_score_gives_the_answers_of_the_evaluation(case: Case, tmp_path: Path) -> None:
+    check_score(case.built, tmp_path)
 
 
 def test_the_answers_are_those_of_the_checkpoint_in_pytorch(case: Case) -> None:

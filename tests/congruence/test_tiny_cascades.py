@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from tests.support.checkpoints import save_checkpoint, write_config
+from tests.support.scoring import check_score
 from tests.support.serving import Asked, build, check_congruence, check_tie, serving
 
 THREE = ("negative", "neutral", "positive")
@@ -59,6 +60,7 @@ async def test_every_row_gets_the_label_and_exit_stage_of_the_evaluation(
         await check_congruence(server.url, built, thresholds)
         if len(members) > 1:
             check_tie(server.url, built)
+    check_score(built, tmp_path)
 
 
 def built_confidences(built: object) -> np.ndarray:

@@ -23,6 +23,7 @@ from cascadebert_core.tokenization import Encoder, windows_of_row
 from cascadebert_core.windows import MAX, MEAN, Windows
 from tests.support.checkpoints import TEXTS, make_tokenizer, save_checkpoint, write_config
 from tests.support.families import trained_tokenizer
+from tests.support.scoring import check_score
 from tests.support.serving import Built, build, check_congruence, check_tie, serving
 
 THREE = ("negative", "neutral", "positive")
@@ -84,6 +85,10 @@ async def test_every_row_gets_the_label_and_exit_stage_of_the_evaluation(case: C
     check_tie(case.server.url, case.built)
     long = np.array([len(str(text).split()) > 20 for text in case.built.texts])
     assert set(outcome.exit_stage[long].tolist()) == {0, 1, 2}, "a stage answers no long text"
+
+
+def test_score_gives_the_answers_of_the_evaluation(case: Case, tmp_path: Path) -> None:
+    check_score(case.built, tmp_path)
 
 
 @pytest.mark.parametrize("stage", [0, 2])

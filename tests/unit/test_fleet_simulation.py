@@ -182,6 +182,16 @@ def test_an_idle_machine_takes_longer_for_a_request() -> None:
     assert found == pytest.approx([2 * 3 + 4 * 1.5, 3 + 4], abs=0.01)
 
 
+def test_calls_vary_as_they_did_when_they_were_measured() -> None:
+    # Of four calls one takes five times as long.
+    spread = (1.0, 1.0, 1.0, 5.0)
+    site = Site(1, tuple(stage(i, LinearTimes(CALL_S, spread=spread)) for i in (0, 1)), FREE)
+    found = simulate(site, 5, n=4_000)
+    assert found.exited.p50_ms == pytest.approx(1e3 * CALL_S)
+    assert found.busy == pytest.approx(5 * 2 * CALL_S, rel=0.1)
+    assert found.exited.p99_ms >= 5e3 * CALL_S
+
+
 def test_calls_lie_on_lines_between_the_measured_ones() -> None:
     times = MeasuredTimes({16: {1: 2.0, 4: 5.0}, 64: {1: 8.0}}, factor=0.5)
     assert times.seconds(1, 16) == 1e-3

@@ -121,6 +121,8 @@ def test_a_length_without_a_measurement_is_scaled_by_its_tokens() -> None:
 def test_repeats_are_kept_by_turn_and_survive_json() -> None:
     small = StageTimes({16: {1: 3.0, 8: 16.0}}, {16: {1: (3.0,), 8: (16.0, 12.0, 24.0)}})
     large = StageTimes({16: {1: 6.0, 8: 32.0}}, {16: {1: (6.0,), 8: (32.0, 24.0)}})
+    assert small.spread == (0.75, 1.0, 1.0, 1.5)
+    assert StageTimes(small.ms).spread == (1.0,)
     assert (small.n_repeats, large.n_repeats) == (3, 2)
     assert [small.per_row(16, repeat) for repeat in range(3)] == [2.0, 1.5, 3.0]
     assert large.per_row(32, 2) == 8.0  # the slower call has fewer repeats; lengths are scaled

@@ -12,6 +12,11 @@ from typing import Protocol
 class CallTimes(Protocol):
     """What a call takes."""
 
+    @property
+    def spread(self) -> tuple[float, ...]:
+        """What calls take over `seconds`, each as often as the others."""
+        ...
+
     def seconds(self, rows: int, length: int) -> float:
         """Return the seconds of a call of this many rows of this padded length."""
         ...
@@ -24,10 +29,12 @@ class LinearTimes:
     Attributes:
         call_s: Seconds of a call.
         token_s: Seconds of each padded token.
+        spread: See `CallTimes`.
     """
 
     call_s: float
     token_s: float = 0.0
+    spread: tuple[float, ...] = (1.0,)
 
     def seconds(self, rows: int, length: int) -> float:
         """See `CallTimes`."""
@@ -44,10 +51,12 @@ class MeasuredTimes:
     Attributes:
         ms: {length in tokens: {rows: milliseconds of a call}}.
         factor: All times are multiplied by it.
+        spread: See `CallTimes`.
     """
 
     ms: Mapping[int, Mapping[int, float]]
     factor: float = 1.0
+    spread: tuple[float, ...] = (1.0,)
     _kept: dict[tuple[int, int], float] = field(
         default_factory=dict[tuple[int, int], float], init=False
     )

@@ -72,7 +72,7 @@ class MachineKind:
         times: list[CallTimes] = []
         for name, of_stage in zip(names, measured, strict=True):
             if not self.gpus:
-                times.append(MeasuredTimes(of_stage.ms, of_stage.factor / self.speed))
+                times.append(replace(of_stage, factor=of_stage.factor / self.speed))
             elif name in (self.gpu_times or {}):
                 times.append((self.gpu_times or {})[name])
             else:

@@ -64,10 +64,8 @@ def material_of_build(build: CascadeBuild, rows_per_request: int) -> Material:
         )
     # The times are those of calls with as many threads as an instance has here.
     threads = build.config.runtime.threads or placement_of_stage(cores(), len(members)).threads
-    times = tuple(
-        MeasuredTimes(stage_times_from_json(of_stages[member.name]).ms, float(threads))
-        for member in members
-    )
+    measured = [stage_times_from_json(of_stages[member.name]) for member in members]
+    times = tuple(MeasuredTimes(each.ms, float(threads), each.spread) for each in measured)
     logits = [build.logits(member) for member in members]
     outcomes = {
         name: simulate(policy, logits, thresholds)

@@ -8,6 +8,7 @@ arrivals, queues, and the time that work takes.
 from __future__ import annotations
 
 import math
+import random
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
@@ -125,6 +126,7 @@ class StageQueue:
     latency: LatencyEstimator = field(init=False)
     _instances: simpy.Resource = field(init=False)
     _idle: list[simpy.Event] = field(default_factory=list[Any])
+    _random: random.Random = field(init=False)
 
     def __post_init__(self) -> None:
         """Start the threads."""
@@ -135,6 +137,7 @@ class StageQueue:
             self.limits.rows(self.limits.buckets[0]), self.calls, lambda: self.env.now
         )
         self._instances = simpy.Resource(self.env, self.calls)
+        self._random = random.Random(self.index)
         for _ in range(self.calls):
             self.env.process(self._work())
 
@@ -174,7 +177,8 @@ class StageQueue:
 
     def _call(self, rows: list[_Row]) -> Process:
         length = bucket_of(max(self.lengths(rows)), self.limits.buckets)
-        work_s = self.stage.times.seconds(len(rows), length)
+        times = self.stage.times
+        work_s = times.seconds(len(rows), length) * self._random.choice(times.spread)
         weight = weight_of_niceness(self.stage.niceness)
         with self._instances.request() as instance:
             self.latency.began()

@@ -74,6 +74,17 @@ class StageTimes:
         counts = [len(ms) for calls in self.repeats_ms.values() for ms in calls.values()]
         return max(counts, default=0)
 
+    @property
+    def spread(self) -> tuple[float, ...]:
+        """All repeats over the median of their call, ascending; (1.0,) without repeats."""
+        ratios = [
+            one / self.ms[length][rows]
+            for length, calls in self.repeats_ms.items()
+            for rows, ms in calls.items()
+            for one in ms
+        ]
+        return tuple(sorted(ratios)) or (1.0,)
+
     def to_json(self) -> dict[str, Any]:
         """The times as JSON: its keys are strings, and a policy's id is of what a reader sees."""
 

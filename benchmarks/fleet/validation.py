@@ -63,6 +63,7 @@ def this_site(material: Material, price: RequestPrice) -> Site:
         material.cores,
         list(zip(material.policy.stages, material.times, strict=True)),
         niceness=material.niceness,
+        inline=material.inline,
         price=price,
     )
 

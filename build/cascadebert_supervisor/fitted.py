@@ -10,6 +10,7 @@ from cascadebert_core.contract import (
     CALLS_IN_FLIGHT,
     FIRST_CALLS,
     INLINE,
+    INLINE_AUTO,
     INLINE_FIRST,
     INLINE_NONE,
     INLINE_THREADS,
@@ -62,6 +63,7 @@ def fitted_configs(
             fits = instances_of_cascade(n_cores, gpu=gpu)
             # The instances share the rows that may wait for a stage.
             config.instances = min([fits, *_rows_that_may_wait(policies)])
+        _choose_inline(config)
         _fit_inline(config, [configs[name] for name in models[-1]])
         changed |= {name: each for name, each in configs.items() if each.text != texts[name]}
     return changed
@@ -81,6 +83,12 @@ def _fit_stages(configs: Iterable[ConfigText], fitting: Placement) -> None:
             config.instances = fitting.instances
         if config.backend == "python" and config.parameter(_THREADS) == "0":
             config.set_parameter(_THREADS, str(fitting.threads))
+
+
+def _choose_inline(config: ConfigText) -> None:
+    """Run the first stage in the cascade's process, if cascade.toml leaves that open."""
+    if config.parameter(INLINE) == INLINE_AUTO:
+        config.set_parameter(INLINE, INLINE_FIRST if config.instances == 1 else INLINE_NONE)
 
 
 def _fit_inline(config: ConfigText, stages: Sequence[ConfigText]) -> None:

@@ -139,7 +139,9 @@ def _options(
     args: argparse.Namespace,
 ) -> Iterator[Option]:
     policy, last = material.policy, len(material.names) - 1
-    site = kind.site(material.names, policy.stages, material.times, material.niceness)
+    site = kind.site(
+        material.names, policy.stages, material.times, material.niceness, material.inline
+    )
     for way in ways:
         with timed("plan", kind.name[:12]) as note:
             if way.point:

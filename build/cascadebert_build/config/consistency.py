@@ -112,13 +112,14 @@ def _check_runtime(runtime: RuntimeConfig) -> None:
             f"runtime.engine is {runtime.engine!r} under the backend {runtime.backend!r}: "
             "leave it out, the backend implies it"
         )
-    if runtime.placement != "process" and (runtime.backend, runtime.device) != ("python", "cpu"):
+    is_inline = runtime.placement in {"inline", "inline-first"}
+    if is_inline and not runtime.allows_inline:
         raise UsageError(
             f"runtime.placement is {runtime.placement!r} with backend {runtime.backend!r} and "
             f"device {runtime.device!r}: only stages of the python backend on a CPU can run in the "
             "cascade's process; leave the key out"
         )
-    if runtime.placement != "process" and runtime.cascade_instances > 1:
+    if is_inline and runtime.cascade_instances > 1:
         raise UsageError(
             f"runtime.cascade_instances is {runtime.cascade_instances} with placement = "
             f"{runtime.placement!r}: each instance would hold the members of its own; give "

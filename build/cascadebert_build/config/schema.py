@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated
 
 from cascadebert_client.sources import FORMATS, format_of_name
-from cascadebert_core.contract import INLINE_ALL, INLINE_FIRST, INLINE_NONE
+from cascadebert_core.contract import INLINE_ALL, INLINE_AUTO, INLINE_FIRST, INLINE_NONE
 from cascadebert_core.guarantee import DEFAULT_CONFIDENCE, GUARANTEES
 from cascadebert_core.policy import LONGEST_TIMEOUT_S, REQUEST_TIMEOUT_S
 from cascadebert_core.signals import SIGNALS
@@ -49,7 +49,13 @@ _MAX_CASCADE_INSTANCES = 64
 _OVERLAPS = 8
 ENGINE_PRECISIONS = {"onnxruntime": ("fp32", "int8"), "tensorrt": ("fp16",)}
 
-PLACEMENTS = {"process": INLINE_NONE, "inline-first": INLINE_FIRST, "inline": INLINE_ALL}
+AUTO_PLACEMENT = "auto"
+PLACEMENTS = {
+    AUTO_PLACEMENT: INLINE_AUTO,
+    "process": INLINE_NONE,
+    "inline-first": INLINE_FIRST,
+    "inline": INLINE_ALL,
+}
 
 # On Linux each step of niceness is a factor of 1.25 (sched(7)). If both compete for one core, a
 # stage at 8 gets a seventh of it. benchmarks/NOTES.md has measurements of other values.
@@ -179,7 +185,8 @@ class RuntimeConfig(Table):
         placement: Where the sessions of the python backend run on a CPU. "process": each stage in
             processes of its own. "inline-first": the first stage in the cascade's process too;
             "inline": all stages. A call is then no message, and a crash of a session ends the
-            cascade's process.
+            cascade's process. "auto": `serve` and the containers take "inline-first" if the cascade
+            has one process, and "process" if not.
         max_queue_delay_us: How long a stage's batcher waits for more calls to merge. Keep 0, since
             the cascade merges rows itself and every row pays the delay, unless many callers use
             the stage directly.
@@ -215,7 +222,7 @@ class RuntimeConfig(Table):
     threads: Annotated[int, at_least(0)] = 0
     cascade_instances: Annotated[int, between(0, _MAX_CASCADE_INSTANCES)] = 0
     niceness: Annotated[int, between(0, _MAX_NICENESS)] = NICENESS
-    placement: Annotated[str, one_of(tuple(PLACEMENTS))] = "process"
+    placement: Annotated[str, one_of(tuple(PLACEMENTS))] = AUTO_PLACEMENT
     max_queue_delay_us: Annotated[int, at_least(0)] = 0
     cuda_graphs: bool = False
     audit_rate: Annotated[float, between(0, 1)] = 0.0
@@ -233,7 +240,14 @@ class RuntimeConfig(Table):
     @property
     def inline(self) -> str:
         """Which stages run in the cascade's process, one of `contract.INLINE_STAGES`."""
+        if self.placement == AUTO_PLACEMENT and not self.allows_inline:
+            return INLINE_NONE
         return PLACEMENTS[self.placement]
+
+    @property
+    def allows_inline(self) -> bool:
+        """Whether stages can run in the cascade's process."""
+        return (self.backend, self.device) == ("python", "cpu")
 
     @property
     def optimizes(self) -> bool:

@@ -135,8 +135,6 @@ def _cascade_toml(recipes: Sequence[MemberRecipe], goal: str) -> str:
         ]
     lines += ["", "[data]", 'path = "data/validation.tsv"', 'text = "sentence"']
     lines += ["", "[tune]", goal]
-    # The small member costs so little that a process of its own would cost more than it does.
-    lines += ["", "[runtime]", 'placement = "inline-first"']
     return "\n".join(lines) + "\n"
 
 

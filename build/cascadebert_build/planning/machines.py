@@ -57,6 +57,7 @@ class MachineKind:
         stages: Sequence[StagePolicy],
         measured: Sequence[MeasuredTimes],
         niceness: int,
+        inline: int = 0,
     ) -> Site:
         """A machine of this kind with a cascade.
 
@@ -65,6 +66,7 @@ class MachineKind:
             stages: Of the policy.
             measured: What calls of each stage take on a core of the machine that `tune` measured.
             niceness: Of all stages but the first.
+            inline: The first stages that run in the cascade's process on a CPU.
 
         Raises:
             UsageError: It has a GPU, and the file does not say what a member's calls take there.
@@ -86,6 +88,7 @@ class MachineKind:
             list(zip(stages, times, strict=True)),
             gpus=self.gpus,
             niceness=niceness,
+            inline=inline,
             price=self.price,
         )
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from cascadebert_core.contract import INLINE_AUTO, INLINE_FIRST, INLINE_NONE
 from cascadebert_core.policy import Policy
 
 from ..config.placement import cores, placement_of_stage
@@ -19,6 +20,8 @@ from ..tuning.stage_cost import stage_times_from_json
 from .call_times import MeasuredTimes
 from .plan import ALONE, Way
 from .workload import Workload
+
+_INLINE = {INLINE_NONE: 0, INLINE_FIRST: 1, INLINE_AUTO: 1}
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +36,7 @@ class Material:
         ways: Its operating points, and its last member alone.
         cores: Of the machine that `tune` measured on, if it is this one.
         niceness: Of all stages but the first.
+        inline: The first stages that run in the cascade's process on a CPU.
     """
 
     names: tuple[str, ...]
@@ -42,6 +46,7 @@ class Material:
     ways: tuple[Way, ...]
     cores: int
     niceness: int
+    inline: int
 
 
 def material_of_build(build: CascadeBuild, rows_per_request: int) -> Material:
@@ -98,4 +103,5 @@ def material_of_build(build: CascadeBuild, rows_per_request: int) -> Material:
         tuple(ways),
         cores(),
         build.config.runtime.niceness,
+        _INLINE.get(build.config.runtime.inline, len(members)),
     )

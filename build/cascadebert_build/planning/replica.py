@@ -185,7 +185,8 @@ class StageQueue:
             yield instance
             started_s = self.env.now
             gpu = self.machine.gpu
-            yield self.machine.run(self.price.call_s, self.price.cold)
+            if not self.stage.inline:
+                yield self.machine.run(self.price.call_s, self.price.cold)
             if self.hop_s:
                 yield self.env.timeout(self.hop_s)
             if self.stage.gpu and gpu is not None:

@@ -26,7 +26,8 @@ class RequestPrice:
             gates. One process uses one core at most.
         cascade_row_s: Of the same process for each further row.
         server_s: Of tritonserver.
-        call_s: Of one call of a stage, in the cascade's process, the server and the stage's.
+        call_s: Of one call of a stage in a process of its own: in the cascade's process, the server
+            and the stage's.
         client_s: Of the client, if it is on the same machine; 0 if not.
         cold: How much more all of that takes if all cores are idle, as a share; with fewer idle
             cores it is less. A busy machine has the code in its caches, and no core to wake.
@@ -64,6 +65,7 @@ class SiteStage:
         threads: Cores that a call can use.
         niceness: Of its processes.
         gpu: Whether calls run on the GPU, one at a time, instead of on the cores.
+        inline: Whether calls run in the cascade's process.
     """
 
     policy: StagePolicy
@@ -72,6 +74,7 @@ class SiteStage:
     threads: int = 1
     niceness: int = 0
     gpu: bool = False
+    inline: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +97,7 @@ class Site:
 
     def alone(self, stage: int) -> Site:
         """The same machine with a cascade of one stage."""
-        only = replace(self.stages[stage], niceness=0)
+        only = replace(self.stages[stage], niceness=0, inline=self.stages[0].inline)
         return replace(self, stages=(only,))
 
 
@@ -104,6 +107,7 @@ def site_of_machine(
     *,
     gpus: int = 0,
     niceness: int = 0,
+    inline: int = 0,
     price: RequestPrice | None = None,
 ) -> Site:
     """A machine as `serve` would use it; see `config.placement`.
@@ -113,10 +117,14 @@ def site_of_machine(
         stages: With the times of their calls: with one core, or on the machine's GPU.
         gpus: If there are any, the stages run on them.
         niceness: Of all stages but the first, on a CPU.
+        inline: The first stages that run in the cascade's process, if it is one process, on a CPU.
         price: Of a request; None: the default.
     """
     fitting = placement_of_stage(cores, len(stages))
     placement = Placement(max(1, gpus), 1) if gpus else fitting
+    processes = instances_of_cascade(cores, gpu=gpus > 0)
+    if gpus or processes > 1:
+        inline = 0
     return Site(
         cores,
         tuple(
@@ -127,10 +135,11 @@ def site_of_machine(
                 placement.threads,
                 niceness if index and not gpus else 0,
                 gpu=gpus > 0,
+                inline=index < inline,
             )
             for index, (policy, times) in enumerate(stages)
         ),
         price or RequestPrice(),
-        instances_of_cascade(cores, gpu=gpus > 0),
+        processes,
         gpus,
     )

@@ -9,6 +9,8 @@ from cascadebert_core.contract import (
     CALLS_IN_FLIGHT,
     FIRST_CALLS,
     INLINE,
+    INLINE_ALL,
+    INLINE_AUTO,
     INLINE_FIRST,
     INLINE_NONE,
     INLINE_THREADS,
@@ -129,6 +131,7 @@ def deployment_of(
     _place_cascade(
         config, stages.values(), policies.values(), overrides, (running or {}).get(cascade.name)
     )
+    _choose_inline(config, can_be=cascade.runs_stages_inline(versions))
     _fit_inline(config, [stages[s.model] for s in policies[max(versions)].stages])
     timeline = cascade.makes_timelines(versions)
     describe_served(config, policies, cascade.labels_file(max(versions)), timeline=timeline)
@@ -153,7 +156,7 @@ def _place_cascade(
         fitting = instances_of_cascade(cores(), gpu=gpu)
         group.count = fitting if running is None else running.instance_group[0].count
     count = group.count = overrides.instances.get(name, group.count)
-    if count > 1 and (parameter(config, INLINE) or INLINE_NONE) != INLINE_NONE:
+    if count > 1 and (parameter(config, INLINE) or INLINE_NONE) in {INLINE_FIRST, INLINE_ALL}:
         raise UsageError(
             f"--instances {name}={count}: its stages run in its own process, and each instance "
             "would hold them again; publish with [runtime] placement = 'process', or give 1"
@@ -164,6 +167,16 @@ def _place_cascade(
             f"--instances {name}={count}: a stage of it may have {least} rows waiting, which the "
             "instances share; give at most as many instances"
         )
+
+
+def _choose_inline(config: ModelConfig, *, can_be: bool) -> None:
+    """Run the first stage in the cascade's process, if cascade.toml leaves that open.
+
+    Several processes of the cascade would each hold the member again.
+    """
+    if parameter(config, INLINE) == INLINE_AUTO:
+        inline = can_be and config.instance_group[0].count == 1
+        set_parameter(config, INLINE, INLINE_FIRST if inline else INLINE_NONE)
 
 
 def _fit_inline(config: ModelConfig, stages: Sequence[ModelConfig]) -> None:

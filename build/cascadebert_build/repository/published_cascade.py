@@ -36,6 +36,7 @@ PUBLISHED_CONFIG = "published"
 # Every version folder has the core, also one that waits for its policy.
 _CORE = cascadebert_core.__name__
 _TIMELINE_FILE = "timeline.py"
+_INLINE_FILE = "inline.py"
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,8 +133,15 @@ class PublishedCascade:
 
         A version that is not written yet is of this release.
         """
+        return self._cores_have(_TIMELINE_FILE, versions)
+
+    def runs_stages_inline(self, versions: Iterable[int]) -> bool:
+        """Whether these versions can run stages in the cascade's process."""
+        return self._cores_have(_INLINE_FILE, versions)
+
+    def _cores_have(self, file: str, versions: Iterable[int]) -> bool:
         cores = (self.folder / str(version) / _CORE for version in versions)
-        return all((core / _TIMELINE_FILE).is_file() for core in cores if core.is_dir())
+        return all((core / file).is_file() for core in cores if core.is_dir())
 
     def config(self) -> ModelConfig:
         """Read the cascade's config.pbtxt.

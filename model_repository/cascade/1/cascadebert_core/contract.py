@@ -76,7 +76,9 @@ TASK = "task"  # "multi_label"; a single-label cascade has no such parameter
 INLINE_NONE = "none"
 INLINE_FIRST = "first"
 INLINE_ALL = "all"
-INLINE_STAGES = (INLINE_NONE, INLINE_FIRST, INLINE_ALL)
+# `serve` and the containers choose; under a bare tritonserver it is none.
+INLINE_AUTO = "auto"
+INLINE_STAGES = (INLINE_NONE, INLINE_FIRST, INLINE_ALL, INLINE_AUTO)
 
 # Files of a cascade's version folder.
 POLICY_FILE = "policy.json"

@@ -19,7 +19,7 @@ from pathlib import Path
 import pandas as pd
 
 import cascadebert_build as cascadebert
-from cascadebert_build.config.schema import PLACEMENTS
+from cascadebert_build.config.schema import AUTO_PLACEMENT, PLACEMENTS
 from cascadebert_build.errors import UsageError
 from cascadebert_build.pipeline.build import CascadeBuild
 from cascadebert_build.pipeline.workspace import workspace_of
@@ -34,7 +34,8 @@ from ..tools.request_data import write_texts
 from .processes import cpu_seconds
 
 _CLIENTS = (1, 8, 64)
-_BASE = next(iter(PLACEMENTS))
+_BASE = "process"
+_PLACEMENTS = tuple(name for name in PLACEMENTS if name != AUTO_PLACEMENT)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -73,7 +74,7 @@ def _run(args: argparse.Namespace) -> None:
 def _publish(steps: CascadeBuild, repository: Path) -> None:
     """Publish the cascade once for each placement, with stages of its own."""
     policy, artefacts = steps.policy(), steps.artefacts()
-    for placement in PLACEMENTS:
+    for placement in _PLACEMENTS:
         stages = tuple(
             replace(stage, model=f"{placement}_{i}") for i, stage in enumerate(policy.stages)
         )
@@ -96,7 +97,7 @@ def _measure(
         pids = [stub.pid for stub in server.stubs()] + ([server.pid] if server.pid else [])
         perf = PerfAnalyzer(binary, server.url)
         for turn in range(turns):
-            order = list(PLACEMENTS)[:: -1 if turn % 2 else 1]
+            order = _PLACEMENTS[:: -1 if turn % 2 else 1]
             for clients in _CLIENTS:
                 for placement in order:
                     before = cpu_seconds({"all": pids})["all"]

@@ -63,8 +63,9 @@ def fitted_configs(
             fits = instances_of_cascade(n_cores, gpu=gpu)
             # The instances share the rows that may wait for a stage.
             config.instances = min([fits, *_rows_that_may_wait(policies)])
-        _choose_inline(config)
-        _fit_inline(config, [configs[name] for name in models[-1]])
+        of_newest = [configs[name] for name in models[-1]]
+        _choose_inline(config, of_newest[0])
+        _fit_inline(config, of_newest)
         changed |= {name: each for name, each in configs.items() if each.text != texts[name]}
     return changed
 
@@ -85,10 +86,11 @@ def _fit_stages(configs: Iterable[ConfigText], fitting: Placement) -> None:
             config.set_parameter(_THREADS, str(fitting.threads))
 
 
-def _choose_inline(config: ConfigText) -> None:
+def _choose_inline(config: ConfigText, first: ConfigText) -> None:
     """Run the first stage in the cascade's process, if cascade.toml leaves that open."""
     if config.parameter(INLINE) == INLINE_AUTO:
-        config.set_parameter(INLINE, INLINE_FIRST if config.instances == 1 else INLINE_NONE)
+        can_be = config.instances == 1 and first.parameter(_AUTO_INSTANCES) is not None
+        config.set_parameter(INLINE, INLINE_FIRST if can_be else INLINE_NONE)
 
 
 def _fit_inline(config: ConfigText, stages: Sequence[ConfigText]) -> None:

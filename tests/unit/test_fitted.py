@@ -71,7 +71,7 @@ def test_the_container_places_models_as_serve_does(
 
 
 def test_only_what_changes_has_another_configuration(tmp_path: Path) -> None:
-    repository = published(tmp_path, instances=3, threads=2)
+    repository = published(tmp_path, instances=3, threads=2, placement="process")
     assert fitted_configs(repository, cascades_of_repository(repository), 8) == {}
 
 
@@ -79,7 +79,8 @@ def test_the_log_names_instances_and_threads(tmp_path: Path) -> None:
     repository = published(tmp_path)
     changed = fitted_configs(repository, cascades_of_repository(repository), 16)
     stages = [stage.model for stage in make_policy(0.9).stages]
-    assert described(changed) == {**dict.fromkeys(stages, "4x2"), NAME: "1x1"}
+    # The first stage runs in the cascade's process.
+    assert described(changed) == {stages[0]: "1x2", stages[1]: "4x2", NAME: "1x1"}
 
 
 def test_the_tracked_configuration_can_be_read_and_changed() -> None:

@@ -173,6 +173,8 @@ def test_what_runtime_says_of_the_tracked_cascade_is_served(
     assert served().instance_group[0].count == 1
     assert parameter(served(), INLINE) == "all"
     publish_cascade(model.parent, "cascade", POLICY, files, RuntimeConfig())
+    assert parameter(served(), INLINE) == "first"
+    publish_cascade(model.parent, "cascade", POLICY, files, RuntimeConfig(placement="process"))
     assert parameter(served(), INLINE) is None
     assert (model / "config.pbtxt").read_text() == before
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -389,8 +390,9 @@ def test_the_plan_pins_versions_and_keeps_what_runs(
     from cascadebert_build.repository import deployment as plan
 
     monkeypatch.setattr(plan, "cores", lambda: 8)
-    publish(threshold(0.9))
-    publish(threshold(0.8), "small", "larger")
+    apart = RuntimeConfig(placement="process")
+    publish(threshold(0.9), runtime=apart)
+    publish(threshold(0.8), "small", "larger", runtime=apart)
     fresh = deployment_of(mine(repository), [2], PlacementOverrides())
     assert [config.instance_group[0].count for config in fresh.stages.values()] == [4, 4]
     assert versions_of_config(fresh.config) == [2]
@@ -406,6 +408,41 @@ def test_the_plan_pins_versions_and_keeps_what_runs(
     overridden = deployment_of(mine(repository), [1], overrides, running)
     assert overridden.stages["mine_1"].instance_group[0].count == 3
     assert overridden.stages["mine_1"].parameters["threads"].string_value == "2"
+
+
+def test_the_first_stage_runs_in_the_cascades_process_unless_something_else_is_said(
+    repository: Path, publish: Publish, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cascadebert_build.repository import deployment as plan
+
+    monkeypatch.setattr(plan, "cores", lambda: 8)
+
+    def inline(
+        instances: dict[str, int] | None = None, running: Any = None
+    ) -> tuple[str | None, int]:
+        """Which stages, and the instances of the first stage's own model."""
+        overrides = PlacementOverrides(instances or {})
+        deployed = deployment_of(mine(repository), [1], overrides, running)
+        count = deployed.stages["mine_0"].instance_group[0].count
+        return parameter(deployed.config, "inline"), count
+
+    publish(threshold(0.9))
+    assert parameter(read_config(repository / "mine"), "inline") == "auto"
+    assert inline() == ("first", 1)
+    # Numbers of the first stage are of processes, and each process of the cascade holds the member.
+    assert inline({"mine_0": 3}) == ("none", 3)
+    assert inline({"": 3}) == ("none", 3)
+    assert inline({"mine": 2}) == ("none", 4)
+    assert inline({"mine_1": 3}) == ("first", 1)
+    apart = deployment_of(mine(repository), [1], PlacementOverrides({"mine_0": 3}))
+    assert inline(running={**apart.stages, "mine": apart.config}) == ("none", 3)
+    # What an earlier release published has no code for it.
+    shutil.rmtree(repository / "mine" / "1" / "cascadebert_core")
+    (repository / "mine" / "1" / "cascadebert_core").mkdir()
+    assert inline() == ("none", 4)
+    publish(threshold(0.9), name="given", runtime=RuntimeConfig(instances=3))
+    given = ModelRepository.read(repository).cascade("given")
+    assert parameter(deployment_of(given, [1], PlacementOverrides()).config, "inline") == "none"
 
 
 def test_a_version_whose_code_takes_one_length_keeps_its_batches(

@@ -186,7 +186,7 @@ class RuntimeConfig(Table):
             processes of its own. "inline-first": the first stage in the cascade's process too;
             "inline": all stages. A call is then no message, and a crash of a session ends the
             cascade's process. "auto": `serve` and the containers take "inline-first" if the cascade
-            has one process, and "process" if not.
+            has one process and `instances` is 0, and "process" otherwise.
         max_queue_delay_us: How long a stage's batcher waits for more calls to merge. Keep 0, since
             the cascade merges rows itself and every row pays the delay, unless many callers use
             the stage directly.

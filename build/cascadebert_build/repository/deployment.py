@@ -128,11 +128,14 @@ def deployment_of(
     for key, models in ((CALLS_IN_FLIGHT, later), (FIRST_CALLS, first)):
         calls = max((stages[model].instance_group[0].count for model in models), default=1)
         set_parameter(config, key, str(calls))
-    _place_cascade(
-        config, stages.values(), policies.values(), overrides, (running or {}).get(cascade.name)
-    )
-    _choose_inline(config, can_be=cascade.runs_stages_inline(versions))
-    _fit_inline(config, [stages[s.model] for s in policies[max(versions)].stages])
+    before = (running or {}).get(cascade.name)
+    _place_cascade(config, stages.values(), policies.values(), overrides, before)
+    of_newest = [stages[s.model] for s in policies[max(versions)].stages]
+    if parameter(config, INLINE) == INLINE_AUTO:
+        can_be = cascade.runs_stages_inline(versions)
+        which = _inline_of_auto(config, of_newest[0], overrides, before, can_be=can_be)
+        set_parameter(config, INLINE, which)
+    _fit_inline(config, of_newest)
     timeline = cascade.makes_timelines(versions)
     describe_served(config, policies, cascade.labels_file(max(versions)), timeline=timeline)
     return Deployment(cascade, tuple(policies), stages, config, policies)
@@ -169,14 +172,31 @@ def _place_cascade(
         )
 
 
-def _choose_inline(config: ModelConfig, *, can_be: bool) -> None:
-    """Run the first stage in the cascade's process, if cascade.toml leaves that open.
+def _inline_of_auto(
+    config: ModelConfig,
+    first: ModelConfig,
+    overrides: PlacementOverrides,
+    running: ModelConfig | None,
+    *,
+    can_be: bool,
+) -> str:
+    """Choose where the first stage runs, if cascade.toml leaves that open.
 
-    Several processes of the cascade would each hold the member again.
+    Args:
+        config: The cascade's configuration, with its instances. Several would each hold the member.
+        first: The first stage's. If its instances were given, they are processes.
+        overrides: The user's own numbers.
+        running: The cascade's configuration, if a server runs it already; it stays as it is.
+        can_be: Whether the published code can run a stage in the cascade's process.
+
+    Returns:
+        One of `contract.INLINE_STAGES`.
     """
-    if parameter(config, INLINE) == INLINE_AUTO:
-        inline = can_be and config.instance_group[0].count == 1
-        set_parameter(config, INLINE, INLINE_FIRST if inline else INLINE_NONE)
+    if running is not None:
+        return parameter(running, INLINE) or INLINE_NONE
+    is_given = parameter(first, AUTO_INSTANCES) is None or {"", first.name} & {*overrides.instances}
+    alone = config.instance_group[0].count == 1
+    return INLINE_FIRST if can_be and alone and not is_given else INLINE_NONE
 
 
 def _fit_inline(config: ModelConfig, stages: Sequence[ModelConfig]) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from cascadebert_build.planning.site import RequestPrice
+from cascadebert_build.planning.site import RequestPrice, mean_coldness
 from cascadebert_build.server.ports import Ports
 from cascadebert_build.server.serve import serve_cascades
 
@@ -21,9 +21,8 @@ from ..tools.request_data import write_texts
 
 # Shares of deferred rows: none has one call a request, nearly all have two.
 _SHARES = (0.0, 0.9)
-_BUSY = Load(4)
-# So light that all cores are idle before each request.
-_LIGHT = Load(1, rate_rps=20.0)
+# Requests a second: at the first rate nearly each request finds other things in the caches.
+_LIGHT, _BUSY = 20.0, 200.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,24 +44,28 @@ def price_from_cpu(none: Cpu, most: Cpu, light: Cpu, share: float) -> RequestPri
     """Return the price of a request from three loads over stages that calculate nothing.
 
     Args:
-        none: On a busy machine, without deferred rows: a request is one call.
+        none: At `_BUSY` requests a second without deferred rows: a request is one call.
         most: The same with deferred rows, each of which is one call more.
-        light: On an idle machine, without deferred rows.
+        light: At `_LIGHT` requests a second without deferred rows.
         share: The share of these rows.
     """
+    ratio = light.all_s / none.all_s
+    few, many = mean_coldness(_LIGHT), mean_coldness(_BUSY)
+    # (1 + cold * few) / (1 + cold * many) is the ratio.
+    cold = max(0.0, ratio - 1) / max(0.1, few - many * ratio)
     cascade, server, stages = (
         max(0.0, (getattr(most, of) - getattr(none, of)) / share)
         for of in ("cascade_s", "server_s", "stages_s")
     )
     # What a first call costs is what a later one costs.
-    return RequestPrice(
+    price = RequestPrice(
         cascade_s=max(0.0, none.cascade_s - cascade),
         cascade_row_s=RequestPrice().cascade_row_s,
         server_s=max(0.0, none.server_s - server),
         call_s=cascade + server + stages,
         client_s=none.client_s,
-        cold=max(0.0, light.all_s / none.all_s - 1),
     )
+    return replace(price.times(1 / (1 + cold * many)), cold=cold)
 
 
 def measure_price(
@@ -82,12 +85,12 @@ def measure_price(
     found: list[Cpu] = []
     with serve_cascades(repository, names, ports=Ports(0, 0, 0)) as server:
         perf = PerfAnalyzer(binary, server.url)
-        for name, load in ((names[0], _BUSY), (names[1], _BUSY), (names[0], _LIGHT)):
+        for name, rate in ((names[0], _BUSY), (names[1], _BUSY), (names[0], _LIGHT)):
             if wait_quiet_s > 0:
                 wait_until_quiet(wait_quiet_s)
             processes = processes_of_triton(server, name)
             before, client = cpu_seconds(processes), _of_children_s()
-            window = perf.measure(name, data, replace(load, window_s=window_s))
+            window = perf.measure(name, data, Load(1, window_s=window_s, rate_rps=rate))
             client_s = _of_children_s() - client
             found.append(_of_request(before, cpu_seconds(processes), client_s, window.total))
     none, most, light = found
@@ -95,7 +98,7 @@ def measure_price(
     say(
         f"price of a request: cascade {1e3 * price.cascade_s:.3f} ms, server "
         f"{1e3 * price.server_s:.3f} ms, a call {1e3 * price.call_s:.3f} ms, the load generator "
-        f"{1e3 * price.client_s:.3f} ms; {price.cold:.2f} more of it if all cores are idle"
+        f"{1e3 * price.client_s:.3f} ms; {price.cold:.2f} more of it after a while"
     )
     return price
 

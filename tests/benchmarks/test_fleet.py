@@ -32,13 +32,20 @@ def test_the_price_is_what_a_request_adds_and_what_a_call_adds() -> None:
     call = Cpu(1e-4, 2e-4, 1e-4, 0.0)
     none = Cpu(6e-4, 5e-4, 1e-4, 2e-4)
     most = Cpu(**{of: value + 0.9 * getattr(call, of) for of, value in asdict(none).items()})
-    light = Cpu(**{of: 3 * value for of, value in asdict(none).items()})
-    price = price_from_cpu(none, most, light, 0.9)
+    price = price_from_cpu(none, most, none, 0.9)
     assert price.call_s == pytest.approx(4e-4)
     assert price.cascade_s == pytest.approx(5e-4)
     assert price.server_s == pytest.approx(3e-4)
     assert price.client_s == 2e-4
+    assert price.cold == 0
+    # At 20 requests a second 5/6 of `cold` are paid, and 1/3 at 200.
+    busy, light = (
+        Cpu(**{of: (1 + 2 * paid) * value for of, value in asdict(none).items()})
+        for paid in (1 / 3, 5 / 6)
+    )
+    price = price_from_cpu(busy, busy, light, 0.9)
     assert price.cold == pytest.approx(2)
+    assert price.cascade_s == pytest.approx(none.cascade_s)
     # Noise makes no price negative.
     assert min(asdict(price_from_cpu(most, none, none, 0.9)).values()) >= 0
 
@@ -74,4 +81,4 @@ def test_a_page_has_each_figure_beside_its_simulation(tmp_path: Path) -> None:
     assert (tmp_path / "plots" / "ratios.svg").read_text().startswith("<svg")
     assert "| with" in page
     assert "[machines.NAME.request]\ncascade_ms = 0.450\n" in page
-    assert "\ncold = 1.70\n" in page
+    assert "\ncold = 1.90\n" in page

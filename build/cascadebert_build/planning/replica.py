@@ -27,7 +27,7 @@ from cascadebert_core.shares import share_of_calls, share_of_limit
 from cascadebert_core.under_load import LoadSwitch, UnderLoad
 
 from .shared_cores import SharedCores, weight_of_niceness
-from .site import MAX_BATCH_SIZE, RequestPrice, Site, SiteStage
+from .site import MAX_BATCH_SIZE, RequestPrice, Site, SiteStage, coldness
 from .workload import Workload
 
 if TYPE_CHECKING:
@@ -77,12 +77,23 @@ class Machine:
     cores: SharedCores
     gpu: simpy.Resource | None
     gpu_busy_s: float = 0.0
+    _ran_s: dict[str, float] = field(default_factory=dict[str, float])
 
     def run(
-        self, work_s: float, cold: float, *, weight: float = 1.0, threads: int = 1
+        self, what: str, work_s: float, cold_s: float, *, weight: float = 1.0, threads: int = 1
     ) -> simpy.Event:
-        """Start a task that takes `cold` more if all cores are idle; see `SharedCores.run`."""
-        work_s *= 1 + cold * self.cores.idle
+        """Start a task on the cores; see `SharedCores.run`.
+
+        Args:
+            what: Its kind.
+            work_s: Core-seconds, if the kind has just run.
+            cold_s: How much more it takes if the kind has not run for a while.
+            weight: Its share of a core.
+            threads: They divide the work.
+        """
+        now_s = self.cores.now_s
+        work_s += cold_s * coldness(now_s - self._ran_s.get(what, -math.inf))
+        self._ran_s[what] = now_s
         return self.cores.run(work_s, weight=weight, threads=threads)
 
 
@@ -186,7 +197,8 @@ class StageQueue:
             started_s = self.env.now
             gpu = self.machine.gpu
             if not self.stage.inline:
-                yield self.machine.run(self.price.call_s, self.price.cold)
+                call_s = self.price.call_s
+                yield self.machine.run(f"call {self.index}", call_s, call_s * self.price.cold)
             if self.hop_s:
                 yield self.env.timeout(self.hop_s)
             if self.stage.gpu and gpu is not None:
@@ -196,8 +208,9 @@ class StageQueue:
                     yield self.env.timeout(work_s)
             else:
                 yield self.machine.run(
-                    work_s, self.price.cold_call, weight=weight, threads=self.stage.threads
-                )
+                    f"stage {self.index}", work_s, work_s * self.price.cold_call, weight=weight,
+                    threads=self.stage.threads,
+                )  # fmt: skip
             self.latency.ended(len(rows), started_s, self.env.now)
         self.on_decided(self.index, rows)
 
@@ -300,7 +313,8 @@ class Cascade:
 
     def _answer(self, request: Request) -> Process:
         price = self._site.price
-        yield self._machine.run(0.5 * (price.server_s + price.client_s), price.cold)
+        work_s = 0.5 * (price.server_s + price.client_s)
+        yield self._machine.run("answer", work_s, work_s * price.cold)
         request.answered_s = self._env.now
 
     def _execute(self) -> Process:
@@ -318,8 +332,9 @@ class Cascade:
                 batch.append(self._waiting.popleft())
                 n_rows += len(batch[-1].rows)
             yield self._machine.run(
+                "cascade",
                 len(batch) * price.cascade_s + (n_rows - len(batch)) * price.cascade_row_s,
-                price.cold,
+                price.cascade_s * price.cold,  # the others of the batch find it warm
             )
             first = self.queues[0]
             busy = any(queue.latency.running or queue.rows for queue in self.queues)
@@ -382,5 +397,6 @@ class Replica:
 
     def _receive(self, request: Request) -> Process:
         price = self._site.price
-        yield self.machine.run(0.5 * (price.server_s + price.client_s), price.cold)
+        work_s = 0.5 * (price.server_s + price.client_s)
+        yield self.machine.run("receive", work_s, work_s * price.cold)
         min(self.cascades, key=lambda cascade: cascade.load).submit(request)

@@ -90,9 +90,9 @@ class SharedCores:
         self.busy_s = 0.0
 
     @property
-    def idle(self) -> float:
-        """The share of the cores that have no task now."""
-        return sum(not core.tasks for core in self._cores) / len(self._cores)
+    def now_s(self) -> float:
+        """Seconds since the start."""
+        return self._env.now
 
     def run(self, work_s: float, *, weight: float = 1.0, threads: int = 1) -> simpy.Event:
         """Start a task and return the event of its end.

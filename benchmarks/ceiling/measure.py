@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from cascadebert_build.config.placement import cores
 from cascadebert_build.server.ports import Ports
 from cascadebert_build.server.serve import serve_cascades
 from cascadebert_build.server.tritonserver import TritonServer
@@ -57,14 +58,17 @@ class Ceiling:
         """Measure every contender under every load, one after the other."""
         shares = sorted({cell.deferred for cell in cells})
         names = [cascade_name(share) for share in shares]
-        stages = {"": 1} if self.gpu else {}
-        for placement in ("inline", "process"):
+        stages = {"": 1 if self.gpu else cores()}
+        # `serve` runs the first stage in the cascade's process, unless it is on a GPU or there are
+        # several processes. Its own model gets instances for the models that are compared.
+        usual = "process" if self.gpu or max(self.instances) > 1 else "inline-first"
+        for placement in ("inline", usual):
             repository = self.scratch / f"{placement}-{'gpu' if self.gpu else 'null'}"
             shutil.rmtree(repository, ignore_errors=True)
             publish(
                 repository, self.tokenizer, self.times, shares, gpu=self.gpu, placement=placement
             )
-            contender = CASCADE if placement == "process" else INLINE
+            contender = CASCADE if placement == usual else INLINE
             for count in self.instances if contender == CASCADE else (1,):
                 given = {**stages, **dict.fromkeys(names, count)}
                 with serve_cascades(repository, names, ports=_FREE, instances=given) as server:

@@ -6,9 +6,15 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-from cascadebert_build.repository.model_config import ModelConfig, config_from_text, config_to_text
+from cascadebert_build.repository.model_config import (
+    ModelConfig,
+    config_from_text,
+    config_to_text,
+    parameter,
+    set_parameter,
+)
 from cascadebert_build.repository.model_repository import ModelRepository
-from cascadebert_core.contract import POLICY_FILE
+from cascadebert_core.contract import INLINE, INLINE_NONE, POLICY_FILE
 from cascadebert_core.policy import Policy, policy_from_file, policy_to_json
 
 _BLOCKING = Path(__file__).parent / "blocking"
@@ -41,7 +47,7 @@ def install_blocking(repository: Path, cascade: str, instances: int = 1) -> str:
 
     It gets Triton's default batching. A queue policy could cost it more than it costs the cascade,
     whose clients wait less in the queue. With one instance, only one batch is in progress at any
-    time.
+    time. Its first stage runs where the cascade's does.
 
     Returns:
         The baseline's name.
@@ -52,6 +58,10 @@ def install_blocking(repository: Path, cascade: str, instances: int = 1) -> str:
     config.dynamic_batching.SetInParent()
     for group in config.instance_group:
         group.count = instances
+    if (which := parameter(config, INLINE)) is not None:
+        # Under another name, because `serve` allows the cascade's with one process only.
+        set_parameter(config, "blocking_inline", which)
+        set_parameter(config, INLINE, INLINE_NONE)
     _write_config(repository / name, config)
     for file in _BLOCKING.glob("*.py"):
         shutil.copyfile(file, repository / name / _VERSION / file.name)

@@ -436,6 +436,10 @@ def test_the_first_stage_runs_in_the_cascades_process_unless_something_else_is_s
     assert inline({"mine_1": 3}) == ("first", 1)
     apart = deployment_of(mine(repository), [1], PlacementOverrides({"mine_0": 3}))
     assert inline(running={**apart.stages, "mine": apart.config}) == ("none", 3)
+    publish(threshold(0.9), runtime=RuntimeConfig(placement="inline-first"))
+    assert inline() == ("first", 1)
+    assert inline({"mine_0": 3}) == ("first", 3)
+    publish(threshold(0.9))
     # What an earlier release published has no code for it.
     shutil.rmtree(repository / "mine" / "1" / "cascadebert_core")
     (repository / "mine" / "1" / "cascadebert_core").mkdir()

@@ -135,7 +135,7 @@ def deployment_of(
         can_be = cascade.runs_stages_inline(versions)
         which = _inline_of_auto(config, of_newest[0], overrides, before, can_be=can_be)
         set_parameter(config, INLINE, which)
-    _fit_inline(config, of_newest)
+    _fit_inline(config, of_newest, overrides)
     timeline = cascade.makes_timelines(versions)
     describe_served(config, policies, cascade.labels_file(max(versions)), timeline=timeline)
     return Deployment(cascade, tuple(policies), stages, config, policies)
@@ -199,7 +199,9 @@ def _inline_of_auto(
     return INLINE_FIRST if can_be and alone and not is_given else INLINE_NONE
 
 
-def _fit_inline(config: ModelConfig, stages: Sequence[ModelConfig]) -> None:
+def _fit_inline(
+    config: ModelConfig, stages: Sequence[ModelConfig], overrides: PlacementOverrides
+) -> None:
     """Give the stages in the cascade's process their threads, and their own models one instance.
 
     Only clients that ask for such a stage by its name call its model.
@@ -207,6 +209,7 @@ def _fit_inline(config: ModelConfig, stages: Sequence[ModelConfig]) -> None:
     Args:
         config: The cascade's configuration, with the calls that its stages may run at a time.
         stages: The configurations of its stages, in their order.
+        overrides: The user's own numbers, which stay.
     """
     which = parameter(config, INLINE) or INLINE_NONE
     inline = {INLINE_NONE: [], INLINE_FIRST: stages[:1]}.get(which, stages)
@@ -215,7 +218,8 @@ def _fit_inline(config: ModelConfig, stages: Sequence[ModelConfig]) -> None:
     threads = max(int(parameter(stage, THREADS) or 1) for stage in inline)
     set_parameter(config, INLINE_THREADS, str(threads))
     for stage in inline:
-        if parameter(stage, AUTO_INSTANCES) is not None:
+        is_given = {"", stage.name} & {*overrides.instances}
+        if parameter(stage, AUTO_INSTANCES) is not None and not is_given:
             stage.instance_group[0].count = 1
 
 

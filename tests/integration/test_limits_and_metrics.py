@@ -217,7 +217,10 @@ def test_the_call_of_the_first_stage_is_part_of_its_requests_trace(
     """Later stages are called after `execute`, when the server has let go of the trace."""
     settings = ("mode=triton", "level=TIMESTAMPS", "rate=1", f"triton,file={tmp_path}/trace.json")
     options = tuple(f"--trace-config={setting}" for setting in settings)
-    with serve_cascades(built.repository, ports=FREE_PORTS, options=options) as server:
+    # In the cascade's process the first stage would be no model's call.
+    with serve_cascades(
+        built.repository, ports=FREE_PORTS, options=options, instances={"tiny_small": 1}
+    ) as server:
         with CascadeClient(server.url, "tiny") as asking:
             assert asking.classify(TEXTS[0], threshold=0.0).exit_stage == 0
             # A part of a trace that has ended would crash the server.

@@ -429,6 +429,12 @@ def test_the_first_stage_runs_in_the_cascades_process_unless_something_else_is_s
     publish(threshold(0.9))
     assert parameter(read_config(repository / "mine"), "inline") == "auto"
     assert inline() == ("first", 1)
+    fresh = deployment_of(mine(repository), [1], PlacementOverrides())
+    assert fresh.config.parameters["first_calls"].string_value == "4"
+    again = deployment_of(
+        mine(repository), [1], PlacementOverrides(), {**fresh.stages, "mine": fresh.config}
+    )
+    assert config_to_text(again.config) == config_to_text(fresh.config), "a load changes nothing"
     # Numbers of the first stage are of processes, and each process of the cascade holds the member.
     assert inline({"mine_0": 3}) == ("none", 3)
     assert inline({"": 3}) == ("none", 3)

@@ -125,10 +125,13 @@ def deployment_of(
     # As many calls at a time as the most instances of any stage that they are made to.
     later = {stage.model for policy in policies.values() for stage in policy.stages[1:]}
     first = {policy.stages[0].model for policy in policies.values()}
+    before = (running or {}).get(cascade.name)
     for key, models in ((CALLS_IN_FLIGHT, later), (FIRST_CALLS, first)):
         calls = max((stages[model].instance_group[0].count for model in models), default=1)
+        if before is not None and key in _calls_inline(before) and not _given(models, overrides):
+            # The stage's own model has one instance, which says nothing of its calls.
+            calls = int(parameter(before, key) or calls)
         set_parameter(config, key, str(calls))
-    before = (running or {}).get(cascade.name)
     _place_cascade(config, stages.values(), policies.values(), overrides, before)
     of_newest = [stages[s.model] for s in policies[max(versions)].stages]
     if parameter(config, INLINE) == INLINE_AUTO:
@@ -172,6 +175,19 @@ def _place_cascade(
         )
 
 
+def _given(stages: Iterable[str], overrides: PlacementOverrides) -> bool:
+    """Whether the user gave a number of instances for one of these stages."""
+    return not {"", *stages}.isdisjoint(overrides.instances)
+
+
+def _calls_inline(config: ModelConfig) -> set[str]:
+    """The parameters of a cascade that count calls of stages in its process."""
+    which = parameter(config, INLINE) or INLINE_NONE
+    return {INLINE_FIRST: {FIRST_CALLS}, INLINE_ALL: {FIRST_CALLS, CALLS_IN_FLIGHT}}.get(
+        which, set()
+    )
+
+
 def _inline_of_auto(
     config: ModelConfig,
     first: ModelConfig,
@@ -194,7 +210,7 @@ def _inline_of_auto(
     """
     if running is not None:
         return parameter(running, INLINE) or INLINE_NONE
-    is_given = parameter(first, AUTO_INSTANCES) is None or {"", first.name} & {*overrides.instances}
+    is_given = parameter(first, AUTO_INSTANCES) is None or _given([first.name], overrides)
     alone = config.instance_group[0].count == 1
     return INLINE_FIRST if can_be and alone and not is_given else INLINE_NONE
 
@@ -218,8 +234,7 @@ def _fit_inline(
     threads = max(int(parameter(stage, THREADS) or 1) for stage in inline)
     set_parameter(config, INLINE_THREADS, str(threads))
     for stage in inline:
-        is_given = {"", stage.name} & {*overrides.instances}
-        if parameter(stage, AUTO_INSTANCES) is not None and not is_given:
+        if parameter(stage, AUTO_INSTANCES) is not None and not _given([stage.name], overrides):
             stage.instance_group[0].count = 1
 
 

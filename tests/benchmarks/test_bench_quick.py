@@ -22,7 +22,7 @@ def test_the_quick_bench_measures_once_and_reports(
     out = tmp_path / "out"
     command = [
         "--quick", "--no-peers", "--only", "limit", "closed", "open", "rows", "gate",
-        "--out", str(out), "--work-dir", os.path.relpath(tmp_path / "work"),
+        "--clients", "8", "--out", str(out), "--work-dir", os.path.relpath(tmp_path / "work"),
     ]  # fmt: skip
     assert main(command) == 0
     rows = [json.loads(line) for line in (out / "rows.jsonl").read_text().splitlines()]

@@ -31,12 +31,12 @@ def test_null_stages_defer_the_share_that_a_threshold_asks_for(share: float) -> 
 
 @pytest.mark.timeout(300)
 def test_every_contender_is_measured(tmp_path: Path) -> None:
-    options = ["--quick", "--no-peers", "--stages", "gpu", "--instances", "1", "2"]
+    options = ["--quick", "--no-peers", "--stages", "gpu", "--instances", "2"]
     options += ["--window-s", "1", "--rest-s", "1"]
     assert main([*options, "--out", str(tmp_path)]) == 0
     found = json.loads((tmp_path / "ceiling.json").read_text())
     cascades = [row for row in found["rows"] if row["contender"] == "cascade"]
-    assert [row["instances"] for row in cascades] == [1, 2]
+    assert [row["instances"] for row in cascades] == [2]
     for row in cascades:
         assert row["requests/s a core of BLS"] == pytest.approx(1000 / row["CPU ms model"])
         assert row["rows a call of stage 0"] >= 1

@@ -18,6 +18,7 @@ from cascadebert_build.verification.engine import MAX_DIFFERENCE
 from cascadebert_engine.machine import version_numbers
 from cascadebert_engine.manifest import ENGINE_MANIFEST, PLAN
 from tests.support.gpu import Project
+from tests.support.pretend_gpu import OLDEST
 
 pytestmark = [pytest.mark.gpu, pytest.mark.timeout(1800)]
 
@@ -105,6 +106,8 @@ def test_the_server_answers_as_the_offline_evaluator(
     project: Project, cuda_graphs: bool, tmp_path: Path
 ) -> None:
     """The whole data set through the embedded server, in requests of many rows and of one."""
+    if cuda_graphs and getattr(project.machine, "version", None) == OLDEST:
+        pytest.skip("graphs are of CUDA, which both pretended machines have: the newest is asked")
     steps = project.steps()
     if cuda_graphs:
         text = project.config.read_text()

@@ -20,7 +20,7 @@ from tests.support.emulated import run_emulated, why_not
 
 pytestmark = [pytest.mark.emulated, pytest.mark.timeout(600)]
 
-MEMBERS = {"bert": 2, "electra": 2}  # and their seeds
+MEMBERS = {"bert": 2}  # and its seed
 
 
 @pytest.fixture(scope="module")

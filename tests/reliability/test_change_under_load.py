@@ -29,7 +29,7 @@ from tests.support.serving import Built, build, publish_as, serving
 from tests.support.sizes import sized
 from tests.support.waiting import wait_until
 
-SWAPS = sized(6, 20)
+SWAPS = sized(4, 20)
 ONCE = RetryPolicy(attempts_without_deadline=1)
 WAIT_S = 60.0  # for an answer that must come; how long it takes is not tested
 

@@ -32,7 +32,7 @@ from tests.support.waiting import wait_until
 
 CASCADE = "tiny"
 INSTANCES = 3
-TIMES = sized(3, 10)
+TIMES = sized(1, 10)
 WATCH = WatchSettings(probe_s=2.0, recoveries=10**6)
 
 pytestmark = pytest.mark.timeout(sized(500, 3600))

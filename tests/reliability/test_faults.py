@@ -52,7 +52,7 @@ from tests.support.serving import Built, serving
 from tests.support.sizes import sized
 from tests.support.truth import Truth, truth_of
 
-TIMES = sized(3, 20)
+TIMES = sized(2, 20)
 TIMEOUT_S = 1.0
 RECOVERY_S = 60.0
 CASCADE, SMALL, LARGE = "tiny", "tiny_small", "tiny_large"

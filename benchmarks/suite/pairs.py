@@ -18,7 +18,6 @@ from cascadebert_build.evaluation.simulate import simulate
 from cascadebert_build.pipeline.build import CascadeBuild
 from cascadebert_build.pipeline.workspace import Workspace
 from cascadebert_build.repository.model_repository import ModelRepository
-from cascadebert_core.contract import INLINE_AUTO
 from cascadebert_core.policy import Policy
 
 from ..tools.random_checkpoints import SHAPES, write_member
@@ -175,7 +174,7 @@ def confidence_of_first(policy: Policy, logits: list[NDArray[np.float32]]) -> ND
 
 def _build(config: CascadeConfig, folder: Path) -> tuple[CascadeBuild, Path]:
     """Build in `folder`, unless it is up to date; return the steps and the model repository."""
-    if config.runtime.inline == INLINE_AUTO:
+    if config.runtime.auto_inline:
         # As `serve` chooses it. The stages' own models get instances besides, for the others.
         config = replace(config, runtime=replace(config.runtime, placement="inline-first"))
     steps = CascadeBuild(config, Workspace(folder / "work"))

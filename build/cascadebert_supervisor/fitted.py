@@ -10,7 +10,6 @@ from cascadebert_core.contract import (
     CALLS_IN_FLIGHT,
     FIRST_CALLS,
     INLINE,
-    INLINE_AUTO,
     INLINE_FIRST,
     INLINE_NONE,
     INLINE_THREADS,
@@ -22,6 +21,7 @@ from .repository import CHOICE, ServedCascade, policy_of
 
 # What `publish` writes; `cascadebert_build.repository.model_config` says what they mean.
 _AUTO_INSTANCES = "auto_instances"
+_AUTO_INLINE = "auto_inline"
 _THREADS = "threads"
 
 
@@ -88,7 +88,7 @@ def _fit_stages(configs: Iterable[ConfigText], fitting: Placement) -> None:
 
 def _choose_inline(config: ConfigText, first: ConfigText) -> None:
     """Run the first stage in the cascade's process, if cascade.toml leaves that open."""
-    if config.parameter(INLINE) == INLINE_AUTO:
+    if config.parameter(_AUTO_INLINE) is not None:
         can_be = config.instances == 1 and first.parameter(_AUTO_INSTANCES) is not None
         config.set_parameter(INLINE, INLINE_FIRST if can_be else INLINE_NONE)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated
 
 from cascadebert_client.sources import FORMATS, format_of_name
-from cascadebert_core.contract import INLINE_ALL, INLINE_AUTO, INLINE_FIRST, INLINE_NONE
+from cascadebert_core.contract import INLINE_ALL, INLINE_FIRST, INLINE_NONE
 from cascadebert_core.guarantee import DEFAULT_CONFIDENCE, GUARANTEES
 from cascadebert_core.policy import LONGEST_TIMEOUT_S, REQUEST_TIMEOUT_S
 from cascadebert_core.signals import SIGNALS
@@ -51,7 +51,7 @@ ENGINE_PRECISIONS = {"onnxruntime": ("fp32", "int8"), "tensorrt": ("fp16",)}
 
 AUTO_PLACEMENT = "auto"
 PLACEMENTS = {
-    AUTO_PLACEMENT: INLINE_AUTO,
+    AUTO_PLACEMENT: INLINE_NONE,
     "process": INLINE_NONE,
     "inline-first": INLINE_FIRST,
     "inline": INLINE_ALL,
@@ -239,10 +239,13 @@ class RuntimeConfig(Table):
 
     @property
     def inline(self) -> str:
-        """Which stages run in the cascade's process, one of `contract.INLINE_STAGES`."""
-        if self.placement == AUTO_PLACEMENT and not self.allows_inline:
-            return INLINE_NONE
+        """Which stages run in the cascade's process in every server: a `contract.INLINE_STAGES`."""
         return PLACEMENTS[self.placement]
+
+    @property
+    def auto_inline(self) -> bool:
+        """Whether `serve` and the containers may run the first stage in the cascade's process."""
+        return self.placement == AUTO_PLACEMENT and self.allows_inline
 
     @property
     def allows_inline(self) -> bool:

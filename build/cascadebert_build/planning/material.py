@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from cascadebert_core.contract import INLINE_AUTO, INLINE_FIRST, INLINE_NONE
+from cascadebert_core.contract import INLINE_FIRST, INLINE_NONE
 from cascadebert_core.policy import Policy
 
 from ..config.placement import cores, placement_of_stage
@@ -20,8 +20,6 @@ from ..tuning.stage_cost import stage_times_from_json
 from .call_times import MeasuredTimes
 from .plan import ALONE, Way
 from .workload import Workload
-
-_INLINE = {INLINE_NONE: 0, INLINE_FIRST: 1, INLINE_AUTO: 1}
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +93,10 @@ def material_of_build(build: CascadeBuild, rows_per_request: int) -> Material:
     ]  # fmt: skip
     accuracy = None if truth is None else float((alone == truth).mean())
     ways.append(Way(f"{members[-1].name} {ALONE}", "", accuracy, 1.0, 0.0))
+    runtime = build.config.runtime
+    inline = {INLINE_NONE: int(runtime.auto_inline), INLINE_FIRST: 1}.get(
+        runtime.inline, len(members)
+    )
     return Material(
         tuple(member.name for member in members),
         policy,
@@ -103,5 +105,5 @@ def material_of_build(build: CascadeBuild, rows_per_request: int) -> Material:
         tuple(ways),
         cores(),
         build.config.runtime.niceness,
-        _INLINE.get(build.config.runtime.inline, len(members)),
+        inline,
     )

@@ -24,6 +24,7 @@ from ..config.placement import cores, instances_of_cascade
 from ..config.schema import RuntimeConfig
 from .changes import Change, NewFolder, Removal, TextFile, changed_file
 from .model_config import (
+    AUTO_INLINE,
     AUTO_INSTANCES,
     CONFIG_FILE,
     ModelConfig,
@@ -62,6 +63,8 @@ def config_of_cascade(
         set_parameter(config, INLINE, runtime.inline)
         set_parameter(config, INLINE_THREADS, str(runtime.threads or 1))
         set_parameter(config, INLINE_NICENESS, str(runtime.niceness))
+    if runtime.auto_inline:
+        set_parameter(config, AUTO_INLINE, "true")
     gpu = runtime.device == "gpu"
     chosen = runtime.cascade_instances or instances_of_cascade(cores(), gpu=gpu)
     config.instance_group[0].count = chosen

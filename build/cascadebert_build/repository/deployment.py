@@ -10,7 +10,6 @@ from cascadebert_core.contract import (
     FIRST_CALLS,
     INLINE,
     INLINE_ALL,
-    INLINE_AUTO,
     INLINE_FIRST,
     INLINE_NONE,
     INLINE_THREADS,
@@ -26,6 +25,7 @@ from ..config.placement import (
 )
 from ..errors import UsageError
 from .model_config import (
+    AUTO_INLINE,
     AUTO_INSTANCES,
     INTRA_OP_THREADS,
     THREADS,
@@ -134,7 +134,7 @@ def deployment_of(
         set_parameter(config, key, str(calls))
     _place_cascade(config, stages.values(), policies.values(), overrides, before)
     of_newest = [stages[s.model] for s in policies[max(versions)].stages]
-    if parameter(config, INLINE) == INLINE_AUTO:
+    if parameter(config, AUTO_INLINE) is not None:
         can_be = cascade.runs_stages_inline(versions)
         which = _inline_of_auto(config, of_newest[0], overrides, before, can_be=can_be)
         set_parameter(config, INLINE, which)

@@ -42,6 +42,9 @@ CONFIG_FILE = "config.pbtxt"
 
 # This parameter marks a model whose number of instances `serve` and `load` may choose.
 AUTO_INSTANCES = "auto_instances"
+# This one, of a cascade, lets `serve`, `load` and the containers run the first stage in the cascade's
+# process. A bare tritonserver may read the repository from an object store: there it cannot.
+AUTO_INLINE = "auto_inline"
 # Threads of one instance; 0 if `serve` may choose.
 THREADS = "threads"
 # The same for Triton's own `onnxruntime` backend, which reads this name.
@@ -49,7 +52,9 @@ INTRA_OP_THREADS = "intra_op_thread_count"
 # Niceness of the processes of a stage that is not the first, on Linux's scale.
 NICENESS = "niceness"
 # What `[runtime]` says about a cascade's own process.
-PLACEMENT_PARAMETERS = frozenset({AUTO_INSTANCES, INLINE, INLINE_THREADS, INLINE_NICENESS})
+PLACEMENT_PARAMETERS = frozenset(
+    {AUTO_INSTANCES, AUTO_INLINE, INLINE, INLINE_THREADS, INLINE_NICENESS}
+)
 # Whether a plan inside the python backend runs from CUDA graphs.
 CUDA_GRAPHS = "cuda_graphs"
 

@@ -76,9 +76,7 @@ TASK = "task"  # "multi_label"; a single-label cascade has no such parameter
 INLINE_NONE = "none"
 INLINE_FIRST = "first"
 INLINE_ALL = "all"
-# `serve` and the containers choose; under a bare tritonserver it is none.
-INLINE_AUTO = "auto"
-INLINE_STAGES = (INLINE_NONE, INLINE_FIRST, INLINE_ALL, INLINE_AUTO)
+INLINE_STAGES = (INLINE_NONE, INLINE_FIRST, INLINE_ALL)
 
 # Files of a cascade's version folder.
 POLICY_FILE = "policy.json"

@@ -60,8 +60,7 @@ class InlineStages:
         if which not in contract.INLINE_STAGES:
             allowed = ", ".join(map(repr, contract.INLINE_STAGES))
             raise PolicyError(f"the parameter {contract.INLINE} is {which!r}: give {allowed}")
-        none = (contract.INLINE_NONE, contract.INLINE_AUTO)
-        n = 0 if which in none else 1 if which == contract.INLINE_FIRST else len(policy.stages)
+        n = {contract.INLINE_NONE: 0, contract.INLINE_FIRST: 1}.get(which, len(policy.stages))
         given = {"threads": parameters.get(contract.INLINE_THREADS, "1")}
         self._sessions = [open_session(repository, stage, given) for stage in policy.stages[:n]]
         self._priority = _nicer(int(parameters.get(contract.INLINE_NICENESS, "0")))

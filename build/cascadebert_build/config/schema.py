@@ -239,7 +239,7 @@ class RuntimeConfig(Table):
 
     @property
     def inline(self) -> str:
-        """Which stages run in the cascade's process in every server: a `contract.INLINE_STAGES`."""
+        """The stages in the cascade's process under every server, of `contract.INLINE_STAGES`."""
         return PLACEMENTS[self.placement]
 
     @property

@@ -42,8 +42,9 @@ CONFIG_FILE = "config.pbtxt"
 
 # This parameter marks a model whose number of instances `serve` and `load` may choose.
 AUTO_INSTANCES = "auto_instances"
-# This one, of a cascade, lets `serve`, `load` and the containers run the first stage in the cascade's
-# process. A bare tritonserver may read the repository from an object store: there it cannot.
+# This one, of a cascade, lets `serve`, `load` and the containers run the first stage in the
+# cascade's process. A bare tritonserver may read the repository from an object store: there it
+# cannot.
 AUTO_INLINE = "auto_inline"
 # Threads of one instance; 0 if `serve` may choose.
 THREADS = "threads"

@@ -5,8 +5,8 @@
 
 Two kinds of stages, which use no CPU: "null" answers at once; "gpu" takes a fixed time for a call
 and a little for each row, one call at a time. Over both, through the real server with the real
-perf_analyzer: the cascade, with its stages in processes of their own and inline; a blocking BLS
-model; the least that a Python model can do; other servers. And the core alone.
+perf_analyzer: the cascade, with its stages where `serve` has them and with all of them inline; a
+blocking BLS model; the least that a Python model can do; other servers. And the core alone.
 """
 
 from __future__ import annotations

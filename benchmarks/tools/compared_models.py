@@ -47,7 +47,7 @@ def install_blocking(repository: Path, cascade: str, instances: int = 1) -> str:
 
     It gets Triton's default batching. A queue policy could cost it more than it costs the cascade,
     whose clients wait less in the queue. With one instance, only one batch is in progress at any
-    time. Its first stage runs where the cascade's does.
+    time.
 
     Returns:
         The baseline's name.
@@ -58,9 +58,8 @@ def install_blocking(repository: Path, cascade: str, instances: int = 1) -> str:
     config.dynamic_batching.SetInParent()
     for group in config.instance_group:
         group.count = instances
-    if (which := parameter(config, INLINE)) is not None:
-        # Under another name, because `serve` allows the cascade's with one process only.
-        set_parameter(config, "blocking_inline", which)
+    if parameter(config, INLINE) is not None:
+        # With its first stage in its own process it answers half as many requests.
         set_parameter(config, INLINE, INLINE_NONE)
     _write_config(repository / name, config)
     for file in _BLOCKING.glob("*.py"):

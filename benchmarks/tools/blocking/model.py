@@ -9,7 +9,6 @@ tokenizers and stages. The only difference is when requests are answered.
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,6 @@ import triton_python_backend_utils as pb_utils
 
 from .cascadebert_core import contract
 from .cascadebert_core.answer import AnswerWriter
-from .cascadebert_core.inline import InlineStages
 from .cascadebert_core.inputs import texts_from_tensors
 from .cascadebert_core.job import Job
 from .cascadebert_core.policy import policy_from_file
@@ -38,12 +36,6 @@ class TritonPythonModel:
         self._policy = policy_from_file(folder / contract.POLICY_FILE)
         self._route = Router(self._policy).default
         self._answers = AnswerWriter(self._policy)
-        parameters = {
-            key: value["string_value"]
-            for key, value in json.loads(args["model_config"])["parameters"].items()
-        }
-        which = parameters.get("blocking_inline", contract.INLINE_NONE)
-        self._inline = InlineStages(self._policy, folder.parent.parent, which, parameters)
         self._stages = stages_of_policy(self._policy, folder, self._logits, calls_in_flight=1)
 
     def execute(self, requests: list[Any]) -> list[Any]:
@@ -65,8 +57,6 @@ class TritonPythonModel:
         return Job(texts, self._route, len(self._policy.labels))
 
     def _logits(self, stage: int, batch: Any) -> Any:
-        if stage in self._inline:
-            return self._inline.logits(stage, batch)
         settings = self._policy.stages[stage]
         response = pb_utils.InferenceRequest(
             model_name=settings.model,

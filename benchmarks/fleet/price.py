@@ -65,7 +65,9 @@ def price_from_cpu(none: Cpu, most: Cpu, light: Cpu, share: float) -> RequestPri
         call_s=cascade + server + stages,
         client_s=none.client_s,
     )
-    return replace(price.times(1 / (1 + cold * many)), cold=cold)
+    busy = price.times(1 / (1 + cold * many))
+    # Requests have one row here, so the price of further rows stays the default.
+    return replace(busy, cold=cold, cascade_row_s=price.cascade_row_s)
 
 
 def measure_price(

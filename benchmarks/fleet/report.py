@@ -25,7 +25,8 @@ def write_page(folder: Path, run: Mapping[str, Any]) -> str:
     parts = [
         f"# The simulated fleet\n\n`{run['command']}`, commit {machine['commit']}, "
         f"{machine['cores']} cores of {machine['cpu']}, {machine['date']}.",
-        "## The price of a request\n\nMilliseconds of CPU, over stages that calculate nothing; the "
+        "## The price of a request\n\nMilliseconds of CPU, over stages that calculate nothing "
+        "(`cascade_row_ms` and `cold_call` are defaults and not measured); the "
         f"load generator takes {1e3 * run['price']['client_s']:.3f} ms more. For `cascadebert plan "
         "--machines`:",
         price_as_toml(run["price"]),

@@ -46,6 +46,7 @@ def test_the_price_is_what_a_request_adds_and_what_a_call_adds() -> None:
     price = price_from_cpu(busy, busy, light, 0.9)
     assert price.cold == pytest.approx(2)
     assert price.cascade_s == pytest.approx(none.cascade_s)
+    assert price.cascade_row_s == RequestPrice().cascade_row_s, "not measured"
     # Noise makes no price negative.
     assert min(asdict(price_from_cpu(most, none, none, 0.9)).values()) >= 0
 

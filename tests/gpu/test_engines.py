@@ -107,7 +107,7 @@ def test_the_server_answers_as_the_offline_evaluator(
 ) -> None:
     """The whole data set through the embedded server, in requests of many rows and of one."""
     if cuda_graphs and getattr(project.machine, "version", None) == OLDEST:
-        pytest.skip("graphs are of CUDA, which both pretended machines have: the newest is asked")
+        pytest.skip("the pretended CUDA is the same for both versions: the newest is tested")
     steps = project.steps()
     if cuda_graphs:
         text = project.config.read_text()

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 import torch
+from numpy.typing import NDArray
 from onnx import numpy_helper
 from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BertModel
@@ -27,6 +31,7 @@ from benchmarks.studies.accuracy.complete_comparisons import (
     methods_of,
 )
 from benchmarks.studies.accuracy.complete_costs import measured_costs
+from benchmarks.studies.accuracy.complete_plots import draw_mean, mean_over_tasks
 from benchmarks.studies.accuracy.packed_logits import Packed
 from benchmarks.studies.accuracy.pretrained import weights_of_graph
 from benchmarks.studies.shared import TASKS, dev_rows, train_rows
@@ -55,6 +60,24 @@ def test_weights_of_a_graph_without_names_get_them_back() -> None:
     assert found.keys() == expected.keys()
     for name, value in expected.items():
         np.testing.assert_array_equal(found[name], value)
+
+
+def test_training_elsewhere_needs_the_packages_that_are_named() -> None:
+    listed = (
+        "import sys, benchmarks.studies.accuracy.complete, benchmarks.studies.accuracy.gpu_parts\n"
+        "files = [getattr(m, '__file__', None) or '' for m in sys.modules.values()]\n"
+        "parts = [f.split('site-packages/')[1] for f in files if 'site-packages/' in f]\n"
+        "print(*{part.split('/')[0].removesuffix('.py') for part in parts})"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", listed], check=False, capture_output=True, text=True
+    )
+    assert found.returncode == 0, found.stderr
+    named = {"tabulate", "tqdm", "tritonclient", "torch", "transformers", "accelerate"}
+    of_those = {"numpy", "grpc", "ml_dtypes", "torchgen", "pynvml", "typing_extensions"}
+    loaded = {name for name in found.stdout.split() if not name.startswith(("_", "distutils"))}
+    assert loaded <= named | of_those
+    assert all(name in str(gpu_parts.__doc__) for name in named)
 
 
 def test_every_run_comes_after_those_that_it_needs() -> None:
@@ -157,6 +180,32 @@ def test_gains_are_paired_and_their_mean_is_over_tasks() -> None:
     mean = Gain.mean([gain, none])
     assert mean.difference.interval.value == pytest.approx(gain.values[0] / 2)
     assert not mean.difference.beyond_the_spread
+
+
+def test_the_mean_picture_shows_what_all_tasks_have(tmp_path: Path) -> None:
+    labels, (first, second, last) = members(600)
+
+    def packed(task: str, **logits: NDArray[Any]) -> Packed:
+        named = {f"{task}-{m.replace('_', '-')}-seed1": of for m, of in logits.items()}
+        return Packed(task, named, {})
+
+    results = {
+        "sst2": (packed("sst2-complete", plain_distilled_6=second, large=last), labels),
+        "rte": (
+            packed("rte-complete", plain_distilled_6=second, plain_distilled_3=first, large=last),
+            labels,
+        ),
+    }
+    assert mean_over_tasks(results, "cascade 3→12, plain-distilled") is None
+    line = mean_over_tasks(results, "cascade 6→12, plain-distilled")
+    assert line is not None
+    cost, share = line
+    assert cost[0] == pytest.approx(1 / 8)  # everything is answered by 6 layers of half the width
+    right = [accuracy(of.argmax(axis=1), labels) for of in (second, last)]
+    assert share[0] == pytest.approx(right[0] / right[1])
+    assert (cost[-1], share[-1]) == (1.0, pytest.approx(1.0, abs=0.02))
+    draw_mean(tmp_path / "mean.png", results)
+    assert (tmp_path / "mean.png").stat().st_size
 
 
 def test_measured_time_takes_the_place_of_multiply_adds() -> None:

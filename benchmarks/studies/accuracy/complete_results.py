@@ -14,13 +14,10 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from benchmarks.tools.command import new_parser, run_command, say
 
-from ..shared import TASKS, add_glue, dev_labels, panels, section, write_below
-from .comparisons import OBJECTIVES, alone, mean_over_seeds, member_figures, metric_of
+from ..shared import TASKS, add_glue, dev_labels, section, write_below
+from .comparisons import OBJECTIVES, alone, member_figures
 from .complete import ORDER
 from .complete_comparisons import (
     OPPONENTS,
@@ -29,11 +26,11 @@ from .complete_comparisons import (
     Gain,
     answers_at,
     gain_of,
-    methods_of,
     spread_of,
 )
 from .complete_costs import DEPTH, MULTIPLY_ADDS, Costs, load_times, measured_costs
-from .packed_logits import Packed, pack, wrong_counts
+from .complete_plots import Results, draw_mean, draw_tasks
+from .packed_logits import pack, wrong_counts
 from .plan import COMPLETE, LARGE
 from .results import NOT_RUN, difference, mean_in_percent, spread
 
@@ -41,20 +38,10 @@ HERE = Path(__file__).parent
 _MARK = "<!-- Below: python -m benchmarks.studies.accuracy.complete_results -->"
 # Cascades of these members are compared with the opponents, distilled ones if they were run.
 _CLAIMED = ("plain", "plain-distilled")
-_SHOWN = {
-    "cascade 3→12, plain-distilled": ("#009e73", "-"),
-    "cascade 6→12, plain": ("#56b4e9", "-"),
-    "cascade 6→12, plain-distilled": ("#0072b2", "-"),
-    "DeeBERT": ("#777777", "--"),
-    "PABEE": ("#cc79a7", "--"),
-}
-
 # What the budgets are counted in.
 _IN_MACS = "number of multiply-adds", "multiply-adds a row", "fewer multiply-adds"
 _IN_TIME = "measured time", "time a row, one row a call", "less time"
 _ROWS = 1
-
-Results = dict[str, tuple[Packed, NDArray[np.int64]]]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -81,7 +68,8 @@ def _run(args: argparse.Namespace) -> None:
     write_below(args.output, _MARK, "Cascades of complete members", "\n\n".join(body))
     pictures = args.output.parent / "pictures"
     pictures.mkdir(exist_ok=True)
-    _draw(pictures / "complete.png", results)
+    draw_tasks(pictures / "complete.png", results)
+    draw_mean(pictures / "complete-mean.png", results)
 
 
 def _singles(results: Results) -> str:
@@ -192,32 +180,6 @@ def _confidence(results: Results) -> list[str]:
         heading = f"### {task}: {len(labels)} rows, seeds {seeds}{hard}"
         parts.append(section(heading, "", names, lines))
     return parts
-
-
-def _draw(path: Path, results: Results) -> None:
-    """Draw the task's metric against multiply-adds, a panel for each task, means over seeds."""
-    pyplot, figure, axes = panels(len(results), 3, (5.2, 4.0))
-    for panel, (task, (packed, labels)) in zip(axes, results.items(), strict=True):
-        methods = methods_of(packed)
-        for name, (colour, style) in _SHOWN.items():
-            if name in methods:
-                seeds, curve_of = methods[name]
-                curves = [curve_of(seed) for seed in seeds]
-                cost, values = mean_over_seeds(curves, metric_of(task), labels, 80, DEPTH)
-                panel.plot(cost / DEPTH, 100 * values, style, color=colour, label=name)
-        for member, cost in {**MULTIPLY_ADDS.singles(), LARGE: float(DEPTH)}.items():
-            found = alone(packed, member, labels)
-            if found is not None and not member.startswith("plain-distilled"):
-                panel.plot(cost / DEPTH, 100 * found.mean, "k*", markersize=8, zorder=5)
-                panel.annotate(member, (cost / DEPTH, 100 * found.mean), fontsize=7)
-        panel.set(xlabel="multiply-adds a row, of the large member's", title=task, xscale="log")
-        panel.set_ylabel(
-            {"mrpc": "F1, %", "cola": "Matthews correlation, %"}.get(task, "accuracy, %")
-        )
-        panel.grid(visible=True, alpha=0.3, which="both")
-    axes[0].legend(fontsize=8, loc="lower right")
-    figure.savefig(path, dpi=120)
-    pyplot.close(figure)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,10 @@ r"""The study of complete members on a machine with a GPU and without a network,
 `split` writes GLUE and the pretrained models, weights in FP16, as files of at most 56 MiB. `take`
 runs on the other machine, once for each part: it gathers them in STORE, and unpacks them when the
 last one is there. Training computes in float32 or bf16 from these weights.
+
+The other machine needs torch, transformers, accelerate, tabulate, tqdm and tritonclient, whose
+wheel `py3-none-any` has 0.1 MB, and this repository: its folders `.`, `client`, `build` and
+`model_repository/cascade/1` go into PYTHONPATH.
 """
 
 from __future__ import annotations

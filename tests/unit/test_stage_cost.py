@@ -68,6 +68,24 @@ def test_every_length_in_the_data_is_timed_at_several_batch_sizes(
     assert found["large"].per_row(16) == pytest.approx(0.8)
 
 
+def test_of_many_lengths_one_in_16_tokens_is_timed(tmp_path: Path, clock: Clock) -> None:
+    encoder = Encoder(write_tokenizer(tmp_path), 100)
+    inputs = ("input_ids", "attention_mask")
+    many = StageInput(encoder, inputs, (*range(4, 100, 4), 100))
+    assert many.sampled_buckets == (16, 32, 48, 64, 80, 96, 100)
+    assert StageInput(encoder, inputs, (8, 16, 100)).sampled_buckets == (8, 16, 100)
+    wide = (*range(32, 513, 32),)  # what lies further apart than that is all there
+    assert StageInput(encoder, inputs, wide).sampled_buckets == wide
+
+    def run(batch: Any) -> np.ndarray:
+        assert batch.shape[1] == 16  # and not 4, to which the server pads this text
+        clock.now_s += 0.001 * batch.shape[0]
+        return np.zeros((batch.shape[0], 2), np.float32)
+
+    times = measure_stages({"small": (many, lambda: run)}, ["good film"], {"small": 4})["small"]
+    assert times.per_row(4) == pytest.approx(times.per_row(16) / 4)
+
+
 def test_slow_calls_are_repeated_less_and_larger_ones_left_out(
     tmp_path: Path, clock: Clock
 ) -> None:

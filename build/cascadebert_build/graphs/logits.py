@@ -22,6 +22,9 @@ from ..progress import counted
 # Rows in one call; larger calls are no faster on a CPU.
 BATCH_SIZE = 32
 
+# What takes time for each length is done for all if they are few, else for one in so many tokens.
+_FEW_BUCKETS, _SAMPLED_TOKENS = 8, 16
+
 # A loaded artefact: a batch to logits of shape (rows, n_labels).
 Run = Callable[[StageBatch], NDArray[np.float32]]
 
@@ -39,6 +42,14 @@ class StageInput:
     encoder: Encoder
     inputs: tuple[str, ...]
     buckets: tuple[int, ...]
+
+    @property
+    def sampled_buckets(self) -> tuple[int, ...]:
+        """The buckets that stand for all. Of many: the longest of every 16 tokens, and the last."""
+        if len(self.buckets) <= _FEW_BUCKETS:
+            return self.buckets
+        longest = {-(-bucket // _SAMPLED_TOKENS): bucket for bucket in self.buckets}
+        return tuple(longest.values())
 
     def batch(self, rows: Sequence[EncodedRow], length: int | None = None) -> StageBatch:
         """Pad rows to `length` tokens; None: to the bucket of the longest row."""

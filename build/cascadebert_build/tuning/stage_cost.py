@@ -181,7 +181,7 @@ def measure_stages(
 
     Args:
         stages: By name, how texts become batches, and a function that loads the artefact.
-        texts: Real texts; their lengths are measured.
+        texts: Real texts; of their padded lengths, one in 16 tokens is measured.
         max_batch_size: Rows in one call, by name.
         seconds: About how long it may take. Then the most frequent lengths are measured first, and
             those that no time is left for are not; `StageTimes.per_row` scales them. None: as long
@@ -237,7 +237,7 @@ def _first_calls(
     """
     by_bucket: dict[int, list[EncodedRow]] = {}
     for row in stage.encoder.encode(texts):
-        by_bucket.setdefault(bucket_of(len(row), stage.buckets), []).append(row)
+        by_bucket.setdefault(bucket_of(len(row), stage.sampled_buckets), []).append(row)
     allowed = Allowance(seconds)
     buckets = sorted(by_bucket)
     if allowed.is_limited:
@@ -252,7 +252,7 @@ def _first_calls(
                 n_left += len(sizes) - i
                 break
             # Rows are repeated to fill the call: the time depends only on the shape.
-            batch = stage.batch([rows[i % len(rows)] for i in range(size)])
+            batch = stage.batch([rows[i % len(rows)] for i in range(size)], bucket)
             call = _Timed(name, bucket, size, partial(run, batch))
             call.first_s = call.run_s()
             calls.append(call)

@@ -236,10 +236,10 @@ def verify_onnx(
 
 
 def _calls_of_buckets(reference: Reference, stage: StageInput, max_batch_size: int) -> list[Shape]:
-    """Calls of a few rows of every padded length, and of one row of the longest."""
+    """Calls of a few rows of every sampled length, and of one row of the longest."""
     shortest = min(len(row) for row in reference.rows[: reference.plain])
     few = min(FEW_ROWS, max_batch_size)
-    shapes = [(length, few) for length in stage.buckets if length >= shortest]
+    shapes = [(length, few) for length in stage.sampled_buckets if length >= shortest]
     if few > 1:
         shapes.append((stage.buckets[-1], 1))
     return [(length, calls_of_rows(reference, length, batch)) for length, batch in shapes]

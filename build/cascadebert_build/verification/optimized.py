@@ -188,7 +188,7 @@ def _shapes(reference: Reference, stage: StageInput, max_batch_size: int) -> lis
     at the longest bucket. Other buckets have one size.
     """
     lengths = sorted(len(row) for row in reference.rows[: reference.plain])
-    buckets = [bucket for bucket in stage.buckets if bucket >= lengths[0]]
+    buckets = [bucket for bucket in stage.sampled_buckets if bucket >= lengths[0]]
     wanted = (lengths[0], lengths[len(lengths) // 2], buckets[-1])
     main = {next(bucket for bucket in buckets if bucket >= n) for n in wanted}
     few, all_sizes = {min(FEW_ROWS, max_batch_size)}, {1, min(8, max_batch_size), max_batch_size}

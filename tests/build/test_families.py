@@ -48,7 +48,9 @@ def test_a_family_agrees_with_transformers_and_answers_rows_alone(
     scale = np.abs(steps.reference_logits(member)).max()
     assert report.max_difference <= 1e-6 * max(1, scale)
     assert all(case.rows == 2 * FEW_ROWS for case in report.calls if case.batch > 1)
-    assert {case.length for case in report.calls} == set(steps.exported(member).buckets)
+    sampled = steps.exported(member).stage_input.sampled_buckets
+    # No text of some families has as few as 4 tokens.
+    assert {4, *(case.length for case in report.calls)} == {4, *sampled}
     assert max(case.batch_difference for case in report.calls) <= 1e-6 * max(1, scale)
 
 

@@ -25,8 +25,6 @@ from .store import Store
 from .tables import read_table, texts_of
 from .tasks import Result, Task, block_file
 
-# Lengths are padded to a multiple of this: with thousands of rows there are enough of each length.
-_PADDED_TO = 8
 # The most padded tokens of a call, if the policy knows of no limit.
 _MOST_TOKENS = 8192
 _MOST_ROWS = 512
@@ -186,13 +184,15 @@ class Classifier:
 
 
 def in_large_calls(stage: StagePolicy) -> StagePolicy:
-    """A stage whose calls are as large as pays on a CPU, and padded to the next multiple of 8."""
+    """A stage whose calls are as large as pays on a CPU, and padded to their longest text.
+
+    With thousands of rows there are enough of each length, and of others a few share a call.
+    """
     longest = stage.max_length
-    buckets = (*range(_PADDED_TO, longest, _PADDED_TO), longest)
     tokens = min(stage.max_call_tokens, max(_MOST_TOKENS, longest))
     return replace(
         stage,
-        buckets=buckets,
+        buckets=tuple(range(1, longest + 1)),
         max_batch_size=max(stage.max_batch_size, _MOST_ROWS),
         max_call_tokens=tokens,
         # A call's price: what it takes besides its tokens is little beside calls of this size.

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from cascadebert_build.checkpoints.checkpoint import checkpoint_from_source
 from cascadebert_build.config.rows import Rows
+from cascadebert_build.progress import counted
 
 from .exit_layers import first_tokens, new_exits, pooler_of
 
@@ -72,18 +73,20 @@ def train_deebert(
     optimizer = torch.optim.AdamW(exits.parameters(), LEARNING_RATE)
     steps = EPOCHS * -(-len(targets) // _BATCH_SIZE)
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=steps)
-    for _ in range(EPOCHS):
-        for part in torch.randperm(len(targets)).split(_BATCH_SIZE):
-            loss = torch.stack(
-                [
-                    torch.nn.functional.cross_entropy(exit_(train[part, i]), targets[part])
-                    for i, exit_ in enumerate(exits)
-                ]
-            ).sum()
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
+    with counted("step", steps, what="exits, learning") as advance:
+        for _ in range(EPOCHS):
+            for part in torch.randperm(len(targets)).split(_BATCH_SIZE):
+                loss = torch.stack(
+                    [
+                        torch.nn.functional.cross_entropy(exit_(train[part, i]), targets[part])
+                        for i, exit_ in enumerate(exits)
+                    ]
+                ).sum()
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                schedule.step()
+                advance(1)
     output.mkdir(parents=True, exist_ok=True)
     torch.save(exits.state_dict(), output / "exits.pt")
     exits.eval()

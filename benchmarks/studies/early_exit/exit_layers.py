@@ -9,10 +9,10 @@ from typing import Any, cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from cascadebert_build.checkpoints.checkpoint import tokenizer_from_source
 from cascadebert_build.config.rows import Rows
+from cascadebert_build.progress import counted
 
 _BATCH_SIZE = 64
 _DROPOUT = 0.1
@@ -68,7 +68,7 @@ def first_tokens(
         source: The checkpoint with the tokenizer.
         rows: The rows.
         max_length: The maximum length in tokens.
-        description: Of the progress bar.
+        description: Of the progress.
         bf16: Whether to multiply in bfloat16.
 
     Returns:
@@ -79,13 +79,18 @@ def first_tokens(
     states: list[NDArray[np.float32]] = []
     logits: list[NDArray[np.float32]] = []
     batches = encoded_batches(source, rows, max_length)
-    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-        for _, tokens in tqdm(batches, desc=description, disable=None):
+    with (
+        torch.inference_mode(),
+        torch.autocast(device.type, torch.bfloat16, enabled=bf16),
+        counted("row", len(rows.texts), what=description) as advance,
+    ):
+        for part, tokens in batches:
             inputs = {name: value.to(device) for name, value in tokens.items()}
             output = model(**inputs, output_hidden_states=True)
             hidden = torch.stack([h[:, 0] for h in output.hidden_states[1:]], dim=1)
             states.append(hidden.float().cpu().numpy())
             logits.append(output.logits.float().cpu().numpy())
+            advance(len(part))
     back = np.argsort(np.concatenate([part for part, _ in batches]))
     return np.concatenate(states)[back], np.concatenate(logits)[back]
 

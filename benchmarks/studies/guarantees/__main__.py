@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from tqdm import tqdm
 
 from benchmarks.tools.command import add_number, as_json, new_parser, run_command
 from benchmarks.tools.machine import this_machine
 from cascadebert_build.config.goals import Goal
+from cascadebert_build.progress import counted
 from cascadebert_core.guarantee import ACCURACY_DROP, DISAGREEMENT
 from cascadebert_engine.files import write_text
 
@@ -57,13 +57,16 @@ def _run(args: argparse.Namespace) -> None:
     ]
     outcomes: list[Outcome] = []
     left_out = 0
-    for population, goal, n in tqdm(cases, disable=None):
-        several = population.answers.confidence.shape[1] > 1 or population.per_label
-        # A scan is quick. A search with a test of every setting is not.
-        few = several or goal.kind == ACCURACY_DROP
-        found = try_methods(population, goal, n, max(20, args.trials // 5) if few else args.trials)
-        left_out += not found
-        outcomes += found
+    with counted("case", len(cases), what="draws") as advance:
+        for population, goal, n in cases:
+            several = population.answers.confidence.shape[1] > 1 or population.per_label
+            # A scan is quick. A search with a test of every setting is not.
+            few = several or goal.kind == ACCURACY_DROP
+            trials = max(20, args.trials // 5) if few else args.trials
+            found = try_methods(population, goal, n, trials)
+            left_out += not found
+            outcomes += found
+            advance(1)
     args.output.mkdir(parents=True, exist_ok=True)
     result = {"machine": asdict(this_machine()), "outcomes": [asdict(o) for o in outcomes]}
     write_text(args.output / "guarantees.json", as_json(result))

@@ -217,12 +217,15 @@ def test_measured_time_takes_the_place_of_multiply_adds() -> None:
     _, found = members(400)
     name = "sst2-complete"
     exits = np.stack([found[0]] * 6 + [found[2]] * 6, axis=1)
-    packed = Packed(name, {f"{name}-deebert-seed1": exits, f"{name}-large-seed1": found[2]}, {})
+    logits = {"deebert": exits, "large": found[2], "cut-distilled-2": found[0]}
+    packed = Packed(name, {f"{name}-{member}-seed1": of for member, of in logits.items()}, {})
     seeds, curve_of = methods_of(packed, costs)["DeeBERT"]
     assert seeds == [1]
     measured, counted = curve_of(1), methods_of(packed)["DeeBERT"][1](1)
     np.testing.assert_array_equal(measured.predicted, counted.predicted)
     np.testing.assert_allclose(measured.layers, (counted.layers + 3) * 12 / 15)
+    cut = methods_of(packed, costs)["cascade cut 2→12"][1](1)
+    assert (cut.layers[0], cut.layers[-1]) == (pytest.approx(4.0), pytest.approx(16.0))
 
 
 def test_models_and_rows_travel_in_parts(tmp_path: Path) -> None:

@@ -19,12 +19,12 @@ from .budgets import HeldOut, best_single, cascade_curve, held_out_answers, thre
 from .comparisons import Difference, Spread, metric_of
 from .complete_costs import DEPTH, MULTIPLY_ADDS, Costs
 from .packed_logits import Packed
-from .plan import DEEBERT, LARGE, PABEE
+from .plan import CUT, CUT_DEPTHS, DEEBERT, LARGE, PABEE
 
 SPEED_UPS = (2, 3, 4, 5)
 BEST_SINGLE = "best single member"
-# The opponents of the claim.
-OPPONENTS = ("DeeBERT", "PABEE", BEST_SINGLE)
+# The opponents of the claim, and the cascade whose small member needs no pretraining of its own.
+OPPONENTS = ("DeeBERT", "PABEE", BEST_SINGLE, "cascade cut 2→12")
 _PATHS = ((3,), (6,), (3, 6))
 _OBJECTIVES = ("plain", "plain-distilled", "dar", "dar-distilled")
 _RESAMPLES = 1000
@@ -69,7 +69,13 @@ def methods_of(
             members = [f"{objective}-{depth}" for depth in path]
             if seeds := packed.seeds(*members, LARGE):
                 name = f"cascade {'→'.join(map(str, (*path, DEPTH)))}, {objective}"
-                methods[name] = seeds, _cascade(packed, members, path, costs)
+                prices = [costs.members[depth] for depth in (*path, DEPTH)]
+                methods[name] = seeds, _cascade(packed, members, prices)
+    for depth in CUT_DEPTHS:
+        member = f"{CUT}-distilled-{depth}"
+        if seeds := packed.seeds(member, LARGE):
+            prices = [costs.layers[depth - 1], float(DEPTH)]
+            methods[f"cascade cut {depth}→{DEPTH}"] = seeds, _cascade(packed, [member], prices)
     for name, member, curve_of in (
         ("DeeBERT", DEEBERT, entropy_curve),
         ("DeeBERT's exits, patience", DEEBERT, patience_curve),
@@ -80,13 +86,12 @@ def methods_of(
     return methods
 
 
-def _cascade(packed: Packed, members: Sequence[str], path: Sequence[int], of: Costs) -> CurveOf:
+def _cascade(packed: Packed, small: Sequence[str], prices: Sequence[float]) -> CurveOf:
     def curve(seed: int) -> Curve:
-        logits = [packed.of(member, seed).astype(np.float64) for member in (*members, LARGE)]
-        costs = [of.members[depth] for depth in (*path, DEPTH)]
-        if len(path) == 1:
-            return cascade_curve(logits[0], logits[1], costs[0], costs[1])
-        return three_stage_curve(logits, costs)
+        logits = [packed.of(member, seed).astype(np.float64) for member in (*small, LARGE)]
+        if len(small) == 1:
+            return cascade_curve(logits[0], logits[1], prices[0], prices[1])
+        return three_stage_curve(logits, prices)
 
     return curve
 

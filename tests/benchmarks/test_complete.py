@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from onnx import numpy_helper
 from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BertModel
 
-from benchmarks.studies.accuracy import gpu_parts
+from benchmarks.studies.accuracy import gpu_parts, packed_logits
 from benchmarks.studies.accuracy.budgets import (
     best_single,
     cascade_curve,
@@ -33,7 +34,14 @@ from benchmarks.studies.accuracy.complete_comparisons import (
 from benchmarks.studies.accuracy.complete_costs import measured_costs
 from benchmarks.studies.accuracy.complete_plots import draw_mean, mean_over_tasks
 from benchmarks.studies.accuracy.packed_logits import Packed
+from benchmarks.studies.accuracy.plan import Run
 from benchmarks.studies.accuracy.pretrained import weights_of_graph
+from benchmarks.studies.accuracy.training import (
+    Place,
+    restore_teacher,
+    teacher_logits,
+    write_run,
+)
 from benchmarks.studies.shared import TASKS, dev_rows, train_rows
 from cascadebert_build.errors import CheckFailed, UsageError
 from cascadebert_build.training.glue import accuracy
@@ -83,12 +91,31 @@ def test_training_elsewhere_needs_the_packages_that_are_named() -> None:
 def test_every_run_comes_after_those_that_it_needs() -> None:
     for task in ORDER:
         runs = list(runs_of_complete(task, [1, 2]))
-        assert len({run.name for run in runs}) == len(runs) == 25
+        assert len({run.name for run in runs}) == len(runs) == 27
         for i, run in enumerate(runs):
             assert set(run.needs) <= set(runs[:i])
     bases = {run.member: base_of(run) for run in runs_of_complete("rte", [1])}
     assert bases["cut-distilled-2"] == bases["pabee"] == bases["large"] == "mpnet"
     assert (bases["dar-3"], bases["plain-6"], bases["difficulty"]) == ("l3", "l6", "l3")
+
+
+def test_a_teacher_is_packed_so_that_others_learn_without_its_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packed_logits, "FOLDER", tmp_path / "packed")
+    student = Run("sst2-complete", 1, "plain", 3, distilled=True)
+    (teacher,) = student.needs
+    here, there = (Place(tmp_path, tmp_path, tmp_path / name, "fp32") for name in ("a", "b"))
+    known = np.random.default_rng(0).normal(size=(50, 2)).astype(np.float32)
+    write_run(here.result(teacher), time.monotonic(), {}, logits=known)
+    packed_logits.pack(student.task, here.result(teacher).parent)
+    assert not there.serves(teacher)
+    restore_teacher(there, student.task, [1, 2])
+    assert there.serves(teacher)
+    assert not there.serves(Run(student.task, 2, teacher.kind))
+    found = teacher_logits(there, student)
+    # Of two labels the difference is kept, in half precision.
+    np.testing.assert_allclose(np.diff(found), np.diff(known), rtol=1e-3, atol=1e-3)
 
 
 def test_rows_of_one_file_train_or_judge(tmp_path: Path) -> None:

@@ -122,6 +122,24 @@ def test_known_logits_of_the_teacher_are_taken_row_by_row(
     np.testing.assert_array_equal(given[0], known[kept])
 
 
+def test_a_teacher_may_be_its_logits_alone(tmp_path: Path) -> None:
+    base = str(save_checkpoint(tmp_path / "base"))
+    config = TrainConfig(epochs=2, learning_rate=3e-3, max_length=16, seed=1)
+    bad = np.tile(np.array([8.0, -8.0], np.float32), (len(ROWS.texts), 1))  # whatever the text
+    means: list[float] = []
+    for name, logits in (("plain", None), ("taught", bad)):
+        train_member(ROWS, base, tmp_path / name, config, teacher_logits=logits)
+        found = checkpoint_from_source(str(tmp_path / name))
+        tokens = found.tokenizer([str(t) for t in ROWS.texts], padding=True, return_tensors="pt")
+        with torch.no_grad():
+            probabilities = found.model(**tokens).logits.softmax(-1)
+        means.append(float(probabilities[:, found.labels.index("bad")].mean()))
+    assert means[1] > means[0] + 0.1
+    record = json.loads((tmp_path / "taught" / "training.json").read_text())
+    assert "logits were given" in record["teacher"]
+    assert "distilled from" in (tmp_path / "taught" / "README.md").read_text()
+
+
 def test_dar_without_difficulty_is_refused(tmp_path: Path) -> None:
     base = str(save_checkpoint(tmp_path / "base"))
     with pytest.raises(UsageError, match="run `cascadebert difficulty`"):

@@ -38,11 +38,21 @@ from .plan import (
     DIFFICULTY,
     LARGE,
     PABEE,
+    TEACHER,
     Run,
     cross_fitting,
     glue_name,
 )
-from .training import MAX_LENGTH, Place, cross_fit, restore_difficulty, train_run, write_run
+from .training import (
+    MAX_LENGTH,
+    Place,
+    cross_fit,
+    restore_difficulty,
+    restore_teacher,
+    teacher_logits,
+    train_run,
+    write_run,
+)
 
 # The cheapest first, by tokens of an epoch.
 ORDER = ("cola", "rte", "mrpc", "sst2", "mnli", "qnli")
@@ -79,6 +89,7 @@ def _run(args: argparse.Namespace) -> None:
     started = time.monotonic()
     for task in args.tasks.split(","):
         restore_difficulty(place, f"{task}{COMPLETE}", _DIFFICULTY_SEEDS)
+        restore_teacher(place, f"{task}{COMPLETE}", seeds)
         for run in runs_of_complete(task, seeds):
             if args.only in run.member and run.name not in load_packed(run.task).logits:
                 _ensure(run, place, started)
@@ -92,6 +103,7 @@ def runs_of_complete(task: str, seeds: Sequence[int]) -> Iterator[Run]:
     for seed in seeds:
         yield Run(name, seed, LARGE)
         yield Run(name, seed, DEEBERT)
+        yield Run(name, seed, TEACHER)
         for distilled in (False, True):
             for depth in DEPTHS:
                 yield Run(name, seed, "plain", depth, distilled)
@@ -129,6 +141,10 @@ def perform(run: Run, place: Place) -> None:
     if run.kind == DIFFICULTY:
         cross_fit(run, rows, place, started, base=base, config=config, seeds=_DIFFICULTY_SEEDS)
         return
+    if run.kind == TEACHER:
+        known = train_logits(place.checkpoint(Run(run.task, run.seed, DEEBERT)))
+        write_run(place.result(run), started, {}, logits=known)
+        return
     output = place.checkpoint(run)
     record: dict[str, Any] = {}
     if run.kind == DEEBERT:
@@ -139,11 +155,10 @@ def perform(run: Run, place: Place) -> None:
     elif run.kind == PABEE:
         logits, record = train_pabee(base, rows, dev, task.labels, output=output, config=config)
     else:
-        known = place.checkpoint(Run(run.task, run.seed, DEEBERT))
         logits, record = train_run(
             run, rows, dev, place, base=base, config=config,
             layers=tuple(range(run.layers)) if run.kind == CUT else None,
-            teacher_logits=train_logits(known) if run.distilled else None,
+            known_logits=teacher_logits(place, run) if run.distilled else None,
         )  # fmt: skip
     truth = dev.label_indices(task.labels)
     write_run(place.result(run), started, record, logits=logits.astype(np.float32), labels=truth)

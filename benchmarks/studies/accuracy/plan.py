@@ -18,6 +18,8 @@ DIFFICULTY = "difficulty"
 LARGE = "large"
 DEEBERT = "deebert"
 PABEE = "pabee"
+# The large member's logits of the training rows.
+TEACHER = "teacher"
 # The first layers of the large member.
 CUT = "cut"
 # The end of the names of runs with complete pretrained members, whose depth is `Run.layers`.
@@ -39,7 +41,7 @@ class Run:
         task: A name of `shared.TASKS`, with the end `COMPLETE` if the members are complete.
         seed: The seed of weights, order and validation rows. The cross-fitting, which has three
             seeds, has 0.
-        kind: `DIFFICULTY`, `LARGE`, `DEEBERT`, `PABEE`, `CUT`, or an objective.
+        kind: `DIFFICULTY`, `LARGE`, `DEEBERT`, `PABEE`, `TEACHER`, `CUT`, or an objective.
         layers: The layers of a small member.
         distilled: Whether it is distilled from the large member of the same seed.
     """
@@ -53,7 +55,7 @@ class Run:
     @property
     def member(self) -> str:
         """The member without its seed: `large`, `plain-1`, `dar-distilled-2`, ..."""
-        if self.kind in {LARGE, DEEBERT, PABEE, DIFFICULTY}:
+        if self.kind in {LARGE, DEEBERT, PABEE, DIFFICULTY, TEACHER}:
             return self.kind
         return f"{self.kind}{'-distilled' if self.distilled else ''}-{self.layers}"
 
@@ -66,10 +68,12 @@ class Run:
     def needs(self) -> tuple[Run, ...]:
         """The runs that must be done before."""
         needed: list[Run] = []
-        if self.distilled or self.kind == DEEBERT:
-            needed.append(Run(self.task, self.seed, LARGE))
         if self.distilled and self.task.endswith(COMPLETE):
-            needed.append(Run(self.task, self.seed, DEEBERT))  # it has the teacher's logits
+            needed.append(Run(self.task, self.seed, TEACHER))
+        elif self.distilled or self.kind in {DEEBERT, TEACHER}:
+            needed.append(Run(self.task, self.seed, LARGE))
+        if self.kind == TEACHER:
+            needed.append(Run(self.task, self.seed, DEEBERT))  # it has run the training rows
         if self.kind == "dar":
             needed.append(cross_fitting(self.task))
         return tuple(needed)

@@ -22,7 +22,7 @@ from cascadebert_build.training.member import train_member
 from ..early_exit.deebert import train_deebert
 from ..early_exit.pabee import train_pabee
 from ..shared import TASKS, GlueTask, dev_rows, train_rows
-from .packed_logits import wrong_counts
+from .packed_logits import load_packed, wrong_counts
 from .plan import (
     DEEBERT,
     DEPTH,
@@ -33,6 +33,7 @@ from .plan import (
     LAYERS,
     PABEE,
     SEEDS,
+    TEACHER,
     Run,
     cross_fitting,
     glue_name,
@@ -73,6 +74,8 @@ class Place:
         """Whether what others need of a run is here."""
         if run.kind == DIFFICULTY:
             return self.difficulty(run).is_file()
+        if run.kind == TEACHER:
+            return self.result(run).is_file()
         return self.result(run).is_file() and self.checkpoint(run).is_dir()
 
     def difficulty(self, run: Run) -> Path:
@@ -98,6 +101,25 @@ def restore_difficulty(place: Place, task: str, seeds: Sequence[int] = SEEDS) ->
     path.parent.mkdir(parents=True, exist_ok=True)
     protocol = {"method": "restored from the packed results", "seeds": list(seeds)}
     Difficulty(rows.sha256(), protocol, wrong.astype(np.int64), len(seeds)).write(path)
+
+
+def restore_teacher(place: Place, task: str, seeds: Sequence[int]) -> None:
+    """Write the large members' logits of the training rows from the packed results.
+
+    So small members can be trained where the large member's weights are not.
+    """
+    packed = load_packed(task)
+    for seed in seeds:
+        run = Run(task, seed, TEACHER)
+        if run.name in packed.logits and not place.serves(run):
+            logits = packed.logits[run.name].astype(np.float32)
+            write_run(place.result(run), time.monotonic(), {}, logits=logits)
+
+
+def teacher_logits(place: Place, run: Run) -> NDArray[np.float32]:
+    """Return the large member's logits of the training rows, shape (n, n_labels), for a run."""
+    with np.load(place.result(Run(run.task, run.seed, TEACHER))) as stored:
+        return stored["logits"]
 
 
 def perform(run: Run, place: Place) -> None:
@@ -144,9 +166,20 @@ def train_run(
     base: Path,
     config: TrainConfig,
     layers: tuple[int, ...] | None = None,
-    teacher_logits: NDArray[np.float32] | None = None,
+    known_logits: NDArray[np.float32] | None = None,
 ) -> tuple[NDArray[np.float32], dict[str, Any]]:
     """Train a member, unless it is there.
+
+    Args:
+        run: The member.
+        rows: The rows to train on.
+        dev: The rows to predict.
+        place: Where to read and write.
+        base: The pretrained model.
+        config: The hyperparameters.
+        layers: The layers of the base that it keeps; None: all.
+        known_logits: The teacher's logits of `rows`, for a distilled member; None: the large
+            member's checkpoint computes them.
 
     Returns:
         Its logits on the development rows, and the record of its training.
@@ -157,10 +190,11 @@ def train_run(
         hard = None
         if run.kind == "dar":
             hard = difficulty_from_file(place.difficulty(run), rows).hard
-        teacher = str(place.checkpoint(Run(run.task, run.seed, LARGE))) if run.distilled else None
+        own = run.distilled and known_logits is None
+        teacher = str(place.checkpoint(Run(run.task, run.seed, LARGE))) if own else None
         train_member(
             rows, str(base), output, config, labels=labels, hard=hard, teacher=teacher,
-            teacher_logits=teacher_logits, layers=layers,
+            teacher_logits=known_logits, layers=layers,
         )  # fmt: skip
     record = json.loads((output / "training.json").read_text())
     return logits_of_checkpoint(str(output), dev.texts, labels, MAX_LENGTH, run.name), record

@@ -39,6 +39,9 @@ from .trainer import MemberTraining, make_trainer
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast, Trainer
 
+# What a record names if the teacher itself was not there.
+_GIVEN = "a teacher whose logits were given"
+
 
 @dataclass(frozen=True, slots=True)
 class TrainResult:
@@ -90,7 +93,8 @@ def train_member(
         labels: Names, in the order of integer labels; None: those of the data or of the base.
         validation: Rows that choose the epoch; None: a tenth of `rows`, drawn with the seed.
         hard: Whether a row is hard, shape (n,). The objective "dar" needs it.
-        teacher: Folder or hub id of a larger member to distil from; None: no distillation.
+        teacher: Folder or hub id of a larger member to distil from; None: no distillation, unless
+            its logits are given.
         teacher_logits: The teacher's logits of `rows`, shape (n, n_labels), columns in the order
             of the labels; None: they are computed, which takes a pass of the teacher.
         layers: Layers of the base that the member keeps, from 0; None: all.
@@ -103,7 +107,8 @@ def train_member(
     check_config(config)
     check_objective(config, hard)
     check_output(output)
-    recipe = _Recipe(base, label_names(rows, base, labels), config, teacher, layers)
+    given = None if teacher_logits is None else sha256_of(teacher_logits.tolist())
+    recipe = _Recipe(base, label_names(rows, base, labels), config, teacher, layers, given)
     parts = training_rows(rows, recipe.names, config.seed, validation, hard)
     tokenizer = tokenizer_from_source(base)
     train, held_out = (
@@ -166,6 +171,12 @@ class _Recipe:
     config: TrainConfig
     teacher: str | None
     layers: Sequence[int] | None
+    teacher_logits: str | None  # their hash, if they were given
+
+    @property
+    def distilled(self) -> bool:
+        """Whether there is a teacher."""
+        return self.teacher is not None or self.teacher_logits is not None
 
     def key(self, parts: TrainingRows) -> str:
         """A hash of everything that the weights depend on."""
@@ -175,7 +186,7 @@ class _Recipe:
             None if self.teacher is None else sha256_of_checkpoint(self.teacher),
             None if parts.hard is None else parts.hard.tolist(),
             None if self.layers is None else list(self.layers),
-            asdict(self.config), *_versions().values(), processes.count(),
+            asdict(self.config), *_versions().values(), processes.count(), self.teacher_logits,
         )  # fmt: skip
 
     def record(self, source: str, parts: TrainingRows, result: TrainResult) -> dict[str, Any]:
@@ -183,7 +194,7 @@ class _Recipe:
         return {
             "base": self.base,
             "layers": None if self.layers is None else list(self.layers),
-            "teacher": self.teacher,
+            "teacher": self.teacher or (_GIVEN if self.distilled else None),
             "data": source,
             "data_sha256": parts.train.sha256(),
             "hard_rows": None if parts.hard is None else int(parts.hard.sum()),
@@ -238,11 +249,10 @@ def _prepared(
             recipe.teacher, parts.train.texts, recipe.names, config.max_length, "teacher"
         )
     add_targets(train, parts, teacher_logits)
-    distilled = recipe.teacher is not None
     return make_trainer(
         model,
         tokenizer,
-        objective_from_name(config.objective, config.constants, distilled=distilled),
+        objective_from_name(config.objective, config.constants, distilled=recipe.distilled),
         train=train,
         validation=validation,
         config=config,

@@ -115,7 +115,9 @@ class _Scored:
 def member_figures(
     packed: Packed, objective: str, layers: int, labels: NDArray[np.int64]
 ) -> MemberFigures | None:
-    """Return a small member's figures over the seeds that plain training and the large member have.
+    """Return a small member's figures over the seeds that the large member and plain training have.
+
+    If plain training was not run, there is nothing to gain over.
 
     Args:
         packed: The results of the task.
@@ -130,7 +132,8 @@ def member_figures(
     # Distilled members are compared with distilled plain training, because DAR is in question.
     if objective == "dar-distilled" and packed.seeds(f"plain-distilled-{layers}"):
         plain = f"plain-distilled-{layers}"
-    seeds = packed.seeds(member, plain, LARGE)
+    compared = member != plain and bool(packed.seeds(member, plain, LARGE))
+    seeds = packed.seeds(member, LARGE, *([plain] if compared else []))
     if not seeds:
         return None
 
@@ -142,10 +145,9 @@ def member_figures(
             for of, right in zip(logits, large, strict=True)
         ]
 
-    own, base = scored(member), scored(plain)
+    own, base = scored(member), scored(plain if compared else member)
     probabilities = [softmax(packed.of(member, seed).astype(np.float32)) for seed in seeds]
     pairs = list(zip(probabilities, own, strict=True))
-    compared = member != plain
     return MemberFigures(
         accuracy=Spread.of([float(s.right.mean()) for s in own]),
         dis=Spread.of([s.dis() for s in own]),

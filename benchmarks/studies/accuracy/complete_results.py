@@ -162,7 +162,8 @@ def _confidence(results: Results) -> list[str]:
     parts = [
         "## Confidence of the small members\n\n"
         "As in RESULTS.md: gains are over plain training with the same seeds (of `dar-distilled`: "
-        "over `plain-distilled`), with the 95% interval of a paired bootstrap over the rows."
+        "over `plain-distilled`), with the 95% interval of a paired bootstrap over the rows; empty "
+        "if plain training was not run."
     ]
     names = ("layers", "objective", "accuracy", "DIS", "gain in DIS", "area", "gain in area", "ECE")
     for task, (packed, labels) in results.items():

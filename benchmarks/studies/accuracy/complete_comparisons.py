@@ -23,7 +23,7 @@ from .plan import CUT, CUT_DEPTHS, DEEBERT, LARGE, PABEE
 
 SPEED_UPS = (2, 3, 4, 5)
 BEST_SINGLE = "best single member"
-# The opponents of the claim, and the cascade whose small member needs no pretraining of its own.
+# The opponents of the claim, and a cascade with a cut, which needs no second pretrained model.
 OPPONENTS = ("DeeBERT", "PABEE", BEST_SINGLE, "cascade cut 2→12")
 _PATHS = ((3,), (6,), (3, 6))
 _OBJECTIVES = ("plain", "plain-distilled", "dar", "dar-distilled")

@@ -22,7 +22,7 @@ from ..progress import counted
 # Rows in one call; larger calls are no faster on a CPU.
 BATCH_SIZE = 32
 
-# What takes time for each length is done for all if they are few, else for one in so many tokens.
+# What takes time for each length is done for all of a few lengths, or for one in 16 tokens.
 _FEW_BUCKETS, _SAMPLED_TOKENS = 8, 16
 
 # A loaded artefact: a batch to logits of shape (rows, n_labels).

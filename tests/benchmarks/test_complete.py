@@ -83,6 +83,7 @@ def test_training_elsewhere_needs_the_packages_that_are_named() -> None:
     assert found.returncode == 0, found.stderr
     named = {"tabulate", "tqdm", "tritonclient", "torch", "transformers", "accelerate"}
     of_those = {"numpy", "grpc", "ml_dtypes", "torchgen", "pynvml", "typing_extensions"}
+    of_those |= {"tomli", "coverage"}  # of Python 3.10, and of `make coverage`
     loaded = {name for name in found.stdout.split() if not name.startswith(("_", "distutils"))}
     assert loaded <= named | of_those
     assert all(name in str(gpu_parts.__doc__) for name in named)

@@ -57,8 +57,8 @@ from .training import (
 # The cheapest first, by tokens of an epoch.
 ORDER = ("cola", "rte", "mrpc", "sst2", "mnli", "qnli")
 _DIFFICULTY_SEEDS = (1,)
-# The peak learning rate and the epochs. Nothing stops earlier: the rate falls to 0 at the end, and
-# after two worse epochs at a high rate small members had not learned yet. The best epoch is kept.
+# The peak learning rate and the epochs. Nothing stops earlier, because the rate is only low at the
+# end. The best epoch is kept.
 _LARGE, _CUT, _PABEE = (3e-5, 2), (5e-5, 5), (5e-5, 2)
 _SMALL = {6: (1e-4, 6), 3: (2e-4, 8)}
 _CROSS_FIT = (2e-4, 3)

@@ -10,9 +10,12 @@ WITH_PEERS := $(VENV)/.installed-bench
 FOR_TESTS := $(VENV)/.installed-tests
 FOR_DOCS := $(VENV)/.installed-docs
 PYTEST := $(BIN)/pytest
-# One process more than two cores, because tests wait for servers. The tests of a file stay in one
+# Hundreds of processes of the tests import the same packages. Without byte code each of them compiles
+# them, two minutes in all.
+unexport PYTHONDONTWRITEBYTECODE
+# Two processes a core on two cores, because tests wait for servers. The tests of a file stay in one
 # process, and the fast unit tests come last, so that all processes end at about the same time.
-IN_PARALLEL := -n 3 --dist loadscope --no-loadscope-reorder
+IN_PARALLEL := -n 4 --dist loadscope --no-loadscope-reorder
 # The cascade.toml of `demo-real` and `bench`.
 CONFIG ?=
 # For the bench: folders of GLUE and of checkpoints, further options.
@@ -21,7 +24,7 @@ CHECKPOINTS ?=
 BENCH ?=
 
 .PHONY: help demo demo-real check test soak test-compose lint docs dist coverage bench clean \
-	ruff package-types unit-tests parallel-tests serial-tests
+	ruff package-types unit-tests parallel-tests busy-tests
 .DEFAULT_GOAL := help
 
 help:
@@ -111,18 +114,19 @@ test coverage: export CASCADEBERT_TEST_EXPORTS = $(CURDIR)/$(VENV)/test-exports
 test: $(FOR_TESTS)
 	@rm -rf $(VENV)/test-exports
 	$(MAKE) --no-print-directory --jobs 2 lint docs parallel-tests
-	$(MAKE) --no-print-directory serial-tests
+	$(MAKE) --no-print-directory busy-tests
 
 parallel-tests: $(FOR_TESTS)
-	$(PYTEST) $(IN_PARALLEL) --durations=20 -m "not serial" $(COVERAGE)
+	$(PYTEST) $(IN_PARALLEL) --durations=20 -m "not busy" $(COVERAGE)
 
-serial-tests: $(FOR_TESTS)
-	$(PYTEST) --durations=10 -m serial $(COVERAGE)
+# Two at a time: each waits half of its time for a server that starts or comes back.
+busy-tests: $(FOR_TESTS)
+	$(PYTEST) -n 2 --dist worksteal --durations=10 -m busy $(COVERAGE)
 
 coverage: COVERAGE = --cov --cov-append --cov-report=
 coverage: $(FOR_TESTS)
 	@rm -rf .coverage $(VENV)/test-exports
-	$(MAKE) --no-print-directory parallel-tests serial-tests COVERAGE="$(COVERAGE)"
+	$(MAKE) --no-print-directory parallel-tests busy-tests COVERAGE="$(COVERAGE)"
 	$(BIN)/coverage report
 
 soak: $(FOR_TESTS)

@@ -44,11 +44,13 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling | None:
     """Choose what one process runs as a whole: files, and all of tests/gpu, whose tests share much.
 
-    Each GLUE task is large enough to stand alone.
+    Each GLUE task is large enough to stand alone. Only `--dist loadscope` asks for this.
     """
+    if config.getoption("dist") != "loadscope":
+        return None
     from xdist.scheduler import LoadScopeScheduling  # only if pytest-xdist is installed
 
     class ByFile(LoadScopeScheduling):
@@ -61,7 +63,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeSch
     return ByFile(config, log)
 
 
-# The tests of reliability measure time or load the machine, except these.
+# The tests of reliability load the machine, except these.
 _QUIET = {
     "test_hostile_requests.py",
     "test_replicas.py",
@@ -72,10 +74,10 @@ _QUIET = {
 
 @pytest.hookimpl(tryfirst=True)  # before -m takes tests away
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests that must run alone."""
+    """Mark the tests that would slow down others."""
     for item in items:
         if TESTS / "reliability" in item.path.parents and item.path.name not in _QUIET:
-            item.add_marker(pytest.mark.serial)
+            item.add_marker(pytest.mark.busy)
 
 
 def pytest_report_header() -> str:

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import time
-from collections.abc import Callable
-from multiprocessing import active_children
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from benchmarks.peers.client_side import exits
-from benchmarks.peers.parallel import Worker, run_in_parallel
 from benchmarks.peers.payloads import answers_of_payload, payload_of_answers, texts_of_payload
 from benchmarks.peers.python_cascade import Answer, PythonCascade, cascade_from_repository
 from benchmarks.peers.settings import PeerArguments, PeerSettings
@@ -137,36 +132,3 @@ def test_the_gate_of_the_client_is_strict_and_knows_labels():
     assert exits(answer("yes", sure), float(np.nextafter(np.float32(0.7), np.float32(0))), labels)
     assert exits(answer("yes", 0.7), (0.8, 0.6), labels)
     assert not exits(answer("no", 0.7), (0.8, 0.6), labels)
-
-
-def _meet(worker: Worker, fail: int) -> tuple[int, list[int]]:
-    if worker.index == fail:
-        raise ValueError("no luck")
-    worker.wait()
-    return worker.index, [worker.next() for _ in range(50)]
-
-
-def test_a_number_goes_to_one_process():
-    (first, of_first), (second, of_second) = run_in_parallel(2, 60, _meet, -1)
-    assert (first, second) == (0, 1)
-    assert sorted(of_first + of_second) == list(range(100))
-
-
-def test_a_process_that_fails_is_named_and_ends_the_others():
-    with pytest.raises(CheckFailed, match=r"ValueError\(.no luck.\)"):
-        run_in_parallel(2, 60, _meet, 1)
-
-
-def _exit(worker: Worker) -> None:
-    os._exit(3)
-
-
-def _hang(worker: Worker) -> None:
-    time.sleep(600)
-
-
-@pytest.mark.parametrize(("task", "timeout_s"), [(_exit, 60), (_hang, 6)])
-def test_a_process_that_dies_or_hangs_is_noticed(task: Callable[[Worker], None], timeout_s: float):
-    with pytest.raises(CheckFailed, match="a process of 1 failed"):
-        run_in_parallel(1, timeout_s, task)
-    assert not active_children()

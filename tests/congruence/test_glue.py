@@ -30,9 +30,9 @@ TASKS = {
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("task", list(TASKS))
 async def test_every_dev_row(task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # A few seconds of checks and of timing are enough: other tests are about these.
-    monkeypatch.setattr(verify, "EXPORTS_S", 6.0)
-    monkeypatch.setattr(tune, "COSTS_S", 3.0)
+    # A second or two of checks and of timing are enough: other tests are about these.
+    monkeypatch.setattr(verify, "EXPORTS_S", 2.0)
+    monkeypatch.setattr(tune, "COSTS_S", 1.0)
     folder, columns, thresholds = TASKS[task]
     data = SHARED / "glue" / folder / "dev.tsv"
     checkpoints = [SHARED / "checkpoints" / f"{task}-{size}" for size in ("small", "large")]

@@ -18,11 +18,15 @@ from ._faults import HEALTH_PATH, is_refusal, reason_of_http
 from .transport import channel_arguments, host_of, proxy_variable
 
 _METHOD = "/inference.GRPCInferenceService/ServerLive"
-_ALL_S = 2.0
 _HTTP_S = 1.0
 
+# Seconds that all questions together take at most.
+LONGEST_S = 3.0
 
-def reason_of_addresses(url: str, credentials: grpc.ChannelCredentials | None) -> str | None:
+
+def reason_of_addresses(
+    url: str, credentials: grpc.ChannelCredentials | None, limit_s: float = LONGEST_S
+) -> str | None:
     """Return what the addresses of a host say; None if that is no more than a refusal.
 
     An address that answers HTTP/1 comes first, then the first that does not just refuse gRPC.
@@ -30,15 +34,17 @@ def reason_of_addresses(url: str, credentials: grpc.ChannelCredentials | None) -
     Args:
         url: `host:port`.
         credentials: The client's TLS credentials; None for none.
+        limit_s: Seconds for all questions together. The name's resolution is not counted.
     """
     addresses = addresses_of(url)
+    deadline_s = time.monotonic() + limit_s
     if credentials is None and proxy_variable(url) is None:
         for address in addresses:
-            if (status := _http_status(address)) is not None:
+            timeout_s = min(_HTTP_S, deadline_s - time.monotonic())
+            if (status := _http_status(address, timeout_s)) is not None:
                 return reason_of_http(address, status)
     if len(addresses) < 2:
         return None
-    deadline_s = time.monotonic() + _ALL_S
     for address in addresses:
         reason = _reason(address, url, credentials, deadline_s - time.monotonic())
         if reason is not None and not is_refusal(reason):
@@ -62,10 +68,12 @@ def addresses_of(url: str) -> list[str]:
     return list(dict.fromkeys(addresses))
 
 
-def _http_status(address: str) -> int | None:
-    """The status with which an address answers HTTP/1; None if it does not speak that."""
+def _http_status(address: str, timeout_s: float) -> int | None:
+    """The status with which an address answers HTTP/1; None if it does not speak that in time."""
+    if timeout_s <= 0:
+        return None
     host, _, port = address.partition(":")[2].rpartition(":")
-    connection = http.client.HTTPConnection(host.strip("[]"), int(port), timeout=_HTTP_S)
+    connection = http.client.HTTPConnection(host.strip("[]"), int(port), timeout=timeout_s)
     try:
         connection.request("GET", HEALTH_PATH)
         status = connection.getresponse().status

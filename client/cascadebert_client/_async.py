@@ -162,13 +162,23 @@ class AsyncCascadeClient(BaseClient[tritonclient.grpc.aio.InferenceServerClient]
         )
 
     async def status(self, *, timeout_s: float | None = DEFAULT_STATUS_TIMEOUT_S) -> ServerStatus:
-        """Return the status of the server and the cascade; see `CascadeClient.status`."""
-        found: list[ServerStatus] = []
-        for server in range(len(self._pools)):
-            found.append(await self._status_of(server, timeout_s))
-            if found[-1].serving:
-                return found[-1]
-        return found[0]
+        """Return the status of the server and the cascade; see `CascadeClient.status`.
+
+        All servers are asked at once, so one that hangs does not hold up the others.
+        """
+        asked = [
+            asyncio.create_task(self._status_of(server, timeout_s))
+            for server in range(len(self._pools))
+        ]
+        try:
+            for answer in asyncio.as_completed(asked):
+                if (status := await answer).serving:
+                    return status
+            return await asked[0]
+        finally:
+            for task in asked:
+                task.cancel()
+            await asyncio.gather(*asked, return_exceptions=True)
 
     async def statuses(
         self, *, timeout_s: float | None = DEFAULT_STATUS_TIMEOUT_S
@@ -192,7 +202,7 @@ class AsyncCascadeClient(BaseClient[tritonclient.grpc.aio.InferenceServerClient]
 
         Raises:
             AccessRestricted: The server does not list its models.
-            ServerUnavailable: The server could not be reached. It is asked only once.
+            ServerUnavailable: The server could not be reached.
         """
         return await self._drive(self._flows.cascades(Deadline.after(timeout_s)))
 
@@ -299,8 +309,8 @@ class AsyncCascadeClient(BaseClient[tritonclient.grpc.aio.InferenceServerClient]
             case Pause(delay_s):
                 await asyncio.sleep(delay_s)
                 return None
-            case AskAddresses(url):
-                return await asyncio.to_thread(self._reason_of_addresses, url)
+            case AskAddresses():
+                return await asyncio.to_thread(self._reason_of_addresses, step)
             case Call(method, arguments, timeout_s):
                 if self._closed:
                     raise self._closed_error()

@@ -10,11 +10,12 @@ import grpc
 from ._addresses import reason_of_addresses
 from ._attempts import OnRetry
 from ._channels import DEFAULT_CHANNELS, ChannelPool, ClientT
-from ._checks import require_positive
+from ._checks import require_headers, require_positive
 from ._deadline import Deadline, RetryPolicy
 from ._flows import CascadeFlows
 from ._requests import Parameters, Thresholds, request_parameters
 from ._servers import Servers, addresses_from_url
+from ._steps import AskAddresses
 from ._traffic import BY_REQUEST, traffic_from_shares
 from .errors import RequestCancelled, Target
 
@@ -70,10 +71,12 @@ class BaseClient(ABC, Generic[ClientT]):
                 seconds until the next. It may be called from several threads.
 
         Raises:
-            InvalidRequest: `url` is not host:port, a count is less than 1, or `traffic` is wrong.
+            InvalidRequest: `url` is not host:port, a count is less than 1, a header cannot be sent,
+                or `traffic` is wrong.
         """
         version = "" if model_version is None else str(model_version)
         urls = addresses_from_url(url)
+        require_headers(headers or {})
         self._flows = CascadeFlows(
             Target(", ".join(urls), model, version, tls=credentials is not None),
             retry=retry if retry is not None else RetryPolicy(),
@@ -103,8 +106,8 @@ class BaseClient(ABC, Generic[ClientT]):
             "one in each process, from the same arguments"
         )
 
-    def _reason_of_addresses(self, url: str) -> str | None:
-        return reason_of_addresses(url, self._credentials)
+    def _reason_of_addresses(self, step: AskAddresses) -> str | None:
+        return reason_of_addresses(step.url, self._credentials, step.limit_s)
 
     def _closed_error(self) -> RequestCancelled:
         target = self._flows.target

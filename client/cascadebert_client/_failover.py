@@ -1,6 +1,6 @@
 """Calls that move from one server to another; `_servers` keeps which of them are left out."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +14,7 @@ from .errors import (
     CascadeClientError,
     DeadlineExceeded,
     ModelNotFound,
+    RequestCancelled,
     ServerUnavailable,
     Target,
     translated,
@@ -45,8 +46,10 @@ class Failover:
 
     def call(
         self, method: str, deadline: Deadline, target: Target, make_arguments: MakeArguments
-    ) -> Flow[Any]:
+    ) -> Flow[tuple[Any, int]]:
         """Call the servers in turn until one answers; there is a pause after each round of them.
+
+        Returns the reply, and the position of the server that gave it.
 
         Args:
             method: The method of tritonclient's client.
@@ -55,6 +58,7 @@ class Failover:
             make_arguments: Makes an attempt's arguments.
         """
         attempts = 0
+        errors: list[CascadeClientError] = []  # of this round
         while True:
             index = yield from self._server_in_turn(deadline)
             at = replace(target, url=self._servers.urls[index])
@@ -76,23 +80,36 @@ class Failover:
                     self._servers.failed(index)
                 elif not self._may_move(index, error, call, deadline):
                     raise error from exc
+                errors.append(error)
                 rounds, within_round = divmod(attempts, len(self._servers))
-                delay_s = 0.0 if within_round else self._delay_of_round(error, rounds, deadline)
+                delay_s = 0.0 if within_round else self._delay_of_round(errors, rounds, deadline)
                 if delay_s is None:
                     raise error from exc
+                if not within_round:
+                    errors = []
                 self._attempts.tell(error, delay_s)
             else:
                 self._attempts.answered = True
                 self._servers.answered(index)
-                return reply
+                return reply, index
             if delay_s:
                 yield Pause(delay_s)
 
     def _delay_of_round(
+        self, errors: Sequence[CascadeClientError], rounds: int, deadline: Deadline
+    ) -> float | None:
+        """Return the pause before the servers are asked again, or None if it could not help.
+
+        It could if it could help one of them, whichever was asked last.
+        """
+        delays_s = (self._delay_of_error(error, rounds, deadline) for error in errors)
+        return max((delay_s for delay_s in delays_s if delay_s is not None), default=None)
+
+    def _delay_of_error(
         self, error: CascadeClientError, rounds: int, deadline: Deadline
     ) -> float | None:
-        """Return the pause before the servers are asked again, or None if it could not help."""
-        if isinstance(error, DeadlineExceeded):
+        # Only a server that stops has cancelled a call here.
+        if isinstance(error, (DeadlineExceeded, RequestCancelled)):
             return self._attempts.delay_of_short_call_s(rounds, deadline)
         return self._attempts.delay_s(error, rounds, deadline)
 

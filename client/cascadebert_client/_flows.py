@@ -8,6 +8,7 @@ from typing import Any, cast
 from cascadebert_core.contract import TASK, TEXT, TEXT_PAIR
 from cascadebert_core.task import SINGLE_LABEL
 
+from ._addresses import LONGEST_S
 from ._attempts import Attempts, MakeArguments, OnRetry
 from ._cost_curve import cost_curve_from_parameters
 from ._deadline import Deadline, RetryPolicy
@@ -182,7 +183,7 @@ class CascadeFlows:
         parameters: Parameters,
         deadline: Deadline,
     ) -> Flow[list[Classification]]:
-        response = yield from self._with_retries(
+        response, server = yield from self._reply_and_server(
             "infer",
             deadline,
             target,
@@ -191,8 +192,8 @@ class CascadeFlows:
         tensors = cast("Tensors", response)
         answers = self._parsed(tensors, len(rows), target, parameters)
         if self._orders.should_ask(answers[0].policy):
-            yield from self._learn_order(target, deadline)
-            self._orders.asked(answers[0].policy)
+            told = yield from self._learn_order(target, deadline, server)
+            self._orders.asked(answers[0].policy, told=told)
             answers = self._parsed(tensors, len(rows), target, parameters)
         return answers
 
@@ -202,23 +203,27 @@ class CascadeFlows:
         order_of = self._orders.order_of
         return parse_response(response, n_rows, target, order_of, explained=parameters.explain)
 
-    def _learn_order(self, target: Target, deadline: Deadline) -> Flow[None]:
-        """Ask for the order of the labels, once: the answer is there, so no failure matters."""
+    def _learn_order(self, target: Target, deadline: Deadline, server: int) -> Flow[bool]:
+        """Ask the server that answered for the order of the labels; return whether it told.
+
+        The answer is there, so no failure matters.
+        """
         remaining_s = deadline.remaining_s()
         timeout_s = _ORDER_TIMEOUT_S if remaining_s is None else min(remaining_s, _ORDER_TIMEOUT_S)
         if timeout_s <= 0:
-            return
+            return False
         try:
-            call = self._call("get_model_config", timeout_s, **self._model())
-            response = yield replace(call, server=self._servers.last())
+            call = self._call("get_model_config", timeout_s, **_model(target))
+            response = yield replace(call, server=server)
         except FOREIGN_ERRORS as exc:
             error = translated(exc, target)
             if error is None:
                 raise
             if isinstance(error, AccessRestricted):
                 self._orders.forbid()
-        else:
-            self._orders.learn(_strings(cast("ModelConfigResponse", response)))
+            return False
+        self._orders.learn(_strings(cast("ModelConfigResponse", response)))
+        return True
 
     def rows_per_request(self, wanted: int, deadline: Deadline) -> Flow[int]:
         """Return the rows that one request may have, at most `wanted`.
@@ -324,6 +329,8 @@ class CascadeFlows:
             ready = False
             problems.append(not_a_cascade(self.target))
         parameters = {} if response is None else _strings(response)
+        if response is not None:
+            self._orders.learn(parameters)
         points = points_from_parameters(parameters)
         return ModelStatus(
             name=self.target.model,
@@ -382,7 +389,7 @@ class CascadeFlows:
             if error is None:
                 raise
             if isinstance(error, ServerUnavailable):
-                error = yield from self._of_all_addresses(error, target)
+                error = yield from self._of_all_addresses(error, target, deadline)
             problems.append(str(error))
             return None
 
@@ -401,6 +408,17 @@ class CascadeFlows:
             target: The model, for messages.
             make_arguments: Makes an attempt's arguments.
         """
+        reply, _ = yield from self._reply_and_server(method, deadline, target, make_arguments)
+        return reply
+
+    def _reply_and_server(
+        self,
+        method: str,
+        deadline: Deadline,
+        target: Target,
+        make_arguments: MakeArguments,
+    ) -> Flow[tuple[Any, int]]:
+        """The same; the reply and the server that gave it."""
         if len(self._servers) > 1:
             return (yield from self._failover.call(method, deadline, target, make_arguments))
         attempts = 0
@@ -418,25 +436,29 @@ class CascadeFlows:
                 if isinstance(error, ServerUnavailable):
                     delay_s = self._attempts.delay_s(error, attempts, deadline)
                     if delay_s is None or (attempts == 1 and not self._attempts.answered):
-                        error = yield from self._of_all_addresses(error, target, attempts)
+                        error = yield from self._of_all_addresses(error, target, deadline, attempts)
                         delay_s = None if error.fault == PROTOCOL else delay_s
                 if delay_s is None:
                     raise error from exc
                 self._attempts.tell(error, delay_s)
             else:
                 self._attempts.answered = True
-                return reply
+                return reply, self._server
             yield Pause(delay_s)
 
     def _of_all_addresses(
-        self, error: ServerUnavailable, target: Target, attempts: int = 1
+        self, error: ServerUnavailable, target: Target, deadline: Deadline, attempts: int = 1
     ) -> Flow[ServerUnavailable]:
         """Return what the addresses say if there was a refusal, or a connection without a word."""
+        remaining_s = deadline.remaining_s()
+        limit_s = LONGEST_S if remaining_s is None else min(remaining_s, LONGEST_S)
+        if limit_s <= 0:
+            return error
         if error.fault not in (REFUSED, CLOSED) and not (
             error.fault is None and is_hang_up(str(error))
         ):
             return error
-        reason = yield AskAddresses(target.url)
+        reason = yield AskAddresses(target.url, limit_s)
         fault = fault_of(reason or "", target.url, tls=target.tls)
         return error if fault is None else unreachable(fault, target, attempts)
 
@@ -449,7 +471,11 @@ class CascadeFlows:
         return replace(self.target, model="", model_version="")
 
     def _model(self) -> dict[str, str]:
-        return {"model_name": self.target.model, "model_version": self.target.model_version}
+        return _model(self.target)
+
+
+def _model(target: Target) -> dict[str, str]:
+    return {"model_name": target.model, "model_version": target.model_version}
 
 
 def _strings(response: ModelConfigResponse) -> dict[str, str]:

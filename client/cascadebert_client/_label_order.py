@@ -12,8 +12,10 @@ from typing import Any, cast
 
 from cascadebert_core.contract import LABELS, LABELS_BY_POLICY, POLICY_ID
 
-# Seconds until the server is asked again for a policy that its configuration did not name.
+# Seconds until a server is asked again for a policy: that its configuration did not name, or if it
+# did not tell.
 _ASK_AGAIN_S = 10.0
+_AFTER_A_FAILURE_S = 1.0
 
 
 class LabelOrders:
@@ -48,10 +50,16 @@ class LabelOrders:
             now_s = self._clock()
             return now_s >= max(self._asks_from_s.get(policy, now_s), self._none_until_s)
 
-    def asked(self, policy: str) -> None:
-        """Note that the server was asked, whatever came of it: it is left alone for a while."""
+    def asked(self, policy: str, *, told: bool) -> None:
+        """Note that a server was asked. No other is asked for a while.
+
+        Args:
+            policy: The policy of the answer.
+            told: Whether it told its configuration.
+        """
         with self._lock:
-            self._asks_from_s[policy] = self._clock() + _ASK_AGAIN_S
+            pause_s = _ASK_AGAIN_S if told else _AFTER_A_FAILURE_S
+            self._asks_from_s[policy] = self._clock() + pause_s
 
     def learn(self, parameters: Mapping[str, str]) -> None:
         """Take what a model's configuration says."""

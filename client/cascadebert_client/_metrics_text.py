@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from prometheus_client.parser import text_string_to_metric_families
 
 from .errors import InvalidRequest, ServerUnavailable, UnexpectedResponse
-from .transport import opener_for
+from .transport import host_of, opener_for
 
 DEFAULT_PORT = 8002
 
@@ -27,8 +27,8 @@ def metrics_url(url: str, port: int = DEFAULT_PORT) -> str:
         url: `host:port` of the server's gRPC endpoint.
         port: The port of its metrics.
     """
-    host = url.rpartition(":")[0].rpartition("/")[2]
-    return f"http://{host}:{port}/metrics"
+    host = host_of(url)
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}/metrics"
 
 
 def fetch_metrics(url: str, timeout_s: float) -> str:

@@ -74,11 +74,6 @@ _WIRE_TYPES = {
 # struct's code of a value, and its bytes.
 _CODES = {"FP32": ("f", 4), "INT32": ("i", 4), "BOOL": ("?", 1)}
 
-# tritonclient copies them into each request.
-_EXPLAINED = [
-    tritonclient.grpc.InferRequestedOutput(name) for name in (*_OUTPUT_TYPES, contract.TIMELINE)
-]
-
 # The part of the time before the deadline that is kept for the server's answer: a share of it, but
 # at most these seconds.
 _ANSWER_SHARE = 0.05
@@ -224,8 +219,8 @@ def infer_arguments(
         "model_name": target.model,
         "model_version": target.model_version,
         "inputs": inputs,
-        # None: all that the model declares but TIMELINE. Some cascades have one more.
-        "outputs": _EXPLAINED if parameters.explain else None,
+        # All that the model declares, some one more than others; TIMELINE only with `explain`.
+        "outputs": None,
         "request_id": parameters.request_id,
         "parameters": dict(parameters.route) or None,
         "timeout": timeout_us,

@@ -136,10 +136,6 @@ class Servers:
             self._turn = turns[0] + 1
             return Pick(turns[0])
 
-    def last(self) -> int:
-        """Return the server that was picked last."""
-        return (self._turn - 1) % len(self.urls)
-
     def answered(self, index: int) -> None:
         """A server has answered: it gets calls."""
         state = self._states[index]

@@ -50,9 +50,11 @@ class AskAddresses:
 
     Attributes:
         url: `host:port`.
+        limit_s: Seconds for all of them together.
     """
 
     url: str
+    limit_s: float
 
 
 Step: TypeAlias = Call | Pause | AskAddresses

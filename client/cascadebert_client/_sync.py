@@ -313,7 +313,8 @@ class CascadeClient(BaseClient[tritonclient.grpc.InferenceServerClient]):
                         window.append(failed(rows))
                     else:
                         flow = self._flows.classify(rows, parameters, make_deadline())
-                        window.append(self._start(flow, cancellation, threads))
+                        traced = parameters.trace is not None
+                        window.append(self._start(flow, cancellation, threads, traced=traced))
             finally:
                 cancellation.cancel()
                 for waiting in window:
@@ -324,6 +325,8 @@ class CascadeClient(BaseClient[tritonclient.grpc.InferenceServerClient]):
         flow: Flow[list[Classification]],
         cancellation: Cancellation,
         threads: ThreadPoolExecutor,
+        *,
+        traced: bool,
     ) -> Pending:
         """Start a request of a window.
 
@@ -350,7 +353,8 @@ class CascadeClient(BaseClient[tritonclient.grpc.InferenceServerClient]):
             except RuntimeError:  # the stream was left meanwhile, and so were its threads
                 answer.set_exception(error)
 
-        if not self._flows.are_one_call:
+        # A span ends when its answer arrives, not when it is read.
+        if traced or not self._flows.are_one_call:
             threads.submit(in_thread)
             return Pending(answer)
         try:
@@ -406,8 +410,8 @@ class CascadeClient(BaseClient[tritonclient.grpc.InferenceServerClient]):
                 else:
                     time.sleep(delay_s)
                 return None
-            case AskAddresses(url):
-                return self._reason_of_addresses(url)
+            case AskAddresses():
+                return self._reason_of_addresses(step)
             case Call(method):
                 channel, keywords = self._channel(step), _keywords(step)
                 if step.watch is not None:

@@ -24,7 +24,7 @@ from typing import TypeAlias
 import grpc
 from tritonclient.utils import InferenceServerException
 
-from cascadebert_core.contract import TEXT, TIMELINE, TRACEPARENT
+from cascadebert_core.contract import EXPLAIN, TEXT, TRACEPARENT
 
 from ._faults import Fault, fault_of, proxy_hint
 
@@ -161,9 +161,9 @@ GIVE_NO_PAIRS = "give no pairs"
 """The remedy in Python if a cascade of single texts got pairs; a command replaces it."""
 # Triton's own prefix: a request without an id has nothing to say there.
 _NO_REQUEST_ID = "[request id: <id_unknown>] "
-_NO_TIMELINE = re.compile(rf"unexpected inference output '{TIMELINE}'", re.IGNORECASE)
+_NO_TIMELINE = re.compile(rf"unknown request parameter '{EXPLAIN}'", re.IGNORECASE)
 _NO_TEXT = re.compile(
-    rf"unexpected inference (output '(?!{TIMELINE}')|input '{TEXT}')|missing required .*'input_ids'"
+    rf"unexpected inference (output|input '{TEXT}')|missing required .*'input_ids'"
 )
 _NO_TIMELINES = "this cascade is of a release that makes no timelines"
 _TOO_MANY_ROWS = re.compile(r"batch-size must be <=", re.IGNORECASE)

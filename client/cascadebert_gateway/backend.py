@@ -33,8 +33,8 @@ _STATUS_S = 2.0
 _STATUS_TIMEOUT_S = 5.0
 # Faster calls end before anyone could have hung up.
 _WATCHED_AFTER_S = 0.05
+# As the core and the client have them.
 _MULTI_LABEL = "multi_label"
-# As the client has it.
 _LONGEST_ID = 200
 
 
@@ -54,7 +54,7 @@ class Backend:
         )
         self._status: ServerStatus | None = None
         self._status_until_s = 0.0
-        self._asking = asyncio.Lock()
+        self._asking: asyncio.Task[ServerStatus] | None = None
         self._multi_label: bool | None = None
 
     async def classify(
@@ -136,17 +136,22 @@ class Backend:
     async def status(self) -> ServerStatus:
         """Return the status of the first server that serves; asked at most every two seconds.
 
-        All servers are asked at once, so one that hangs does not hold up the others.
+        Callers share a question. A caller whose time is over ends its own wait alone, and the next
+        one finds the answer.
         """
-        async with self._asking:
-            if self._status is None or time.monotonic() >= self._status_until_s:
-                found = await self.client.statuses(timeout_s=_STATUS_TIMEOUT_S)
-                self._status = next((each for each in found if each.serving), found[0])
-                self._status_until_s = time.monotonic() + _STATUS_S
-                if not self._status.serving:
-                    problem = self._status.problem or self._status.model.problem
-                    log_failure("status", problem or "no server serves the cascade")
+        if self._status is not None and time.monotonic() < self._status_until_s:
             return self._status
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.create_task(self._ask_status())
+        return await asyncio.shield(self._asking)
+
+    async def _ask_status(self) -> ServerStatus:
+        status = await self.client.status(timeout_s=_STATUS_TIMEOUT_S)
+        self._status, self._status_until_s = status, time.monotonic() + _STATUS_S
+        if not status.serving:
+            problem = status.problem or status.model.problem
+            log_failure("status", problem or "no server serves the cascade")
+        return status
 
     async def info(self) -> dict[str, Any]:
         """Return what a caller may know of the cascade."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import math
 import socket
 import sys
@@ -18,6 +19,7 @@ from cascadebert_client.cli.server_arguments import (
     credentials_from_arguments,
     headers_from_arguments,
 )
+from cascadebert_client.cli.stopping import stopped_by_signals
 from cascadebert_client.cli.telemetry import spans_exported
 
 from .access import KEYS_VARIABLE, keys_from
@@ -77,7 +79,12 @@ def run_gateway(args: argparse.Namespace) -> int:
     if not keys:
         sys.stdout.write("gateway: no API key is set: everyone who reaches the port may call\n")
     sys.stdout.flush()
-    with spans_exported("cascadebert-gateway"):
+    # uvicorn answers what it has, and then raises the signal again: the last spans would be lost.
+    with (
+        spans_exported("cascadebert-gateway"),
+        contextlib.suppress(KeyboardInterrupt),
+        stopped_by_signals(),
+    ):
         uvicorn.Server(config).run(sockets=[listener])
     return DONE
 

@@ -24,7 +24,7 @@ _WANTED = {
     "inputs": "give a text, a pair of texts, or a batch: [[text], [text]]",
 }
 
-_Threshold = float | list[float | list[float]]
+_Threshold = float | list[float]
 
 
 class Options(BaseModel):
@@ -52,12 +52,9 @@ class Options(BaseModel):
 
     def arguments(self) -> dict[str, Any]:
         """Return the arguments of the client's `classify`, without the time limit."""
-        threshold: Any = self.threshold
-        if isinstance(threshold, list):
-            threshold = [tuple(t) if isinstance(t, list) else t for t in threshold]
         return {
             "operating_point": self.operating_point,
-            "threshold": threshold,
+            "threshold": self.threshold,
             "stage": self.stage,
             "explain": self.explain,
         }

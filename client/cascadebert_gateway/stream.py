@@ -7,7 +7,6 @@ import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterable, Callable
 
-from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import ClientDisconnect
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
@@ -21,15 +20,6 @@ from .messages import not_json
 _LOGGER = logging.getLogger(__name__)
 
 Row = str | tuple[str, str]
-
-
-class StreamRow(BaseModel):
-    """One line of a stream: a JSON string, or this object."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    text: str = Field(description="the text")
-    text_pair: str | None = Field(default=None, description="the second text of a pair")
 
 
 class DuplexResponse(StreamingResponse):

@@ -29,6 +29,7 @@ from cascadebert_client import (
     RetryPolicy,
     ServerStatus,
 )
+from cascadebert_core.contract import DECIDED_BY
 
 # The sockets that hold ports. Old ones are closed: a process has a limit.
 _HOLDERS: deque[socket.socket] = deque()
@@ -145,7 +146,8 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
     peak_in_flight: int = 0
     given_up: int = 0
     release_after_live_calls: int | None = None  # then what hangs is answered
-    timelines: bool = True  # whether it declares the output TIMELINE
+    timelines: bool = True  # whether it knows the parameter explain
+    decided_by: str = ""  # the output OPERATING_POINT, of cascades that have it
     frozen: bool = False  # answers nothing, as a stopped process
 
     def __post_init__(self) -> None:
@@ -247,7 +249,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
         return self._response(recorded, context)
 
     def _response(self, recorded: RecordedRequest, context: Any) -> Any:
-        self._require_outputs(recorded, context)
+        self._require_known_parameters(recorded, context)
         version = recorded.version or self.versions[-1]
         policy = policy_of(version)
         pairs = recorded.pairs or (None,) * len(recorded.texts)
@@ -278,10 +280,14 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
             "POLICY": "BYTES",
             "TIMELINE": "BYTES",
         }
+        if self.decided_by:
+            column[DECIDED_BY] = np.array([[self.decided_by]] * len(answers), dtype=np.object_)
+            datatypes[DECIDED_BY] = "BYTES"
         if self.mangle is not None:
             self.mangle(column, datatypes)
         response = pb.ModelInferResponse(model_name=self.model, model_version=version)
-        for name in recorded.outputs or [name for name in column if name != "TIMELINE"]:
+        without = set() if recorded.parameters.get("explain") else {"TIMELINE"}
+        for name in recorded.outputs or [name for name in column if name not in without]:
             if name == self.drop_output:
                 continue
             response.outputs.add(name=name, datatype=datatypes[name], shape=column[name].shape)
@@ -367,12 +373,12 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
                 "This protocol is restricted, expecting header 'triton-grpc-protocol-key'",
             )
 
-    def _require_outputs(self, recorded: RecordedRequest, context: Any) -> None:
-        if not self.timelines and "TIMELINE" in recorded.outputs:
+    def _require_known_parameters(self, recorded: RecordedRequest, context: Any) -> None:
+        if not self.timelines and "explain" in recorded.parameters:
             context.abort(
                 grpc.StatusCode.INVALID_ARGUMENT,
-                "[request id: <id_unknown>] unexpected inference output 'TIMELINE' for model "
-                f"'{self.model}'",
+                "[request id: <id_unknown>] unknown request parameter 'explain': give one of "
+                "operating_point, threshold, stage",
             )
 
     def _require_model(self, name: str, version: str, context: Any) -> None:

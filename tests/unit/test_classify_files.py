@@ -306,14 +306,21 @@ def test_a_file_without_a_valid_row_is_no_success(
     assert not (tmp_path / "out.jsonl").exists()
 
 
-def test_csv_keeps_texts_as_they_are(server: FakeTriton, tmp_path: Path):
+@pytest.mark.parametrize("text", ['a "quoted", \t\nline é', "a\nb", "a\rb", "a\r\nb"])
+def test_csv_keeps_texts_as_they_are(server: FakeTriton, tmp_path: Path, text: str):
     out = tmp_path / "out.csv"
-    text = 'a "quoted", \t\nline é'
     assert classify(server, text, "--output", out) == 0
-    (row,) = csv.DictReader(io.StringIO(out.read_text(encoding="utf-8"), newline=""))
+    (row,) = csv.DictReader(io.StringIO(out.read_bytes().decode(), newline=""))
     rule = expected(text)
     assert (row["text"], row["label"], row["text_pair"]) == (text, rule.label, "")
     assert float(row["confidence"]) == rule.confidence
+
+
+def test_the_table_has_its_header_if_the_first_row_was_skipped(server: FakeTriton, capsys: Capture):
+    assert classify(server, "", "a", "--on-invalid", "skip") == 0
+    header, row = capsys.readouterr().out.splitlines()
+    assert header.split() == ["label", "confidence", "stage", "text"]
+    assert row.endswith("a")
 
 
 @pytest.mark.parametrize("name", ["OUT.JSONL.GZ", "out.ndjson", "out.dat"])

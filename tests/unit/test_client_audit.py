@@ -117,10 +117,24 @@ def test_a_value_that_is_not_a_count_is_refused(value: str) -> None:
         ("localhost:8001", "http://localhost:8002/metrics"),
         ("dns:///triton:9001", "http://triton:8002/metrics"),
         ("[::1]:8001", "http://[::1]:8002/metrics"),
+        ("ipv4:10.0.0.1:8001", "http://10.0.0.1:8002/metrics"),
     ],
 )
 def test_metrics_are_on_the_host_of_the_server(url: str, expected: str) -> None:
     assert metrics_url(url) == expected
+
+
+def test_several_servers_are_audited_one_by_one(capsys: Capture) -> None:
+    assert main(["audit", "--url", "a:8001,b:8001"]) == 2
+    assert "--url names 2 servers" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "wrong", [["--max-disagreement", "2"], ["--timeout-s", "0"], ["--url", "a:1,b:1"]]
+)
+def test_a_wrong_option_ends_a_watch_before_it_begins(wrong: list[str], capsys: Capture) -> None:
+    assert main(["audit", "--watch", *wrong]) == 2
+    assert wrong[0] in capsys.readouterr().err
 
 
 def test_a_guarantee_that_holds(serve_page: Callable[..., str], capsys: Capture) -> None:

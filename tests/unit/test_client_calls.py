@@ -606,6 +606,14 @@ def test_explain_gives_each_answer_its_timeline(server: FakeTriton, connect: Con
     assert server.requests[-1].parameters["explain"] is True
 
 
+def test_explain_leaves_out_no_output(server: FakeTriton, connect: Connect) -> None:
+    server.decided_by = "fast"
+    client = connect()
+    plain, explained = client.classify("a"), client.classify("a", explain=True)
+    assert plain.operating_point == explained.operating_point == "fast"
+    assert plain == explained
+
+
 def test_a_cascade_of_an_earlier_release_says_what_to_do(
     server: FakeTriton, connect: Connect
 ) -> None:

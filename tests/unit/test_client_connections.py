@@ -379,3 +379,12 @@ def test_wait_asks_for_the_only_cascade_once_the_server_is_there(
     with FakeTriton(model="another", port=port):
         waiting.join()
     assert codes == [DONE]
+
+
+@pytest.mark.parametrize("headers", [{"x-key": "sécret"}, {"x key": "a"}, {"x-key": "a\nb"}])
+def test_headers_that_cannot_be_sent_are_refused_and_not_shown(headers: dict[str, str]) -> None:
+    with pytest.raises(InvalidRequest, match="header") as caught:
+        CascadeClient("127.0.0.1:1", headers=headers)
+    assert "sécret" not in str(caught.value)
+    with pytest.raises(InvalidRequest):
+        AsyncCascadeClient("127.0.0.1:1", headers=headers)

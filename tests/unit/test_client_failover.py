@@ -57,6 +57,30 @@ def classify(client: Driver, count: int, **options: Any) -> None:
         assert client.classify(text, **options).confidence == expected(text).confidence
 
 
+@pytest.mark.parametrize("first", ["full", "stopping"])
+def test_a_round_is_repeated_whoever_was_asked_last(
+    servers: list[FakeTriton], connect: Connect, first: str
+) -> None:
+    """One server will soon answer again, and the last one in turn never will."""
+    soon, never = servers[:2]
+    if first == "full":
+        soon.fail(grpc.StatusCode.UNAVAILABLE, "in-flight queue is full")
+    else:
+        soon.fail(grpc.StatusCode.CANCELLED, "the server stops")
+    never.fail(grpc.StatusCode.NOT_FOUND, "Request for unknown model: 'cascade' is not found")
+    client = connect([soon.url, never.url])
+    assert client.classify("a", timeout_s=20).label == expected("a").label
+
+
+def test_a_hanging_server_does_not_hold_up_the_status(
+    servers: list[FakeTriton], connect: Connect
+) -> None:
+    servers[0].frozen = True
+    status = connect().status()
+    assert status.serving
+    assert status.url != servers[0].url
+
+
 def restarted(port: int) -> FakeTriton:
     """A server on the port of one that has stopped, as soon as it is free again."""
     deadline_s = time.monotonic() + 20

@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from tritonclient.utils import deserialize_bytes_tensor
 
-from cascadebert_client import InvalidRequest, UnexpectedResponse
+from cascadebert_client import InvalidRequest, RetryPolicy, UnexpectedResponse
+from cascadebert_client._deadline import Deadline
+from cascadebert_client._flows import CascadeFlows
 from cascadebert_client._requests import (
     Parameters,
     infer_arguments,
@@ -25,6 +27,8 @@ from cascadebert_client._rows import (
     rows_from_inputs,
     split,
 )
+from cascadebert_client._servers import Servers
+from cascadebert_client._steps import Call
 from cascadebert_client.errors import Target
 from cascadebert_core.contract import MAX_TEXT_BYTES
 
@@ -271,6 +275,22 @@ class Response:
         if isinstance(tensor, Exception):
             raise tensor
         return tensor
+
+
+def test_the_server_that_answered_tells_the_order_of_the_labels():
+    """Another call may have picked another server meanwhile."""
+    servers = Servers(["a:1", "b:1"])
+    flows = CascadeFlows(TARGET, retry=RetryPolicy(), servers=servers)
+    flow = flows.classify(
+        [(b"x", None)] * 2, request_parameters(None, None, None), Deadline.after(9)
+    )
+    first = next(flow)
+    assert servers.pick().index == 1
+    asked = flow.send(Response())
+    assert isinstance(first, Call)
+    assert isinstance(asked, Call)
+    assert (first.method, asked.method) == ("infer", "get_model_config")
+    assert first.server == asked.server == 0
 
 
 def test_a_response_becomes_classifications():

@@ -217,6 +217,16 @@ def test_one_server_that_serves_makes_it_ready(gateway: Any, server: FakeTriton)
     assert client.get("/info").json()["ready"] is True
 
 
+def test_a_server_that_hangs_holds_up_no_other(gateway: Any, server: FakeTriton) -> None:
+    with FakeTriton(frozen=True) as hanging:
+        client = gateway(url=f"{hanging.url},{server.url}")
+        # Less than the 5 s that a server has for its status.
+        options = {"timeout_s": 3.0, "stage": 0}
+        assert client.post("/classify", json={"text": "a", **options}).status_code == 200
+        assert client.get("/ready").status_code == 200
+        hanging.frozen = False
+
+
 @pytest.fixture
 def logged() -> Iterator[list[str]]:
     """What is logged, without the limit of one line a second."""

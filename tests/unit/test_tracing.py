@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import grpc
@@ -13,12 +14,13 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 
-from cascadebert_client import InvalidRequest, ServerError, Timeline, _tracing
+from cascadebert_client import CascadeClient, InvalidRequest, ServerError, Timeline, _tracing
 from cascadebert_client._timeline import timeline_from_json
 from cascadebert_client._trace_pieces import began_at_ns, pieces_of
 from cascadebert_client.cli import main
 from cascadebert_client.cli.telemetry import spans_exported
 from tests.support.otlp import collecting
+from tests.support.waiting import wait_until
 from tests.unit.fake_triton import DRIVERS, Driver, FakeTriton, expected, timeline_of
 
 TRACE_ID = "ab" * 16
@@ -112,6 +114,25 @@ def test_the_current_span_is_the_parent(
     parents = [parent for name, parent in tree(spans) if name == "classify cascade"]
     assert len(parents) >= 4
     assert set(parents) == {"mine"}
+
+
+def test_spans_of_a_blocking_stream_end_when_their_answers_arrive(
+    server: FakeTriton, install: Callable[..., InMemorySpanExporter]
+) -> None:
+    """However late the answers are read: here they wait for that of the first row."""
+    exporter = install()
+
+    def ended() -> int:
+        return [span.name for span in exporter.get_finished_spans()].count("classify cascade")
+
+    with CascadeClient(server.url) as client, ThreadPoolExecutor(1) as reader:
+        answers = client.classify_stream(["hang", SURE, SURE], rows_per_request=1)
+        read = reader.submit(list, answers)
+        try:
+            wait_until(lambda: ended() == 2, "two spans that ended", timeout_s=20)
+        finally:
+            server.release.set()
+        assert len(read.result()) == 3
 
 
 def test_an_error_ends_the_span_and_names_its_type_alone(

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import importlib
-import io
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,6 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
+from cascadebert_client.csv_records import csv_record
 from cascadebert_core.task import MULTI_LABEL, answer_keys, names_of_answer, text_of_answer
 
 from ..errors import CheckFailed
@@ -120,14 +119,14 @@ class WritePart:
         table = part.drop_columns(
             [name for name in ("probabilities", "labels") if name in part.column_names]
         )
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(table.column_names)
+        lines = [csv_record(table.column_names)]
         for row in zip(
             *(table.column(name).to_pylist() for name in table.column_names), strict=True
         ):
-            writer.writerow([str(cell).lower() if isinstance(cell, bool) else cell for cell in row])
-        return text.getvalue().encode()
+            lines.append(
+                csv_record(str(cell).lower() if isinstance(cell, bool) else cell for cell in row)
+            )
+        return ("\n".join(lines) + "\n").encode()
 
     def _reject(self, store: Store, task: Task, rows: pa.Table, left_out: Any) -> None:
         lines = [

@@ -21,7 +21,12 @@ from ..errors import CascadeClientError, InvalidRequest
 from .exit_codes import DONE, FAILED, WRONG_USE
 from .rendering import audit_json, audit_text
 from .served_cascades import DEFAULT_MODEL, cascades_on_server, model_of, naming_cascades
-from .server_arguments import Subparsers, add_connection_arguments, client_from_arguments
+from .server_arguments import (
+    Subparsers,
+    add_connection_arguments,
+    addresses_from_arguments,
+    client_from_arguments,
+)
 
 
 def add_audit_parser(subparsers: Subparsers) -> None:
@@ -134,6 +139,8 @@ def _watch(args: argparse.Namespace) -> int:
     """Print the verdicts whenever one changes, and problems once, until a signal ends it."""
     if not args.every_s > 0:
         raise InvalidRequest(f"--every-s is {args.every_s}: give seconds above 0")
+    _given_guarantee(args)  # a wrong option is no problem of the server
+    _one_address(args)
     shown: object = None
     broken = False
     with contextlib.suppress(KeyboardInterrupt):
@@ -199,11 +206,27 @@ def _found_metrics_url(args: argparse.Namespace) -> str:
     port = ""
     # Each of a server's cascades has the port in its configuration. That a server does not answer
     # is told when its metrics are read.
+    url = _one_address(args)
     model = args.model or next(iter(cascades_on_server(args)), DEFAULT_MODEL)
     asking = argparse.Namespace(**{**vars(args), "model": model})
     with client_from_arguments(asking) as client, contextlib.suppress(CascadeClientError):
         port = client.model_parameters(timeout_s=args.timeout_s).get(METRICS_PORT, "")
-    return metrics_url(args.url, int(port)) if port.isdecimal() else metrics_url(args.url)
+    return metrics_url(url, int(port)) if port.isdecimal() else metrics_url(url)
+
+
+def _one_address(args: argparse.Namespace) -> str:
+    """Return the server of --url, unless the metrics page is given.
+
+    Raises:
+        InvalidRequest: It names several: each has a page and counts of its own.
+    """
+    addresses = addresses_from_arguments(args)
+    if args.metrics_url is None and len(addresses) > 1:
+        raise InvalidRequest(
+            f"--url names {len(addresses)} servers, and each counts its own audits: give one of "
+            "them, or --metrics-url"
+        )
+    return addresses[0]
 
 
 def _served_guarantees(args: argparse.Namespace) -> dict[str, Guarantee]:

@@ -1,8 +1,6 @@
 """Answers, status and audits as text, for people and for programs."""
 
-import csv
 import dataclasses
-import io
 import json
 from collections.abc import Sequence
 from typing import Protocol
@@ -16,6 +14,7 @@ from .._operating_points import OperatingPoint
 from .._rows import Row
 from .._timeline import StageTimeline, Timeline
 from .._types import Classification, ModelStatus, ServerStatus
+from ..csv_records import csv_record
 
 _NARROWEST_LABEL = 10
 _COLUMNS = (
@@ -54,6 +53,7 @@ class Table:
         """
         self._width = width
         self._label_width = _NARROWEST_LABEL
+        self._begun = False
 
     def header(self) -> str:
         """Return nothing: the column names come with the first answer."""
@@ -74,7 +74,8 @@ class Table:
             line = line[: max(0, self._width - 1)] + "…"
         if answer.timeline is not None:
             line = "\n".join([line, *map(_printable, timeline_lines(answer.timeline))])
-        if index == 0:
+        if not self._begun:
+            self._begun = True
             return f"{'label':<{self._label_width}}  confidence  stage  text\n{line}"
         return line
 
@@ -115,9 +116,7 @@ class CommaSeparated:
 
     def line(self, index: int, row: Row, answer: Classification) -> str:
         """Return one answer with its row. The confidence has all digits."""
-        line = io.StringIO()
-        csv.writer(line, lineterminator="").writerow(_cells(index, row, answer))
-        return line.getvalue()
+        return csv_record(_cells(index, row, answer))
 
 
 class TabSeparated:

@@ -111,6 +111,46 @@ def test_no_training_sees_the_rows_that_it_judges_and_none_is_made_twice(
     np.testing.assert_array_equal(found.wrong == 2, np.array(LABELS) == "good")
 
 
+def test_another_seed_trains_no_old_one_again_and_other_settings_use_no_old_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained: list[tuple[Path, int, float]] = []
+    stop = False
+
+    def train(_: Rows, __: str, output: Path, config: TrainConfig, **___: Any) -> TrainResult:
+        output.mkdir(parents=True)
+        (output / "training.json").touch()
+        trained.append((output, config.seed, config.epochs))
+        return TrainResult((1.0,), 1.0, "accuracy", 1.0, 1, 1, 1.0)
+
+    def predict(_: str, texts: list[str], *__: Any) -> Any:
+        if stop:
+            raise KeyboardInterrupt
+        return np.tile(np.array([[1.0, 0.0]], dtype=np.float32), (len(texts), 1))
+
+    monkeypatch.setattr(difficulty, "train_member", train)
+    monkeypatch.setattr(difficulty, "logits_of_checkpoint", predict)
+    base = str(save_checkpoint(tmp_path / "base"))
+
+    def label(epochs: int, *seeds: int) -> None:
+        config = TrainConfig(epochs=epochs)
+        label_difficulty(ROWS, base, tmp_path / "parts", config, folds=2, seeds=seeds)
+
+    label(1, 1)
+    label(1, 1, 2)
+    assert [seed for _, seed, _ in trained] == [1, 1, 2, 2]
+    stop = True  # the model is there, and its predictions are not
+    with pytest.raises(KeyboardInterrupt):
+        label(2, 1)
+    stop = False
+    trained.clear()
+    label(3, 1)
+    assert [epochs for _, _, epochs in trained] == [3, 3]
+    trained.clear()
+    label(2, 1)
+    assert len(trained) == 1  # the model that was there predicts
+
+
 def test_difficulty_of_other_rows_is_refused(tmp_path: Path) -> None:
     n = len(TEXTS)
     Difficulty(ROWS.sha256(), {}, np.zeros(n, np.int64), 3).write(tmp_path / "d.json")

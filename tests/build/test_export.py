@@ -16,6 +16,7 @@ from cascadebert_build.checkpoints.checkpoint import checkpoint_from_source
 from cascadebert_build.config.cascade_toml import config_from_file
 from cascadebert_build.errors import CheckFailed, UsageError
 from cascadebert_build.graphs.export import onnx_from_checkpoint
+from cascadebert_build.pipeline import export
 from cascadebert_build.pipeline.build import CascadeBuild
 from cascadebert_build.pipeline.workspace import workspace_of
 from cascadebert_core.task import MULTI_LABEL, SINGLE_LABEL
@@ -121,6 +122,39 @@ def test_a_damaged_onnx_file_is_named(tmp_path: Path) -> None:
         steps.verify(member)
     steps.export(member)  # exports again, since the file does not match the manifest
     assert steps.verify(member)
+
+
+def test_an_export_that_is_there_outlives_a_checkpoint_that_cannot_be_loaded(
+    tmp_path: Path,
+) -> None:
+    folder = save_checkpoint(tmp_path / "a")
+    steps = steps_of(tmp_path, folder)
+    export_members(steps)
+    (member,) = steps.config.members
+    whole = steps.workspace.onnx(member).read_bytes()
+    (folder / "model.safetensors").write_bytes(b"\0" * 64)
+    with pytest.raises(UsageError, match="cannot be loaded"):
+        steps_of(tmp_path, folder).export(member)
+    assert steps.workspace.onnx(member).read_bytes() == whole
+    assert steps.workspace.tokenizer(member).is_file()
+
+
+def test_a_failed_export_removes_what_it_made_and_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise UsageError("no graph")
+
+    monkeypatch.setattr(export, "onnx_from_checkpoint", fail)
+    config = config_from_file(write_config(tmp_path, {"only": save_checkpoint(tmp_path / "a")}))
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    for there in (mine, mine / "deeper" / "work"):
+        steps = CascadeBuild(config, workspace_of(config, there))
+        with pytest.raises(UsageError, match="no graph"):
+            steps.export(config.members[0])
+        assert mine.is_dir()
+        assert not list(mine.iterdir())
 
 
 def test_a_second_build_does_nothing_and_a_changed_checkpoint_is_noticed(

@@ -14,6 +14,7 @@ from cascadebert_build.errors import UsageError
 from cascadebert_build.training.base import model_from_base
 from cascadebert_build.training.layers import take_layers
 from tests.support.checkpoints import FAMILIES, save_checkpoint, write_rows
+from tests.support.families import save_family
 
 DEPTH = {"distilbert": "n_layers"}
 
@@ -40,6 +41,33 @@ def test_what_is_left_is_a_complete_checkpoint(family: str, tmp_path: Path) -> N
     tokens = taken.tokenizer("the film was good", return_tensors="pt")
     logits = taken.model(**{name: tokens[name] for name in taken.inputs}).logits
     assert logits.shape == (1, 2)
+
+
+@pytest.mark.parametrize("family", ["modernbert", "qwen2"])
+def test_layers_that_attend_in_different_ways_keep_theirs(family: str, tmp_path: Path) -> None:
+    changes: Any = {"num_hidden_layers": 4}
+    if family == "qwen2":
+        changes |= {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 2}
+    source = save_family(tmp_path / "deep", family, **changes)
+    checkpoint = checkpoint_from_source(str(source))
+    config: Any = checkpoint.model.config
+    types = list(config.layer_types)
+    assert len(set(types)) == 2
+    take_layers(checkpoint.model, [0, 3])
+    checkpoint.model.save_pretrained(tmp_path / "taken")
+    checkpoint.tokenizer.save_pretrained(str(tmp_path / "taken"))
+    taken: Any = checkpoint_from_source(str(tmp_path / "taken")).model
+    assert taken.config.layer_types == [types[0], types[3]]
+    tokens = checkpoint.tokenizer("the film was good", return_tensors="pt")
+    inputs = {name: tokens[name] for name in checkpoint.inputs}
+    with torch.no_grad():
+        assert torch.equal(taken.eval()(**inputs).logits, checkpoint.model.eval()(**inputs).logits)
+
+
+def test_the_first_layer_of_modernbert_stays_the_first(tmp_path: Path) -> None:
+    checkpoint = checkpoint_from_source(str(save_family(tmp_path / "c", "modernbert")))
+    with pytest.raises(UsageError, match="layer 0 must stay the first"):
+        take_layers(checkpoint.model, [1])
 
 
 @pytest.mark.parametrize("indices", [[], [0, 0], [2], [-1]])

@@ -311,5 +311,6 @@ def test_decisions_that_depend_on_the_batch_fail_the_report(steps: CascadeBuild)
     assert "tolerance 0.1%" in failure
     flipped = compare_decisions(policy, noisy, logits, 1e-3)
     assert [failure.split(",")[0] for failure in flipped.failures()] == [
-        f"{flipped.flipped_exits} of 1000 rows exit at another stage than in FP32"
+        f"{flipped.flipped_exits} of 1000 rows exit at another stage than in FP32 at the operating "
+        "point default"
     ]

@@ -111,6 +111,31 @@ def test_evaluate_reports_rows_that_chose_nothing(
     assert "the policy has fast, balanced" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("change", ["drop", "row"])
+def test_rows_that_are_divided_otherwise_than_in_tune_are_not_said_to_be_free(
+    exported: Path, capsys: pytest.CaptureFixture[str], change: str
+) -> None:
+    config = write_cascade(exported)
+    rows = exported / "rows.tsv"
+    lines = rows.read_text().splitlines()
+    rows.write_text("\n".join([*lines, *lines[1:21]]) + "\n")
+    assert main(["tune", str(config)]) == 0
+    if change == "drop":  # the copies count once, so each row has another purpose
+        config.write_text(f'{config.read_text()}duplicates = "drop"\n')
+    else:
+        rows.write_text(rows.read_text() + "one more row\t0\n")
+    capsys.readouterr()
+    assert main(["evaluate", str(config), "--json"]) == 0
+    captured = capsys.readouterr()
+    assert "chose nothing" not in captured.err
+    assert "have changed since the thresholds were chosen" in captured.err
+    found = json.loads(captured.out)
+    assert found["of_tuning_rows"]
+    assert found["rows"] == 420 + (change == "row")
+    assert main(["verify", str(config)]) == 1
+    assert "run `cascadebert tune` again" in capsys.readouterr().err
+
+
 def test_a_cascade_that_does_not_pay_is_said_to_and_is_no_error(
     exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -271,7 +296,7 @@ def test_a_certificate_of_other_rows_or_artefacts_is_refused(
     rows = (folder / "rows.tsv").read_text().splitlines()
     (folder / "rows.tsv").write_text("\n".join(rows[:-1]) + "\n")
     assert main(["verify", str(config)]) == 1
-    assert "the held-out rows have changed" in capsys.readouterr().err
+    assert "the held-out rows, or how they are divided, have changed" in capsys.readouterr().err
     write_cascade(folder)
     shutil.rmtree(folder / "small")
     save_checkpoint(folder / "small", num_hidden_layers=1, seed=5)

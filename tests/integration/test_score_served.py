@@ -44,6 +44,19 @@ def test_the_same_answers_from_a_server_and_from_members(
     assert "answered by members in process, not a server" in capsys.readouterr().err
 
 
+def test_a_wrong_choice_is_refused_before_anything_is_read(
+    built: Built, served: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    corpus = write_corpus(tmp_path / "rows.jsonl", ["good"], 3)
+    command = ["score", str(corpus), "--workers", "0", "--output", str(tmp_path / "out")]
+    command += ["--url", served, "--model", built.name]
+    assert main([*command, "--operating-point", "ballanced"]) == 2
+    assert "ballanced" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    for choice in (["--threshold", "0.9"], ["--stage", "1"]):
+        assert main([*command, *choice, "--overwrite"]) == 0
+
+
 def test_a_server_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     corpus = write_corpus(tmp_path / "rows.jsonl", ["good"], 3)
     command = ["score", str(corpus), "--workers", "0", "--output", str(tmp_path / "out")]

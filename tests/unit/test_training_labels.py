@@ -26,6 +26,15 @@ def names_of(
     return label_names(rows, "base", given)
 
 
+def test_the_names_of_a_base_are_in_the_order_of_their_numbers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    config = BaseConfig()
+    config.id2label = {1: "POS", 0: "NEG"}
+    monkeypatch.setattr(training_config, "config_from_source", lambda _: config)
+    assert label_names(rows_of(0, 1), "base") == ("NEG", "POS")
+
+
 def rows_of(*labels: int | str) -> Rows:
     return Rows(("x",) * len(labels), labels, "test")
 

@@ -144,6 +144,20 @@ def test_a_reference_is_read_as_it_was_written(tmp_path: Path) -> None:
         reference_from_file(tmp_path / "reference.npz")
 
 
+def test_the_operating_point_with_the_most_flipped_decisions_counts() -> None:
+    policy = make_policy(0.999)
+    points = {"default": policy.thresholds, "fast": (0.7,)}
+    rng = np.random.default_rng(0)
+    logits = [rng.normal(0, 1, (1000, 2)).astype(np.float32) for _ in policy.stages]
+    slightly = [x + rng.normal(0, 0.1, x.shape).astype(np.float32) for x in logits]
+    assert compare_decisions(policy, slightly, logits).operating_point == "default"
+    report = compare_decisions(policy.with_operating_points(points, "default"), slightly, logits)
+    assert report.operating_point == "fast"
+    assert "at the operating point fast" in report.failures()[0]
+    alike = policy.with_operating_points({"fast": (0.999,), **points}, "default")
+    assert compare_decisions(alike, logits, logits).operating_point == "default"
+
+
 def test_flipped_decisions_are_counted() -> None:
     policy = make_policy(0.8)
     rng = np.random.default_rng(0)

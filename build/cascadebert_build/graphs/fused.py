@@ -8,6 +8,7 @@ the form that it expects.
 from __future__ import annotations
 
 import logging
+import os
 from collections import Counter
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -84,7 +85,7 @@ def save_graph(model: Any, target: Path) -> None:
     import onnx
 
     onnx.checker.check_model(model)
-    temporary = target.with_name(f".{target.name}.tmp")
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     onnx.save(model, str(temporary))
     temporary.replace(target)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import zipfile
 from collections.abc import Callable, Sequence
@@ -114,7 +115,8 @@ def save_logits(path: Path, key: str, logits: NDArray[np.float32]) -> None:
 def save_arrays(path: Path, **arrays: NDArray[Any]) -> None:
     """Write an npz file atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
+    # Another process may write the same file.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with temporary.open("wb") as file:
         np.savez(file, **arrays)
     temporary.replace(path)

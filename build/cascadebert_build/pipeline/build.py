@@ -249,8 +249,8 @@ class CascadeBuild:
             raise CheckFailed(f"the certificate does not hold: {exc}") from exc
         if not is_tuned_on(self.context, policy):
             raise CheckFailed(
-                "the certificate does not hold: the held-out rows have changed since the "
-                "thresholds were chosen: run `cascadebert tune` again"
+                "the certificate does not hold: the held-out rows, or how they are divided, have "
+                "changed since the thresholds were chosen: run `cascadebert tune` again"
             )
         return policy
 

@@ -94,6 +94,10 @@ def decisions_left_out(
     return [*found, "decisions in other batches"] if maker.regroups else found
 
 
+# Changes whenever the check does.
+_CHECK_VERSION = 2
+
+
 def _rows_to_compare(context: BuildContext, certificate: Mapping[str, Any] | None) -> list[int]:
     """Rows whose decisions are compared, ascending: all, or as many as a quick build has time for.
 
@@ -127,5 +131,6 @@ def _key(
         maker.regroups,
         MAX_REGROUPED,
         kernels,
+        _CHECK_VERSION,
         *(["quick"] if quick else []),
     )

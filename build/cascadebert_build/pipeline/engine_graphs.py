@@ -146,7 +146,7 @@ class EngineGraphs:
         return sha256_of(
             manifest.onnx_sha256, manifest.tokenizer_sha256, self.context.rows.sha256(),
             exported.member.max_length, exported.buckets, self.context.config.compile.fp32_ops,
-            _GRAPH_VERSION,
+            _GRAPH_VERSION, task_of_member(self.context.config, manifest),
         )  # fmt: skip
 
 

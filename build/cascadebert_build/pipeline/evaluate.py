@@ -82,7 +82,15 @@ def evaluate_build(
     check_labels(rows, policy)
     costs = build.row_costs(policy)
     logits = [build.logits(member) for member in build.config.members]
-    if data is None and not all_rows:
+    tuned_here = is_tuned_on(build.context, policy)
+    if data is None and not tuned_here:
+        say(
+            "WARNING", "report",
+            "the held-out rows, or how they are divided, have changed since the thresholds were "
+            "chosen, so some of them may have chosen them: run `cascadebert tune` again, or give "
+            "other rows with --data",
+        )  # fmt: skip
+    elif data is None and not all_rows:
         report = build.report_rows(policy)
         say(
             "rows", "report",
@@ -106,7 +114,7 @@ def evaluate_build(
             names=[member.name for member in build.config.members],
             cost_of=str((policy.certificate or {}).get("cost_of")),
             given=thresholds if threshold is not None else None,
-            of_tuning_rows=chosen is None and is_tuned_on(build.context, policy),
+            of_tuning_rows=chosen is None and (data is None or tuned_here),
         )
     quick = quick_verdicts_of(policy.certificate)
     if assessment is not None:

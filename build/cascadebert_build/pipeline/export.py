@@ -144,40 +144,43 @@ def _tokenizer_json(context: BuildContext, checkpoint: Checkpoint) -> str:
 def _export(context: BuildContext, pending: _Pending) -> Exported:
     workspace, member = context.workspace, pending.member
     onnx, tokenizer = workspace.onnx(member), workspace.tokenizer(member)
-    with timed("export", member.name) as note, _removed_if_it_fails(onnx, tokenizer):
+    with timed("export", member.name) as note:
         checkpoint, text = _loaded(context, pending)
         warn_of_unused_weights(member.name, checkpoint)
-        onnx.parent.mkdir(parents=True, exist_ok=True)
-        workspace.manifest(member).unlink(missing_ok=True)
-        write_text(tokenizer, text)
-        tokenizer_hash = sha256_of_file(tokenizer)
-        onnx_from_checkpoint(checkpoint, onnx)
-        manifest = MemberManifest(
-            key=pending.key,
-            checkpoint=member.checkpoint,
-            onnx_sha256=sha256_of_file(onnx),
-            tokenizer_sha256=tokenizer_hash,
-            tokenizer=_tokenizer_name(checkpoint.model.config.model_type, tokenizer_hash),
-            labels=checkpoint.labels,
-            inputs=checkpoint.inputs,
-            max_positions=checkpoint.max_positions(),
-            task=checkpoint.task,
-        )
-        manifest.write(workspace.manifest(member))
+        # Until here an earlier export is whole, and stays.
+        with _removed_if_it_fails(onnx, tokenizer):
+            onnx.parent.mkdir(parents=True, exist_ok=True)
+            workspace.manifest(member).unlink(missing_ok=True)
+            write_text(tokenizer, text)
+            tokenizer_hash = sha256_of_file(tokenizer)
+            onnx_from_checkpoint(checkpoint, onnx)
+            manifest = MemberManifest(
+                key=pending.key,
+                checkpoint=member.checkpoint,
+                onnx_sha256=sha256_of_file(onnx),
+                tokenizer_sha256=tokenizer_hash,
+                tokenizer=_tokenizer_name(checkpoint.model.config.model_type, tokenizer_hash),
+                labels=checkpoint.labels,
+                inputs=checkpoint.inputs,
+                max_positions=checkpoint.max_positions(),
+                task=checkpoint.task,
+            )
+            manifest.write(workspace.manifest(member))
         note(f"{onnx.stat().st_size / 1e6:.0f} MB, opset {OPSET}, {', '.join(manifest.inputs)}")
     return Exported(member, manifest, onnx, tokenizer, context.config.buckets(member))
 
 
 @contextlib.contextmanager
 def _removed_if_it_fails(*paths: Path) -> Generator[None, None, None]:
-    """Remove these files, and the folders that are empty then, if the block fails."""
+    """Remove these files, and the folders that the block has made, if it fails."""
+    made = [folder for folder in paths[0].parents if not folder.exists()]
     try:
         yield
     except BaseException:
         for path in paths:
             path.unlink(missing_ok=True)
-        for folder in list(paths[0].parents)[:3]:  # work/<cascade>/<member>
-            if folder.exists() and not any(folder.iterdir()):
+        with contextlib.suppress(OSError):  # something else has put a file there
+            for folder in made:
                 folder.rmdir()
         raise
 

@@ -41,6 +41,7 @@ class LogitsCache:
         """
         self._context = context
         self._maker = maker
+        self._made: set[str] = set()  # the keys of what was made here, and is new even if forced
 
     def served(self, artefact: Artefact, *, regrouped: bool = False) -> NDArray[np.float32]:
         """Logits of the artefact that serves; it is loaded only if they are not kept.
@@ -124,7 +125,7 @@ class LogitsCache:
             member.max_length, exported.buckets, *(["regrouped"] if regrouped else []), *read_in,
         )  # fmt: skip
         path = context.workspace.logits(member, key)
-        kept = None if context.force else load_logits(path, key)
+        kept = load_logits(path, key) if not context.force or key in self._made else None
         if kept is not None:
             return kept
         with timed("logits", member.name) as note, opened() as run:
@@ -138,5 +139,6 @@ class LogitsCache:
                 task=task,
             )
             save_logits(path, key, logits)
+            self._made.add(key)
             note(f"{len(logits)} rows" + (" in other batches" if regrouped else ""))
         return logits

@@ -353,6 +353,7 @@ class OptimizedGraphs:
             sha256_of_file(graph) if graph.is_file() else None, manifest.onnx_sha256,
             manifest.tokenizer_sha256, self.context.rows.sha256(), exported.buckets,
             member.max_length, member.max_batch_size,
+            task_of_member(self.context.config, manifest),
             # The graph's hash covers the bits of its weights.
             [asdict(tolerance_of(self._precision, bits)) for bits in (8, 7)],
             CHECK_VERSION, _runtime_version(), *(["quick"] if quick else []),

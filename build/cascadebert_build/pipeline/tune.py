@@ -7,6 +7,7 @@ import platform
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from functools import partial
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
@@ -235,7 +236,7 @@ class TuneStep:
         )
 
     def _times(self, artefacts: Sequence[Artefact], left_out: list[str]) -> list[StageTimes]:
-        """Times of every stage on this machine; kept until artefacts or machine change.
+        """Times of every stage on this machine; kept until artefacts, runtime or machine change.
 
         Args:
             artefacts: What is timed.
@@ -246,6 +247,7 @@ class TuneStep:
             artefact_hashes(artefacts), platform.node(), [m.max_batch_size for m in members],
             [self._config.buckets(m) for m in members], context.rows.sha256(),
             asdict(self._config.runtime), cores(), list(BATCH_SIZES), "repeats",
+            [each.kernels for each in artefacts], _runtime_version(),
         )  # fmt: skip
         path = context.workspace.costs
         kept: Any = read_json(path)
@@ -285,6 +287,14 @@ class TuneStep:
                 seconds=COSTS_S if self._context.quick else None,
                 left_out=left_out,
             )
+
+
+def _runtime_version() -> str | None:
+    """The version of ONNX Runtime, whose times differ; None if it is not installed."""
+    try:
+        return version("onnxruntime")
+    except PackageNotFoundError:
+        return None
 
 
 def _costs(artefacts: Sequence[Artefact], times: Sequence[StageTimes]) -> dict[str, Any]:

@@ -50,5 +50,12 @@ def tuned_policy(
 
 
 def is_tuned_on(context: BuildContext, policy: Policy) -> bool:
-    """Whether a policy's thresholds were chosen on the rows of this build."""
-    return (policy.certificate or {}).get("data_sha256") == context.rows.sha256()
+    """Whether a policy's thresholds were chosen on the rows of this build, divided as they are now.
+
+    The settings `duplicates` and `fit_temperature` divide them.
+    """
+    certificate = policy.certificate or {}
+    return (
+        certificate.get("data_sha256") == context.rows.sha256()
+        and certificate.get("rows") == context.split.counts()
+    )

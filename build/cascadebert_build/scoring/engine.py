@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from google.protobuf.text_format import ParseError
-
 from cascadebert_core.contract import STAGE
 from cascadebert_core.errors import InvalidArgument
 from cascadebert_core.inline import SESSION_FILE
@@ -109,10 +107,7 @@ def _require_onnx(repository: Path, policy: Policy, stage: int) -> None:
             raise UsageError(
                 f"{folder} has no {file}, so this stage cannot run outside of a server: {remedy}"
             )
-    try:
-        groups = read_config(repository / settings.model).instance_group
-    except (OSError, ParseError):
-        return
+    groups = read_config(repository / settings.model).instance_group
     if any(group.kind == group.KIND_GPU for group in groups):
         raise UsageError(
             f"{settings.model} is published for a GPU, and workers use a CPU: {remedy}"
@@ -129,8 +124,10 @@ def served(server: Server, parameters: Mapping[str, Any]) -> Answerer:
     with server.client() as client:
         model = client.status(timeout_s=server.timeout_s).model
         probe: Any = ("a", "a") if model.pair else "a"
-        stage = parameters.get(STAGE, 0)
-        answer: Any = client.classify(probe, stage=stage, timeout_s=server.timeout_s)
+        # With the choice of the run: a wrong one is refused before anything is read. Without one
+        # the first stage answers alone, which is the cheapest.
+        chosen = dict(parameters) or {STAGE: 0}
+        answer: Any = client.classify(probe, timeout_s=server.timeout_s, **chosen)
     if not model.labels:
         raise CheckFailed(
             f"the configuration of {server.model} does not name its labels: publish it again"

@@ -115,7 +115,7 @@ class WritePart:
             return sink.getvalue().to_pybytes()
         if self.output_format == JSONL:
             lines = [json.dumps(row, ensure_ascii=False) for row in part.to_pylist()]
-            return ("\n".join(lines) + "\n").encode()
+            return "".join(f"{line}\n" for line in lines).encode()
         table = part.drop_columns(
             [name for name in ("probabilities", "labels") if name in part.column_names]
         )

@@ -81,7 +81,8 @@ def label_names(rows: Rows, base: str, given: Sequence[str] | None = None) -> tu
     refuse_sets(rows)
     if given:
         return tuple(given)
-    of_base = tuple(dict(config_from_source(base).id2label or {}).values())
+    id2label = dict(config_from_source(base).id2label or {})
+    of_base = tuple(id2label[number] for number in sorted(id2label))
     if rows.labels is None:
         raise UsageError(f"{rows.source} has no labels: name their column with --label")
     distinct = sorted(set(rows.labels), key=str)

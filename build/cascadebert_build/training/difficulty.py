@@ -135,14 +135,15 @@ def label_difficulty(
         for fold in range(folds):
             held_out = np.flatnonzero(fold_of == fold)
             path = parts / f"seed-{seed}-fold-{fold}.npz"
-            key = sha256_of(rows.sha256(), protocol, seed, fold)
+            # A training depends on its own seed alone.
+            key = sha256_of(rows.sha256(), {**protocol, "seeds": [seed]}, seed, fold)
             step = f"{seed}, {fold + 1}/{folds}"
             logits = load_logits(path, key)
             if logits is None:
                 with timed("seed", step) as note:
                     logits = _out_of_fold(
                         rows, held_out, base, replace(config, seed=seed), names,
-                        layers=layers, folder=path.with_suffix(""),
+                        layers=layers, folder=path.with_name(f"{path.stem}-{key[:12]}"),
                     )  # fmt: skip
                     if processes.is_first():
                         save_logits(path, key, logits)
@@ -206,7 +207,8 @@ def _out_of_fold(
 ) -> NDArray[np.float32]:
     """Logits of the held-out rows from a model that was trained on the other rows.
 
-    The model stays in `folder` until its predictions are done, so an interrupted run continues.
+    The model stays in `folder` until its predictions are done, so an interrupted run continues. The
+    folder's name has all that the model depends on.
     """
     if not (folder / "training.json").is_file():
         if processes.is_first():

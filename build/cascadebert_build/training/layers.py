@@ -29,6 +29,11 @@ def take_layers(model: PreTrainedModel, indices: Sequence[int]) -> None:
             f"layers {list(indices)}: give distinct numbers from 0 to {depth - 1}; the base has "
             f"{depth} layers"
         )
+    if config.model_type == "modernbert" and indices[0] != 0:
+        raise UsageError(
+            f"layers {list(indices)}: ModernBERT's first layer is made differently (it has no norm "
+            "of its own), so layer 0 must stay the first"
+        )
     # Families name the stack of layers differently. It is the only ModuleList of this length.
     stacks = [
         (parent, name, module)
@@ -43,6 +48,12 @@ def take_layers(model: PreTrainedModel, indices: Sequence[int]) -> None:
         )
     parent, name, stack = stacks[0]
     setattr(parent, name, torch.nn.ModuleList([stack[i] for i in indices]))
+    for position, index in enumerate(indices):
+        for module in stack[index].modules():
+            if hasattr(module, "layer_idx"):  # causal models find a layer's cache by it
+                cast("Any", module).layer_idx = position
     config.num_hidden_layers = len(indices)
+    if getattr(config, "layer_types", None):  # families whose layers attend in different ways
+        config.layer_types = [config.layer_types[i] for i in indices]
     if hasattr(config, "n_layers"):  # DistilBERT's name
         config.n_layers = len(indices)

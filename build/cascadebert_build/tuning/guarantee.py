@@ -112,8 +112,9 @@ class CertifiedThresholds:
         thresholds: Shape (n_stages - 1,) or (n_stages - 1, n_labels).
         n: Number of rows that they were tested on.
         observed: The mean loss on these rows.
-        bound: Upper bound of the mean loss over all inputs at the guarantee's confidence. For an
-            accuracy drop it is the limit, since that is what the test shows.
+        bound: Upper bound of the mean loss over all inputs, at the guarantee's confidence for
+            thresholds that were fixed before. These were chosen by their losses, so only the limit
+            is guaranteed. For an accuracy drop it is the limit, since that is what the test shows.
         method: The name of the test.
         tried: Number of settings that were tested.
     """

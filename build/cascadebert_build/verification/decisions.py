@@ -31,6 +31,7 @@ class DecisionReport:
     """How the decisions of the serving artefacts differ from those of the FP32 graphs.
 
     Attributes:
+        operating_point: The operating point whose decisions differ most.
         rows: Number of rows.
         flipped_exits: Number of rows that exit at another stage.
         flipped_labels: Number of rows with another label.
@@ -39,6 +40,7 @@ class DecisionReport:
         regrouped: Number of rows whose exit or label changes in other batches; None: not counted.
     """
 
+    operating_point: str
     rows: int
     flipped_exits: int
     flipped_labels: int
@@ -54,16 +56,23 @@ class DecisionReport:
         found: list[str] = []
         if max(self.flipped_exits, self.flipped_labels) > self._allowed(self.tolerance):
             found.append(
-                f"{self.flipped_exits} of {self.rows} rows exit at another stage than in FP32, "
-                f"{self.flipped_labels} get another label (tolerance {self.tolerance:.1%} of the "
-                "rows)"
+                f"{self.flipped_exits} of {self.rows} rows exit at another stage than in FP32 at "
+                f"the operating point {self.operating_point}, {self.flipped_labels} get another "
+                f"label (tolerance {self.tolerance:.1%} of the rows)"
             )
         if (self.regrouped or 0) > self._allowed(MAX_REGROUPED):
             found.append(
-                f"{self.regrouped} of {self.rows} rows are decided differently in other batches "
-                f"(tolerance {MAX_REGROUPED:.1%} of the rows)"
+                f"{self.regrouped} of {self.rows} rows are decided differently in other batches at "
+                f"the operating point {self.operating_point} (tolerance {MAX_REGROUPED:.1%} of the "
+                "rows)"
             )
         return found
+
+    @property
+    def excess(self) -> float:
+        """The worst of the counts, relative to what is allowed: above 1 is a failure."""
+        flipped = max(self.flipped_exits, self.flipped_labels) / self._allowed(self.tolerance)
+        return max(flipped, (self.regrouped or 0) / self._allowed(MAX_REGROUPED))
 
     def _allowed(self, share: float) -> int:
         # In a small data set, one row says little about the share.
@@ -76,9 +85,10 @@ class DecisionReport:
             else f"; in other batches {self.regrouped} are decided differently"
         )
         return (
-            f"{self.flipped_exits} of {self.rows} rows exit at another stage than in FP32, "
-            f"{self.flipped_labels} get another label; a confidence differs by at most "
-            f"{self.max_confidence_difference:.1e} (tolerance {self.tolerance:.1%} of the rows)"
+            f"{self.flipped_exits} of {self.rows} rows exit at another stage than in FP32 at the "
+            f"operating point {self.operating_point}, {self.flipped_labels} get another label; a "
+            f"confidence differs by at most {self.max_confidence_difference:.1e} "
+            f"(tolerance {self.tolerance:.1%} of the rows)"
             f"{others}"
         )
 
@@ -90,23 +100,42 @@ def compare_decisions(
     tolerance: float = MAX_FLIPPED,
     regrouped: Sequence[NDArray[np.float32]] | None = None,
 ) -> DecisionReport:
-    """Run the policy on both sets of logits.
+    """Run each operating point of the policy on both sets of logits; return the worst report.
 
     Args:
-        policy: With the thresholds that will serve.
+        policy: With the operating points that will serve.
         served: Logits of every stage's artefact, each of shape (n, n_labels).
         reference: Logits of the FP32 graphs for the same rows.
         tolerance: The largest share of rows that may be decided differently.
         regrouped: Logits of every stage's artefact from other batches, if they are to be compared.
     """
-    ours, theirs = simulate(policy, served), simulate(policy, reference)
+    names = sorted(policy.operating_points, key=lambda name: name != policy.default_operating_point)
+    reports = [
+        _of_point(name, policy, served, reference, tolerance=tolerance, regrouped=regrouped)
+        for name in names
+    ]
+    return max(reports, key=lambda report: report.excess)  # of equals the first: the default point
+
+
+def _of_point(
+    name: str,
+    policy: Policy,
+    served: Sequence[NDArray[np.float32]],
+    reference: Sequence[NDArray[np.float32]],
+    *,
+    tolerance: float,
+    regrouped: Sequence[NDArray[np.float32]] | None,
+) -> DecisionReport:
+    thresholds = policy.operating_points[name]
+    ours, theirs = (simulate(policy, logits, thresholds) for logits in (served, reference))
     both = np.isfinite(ours.stage_confidence) & np.isfinite(theirs.stage_confidence)
     differences = np.abs(ours.stage_confidence - theirs.stage_confidence)[both]
     changed = None
     if regrouped is not None:
-        again = simulate(policy, regrouped)
+        again = simulate(policy, regrouped, thresholds)
         changed = int(((ours.exit_stage != again.exit_stage) | (ours.labels != again.labels)).sum())
     return DecisionReport(
+        operating_point=name,
         rows=len(ours.exit_stage),
         flipped_exits=int((ours.exit_stage != theirs.exit_stage).sum()),
         flipped_labels=int((ours.labels != theirs.labels).sum()),

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import re
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -160,6 +162,7 @@ def browser() -> Generator[str, None, None]:
             stderr=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             text=True,
+            start_new_session=True,
         )
         try:
             assert process.stderr is not None
@@ -170,7 +173,8 @@ def browser() -> Generator[str, None, None]:
                 raise AssertionError(f"{path} ended with {process.wait()}")
             yield f"http://{found[1]}"
         finally:
-            process.terminate()
+            # Debian's command is a script that waits for the browser, and ends alone.
+            os.killpg(process.pid, signal.SIGTERM)
             process.wait(20)
             if process.stderr is not None:
                 process.stderr.close()

@@ -63,7 +63,7 @@ def _run(args: argparse.Namespace) -> None:
         if getattr(args, flag) < 1:
             raise UsageError(f"--{flag} {getattr(args, flag)}: give 1 or more")
     if args.quick:
-        args.turns, args.calls, args.window_s = 1, 50, 0.3
+        args.turns, args.calls, args.window_s = 1, 50, 0.5
     args.ramp_s = min(1.0, args.window_s)
     texts = [text for text in corpora(args.glue)["short"].texts if isinstance(text, str)]
     model = cascade_name(_DEFERRED)

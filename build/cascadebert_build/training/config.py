@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from ..checkpoints.checkpoint import config_from_source
 from ..config.label_sets import LabelOrSet, members_of_set
@@ -81,8 +82,8 @@ def label_names(rows: Rows, base: str, given: Sequence[str] | None = None) -> tu
     refuse_sets(rows)
     if given:
         return tuple(given)
-    id2label = dict(config_from_source(base).id2label or {})
-    of_base = tuple(id2label[number] for number in sorted(id2label))
+    id2label: Any = dict(config_from_source(base).id2label or {})  # int: str
+    of_base = tuple(name for _, name in sorted(id2label.items()))
     if rows.labels is None:
         raise UsageError(f"{rows.source} has no labels: name their column with --label")
     distinct = sorted(set(rows.labels), key=str)

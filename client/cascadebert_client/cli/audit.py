@@ -220,13 +220,13 @@ def _one_address(args: argparse.Namespace) -> str:
     Raises:
         InvalidRequest: It names several: each has a page and counts of its own.
     """
-    addresses = addresses_from_arguments(args)
-    if args.metrics_url is None and len(addresses) > 1:
+    first, *others = addresses_from_arguments(args)
+    if args.metrics_url is None and others:
         raise InvalidRequest(
-            f"--url names {len(addresses)} servers, and each counts its own audits: give one of "
+            f"--url names {1 + len(others)} servers, and each counts its own audits: give one of "
             "them, or --metrics-url"
         )
-    return addresses[0]
+    return first
 
 
 def _served_guarantees(args: argparse.Namespace) -> dict[str, Guarantee]:

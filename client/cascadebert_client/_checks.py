@@ -8,7 +8,7 @@ from typing import TypeGuard
 from .errors import InvalidRequest
 
 # What gRPC takes as the name of a header.
-_HEADER_NAME = re.compile(r"[A-Za-z0-9_.-]+")
+HEADER_NAME = re.compile(r"[A-Za-z0-9_.-]+")
 
 
 def is_real(value: object) -> TypeGuard[float]:
@@ -39,7 +39,7 @@ def require_headers(headers: Mapping[str, str]) -> None:
         InvalidRequest: A name or a value has other characters.
     """
     for name, value in headers.items():
-        if not isinstance(name, str) or not _HEADER_NAME.fullmatch(name):  # pyright: ignore[reportUnnecessaryIsInstance]
+        if not isinstance(name, str) or not HEADER_NAME.fullmatch(name):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise InvalidRequest(
                 f"headers has the name {name!r}: give letters, digits, hyphens, underscores and "
                 "dots"

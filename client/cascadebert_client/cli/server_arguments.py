@@ -2,12 +2,12 @@
 
 import argparse
 import os
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import grpc
 
+from .._checks import HEADER_NAME
 from .._deadline import RetryPolicy
 from .._servers import addresses_from_url
 from .._sync import CascadeClient
@@ -23,8 +23,6 @@ API_KEY_VARIABLE = "CASCADEBERT_API_KEY"
 
 if TYPE_CHECKING:
     from argparse import _ArgumentGroup  # pyright: ignore[reportPrivateUsage]
-
-_HEADER_NAME = re.compile(r"[A-Za-z0-9_.-]+")
 
 
 class Subparsers(Protocol):
@@ -177,7 +175,7 @@ def headers_from_arguments(args: argparse.Namespace) -> dict[str, str]:
     given: list[str] = args.header
     for header in given:
         name, separator, value = header.partition("=")
-        if not _HEADER_NAME.fullmatch(name) or not separator:
+        if not HEADER_NAME.fullmatch(name) or not separator:
             # The message does not show the value, which may be a secret.
             raise InvalidRequest(f"--header {name!r} is not NAME=VALUE: give both")
         headers[name.lower()] = value

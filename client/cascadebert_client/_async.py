@@ -17,8 +17,9 @@ from ._base import (
     stream_parameters,
 )
 from ._deadline import Deadline
+from ._gathering import Gathering
 from ._requests import Parameters, Thresholds, request_parameters
-from ._rows import Chunker, Utf8Row, encode_inputs, fits_one_request, rows_from_inputs, split
+from ._rows import Utf8Row, encode_inputs, fits_one_request, rows_from_inputs
 from ._servers import HangWatch, balancing_arguments, is_silent, no_sign_of_life
 from ._steps import AskAddresses, Call, Flow, Pause, Step
 from ._types import Classification, ServerStatus
@@ -131,9 +132,10 @@ class AsyncCascadeClient(BaseClient[tritonclient.grpc.aio.InferenceServerClient]
     ) -> AsyncGenerator[Classification, None]:
         """Classify any number of rows. Rows are read as their answers are consumed.
 
-        There are two differences to `CascadeClient.classify_stream`. `inputs` may be asynchronous;
-        if it is not, it is read in the event loop and must not block. To cancel the requests in
-        flight when you leave early, use `contextlib.aclosing`.
+        There are two differences to `CascadeClient.classify_stream`. `inputs` may be asynchronous,
+        and then a row waits for the rows after it only while `max_concurrency` requests are in
+        flight; if it is not, it is read in the event loop and must not block. To cancel the
+        requests in flight when you leave early, use `contextlib.aclosing`.
         """
         # Checked now and not at the first row.
         rows = inputs if isinstance(inputs, AsyncIterable) else rows_from_inputs(inputs)
@@ -149,16 +151,12 @@ class AsyncCascadeClient(BaseClient[tritonclient.grpc.aio.InferenceServerClient]
             timeout_s=timeout_s,
         )
 
-        async def requests() -> AsyncGenerator[list[Utf8Row] | Exception, None]:
-            limit = await self._drive(
-                self._flows.rows_per_request(rows_per_request, Deadline.after(timeout_s))
-            )
-            async with aclosing(_chunks(rows, limit)) as chunks:
-                async for chunk in chunks:
-                    yield chunk
-
         return self._in_order(
-            requests(), parameters, lambda: Deadline.after(timeout_s), max_concurrency
+            rows,
+            rows_per_request,
+            parameters,
+            lambda: Deadline.after(timeout_s),
+            max_concurrency,
         )
 
     async def status(self, *, timeout_s: float | None = DEFAULT_STATUS_TIMEOUT_S) -> ServerStatus:
@@ -222,50 +220,56 @@ class AsyncCascadeClient(BaseClient[tritonclient.grpc.aio.InferenceServerClient]
         limit = await self._drive(self._flows.rows_per_request(len(rows), deadline))
         if fits_one_request(rows, limit):
             return await self._drive(self._flows.classify(rows, parameters, deadline))
-        parts = _as_async(split(rows, limit))
-        answers = self._in_order(parts, parameters, lambda: deadline, self._max_concurrency)
+        answers = self._in_order(
+            rows, limit, parameters, lambda: deadline, self._max_concurrency, validated=True
+        )
         async with aclosing(answers):
             return [answer async for answer in answers]
 
     async def _in_order(
         self,
-        requests: AsyncGenerator[list[Utf8Row] | Exception, None],
+        rows: Iterable[Any] | AsyncIterable[Any],
+        rows_per_request: int,
         parameters: Parameters,
         make_deadline: Callable[[], Deadline],
         max_concurrency: int,
+        *,
+        validated: bool = False,
     ) -> AsyncGenerator[Classification, None]:
         """Send requests from a window of tasks, and yield their answers in order."""
-        window: deque[asyncio.Future[list[Classification]]] = deque()
-        more = True
+        limit = await self._drive(self._flows.rows_per_request(rows_per_request, make_deadline()))
+        window: deque[asyncio.Task[list[Classification]]] = deque()
+        gathering = Gathering(
+            rows,
+            rows_per_request=limit,
+            max_rows=limit * max_concurrency,
+            validated=validated,
+        )
+        changed = gathering.changed
         try:
-            while more or window:
-                full = not more or len(window) >= max_concurrency
-                # Yield finished answers before reading more rows: the source may be slow.
-                if window and (full or window[0].done()):
-                    answers = await window[0]
-                    window.popleft()
+            while True:
+                if len(window) < max_concurrency and (request := gathering.take()):
+                    flow = self._flows.classify(request, parameters, make_deadline())
+                    window.append(asyncio.create_task(self._drive(flow)))
+                    window[-1].add_done_callback(lambda _: changed.set())
+                    # Let it start now: while answers are ready, nothing else yields.
+                    await asyncio.sleep(0)
+                elif window and window[0].done():
+                    answers = window.popleft().result()
                     for answer in answers:
                         yield answer
-                    continue
-                rows = await anext(requests, None)
-                if rows is None:
-                    more = False
-                elif isinstance(rows, Exception):
-                    # An error waits for its turn like an answer.
-                    failed = asyncio.get_running_loop().create_future()
-                    failed.set_exception(rows)
-                    window.append(failed)
+                    gathering.answered(len(answers))
+                elif window or not gathering.is_over:
+                    changed.clear()
+                    await changed.wait()
                 else:
-                    flow = self._flows.classify(rows, parameters, make_deadline())
-                    window.append(asyncio.create_task(self._drive(flow)))
-                    # Let the request start now: while answers are ready, nothing else yields.
-                    await asyncio.sleep(0)
+                    gathering.raise_failure()
+                    return
         finally:
             for waiting in window:
                 waiting.cancel()
             await asyncio.gather(*window, return_exceptions=True)
-            # The garbage collector would close it in a separate task.
-            await requests.aclose()
+            await gathering.end()
 
     def _require_loop(self) -> None:
         """Refuse a call in another event loop: gRPC binds connections to that of the first call.
@@ -363,33 +367,3 @@ def _being_cancelled() -> bool:
     """Return whether the current task was cancelled. Python < 3.11 cannot tell: assume yes."""
     cancelling = getattr(asyncio.current_task(), "cancelling", None)
     return cancelling is None or cancelling() > 0
-
-
-async def _as_async(
-    items: Iterable[ResultT] | AsyncIterable[ResultT],
-) -> AsyncGenerator[ResultT, None]:
-    if isinstance(items, AsyncIterable):
-        async for item in items:
-            yield item
-    else:
-        for item in items:
-            yield item
-
-
-async def _chunks(
-    inputs: Iterable[object] | AsyncIterable[object], rows_per_request: int
-) -> AsyncGenerator[list[Utf8Row] | Exception, None]:
-    """Gather rows into requests. A failure comes last, after the rows before it."""
-    chunker = Chunker(rows_per_request)
-    failure: Exception | None = None
-    try:
-        async with aclosing(_as_async(inputs)) as source:
-            async for row in source:
-                if rows := chunker.add(row):
-                    yield rows
-    except Exception as exc:  # noqa: BLE001 - whatever the caller's iterable raises goes back to it
-        failure = exc
-    if rest := chunker.rest():
-        yield rest
-    if failure is not None:
-        yield failure

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import time
@@ -33,25 +34,62 @@ class DuplexResponse(StreamingResponse):
         """Take the lines of `answer_lines`."""
         super().__init__(lines, media_type=media_type)
         self._lines = lines
+        self._sending: asyncio.Task[None] | None = None
+        self._hung_up = False
+
+    def hang_up(self) -> None:
+        """End the answer, and cancel its requests: the caller is gone."""
+        self._hung_up = True
+        if self._sending is not None:
+            self._sending.cancel()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the answer.
 
         Raises:
             ApiError: There was an error before the first answer. Nothing is sent.
+            ClientDisconnect: The caller has hung up.
         """
-        first = await anext(self._lines, b"")
-
-        async def all_lines() -> AsyncGenerator[bytes, None]:
-            yield first
-            async for line in self._lines:
-                yield line
-
-        self.body_iterator = all_lines()
+        self._sending = asyncio.create_task(self._send(send))
         try:
+            await self._sending
+        except asyncio.CancelledError:
+            if self._hung_up:
+                raise ClientDisconnect from None
+            raise
+        finally:
+            self._sending.cancel()
+            await asyncio.gather(self._sending, return_exceptions=True)
+
+    async def _send(self, send: Send) -> None:
+        try:
+            first = await anext(self._lines, b"")
+
+            async def all_lines() -> AsyncGenerator[bytes, None]:
+                yield first
+                async for line in self._lines:
+                    yield line
+
+            self.body_iterator = all_lines()
             await self.stream_response(send)
         finally:
             await self._lines.aclose()
+
+
+async def chunks_of(
+    body: AsyncIterable[bytes], hung_up: Callable[[], None]
+) -> AsyncGenerator[bytes, None]:
+    """Yield the parts of a body, and call `hung_up` if the caller is gone.
+
+    Raises:
+        ClientDisconnect: The caller is gone.
+    """
+    try:
+        async for chunk in body:
+            yield chunk
+    except ClientDisconnect:
+        hung_up()
+        raise
 
 
 async def lines_of(

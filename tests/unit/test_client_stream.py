@@ -312,6 +312,57 @@ async def test_an_answer_comes_while_the_async_source_waits(server: FakeTriton):
     assert found == confidences(["a", "b", "c"])
 
 
+async def test_a_row_waits_for_no_other_if_the_async_source_waits(server: FakeTriton):
+    answered = asyncio.Event()
+
+    async def source() -> AsyncIterator[str]:
+        for text in ("a", "b", "c"):
+            answered.clear()
+            yield text
+            await asyncio.wait_for(answered.wait(), timeout=20)
+
+    async with AsyncCascadeClient(server.url) as client:
+        found: list[float] = []
+        async for answer in client.classify_stream(source(), rows_per_request=16):
+            found.append(answer.confidence)
+            answered.set()
+    assert found == confidences(["a", "b", "c"])
+
+
+async def test_rows_gather_while_all_requests_are_in_flight(server: FakeTriton):
+    async def source() -> AsyncIterator[str]:
+        yield "hang"
+        assert await asyncio.to_thread(server.hanging.acquire, timeout=20)
+        for number in range(6):
+            await asyncio.sleep(0.001)
+            yield f"text {number}"
+        server.release.set()
+
+    async with AsyncCascadeClient(server.url) as client:
+        answers = client.classify_stream(source(), rows_per_request=8, max_concurrency=1)
+        found = [answer.confidence async for answer in answers]
+    assert found == confidences(["hang", *(f"text {number}" for number in range(6))])
+    assert [len(request.texts) for request in server.requests] == [1, 6]
+
+
+async def test_leaving_early_closes_an_async_source(server: FakeTriton):
+    closed = asyncio.Event()
+
+    async def source() -> AsyncIterator[str]:
+        try:
+            yield "a"
+            await asyncio.Event().wait()
+        finally:
+            closed.set()
+
+    async with (
+        AsyncCascadeClient(server.url) as client,
+        contextlib.aclosing(client.classify_stream(source())) as answers,
+    ):
+        await anext(answers)
+    assert closed.is_set()
+
+
 async def test_an_async_source_that_fails_raises_in_its_place(server: FakeTriton):
     async def source() -> AsyncIterator[str]:
         yield "a"

@@ -10,6 +10,7 @@ import socket
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import ExitStack
 from typing import Any
+from urllib.request import urlopen
 
 import grpc
 import pytest
@@ -26,7 +27,8 @@ from cascadebert_gateway.errors import ApiError
 from cascadebert_gateway.origins import is_origin
 from cascadebert_gateway.stream import answer_lines, lines_of, row_of
 from tests.support.gateways import running_gateway
-from tests.unit.fake_triton import LABELS, POLICY, FakeTriton
+from tests.support.waiting import wait_until
+from tests.unit.fake_triton import LABELS, POLICY, FakeTriton, expected
 
 HUGE = "9" * 5000
 
@@ -170,6 +172,39 @@ def test_a_body_that_does_not_arrive_holds_no_place(server: FakeTriton) -> None:
             stream.sendall(head % b"/classify/stream" + b'"a')
             assert half.recv(100).startswith(b"HTTP/1.1 408")
             assert stream.recv(100).startswith(b"HTTP/1.1 408")
+
+
+_STREAM_HEAD = b"POST /classify/stream HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+def chunk_of(line: bytes) -> bytes:
+    """A line as a chunk of HTTP."""
+    return b"%x\r\n%s\n\r\n" % (len(line) + 1, line)
+
+
+def test_a_row_of_a_stream_is_answered_while_the_next_has_not_come(server: FakeTriton) -> None:
+    with running_gateway(url=server.url, timeout_s=30) as address:
+        host, port = address.removeprefix("http://").split(":")
+        with (
+            socket.create_connection((host, int(port)), timeout=30) as caller,
+            caller.makefile("rb") as received,
+        ):
+            caller.sendall(_STREAM_HEAD)
+            for text in ("a", "b", "c"):
+                caller.sendall(chunk_of(json.dumps(text).encode()))
+                while not (line := received.readline()).startswith(b"{"):
+                    assert line, "the gateway closed the stream"
+                assert json.loads(line)["confidence"] == expected(text).confidence
+
+
+def test_a_caller_of_a_stream_who_hangs_up_cancels_its_requests(server: FakeTriton) -> None:
+    with running_gateway(url=server.url, timeout_s=30) as address:
+        host, port = address.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), timeout=30) as caller:
+            caller.sendall(_STREAM_HEAD + chunk_of(b'"hang"'))
+            assert server.hanging.acquire(timeout=20)
+        assert server.wait_until_given_up(1)
+        wait_until(lambda: b'status="499"' in urlopen(f"{address}/metrics").read())
 
 
 def test_bodies_that_still_arrive_have_a_limit_together(server: FakeTriton) -> None:

@@ -7,6 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from cascadebert_build.repository.model_config import (
+    AUTO_INLINE,
+    AUTO_INSTANCES,
     ModelConfig,
     config_from_text,
     config_to_text,
@@ -58,6 +60,8 @@ def install_blocking(repository: Path, cascade: str, instances: int = 1) -> str:
     config.dynamic_batching.SetInParent()
     for group in config.instance_group:
         group.count = instances
+    for key in (AUTO_INSTANCES, AUTO_INLINE):  # a server would choose them again
+        config.parameters.pop(key, None)
     if parameter(config, INLINE) is not None:
         # Seen in runs of their own, it answers more with its stages in processes; see NOTES.
         set_parameter(config, INLINE, INLINE_NONE)

@@ -9,8 +9,21 @@ from benchmarks.tools.request_data import (
     write_texts,
     write_tokens,
 )
-from cascadebert_build.repository.model_config import config_from_text
-from cascadebert_core.contract import TOKENIZER_FILE, TOKENIZERS_FOLDER
+from cascadebert_build.repository.model_config import (
+    AUTO_INLINE,
+    AUTO_INSTANCES,
+    config_from_text,
+    config_to_text,
+    parameter,
+    set_parameter,
+)
+from cascadebert_core.contract import (
+    INLINE,
+    INLINE_FIRST,
+    INLINE_NONE,
+    TOKENIZER_FILE,
+    TOKENIZERS_FOLDER,
+)
 from cascadebert_core.policy import policy_from_file, policy_to_json
 from cascadebert_core.tokenization import Encoder
 from tests.support.policies import make_policy, write_tokenizer
@@ -51,6 +64,22 @@ def test_the_baseline_differs_in_model_file_and_queue_alone(tmp_path: Path):
         if path.is_file() and path.read_bytes() != (theirs / path.relative_to(ours)).read_bytes()
     ]
     assert sorted(map(str, differing)) == ["1/model.py", "config.pbtxt"]
+
+
+def test_a_server_keeps_the_instances_of_the_baseline(tmp_path: Path):
+    source = published(tmp_path / "source")
+    config_path = source / "cascade" / "config.pbtxt"
+    config = config_from_text(config_path.read_text())
+    for key in (AUTO_INSTANCES, AUTO_INLINE):
+        set_parameter(config, key, "true")
+    set_parameter(config, INLINE, INLINE_FIRST)
+    config_path.write_text(config_to_text(config))
+    copy_cascade(source, "cascade", tmp_path / "copy")
+    name = install_blocking(tmp_path / "copy", "cascade", instances=2)
+    config = config_from_text((tmp_path / "copy" / name / "config.pbtxt").read_text())
+    assert [group.count for group in config.instance_group] == [2]
+    assert parameter(config, AUTO_INSTANCES) is parameter(config, AUTO_INLINE) is None
+    assert parameter(config, INLINE) == INLINE_NONE
 
 
 def test_a_cascade_of_one_member_has_a_valid_policy(tmp_path: Path):

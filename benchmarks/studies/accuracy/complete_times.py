@@ -4,7 +4,7 @@
 
 The time of a row depends on shapes alone and not on what was learned, so the pretrained models of
 `accuracy.pretrained` with new heads are enough. Every model is timed at a grid of lengths, in turns
-with all others; a row of a task takes what its length takes. It needs 10 minutes on an idle core.
+with all others; a row of a task takes what its length takes. It needs 25 minutes on an idle core.
 """
 
 from __future__ import annotations

@@ -13,16 +13,16 @@ from tests.support.serving import build, check_congruence, check_tie, serving
 # The checkpoints and the GLUE data lie beside the checkout; elsewhere, say where.
 SHARED = Path(os.environ.get("CASCADEBERT_SHARED", Path(__file__).parents[3] / "shared"))
 
-# All rows are asked for in requests of mixed sizes, and these in two other ways too. The tiny
-# cascades go through every way with every row.
-SAMPLE = 100
+# All rows are asked for at the first threshold in requests of mixed sizes, and these at every
+# threshold and in two other ways too. The tiny cascades go through every way with every row.
+SAMPLE = 80
 
 TASKS = {
-    "sst2": ("SST-2", {"text": "sentence", "label": "label"}, (0.76, 0.9, 0.95)),
+    "sst2": ("SST-2", {"text": "sentence", "label": "label"}, (0.9, 0.76, 0.95)),
     "mrpc": (
         "MRPC",
         {"text": "#1 String", "text_pair": "#2 String", "label": "Quality"},
-        (0.6, 0.7, 0.8),
+        (0.7, 0.6, 0.8),
     ),
 }
 
@@ -49,5 +49,5 @@ async def test_every_dev_row(task: str, tmp_path: Path, monkeypatch: pytest.Monk
     with serving(built.repository) as server:
         left_out = await check_congruence(server.url, built, thresholds, SAMPLE)
         check_tie(server.url, built)
-    n = len(thresholds) * (len(built.texts) + 2 * SAMPLE)
+    n = len(built.texts) + (3 * len(thresholds) - 1) * SAMPLE
     print(f"{task}: {n} answers agree; {left_out} rows were within 1e-5 of a threshold")

@@ -195,7 +195,8 @@ async def check_congruence(
         url: The server's gRPC endpoint.
         built: The cascade.
         thresholds: See `assert_congruent`.
-        sample: The number of rows that are asked for in more than one way; None for all.
+        sample: The number of rows that are asked for in more than one way and at more than the
+            first threshold; None for all.
 
     Returns:
         The number of rows that were left out because they are too near to a threshold.
@@ -206,9 +207,11 @@ async def check_congruence(
         chosen = np.sort(np.random.default_rng(0).choice(chosen, sample, replace=False))
     some = [texts[row] for row in chosen]
     left_out = 0
-    for threshold in thresholds:
-        answers = requests_of_mixed_sizes(url, built.name, texts, threshold)
-        left_out += assert_congruent(built, answers, threshold)
+    for number, threshold in enumerate(thresholds):
+        rows = chosen if number else np.arange(len(texts))
+        mixed = [texts[row] for row in rows]
+        answers = requests_of_mixed_sizes(url, built.name, mixed, threshold)
+        left_out += assert_congruent(built, answers, threshold, rows)
         answers = one_row_at_concurrency_16(url, built.name, some, threshold)
         left_out += assert_congruent(built, answers, threshold, chosen)
         answers = await by_the_async_client(url, built.name, some, threshold)

@@ -63,7 +63,7 @@ def install_blocking(repository: Path, cascade: str, instances: int = 1) -> str:
     for key in (AUTO_INSTANCES, AUTO_INLINE):  # a server would choose them again
         config.parameters.pop(key, None)
     if parameter(config, INLINE) is not None:
-        # Seen in runs of their own, it answers more with its stages in processes; see NOTES.
+        # As it was before stages could be inline; the two kinds were not compared.
         set_parameter(config, INLINE, INLINE_NONE)
     _write_config(repository / name, config)
     for file in _BLOCKING.glob("*.py"):

@@ -132,10 +132,14 @@ class AsyncCascadeClient(BaseClient[tritonclient.grpc.aio.InferenceServerClient]
     ) -> AsyncGenerator[Classification, None]:
         """Classify any number of rows. Rows are read as their answers are consumed.
 
-        There are two differences to `CascadeClient.classify_stream`. `inputs` may be asynchronous,
-        and then a row waits for the rows after it only while `max_concurrency` requests are in
-        flight; if it is not, it is read in the event loop and must not block. To cancel the
-        requests in flight when you leave early, use `contextlib.aclosing`.
+        It differs from `CascadeClient.classify_stream` in three ways. `inputs` may be asynchronous.
+        Then a row waits for the rows after it only while `max_concurrency` requests have answers
+        outstanding. Synchronous `inputs` are read in the event loop and must not block. Both are
+        read in a task of their own, at most `rows_per_request * max_concurrency` rows ahead of the
+        answers.
+
+        To leave early, use `contextlib.aclosing`: it cancels the requests in flight, and closes
+        `inputs` if it is an asynchronous generator. Do so before you close `inputs` yourself.
         """
         # Checked now and not at the first row.
         rows = inputs if isinstance(inputs, AsyncIterable) else rows_from_inputs(inputs)
@@ -266,10 +270,11 @@ class AsyncCascadeClient(BaseClient[tritonclient.grpc.aio.InferenceServerClient]
                     gathering.raise_failure()
                     return
         finally:
+            # All is cancelled before the first wait, which a second cancellation would end.
+            gathering.stop()
             for waiting in window:
                 waiting.cancel()
-            await asyncio.gather(*window, return_exceptions=True)
-            await gathering.end()
+            await asyncio.gather(*window, gathering.end(), return_exceptions=True)
 
     def _require_loop(self) -> None:
         """Refuse a call in another event loop: gRPC binds connections to that of the first call.

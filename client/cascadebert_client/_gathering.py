@@ -11,8 +11,7 @@ from ._rows import Chunker, Utf8Row
 class Gathering:
     """Reads rows in a task of its own, so that a slow source holds up no answer.
 
-    A row waits for the rows after it only while no request can be sent. Then rows gather, up to
-    those of one request.
+    Rows gather, up to those of one request, while no request is taken.
     """
 
     def __init__(
@@ -28,11 +27,11 @@ class Gathering:
         Args:
             rows: The rows.
             rows_per_request: The most rows in one request.
-            max_rows: The most rows that were read and have no answer; see `answered`.
+            max_rows: The most rows that may be read and not yet answered; see `answered`.
             validated: Whether they are `Utf8Row`; if not, each is checked as it is read.
         """
         self.changed = asyncio.Event()
-        """Set if rows have come or the rows have ended. Who waits for it clears it."""
+        """Set if rows have come or the rows have ended. The owner clears it before it waits."""
         self._rows = rows
         self._max_rows = max_rows
         self._chunker = Chunker(rows_per_request)
@@ -40,14 +39,17 @@ class Gathering:
         self._full: list[Utf8Row] = []
         self._unanswered = 0
         self._room = asyncio.Event()
-        self._paused = True  # the reader does not wait for the source, and will go on
+        # The reader waits for room, or has not begun. Then `take` gives no partial request, since
+        # there may be more rows without waiting for the source.
+        self._paused = True
+        self._stopped = False
         self._reader = asyncio.ensure_future(self._read())
         self._reader.add_done_callback(self._ended)
 
     def take(self) -> list[Utf8Row]:
         """Return the rows of a request: a full one, or those that are there.
 
-        It returns none if the reader has more to read without waiting for the source.
+        The list is empty if there are none, or if more can be read without waiting for the source.
         """
         if self._full:
             rows, self._full = self._full, []
@@ -73,12 +75,19 @@ class Gathering:
         """
         self._reader.result()
 
-    async def end(self) -> None:
-        """Stop to read, and close the source."""
+    def stop(self) -> None:
+        """Read no further row. `end` waits until this is so."""
+        self._stopped = True
         self._reader.cancel()
+
+    async def end(self) -> None:
+        """Stop reading, and wait until the source is closed."""
+        self.stop()
         await asyncio.gather(self._reader, return_exceptions=True)
 
-    def _ended(self, _: object) -> None:
+    def _ended(self, reader: "asyncio.Future[None]") -> None:
+        if not reader.cancelled():
+            reader.exception()  # `raise_failure` raises it, unless the stream was left before
         self._paused = False
         self.changed.set()
 
@@ -86,6 +95,9 @@ class Gathering:
         self._paused = False
         async with aclosing(_as_async(self._rows)) as source:
             async for row in source:
+                # A source can swallow its cancellation.
+                if self._stopped:
+                    return
                 self._full = self._add(row) or []
                 self._unanswered += 1
                 self.changed.set()
@@ -104,9 +116,14 @@ class Gathering:
 async def _as_async(
     items: Iterable[Any] | AsyncIterable[Any],
 ) -> AsyncGenerator[Any, None]:
-    if isinstance(items, AsyncIterable):
-        async for item in items:
-            yield item
-    else:
+    if not isinstance(items, AsyncIterable):
         for item in items:
             yield item
+        return
+    try:
+        async for item in items:
+            yield item
+    finally:
+        # The garbage collector would close it later, in another task.
+        if isinstance(items, AsyncGenerator):
+            await items.aclose()

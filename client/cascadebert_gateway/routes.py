@@ -25,7 +25,7 @@ from .messages import (
 )
 from .metrics import GatewayMetrics
 from .settings import GatewaySettings
-from .stream import DuplexResponse, answer_lines, chunks_of, lines_of, rows_of
+from .stream import DuplexResponse, StreamBody, answer_lines, lines_of, rows_of
 from .tei import Prediction, PredictRequest, predictions
 
 _JSON = "application/json"
@@ -99,12 +99,9 @@ def router(
         options = query.options()
         request_id = request_id_of(request)
         multi_label = await backend.multi_label(options)
-
-        def hung_up() -> None:
-            response.hang_up()
-
-        chunks = chunks_of(request.stream(), hung_up)
-        rows: Any = rows_of(lines_of(chunks, settings.max_body_bytes, settings.timeout_s))
+        body = StreamBody(request)
+        lines = lines_of(body.chunks(), settings.max_body_bytes, settings.timeout_s)
+        rows: Any = rows_of(lines)
         answers = backend.client.classify_stream(
             rows,
             timeout_s=backend.timeout_s(options),
@@ -117,10 +114,8 @@ def router(
             count([answer])
             return json.dumps(answer_fields(answer, multi_label=multi_label))
 
-        response = DuplexResponse(
-            answer_lines(answers, to_line, metrics.count_stream_error), media_type=_NDJSON
-        )
-        return response
+        answered = answer_lines(answers, to_line, metrics.count_stream_error)
+        return DuplexResponse(answered, body, media_type=_NDJSON)
 
     async def predict(request: DirectRequest) -> bytes:
         rows, batch = parsed(PredictRequest, request.body).rows()

@@ -8,7 +8,7 @@ import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterable, Callable
 
-from starlette.requests import ClientDisconnect
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
@@ -23,43 +23,77 @@ _LOGGER = logging.getLogger(__name__)
 Row = str | tuple[str, str]
 
 
+class StreamBody:
+    """The body of a request, which arrives while it is answered, and whether its caller stays.
+
+    Attributes:
+        gone: Set once the caller has hung up. That is seen when the body is next read, and at any
+            time once it is whole.
+    """
+
+    def __init__(self, request: Request):
+        """Read nothing yet."""
+        self.gone = asyncio.Event()
+        self._request = request
+        self._watching: asyncio.Task[None] | None = None
+
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
+        """Yield the parts of the body as they arrive, and then watch the caller.
+
+        Raises:
+            ClientDisconnect: The caller has hung up.
+        """
+        try:
+            async for chunk in self._request.stream():
+                yield chunk
+        except ClientDisconnect:
+            self.gone.set()
+            raise
+        self._watching = asyncio.create_task(self._watch())
+
+    def close(self) -> None:
+        """Watch no more."""
+        if self._watching is not None:
+            self._watching.cancel()
+
+    async def _watch(self) -> None:
+        while (await self._request.receive())["type"] != "http.disconnect":
+            pass
+        self.gone.set()
+
+
 class DuplexResponse(StreamingResponse):
-    """Answers while the request's body still arrives.
+    """Answers while the request's body still arrives, and ends if the caller hangs up.
 
     The base class listens for the end of the connection, and so takes parts of the body. The head
     waits for the first line, so that an error before it has its own status.
     """
 
-    def __init__(self, lines: AsyncGenerator[bytes, None], media_type: str):
-        """Take the lines of `answer_lines`."""
+    def __init__(self, lines: AsyncGenerator[bytes, None], body: StreamBody, media_type: str):
+        """Take the lines of `answer_lines` and the body that they answer."""
         super().__init__(lines, media_type=media_type)
         self._lines = lines
-        self._sending: asyncio.Task[None] | None = None
-        self._hung_up = False
-
-    def hang_up(self) -> None:
-        """End the answer, and cancel its requests: the caller is gone."""
-        self._hung_up = True
-        if self._sending is not None:
-            self._sending.cancel()
+        self._body = body
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the answer.
 
         Raises:
             ApiError: There was an error before the first answer. Nothing is sent.
-            ClientDisconnect: The caller has hung up.
+            ClientDisconnect: The caller has hung up. The requests in flight are cancelled.
         """
-        self._sending = asyncio.create_task(self._send(send))
+        sending = asyncio.create_task(self._send(send))
+        gone = asyncio.create_task(self._body.gone.wait())
         try:
-            await self._sending
-        except asyncio.CancelledError:
-            if self._hung_up:
-                raise ClientDisconnect from None
-            raise
+            await asyncio.wait({sending, gone}, return_when=asyncio.FIRST_COMPLETED)
+            if not sending.done():
+                raise ClientDisconnect
+            sending.result()
         finally:
-            self._sending.cancel()
-            await asyncio.gather(self._sending, return_exceptions=True)
+            self._body.close()
+            sending.cancel()
+            gone.cancel()
+            await asyncio.gather(sending, gone, return_exceptions=True)
 
     async def _send(self, send: Send) -> None:
         try:
@@ -74,22 +108,6 @@ class DuplexResponse(StreamingResponse):
             await self.stream_response(send)
         finally:
             await self._lines.aclose()
-
-
-async def chunks_of(
-    body: AsyncIterable[bytes], hung_up: Callable[[], None]
-) -> AsyncGenerator[bytes, None]:
-    """Yield the parts of a body, and call `hung_up` if the caller is gone.
-
-    Raises:
-        ClientDisconnect: The caller is gone.
-    """
-    try:
-        async for chunk in body:
-            yield chunk
-    except ClientDisconnect:
-        hung_up()
-        raise
 
 
 async def lines_of(

@@ -19,6 +19,7 @@ from cascadebert_client import (
     RetryPolicy,
     ServerError,
 )
+from cascadebert_core.contract import MAX_TEXT_BYTES
 from tests.support.waiting import wait_until
 from tests.unit.fake_triton import DRIVERS, Driver, FakeTriton, expected
 
@@ -345,22 +346,71 @@ async def test_rows_gather_while_all_requests_are_in_flight(server: FakeTriton):
     assert [len(request.texts) for request in server.requests] == [1, 6]
 
 
-async def test_leaving_early_closes_an_async_source(server: FakeTriton):
+@pytest.mark.parametrize("at_a_row", [False, True])
+async def test_leaving_early_closes_an_async_source(server: FakeTriton, at_a_row: bool):
     closed = asyncio.Event()
 
     async def source() -> AsyncIterator[str]:
         try:
             yield "a"
-            await asyncio.Event().wait()
+            while True:
+                await asyncio.sleep(0 if at_a_row else 60)
+                yield "b"
         finally:
             closed.set()
 
-    async with (
-        AsyncCascadeClient(server.url) as client,
-        contextlib.aclosing(client.classify_stream(source())) as answers,
-    ):
+    async with AsyncCascadeClient(server.url) as client:
+        answers = client.classify_stream(source(), rows_per_request=1, max_concurrency=1)
+        async with contextlib.aclosing(answers):
+            await anext(answers)
+        assert closed.is_set()
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_a_reader_who_is_cancelled_twice_leaves_no_task(server: FakeTriton):
+    async def read(client: AsyncCascadeClient) -> None:
+        answers = client.classify_stream(Source({0: "hang"}), rows_per_request=1)
+        async with contextlib.aclosing(answers):
+            await anext(answers)
+
+    async with AsyncCascadeClient(server.url) as client:
+        reader = asyncio.create_task(read(client))
+        assert await asyncio.to_thread(server.hanging.acquire, timeout=20)
+        for _ in range(2):
+            reader.cancel()
+            await asyncio.sleep(0)
+        with pytest.raises(asyncio.CancelledError):
+            await reader
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        if others:
+            await asyncio.wait(others, timeout=20)
+        assert all(task.done() for task in others)
+
+
+async def test_an_async_source_may_swallow_its_cancellation(server: FakeTriton):
+    async def source() -> AsyncIterator[str]:
+        while True:
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(0.01)
+            yield "a"
+
+    async with AsyncCascadeClient(server.url) as client:
+        answers = client.classify_stream(source(), rows_per_request=1, max_concurrency=100)
         await anext(answers)
-    assert closed.is_set()
+        await asyncio.wait_for(answers.aclose(), timeout=20)
+
+
+async def test_large_rows_of_an_async_source_are_requests_of_their_own(server: FakeTriton):
+    texts = [letter * (MAX_TEXT_BYTES // 2 + 1) for letter in "abc"]
+
+    async def source() -> AsyncIterator[str]:
+        for text in texts:
+            yield text
+
+    async with AsyncCascadeClient(server.url) as client:
+        answers = client.classify_stream(source(), max_concurrency=1)
+        assert [answer.confidence async for answer in answers] == confidences(texts)
+    assert [len(request.texts) for request in server.requests] == [1, 1, 1]
 
 
 async def test_an_async_source_that_fails_raises_in_its_place(server: FakeTriton):

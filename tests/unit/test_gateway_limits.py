@@ -122,7 +122,7 @@ def test_any_other_failure_is_the_last_line_of_a_stream() -> None:
     assert told == ["internal"]
 
 
-async def chunks_of(*chunks: bytes, then_hangs: bool = False) -> AsyncGenerator[bytes, None]:
+async def parts_of(*chunks: bytes, then_hangs: bool = False) -> AsyncGenerator[bytes, None]:
     for chunk in chunks:
         yield chunk
     if then_hangs:
@@ -140,7 +140,7 @@ async def chunks_of(*chunks: bytes, then_hangs: bool = False) -> AsyncGenerator[
 )
 def test_lines_of_chunks(chunks: tuple[bytes, ...], lines: list[bytes]) -> None:
     async def collected() -> list[bytes]:
-        return [each async for each in lines_of(chunks_of(*chunks), 10, 60)]
+        return [each async for each in lines_of(parts_of(*chunks), 10, 60)]
 
     assert asyncio.run(collected()) == lines
 
@@ -149,7 +149,7 @@ def test_a_line_that_does_not_arrive() -> None:
     found: list[bytes] = []
 
     async def collect() -> None:
-        async for line in lines_of(chunks_of(b"a\nb", then_hangs=True), 10, 0.05):
+        async for line in lines_of(parts_of(b"a\nb", then_hangs=True), 10, 0.05):
             found.append(line)  # noqa: PERF401 - what came before the error is kept
 
     with pytest.raises(ApiError, match="line 2 did not arrive") as caught:
@@ -197,14 +197,22 @@ def test_a_row_of_a_stream_is_answered_while_the_next_has_not_come(server: FakeT
                 assert json.loads(line)["confidence"] == expected(text).confidence
 
 
-def test_a_caller_of_a_stream_who_hangs_up_cancels_its_requests(server: FakeTriton) -> None:
+@pytest.mark.parametrize("whole", [False, True])
+@pytest.mark.parametrize("first", [b"", b'"a"'])
+def test_a_caller_of_a_stream_who_hangs_up_cancels_its_requests(
+    server: FakeTriton, capsys: pytest.CaptureFixture[str], first: bytes, whole: bool
+) -> None:
     with running_gateway(url=server.url, timeout_s=30) as address:
         host, port = address.removeprefix("http://").split(":")
         with socket.create_connection((host, int(port)), timeout=30) as caller:
-            caller.sendall(_STREAM_HEAD + chunk_of(b'"hang"'))
+            caller.sendall(_STREAM_HEAD + chunk_of(first))
+            if first:
+                assert caller.recv(100)
+            caller.sendall(chunk_of(b'"hang"') + whole * b"0\r\n\r\n")
             assert server.hanging.acquire(timeout=20)
         assert server.wait_until_given_up(1)
         wait_until(lambda: b'status="499"' in urlopen(f"{address}/metrics").read())
+    assert capsys.readouterr().err == ""
 
 
 def test_bodies_that_still_arrive_have_a_limit_together(server: FakeTriton) -> None:

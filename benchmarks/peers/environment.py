@@ -93,9 +93,11 @@ class PeerEnvironment:
         shutil.rmtree(self.folder, ignore_errors=True)  # the rest of an interrupted one
         self.folder.parent.mkdir(parents=True, exist_ok=True)
         began_s = time.monotonic()
-        self._run([sys.executable, "-m", "venv", str(self.folder)], began_s)
+        # A pip of its own would take longer than a small peer's packages.
+        self._run([sys.executable, "-m", "venv", "--without-pip", str(self.folder)], began_s)
+        python = str(self.folder / "bin" / "python")
         # The list is whole, so pip has nothing to resolve, which takes longer than the packages.
-        pip = [str(self.folder / "bin" / "python"), "-m", "pip", "install", "--no-deps"]
+        pip = [sys.executable, "-m", "pip", "--python", python, "install", "--no-deps"]
         self._run([*pip, "--progress-bar", "off", "--requirement", str(self.pins)], began_s)
         (self.folder / _DONE).touch()
         say(f"{self.name}: installed in {time.monotonic() - began_s:.0f} s, {self.folder}")

@@ -104,7 +104,10 @@ def test_an_environment_that_is_not_there_names_its_command(pins: Path):
 
 
 @pytest.mark.timeout(600)
-def test_an_environment_is_whole_or_not_there(pins: Path, capsys: pytest.CaptureFixture[str]):
+def test_an_environment_is_whole_or_not_there(
+    pins: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("PIP_NO_INDEX", "1")  # pip would ask an index for a minute
     (pins / "nice.txt").write_text("no-such-package-anywhere==1\n")
     environment = PeerEnvironment("nice", "nice")
     with pytest.raises(CheckFailed, match=r"(?s)nice cannot be installed.*no-such-package"):

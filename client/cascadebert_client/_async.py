@@ -274,7 +274,8 @@ class AsyncCascadeClient(BaseClient[tritonclient.grpc.aio.InferenceServerClient]
             gathering.stop()
             for waiting in window:
                 waiting.cancel()
-            await asyncio.gather(*window, gathering.end(), return_exceptions=True)
+            await asyncio.gather(*window, return_exceptions=True)
+            await gathering.end()
 
     def _require_loop(self) -> None:
         """Refuse a call in another event loop: gRPC binds connections to that of the first call.

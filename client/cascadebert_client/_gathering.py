@@ -77,8 +77,9 @@ class Gathering:
 
     def stop(self) -> None:
         """Read no further row. `end` waits until this is so."""
-        self._stopped = True
-        self._reader.cancel()
+        if not self._stopped:  # a second cancellation would end the source's clean-up
+            self._stopped = True
+            self._reader.cancel()
 
     async def end(self) -> None:
         """Stop reading, and wait until the source is closed."""

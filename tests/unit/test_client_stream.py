@@ -357,6 +357,7 @@ async def test_leaving_early_closes_an_async_source(server: FakeTriton, at_a_row
                 await asyncio.sleep(0 if at_a_row else 60)
                 yield "b"
         finally:
+            await asyncio.sleep(0.05)  # cleaning up may take a while
             closed.set()
 
     async with AsyncCascadeClient(server.url) as client:
